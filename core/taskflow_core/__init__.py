@@ -1,0 +1,1 @@
+"""What all components share. Knows no component; imports nothing here, so that each component loads only what it uses."""

@@ -1,0 +1,141 @@
+"""What travels on the event stream: the only way by which state leaves a worker.
+
+An entry is flat text: k, uid, att, seq, tok, w, ts (Redis time, ms) and p, a JSON object whose shape depends on the kind.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.task import Model, StoredOutput, Time
+
+
+class Kind(StrEnum):
+    """What happened."""
+
+    PENDING = "pending"
+    """Operator: seen, not queued (Snapshot)."""
+    QUEUED = "queued"
+    """Operator: entered in the ledger (Snapshot)."""
+    STARTED = "started"
+    """Worker: claim granted."""
+    SUCCEEDED = "succeeded"
+    """Worker: finished well (Success)."""
+    FAILED = "failed"
+    """Worker: finished badly (Failure)."""
+    RELEASED = "released"
+    """Worker: handed back while stopping (Failure)."""
+    LOST = "lost"
+    """Its lease ran out, or its process died (Failure)."""
+    SETTLED = "settled"
+    """Operator: what the end of an attempt meant for the Task (Snapshot)."""
+    DELETED = "deleted"
+    """Operator: the resource was deleted before it finished (Snapshot)."""
+    DUPLICATE = "duplicate"
+    """Worker: a second delivery, refused."""
+    STALE = "stale"
+    """Worker: a finish by someone who no longer held the attempt, refused."""
+
+
+SEQUENCE = {
+    Kind.PENDING: 0,
+    Kind.QUEUED: 1,
+    Kind.STARTED: 2,
+    Kind.SUCCEEDED: 1_000_000,
+    Kind.FAILED: 1_000_000,
+    Kind.RELEASED: 1_000_000,
+    Kind.LOST: 1_000_000,
+    Kind.SETTLED: 1_000_001,
+    Kind.DELETED: 1_000_002,
+    Kind.DUPLICATE: -1,
+    Kind.STALE: -1,
+}
+"""Order within an attempt. Whoever keeps state takes an event only if its (attempt, sequence) is greater than what it has."""
+
+ENDS = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.RELEASED, Kind.LOST})
+"""The kinds that end an attempt."""
+
+
+class Success(Model):
+    """Payload of `succeeded`."""
+
+    result: Any = None
+    outputs: tuple[StoredOutput, ...] = ()
+    run_ms: int = 0
+
+
+class Failure(Model):
+    """Payload of `failed`, `released` and `lost`."""
+
+    reason: Reason
+    type: str = ""
+    message: str = ""
+    run_ms: int = 0
+
+
+class Snapshot(Model):
+    """Payload of the operator's own events: the Task as the operator decided it, for the history."""
+
+    namespace: str
+    name: str
+    created: Time
+    spec: dict[str, Any]
+    """The Task's specification as on the wire (camelCase)."""
+    phase: Phase
+    reason: str = ""
+    message: str = ""
+    attempt: int = 1
+    start_time: Time | None = None
+    completion_time: Time | None = None
+    result: Any = None
+    outputs: tuple[StoredOutput, ...] = ()
+
+
+class Event(Model):
+    """One entry of the stream."""
+
+    id: str = ""
+    """Stream id; empty before it was added."""
+    kind: Kind
+    uid: str
+    attempt: int
+    token: str = ""
+    worker: str = ""
+    time_ms: int = 0
+    payload: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def sequence(self) -> int:
+        """Place of the event within its attempt."""
+        return SEQUENCE[self.kind]
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """(attempt, sequence): the guard of every monotonic write."""
+        return self.attempt, self.sequence
+
+    @classmethod
+    def from_fields(cls, stream_id: str, fields: dict[str, str]) -> Event:
+        """Read a stream entry.
+
+        Raises:
+            ValueError: the entry is not an event (pydantic's errors are ValueErrors).
+        """
+        try:
+            return cls(
+                id=stream_id,
+                kind=Kind(fields["k"]),
+                uid=fields["uid"],
+                attempt=int(fields["att"]),
+                token=fields.get("tok", ""),
+                worker=fields.get("w", ""),
+                time_ms=int(fields.get("ts", "0")),
+                payload=json.loads(fields.get("p") or "{}"),
+            )
+        except KeyError as missing:
+            raise ValueError(f"stream entry {stream_id} has no field {missing}") from missing

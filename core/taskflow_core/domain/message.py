@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from taskflow_core.domain import naming
+from taskflow_core.domain.task import Input, Model, Output
+
+
+class Message(Model):
+    """What a worker gets: one attempt of one Task, as the only argument of the Celery task."""
+
+    uid: str
+    namespace: str
+    name: str
+    attempt: int
+    token: str
+    handler: str
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    inputs: tuple[Input, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    queue: str
+    priority: int = 0
+
+    @property
+    def member(self) -> str:
+        """Id of the Celery message: the same for every delivery of this attempt."""
+        return naming.member(self.uid, self.attempt)

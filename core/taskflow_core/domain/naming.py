@@ -1,0 +1,88 @@
+"""Names that more than one component must agree on."""
+
+from __future__ import annotations
+
+import hmac
+
+GROUP = "taskflow.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+FIELD_MANAGER = "taskflow-operator"
+
+LABEL_POOL = f"{GROUP}/pool"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "taskflow-operator"
+WORKER_SECRET = "taskflow-worker"  # noqa: S105 - the name of a Secret, not a secret
+WORKER_CONTAINER = "worker"
+
+CELERY_TASK = "taskflow.run"
+
+KEY_EPOCH = "tf:epoch"
+KEY_LEDGER = "tf:led"
+KEY_LEASES = "tf:lease"
+KEY_STREAM = "tf:ev"
+KEY_CLAIM_PREFIX = "tf:cl:"
+
+PRIORITY_STEPS = (0, 3, 6, 9)
+"""Celery's four priority lists on Redis, where 0 is served first."""
+PRIORITY_SEPARATOR = "\x06\x16"
+
+
+def member(uid: str, attempt: int) -> str:
+    """Identity of one attempt: member of ledger and leases, and id of its Celery message."""
+    return f"{uid}:{attempt}"
+
+
+def split_member(value: str) -> tuple[str, int]:
+    """The uid and attempt of a `member`.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    uid, _, attempt = value.rpartition(":")
+    if not uid:
+        raise ValueError(f"expected uid:attempt, found {value!r}")
+    return uid, int(attempt)
+
+
+def claim_key(uid: str, attempt: int) -> str:
+    """Redis key that says who holds or held the attempt."""
+    return KEY_CLAIM_PREFIX + member(uid, attempt)
+
+
+def broker_queue(namespace: str, queue: str) -> str:
+    """Celery's queue for a Task's queue. Queues of two namespaces never mix; a namespace has no dot."""
+    return f"{namespace}.{queue}"
+
+
+def broker_priority(priority: int) -> int:
+    """Celery's priority (0 first) for a Task's (9 first)."""
+    return 9 - priority
+
+
+def broker_list(namespace: str, queue: str, priority: int) -> str:
+    """Redis list in which kombu keeps the messages of this queue and Task priority.
+
+    kombu's Redis transport appends the highest step that is not above the priority; step 0 has the plain name.
+    """
+    step = max(step for step in PRIORITY_STEPS if step <= broker_priority(priority))
+    name = broker_queue(namespace, queue)
+    return f"{name}{PRIORITY_SEPARATOR}{step}" if step else name
+
+
+def object_prefix(namespace: str) -> str:
+    """Where all objects of a namespace lie; an input's `key` is below it."""
+    return f"{namespace}/"
+
+
+def attempt_prefix(namespace: str, uid: str, attempt: int) -> str:
+    """Where one attempt writes its outputs, so that a fenced attempt never overwrites the one that counts."""
+    return f"{namespace}/{uid}/{attempt}/"
+
+
+def attempt_token(key: str, uid: str, attempt: int) -> str:
+    """128-bit token that proves an event belongs to a message which the operator sent (HMAC-SHA256, truncated).
+
+    Derived, so that a restarted operator knows the tokens of what is in flight without having stored them.
+    """
+    return hmac.new(key.encode(), member(uid, attempt).encode(), "sha256").hexdigest()[:32]

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """Printable summary of a Task. Conditions carry the contract; terminal phases are final."""
+
+    PENDING = "Pending"
+    """Not queued; a condition says why."""
+    QUEUED = "Queued"
+    """Waits for a worker."""
+    RUNNING = "Running"
+    """A worker holds its lease."""
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+
+    @property
+    def terminal(self) -> bool:
+        """Nothing changes a Task that has arrived here."""
+        return self in (Phase.SUCCEEDED, Phase.FAILED)
+
+
+OPEN_SELECTOR = ",".join(f"status.phase!={phase}" for phase in Phase if phase.terminal)
+"""Field selector of the Tasks that still need work; a Task without status matches."""
+
+
+class Reason(StrEnum):
+    """Why a Task is where it is: the closed list of condition reasons."""
+
+    VALID = "Valid"
+    """Accepted: the specification can be run."""
+    PAYLOAD_TOO_LARGE = "PayloadTooLarge"
+    """args and kwargs together exceed the inline limit. Final."""
+    NO_WORKER_POOL = "NoWorkerPool"
+    """No WorkerPool in the namespace serves the queue."""
+    WAITING_FOR_WORKER = "WaitingForWorker"
+    """In its queue; no worker has taken it yet."""
+    BACKING_OFF = "BackingOff"
+    """The last attempt failed; the next waits for its time."""
+    STARTED = "Started"
+    """A worker runs it."""
+    SUCCEEDED = "Succeeded"
+    """The handler returned and its result and outputs are stored."""
+    UNKNOWN_HANDLER = "UnknownHandler"
+    """The worker has no handler of this name. Final."""
+    INVALID_ARGUMENTS = "InvalidArguments"
+    """args or kwargs do not fit the handler's signature. Final."""
+    INPUT_MISSING = "InputMissing"
+    """An input object does not exist. Final."""
+    OUTPUT_MISSING = "OutputMissing"
+    """The handler returned without writing a declared output. Final."""
+    RESULT_NOT_SERIALISABLE = "ResultNotSerialisable"
+    """The handler's result has no JSON form. Final."""
+    RESULT_TOO_LARGE = "ResultTooLarge"
+    """The result exceeds the inline limit; write it as an output. Final."""
+    HANDLER_ERROR = "HandlerError"
+    """The handler raised."""
+    STORAGE_UNAVAILABLE = "StorageUnavailable"
+    """The object store did not answer for longer than a worker waits."""
+    WORKER_LOST = "WorkerLost"
+    """The worker died or stopped renewing its lease."""
+    BROKER_DATA_LOST = "BrokerDataLost"
+    """Redis lost its data while the attempt ran, and no worker came back with it."""
+    DRAIN = "Drain"
+    """A stopping worker handed the attempt back; it does not count."""
+
+    @property
+    def final(self) -> bool:
+        """Another attempt would end the same way, so there is none."""
+        return self in _FINAL
+
+
+_FINAL = frozenset(
+    {
+        Reason.PAYLOAD_TOO_LARGE,
+        Reason.UNKNOWN_HANDLER,
+        Reason.INVALID_ARGUMENTS,
+        Reason.INPUT_MISSING,
+        Reason.OUTPUT_MISSING,
+        Reason.RESULT_NOT_SERIALISABLE,
+        Reason.RESULT_TOO_LARGE,
+    }
+)

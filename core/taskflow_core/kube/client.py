@@ -1,0 +1,165 @@
+"""A thin client on aiohttp: 0.4-0.5 ms of CPU per write, where the generated clients need 1.2-5.7 ms.
+
+Credentials are found and refreshed by the official client (`kubernetes.aio`): kubeconfig, or the pod's ServiceAccount.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import client as official
+from kubernetes.aio import config as credentials
+
+from taskflow_core.domain import naming
+from taskflow_core.errors import Cause, Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
+
+JSON_PATCH = "application/json-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+PAGE_SIZE = 500
+_ERRORS: dict[int, type[TaskflowError]] = {403: Forbidden, 404: NotFound, 409: Conflict, 410: Conflict}
+_RETRYABLE = {408, 429, 500, 502, 503, 504}
+# An API server answers within its own 60 s limit or never.
+_TIMEOUT = aiohttp.ClientTimeout(total=65, connect=5)
+
+
+def tasks_path(namespace: str | None = None, name: str | None = None) -> str:
+    """URL path of all Tasks, those of a namespace, or one."""
+    return resource_path(f"apis/{naming.API_VERSION}", "tasks", namespace, name)
+
+
+def resource_path(group: str, plural: str, namespace: str | None = None, name: str | None = None) -> str:
+    """URL path of a resource, e.g. of group `apis/apps/v1`."""
+    scope = f"/namespaces/{namespace}" if namespace else ""
+    return f"/{group}{scope}/{plural}" + (f"/{name}" if name else "")
+
+
+class KubeClient:
+    """JSON requests to the API server with this process's identity. One instance per process; close it at the end."""
+
+    def __init__(self, session: aiohttp.ClientSession, configuration: official.Configuration) -> None:
+        self._session = session
+        self._configuration = configuration
+
+    @classmethod
+    async def connect(cls, connections: int = 32) -> KubeClient:
+        """Find credentials ($KUBECONFIG or ~/.kube/config, else the pod's) and open a session.
+
+        Raises:
+            Invalid: there are no usable credentials.
+        """
+        configuration = official.Configuration()
+        try:
+            if os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG"):
+                credentials.load_incluster_config(client_configuration=configuration)
+            else:
+                await credentials.load_kube_config(client_configuration=configuration)
+        except credentials.ConfigException as error:
+            raise Invalid(f"no Kubernetes credentials: {error}; set KUBECONFIG or run inside a cluster") from error
+        tls: ssl.SSLContext | bool = True
+        if configuration.host.startswith("https"):
+            tls = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+            if configuration.cert_file:
+                tls.load_cert_chain(configuration.cert_file, configuration.key_file)
+        connector = aiohttp.TCPConnector(limit=connections, ssl=tls)
+        session = aiohttp.ClientSession(
+            configuration.host, connector=connector, timeout=_TIMEOUT, headers={"User-Agent": naming.FIELD_MANAGER}
+        )
+        return cls(session, configuration)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content_type: str = "application/json",
+        params: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """One request; the answer's JSON.
+
+        Raises:
+            NotFound, Conflict, Forbidden, Invalid: as the API server says, with its message.
+            Unavailable: no answer, or one that says to come again.
+        """
+        headers = {"Content-Type": content_type}
+        # Also reads the pod's token again when it is about to expire.
+        if token := await self._configuration.get_api_key_with_prefix("BearerToken"):
+            headers["Authorization"] = token
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        try:
+            async with self._session.request(method, path, data=data, params=params, headers=headers) as response:
+                payload = await response.read()
+                if response.status < 400:  # noqa: PLR2004 - HTTP's own border
+                    answer: dict[str, Any] = json.loads(payload)
+                    return answer
+                raise _error(response.status, payload)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"API server: {method} {path}: {str(error) or type(error).__name__}") from error
+
+    async def list_pages(self, path: str, field_selector: str = "") -> AsyncIterator[list[dict[str, Any]]]:
+        """All objects, up to 500 a page.
+
+        Raises:
+            Conflict: the list's snapshot expired between two pages (HTTP 410); start again.
+        """
+        params = {"limit": str(PAGE_SIZE)}
+        if field_selector:
+            params["fieldSelector"] = field_selector
+        while True:
+            page = await self.request("GET", path, params=params)
+            yield page["items"]
+            token = page["metadata"].get("continue")
+            if not token:
+                return
+            params["continue"] = token
+
+    async def patch_task_status(self, namespace: str, name: str, uid: str, status: dict[str, Any]) -> None:
+        """Replace a Task's status, only if it is still the same Task.
+
+        A JSON Patch with a `test`: merge patch and server-side apply ignore a wrong uid on `/status` and would give a
+        re-created Task of the same name its predecessor's state.
+
+        Raises:
+            NotFound: there is no such Task.
+            Conflict: the name belongs to another Task now.
+        """
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        params = {"fieldManager": naming.FIELD_MANAGER}
+        path = tasks_path(namespace, name) + "/status"
+        try:
+            await self.request("PATCH", path, patch, content_type=JSON_PATCH, params=params)
+        except Invalid as error:
+            if "testing value /metadata/uid failed" in str(error) or "test operation" in str(error):
+                raise Conflict(f"Task {namespace}/{name} is no longer the one with uid {uid}") from error
+            raise
+
+    async def apply(self, path: str, body: dict[str, Any], *, manager: str = naming.FIELD_MANAGER) -> dict[str, Any]:
+        """Server-side apply with force: the fields that we set are ours."""
+        params = {"fieldManager": manager, "force": "true"}
+        return await self.request("PATCH", path, body, content_type=APPLY_PATCH, params=params)
+
+
+def _error(status: int, payload: bytes) -> TaskflowError:
+    try:
+        answer = json.loads(payload)
+        message = str(answer.get("message") or payload.decode(errors="replace"))
+        causes = (answer.get("details") or {}).get("causes") or ()
+        found = [Cause(str(each.get("field", "")), str(each.get("message", ""))) for each in causes]
+    except (ValueError, AttributeError):
+        message, found = payload.decode(errors="replace")[:500], []
+    if status in _RETRYABLE:
+        return Unavailable(f"API server answered {status}: {message}")
+    kind = _ERRORS.get(status)
+    return Invalid(message, found) if kind is None else kind(message)

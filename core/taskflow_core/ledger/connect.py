@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from taskflow_core.errors import Unavailable
+from taskflow_core.settings import RedisSettings
+
+MAX_STREAM_LENGTH = 1_000_000
+"""About 114 MB of Redis memory; a reader that falls further behind resynchronises."""
+TOMBSTONE_SECONDS = 3600
+"""How long the claim of a closed attempt refuses late deliveries and stale operators."""
+CLAIM_SECONDS = 7 * 24 * 3600
+"""A claim outlives any pause of its worker; heartbeats renew it."""
+_CONNECT_TIMEOUT = 5
+_SOCKET_TIMEOUT = 5
+
+
+def connect_sync(settings: RedisSettings) -> redis.Redis:
+    """A client that fails within seconds and leaves retries to its caller, who knows what is at stake."""
+    pool = redis.BlockingConnectionPool.from_url(
+        settings.url.get_secret_value(),
+        decode_responses=True,
+        max_connections=4,
+        timeout=_SOCKET_TIMEOUT,
+        socket_timeout=_SOCKET_TIMEOUT,
+        socket_connect_timeout=_CONNECT_TIMEOUT,
+        health_check_interval=15,
+        # One immediate retry: an idle connection that the server closed is noticed only by using it.
+        retry=Retry(NoBackoff(), 1),
+    )
+    return redis.Redis(connection_pool=pool)
+
+
+def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
+    """The same for asyncio; a blocking stream read may last up to its own BLOCK time within the socket timeout."""
+    pool = redis.asyncio.BlockingConnectionPool.from_url(
+        settings.url.get_secret_value(),
+        decode_responses=True,
+        max_connections=16,
+        timeout=_SOCKET_TIMEOUT,
+        socket_timeout=_SOCKET_TIMEOUT,
+        socket_connect_timeout=_CONNECT_TIMEOUT,
+        health_check_interval=15,
+        retry=AsyncRetry(NoBackoff(), 1),
+    )
+    return redis.asyncio.Redis(connection_pool=pool)
+
+
+def script(name: str) -> str:
+    """Source of one of our Lua scripts."""
+    return resources.files("taskflow_core.ledger").joinpath("lua", f"{name}.lua").read_text()
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Translate Redis' errors to ours.
+
+    Raises:
+        Unavailable: for every one: down, loading, out of memory, no permission. All may pass; none means a lost task.
+    """
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise Unavailable(f"Redis: {str(error) or type(error).__name__}") from error

@@ -1,0 +1,15 @@
+-- Enter an attempt in the ledger, so that it may be claimed once. Harmless to repeat.
+-- KEYS ledger claim stream; ARGV member uid attempt payload maxlen republish
+-- Returns {state, ledger time in ms}: new = publish it, waiting = it was entered before, taken = somebody claimed it.
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+if redis.call('EXISTS', KEYS[2]) == 1 then return {'taken', 0} end
+local since = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if since then
+  if ARGV[6] ~= '1' then return {'waiting', tonumber(since)} end
+  redis.call('ZADD', KEYS[1], now, ARGV[1])
+  return {'new', now}
+end
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'k', 'queued', 'uid', ARGV[2], 'att', ARGV[3], 'ts', now, 'p', ARGV[4])
+return {'new', now}

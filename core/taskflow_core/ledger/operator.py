@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import redis.asyncio
+
+from taskflow_core.domain import naming
+from taskflow_core.domain.events import Failure, Kind, Snapshot
+from taskflow_core.domain.phases import Reason
+from taskflow_core.ledger.connect import MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
+
+EXPIRE_LIMIT = 500
+"""Leases taken away in one call."""
+
+
+class Entry(StrEnum):
+    """What the ledger knew of an attempt when it was entered."""
+
+    NEW = "new"
+    """It was entered now: publish its message."""
+    WAITING = "waiting"
+    """It was entered before and nobody has claimed it."""
+    TAKEN = "taken"
+    """Somebody claimed it, or it is closed."""
+
+
+@dataclass(frozen=True)
+class Entered:
+    """Answer to `enqueue`."""
+
+    entry: Entry
+    time_ms: int
+    """Since when it is in the ledger, by Redis' clock; 0 when taken."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What Redis knows of an attempt."""
+
+    claim: str
+    """Who holds or held it, or the tombstone; empty when nobody ever claimed it, or Redis forgot."""
+    leased: bool
+    waiting: bool
+
+    @property
+    def settled(self) -> bool:
+        """Its end stands in the resource and was told to the history."""
+        return self.claim in (Kind.SETTLED, Kind.DELETED)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt, with the Task as the history should show it."""
+
+    uid: str
+    attempt: int
+    snapshot: Snapshot
+
+
+class OperatorLedger:
+    """What the operator does with the ledger. Every method raises `Unavailable` when Redis does not answer; all may be repeated."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        self._client = client
+        self._enqueue = client.register_script(script("enqueue"))
+        self._settle = client.register_script(script("settle"))
+        self._expire = client.register_script(script("expire"))
+
+    async def enqueue(self, attempts: Sequence[Attempt], *, again: bool = False) -> list[Entered]:
+        """Enter attempts, in one round trip; the answers are in the same order.
+
+        Args:
+            attempts: what to enter.
+            again: an attempt that waits already is answered `NEW` with a fresh time, because its message was lost.
+        """
+        with redis_errors():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for item in attempts:
+                    await self._enqueue(
+                        keys=[naming.KEY_LEDGER, naming.claim_key(item.uid, item.attempt), naming.KEY_STREAM],
+                        args=[
+                            naming.member(item.uid, item.attempt),
+                            item.uid,
+                            item.attempt,
+                            _payload(item.snapshot),
+                            MAX_STREAM_LENGTH,
+                            int(again),
+                        ],
+                        client=pipe,
+                    )
+                answers = await pipe.execute()
+        return [Entered(entry=Entry(state), time_ms=int(time_ms)) for state, time_ms in answers]
+
+    async def settle(self, item: Attempt, kind: Kind = Kind.SETTLED) -> None:
+        """Close an attempt, after its outcome stands in the resource (or the resource is gone)."""
+        keys = [
+            naming.KEY_LEDGER,
+            naming.claim_key(item.uid, item.attempt),
+            naming.KEY_LEASES,
+            naming.KEY_STREAM,
+        ]
+        args: list[str | int] = [
+            naming.member(item.uid, item.attempt),
+            item.uid,
+            item.attempt,
+            kind.value,
+            _payload(item.snapshot),
+            TOMBSTONE_SECONDS,
+            MAX_STREAM_LENGTH,
+        ]
+        with redis_errors():
+            await self._settle(keys=keys, args=args)
+
+    async def note(self, item: Attempt, kind: Kind = Kind.PENDING) -> None:
+        """Tell the history of a Task that is not queued."""
+        now = await self.now_ms()
+        with redis_errors():
+            await self._client.xadd(
+                naming.KEY_STREAM,
+                {"k": kind.value, "uid": item.uid, "att": item.attempt, "ts": now, "p": _payload(item.snapshot)},
+                maxlen=MAX_STREAM_LENGTH,
+                approximate=True,
+            )
+
+    async def expire(self) -> list[str]:
+        """Declare the attempts lost whose lease ran out; each becomes a `lost` event. Returns their members."""
+        failure = Failure(
+            reason=Reason.WORKER_LOST, message="the worker stopped renewing its lease: it died, hung or was cut off"
+        )
+        with redis_errors():
+            members: list[str] = await self._expire(
+                keys=[naming.KEY_LEASES, naming.KEY_STREAM],
+                args=[
+                    naming.KEY_CLAIM_PREFIX,
+                    failure.model_dump_json(by_alias=True),
+                    EXPIRE_LIMIT,
+                    TOMBSTONE_SECONDS,
+                    MAX_STREAM_LENGTH,
+                ],
+            )
+        return members
+
+    async def epoch(self) -> str | None:
+        """Name of this life of Redis' data; None when there is none, which means that Redis is new or lost its data."""
+        with redis_errors():
+            value = await self._client.get(naming.KEY_EPOCH)
+        return None if value is None else str(value)
+
+    async def begin_epoch(self, epoch: str) -> str:
+        """Name this life of Redis' data, unless somebody did; returns the name that holds."""
+        with redis_errors():
+            await self._client.set(naming.KEY_EPOCH, epoch, nx=True)
+            value = await self._client.get(naming.KEY_EPOCH)
+        return epoch if value is None else str(value)
+
+    async def now_ms(self) -> int:
+        """Redis' clock, by which leases and ledger times are measured."""
+        with redis_errors():
+            seconds, micros = await self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def waiting(self, *, after_ms: int, before_ms: int, limit: int) -> list[tuple[str, int]]:
+        """Members in the ledger and since when, oldest first, with after_ms <= time < before_ms."""
+        with redis_errors():
+            rows: Any = await self._client.zrangebyscore(
+                naming.KEY_LEDGER, after_ms, f"({before_ms}", start=0, num=limit, withscores=True
+            )
+        return [(str(member), int(score)) for member, score in rows]
+
+    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
+        """What is known of each (uid, attempt), in one round trip and the same order."""
+        with redis_errors():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for uid, attempt in attempts:
+                    pipe.get(naming.claim_key(uid, attempt))
+                    pipe.zscore(naming.KEY_LEASES, naming.member(uid, attempt))
+                    pipe.zscore(naming.KEY_LEDGER, naming.member(uid, attempt))
+                answers = await pipe.execute()
+        triples = zip(answers[0::3], answers[1::3], answers[2::3], strict=True)
+        return [State(claim or "", lease is not None, entry is not None) for claim, lease, entry in triples]
+
+    async def oldest_messages(self, lists: Sequence[str]) -> list[str | None]:
+        """For each Redis list of messages, the raw message that is served next; None for an empty one."""
+        with redis_errors():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for name in lists:
+                    pipe.lindex(name, -1)
+                answers: list[str | None] = await pipe.execute()
+        return answers
+
+
+def _payload(snapshot: Snapshot) -> str:
+    return snapshot.model_dump_json(by_alias=True, exclude_none=True)

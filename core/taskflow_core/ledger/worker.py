@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis
+
+from taskflow_core.domain import naming
+from taskflow_core.domain.events import Failure, Kind, Success
+from taskflow_core.domain.message import Message
+from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to run one attempt, until it is finished or taken away."""
+
+    message: Message
+    holder: str
+    """Names this execution: worker|pid|nonce."""
+    prefix: str
+    epoch: str
+
+
+@dataclass(frozen=True)
+class Holding:
+    """An attempt that a process of this worker runs, as the worker's main process knows it."""
+
+    member: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """Answer to a renewal."""
+
+    epoch: str
+    fenced: tuple[str, ...]
+    """Members that somebody else holds, or that were declared lost: their outcome will be refused."""
+
+
+class WorkerLedger:
+    """What a worker does with the ledger. Synchronous; one per process and thread.
+
+    All methods raise `Unavailable` when Redis does not answer, and all may be repeated then.
+
+    Args:
+        client: connection of this process.
+        worker: name of the worker process, unique among all that ever ran, without `|`.
+        lease_ms: how long a lease lasts without renewal.
+    """
+
+    def __init__(self, client: redis.Redis, worker: str, lease_ms: int) -> None:
+        self._client = client
+        self._worker = worker
+        self._lease_ms = lease_ms
+        self._claim = client.register_script(script("claim"))
+        self._finish = client.register_script(script("finish"))
+        self._heartbeat = client.register_script(script("heartbeat"))
+        self._surrender = client.register_script(script("surrender"))
+
+    def _prefix(self, pid: int) -> str:
+        return f"{self._worker}|{pid}|"
+
+    def candidate(self, message: Message, pid: int) -> Claim:
+        """A claim not yet made: made once per delivery, so that `claim` may be repeated when its answer is lost."""
+        prefix = self._prefix(pid)
+        return Claim(message=message, holder=prefix + secrets.token_hex(8), prefix=prefix, epoch="")
+
+    def claim(self, candidate: Claim) -> Claim | None:
+        """Claim the attempt; None if it is somebody else's, closed, or unknown: then do nothing."""
+        message = candidate.message
+        keys = [
+            naming.KEY_LEDGER,
+            naming.claim_key(message.uid, message.attempt),
+            naming.KEY_LEASES,
+            naming.KEY_STREAM,
+            naming.KEY_EPOCH,
+        ]
+        args: list[str | int] = [
+            message.member,
+            message.uid,
+            message.attempt,
+            candidate.holder,
+            message.token,
+            self._worker,
+            self._lease_ms,
+            CLAIM_SECONDS,
+            MAX_STREAM_LENGTH,
+        ]
+        with redis_errors():
+            granted, epoch = self._claim(keys=keys, args=args)
+        if not granted:
+            return None
+        return Claim(message=message, holder=candidate.holder, prefix=candidate.prefix, epoch=epoch)
+
+    def finish(self, claim: Claim, kind: Kind, outcome: Success | Failure) -> bool:
+        """Report the end of the execution; False if the attempt was taken away and the outcome does not count."""
+        message = claim.message
+        keys = [
+            naming.claim_key(message.uid, message.attempt),
+            naming.KEY_LEASES,
+            naming.KEY_STREAM,
+            naming.KEY_EPOCH,
+        ]
+        args: list[str | int] = [
+            message.member,
+            message.uid,
+            message.attempt,
+            claim.holder,
+            claim.prefix,
+            message.token,
+            self._worker,
+            kind.value,
+            outcome.model_dump_json(by_alias=True, exclude_none=True),
+            claim.epoch,
+            TOMBSTONE_SECONDS,
+            MAX_STREAM_LENGTH,
+        ]
+        with redis_errors():
+            return bool(self._finish(keys=keys, args=args))
+
+    def heartbeat(self, holdings: Sequence[Holding], known_epoch: str) -> Heartbeat:
+        """Renew the leases of all attempts that this worker's processes run, in one call."""
+        keys = [naming.KEY_LEASES, naming.KEY_EPOCH]
+        args: list[str | int] = [known_epoch, self._lease_ms, CLAIM_SECONDS]
+        for holding in holdings:
+            keys.append(naming.KEY_CLAIM_PREFIX + holding.member)
+            args += [holding.member, self._prefix(holding.pid)]
+        with redis_errors():
+            epoch, *fenced = self._heartbeat(keys=keys, args=args)
+        return Heartbeat(epoch=epoch, fenced=tuple(fenced))
+
+    def surrender(self, holding: Holding, kind: Kind, failure: Failure) -> bool:
+        """End an execution on behalf of its process, which died or must stop; False if it no longer held the attempt."""
+        uid, attempt = naming.split_member(holding.member)
+        keys = [naming.claim_key(uid, attempt), naming.KEY_LEASES, naming.KEY_STREAM]
+        args: list[str | int] = [
+            holding.member,
+            uid,
+            attempt,
+            self._prefix(holding.pid),
+            self._worker,
+            kind.value,
+            failure.model_dump_json(by_alias=True, exclude_none=True),
+            TOMBSTONE_SECONDS,
+            MAX_STREAM_LENGTH,
+        ]
+        with redis_errors():
+            return bool(self._surrender(keys=keys, args=args))

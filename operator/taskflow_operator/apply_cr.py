@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+from taskflow_core.domain.events import ENDS, Event, Kind
+from taskflow_core.domain.naming import attempt_token
+from taskflow_core.domain.phases import Phase
+from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.operator import OperatorLedger
+from taskflow_core.ledger.stream import StreamReader
+from taskflow_core.telemetry import metrics
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator import transitions
+from taskflow_operator.closing import Closer
+from taskflow_operator.memory import Known, OpenTasks
+from taskflow_operator.reading import read_for_ever
+from taskflow_operator.status_writer import StatusWriter
+
+log = get_logger(__name__)
+MAX_CLOSING = 2000
+ACKNOWLEDGE_SECONDS = 0.05
+RETRY_SECONDS = 1.0
+_WITH_TOKEN = frozenset({Kind.STARTED, Kind.SUCCEEDED, Kind.FAILED})
+
+
+class ApplyToResources:
+    """Stream group `cr`: folds events into the status of Tasks. An event is acknowledged after what it caused is durable."""
+
+    def __init__(
+        self,
+        tasks: OpenTasks,
+        writer: StatusWriter,
+        closer: Closer,
+        ledger: OperatorLedger,
+        reader: StreamReader,
+        *,
+        token_key: str,
+        quiet_seconds: float,
+        unsettled: Callable[[str], None],
+        data_lost: Callable[[str], None],
+    ) -> None:
+        self._tasks = tasks
+        self._writer = writer
+        self._closer = closer
+        self._ledger = ledger
+        self._reader = reader
+        self._token_key = token_key
+        self._quiet = quiet_seconds
+        self._unsettled = unsettled
+        self._data_lost = data_lost
+        self._done: list[str] = []
+        self._closing: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Apply events until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._acknowledge_for_ever())
+            group.create_task(read_for_ever(self._reader, self._take, self._data_lost))
+
+    async def flush(self) -> None:
+        """Acknowledge what is done, before the process ends."""
+        done, self._done = self._done, []
+        await self._reader.acknowledge(done)
+
+    async def _take(self, events: tuple[Event, ...], broken: tuple[str, ...]) -> None:
+        self._done += broken
+        for event in events:
+            # After a reconnection the backlog is read again, and with it what is being applied at the moment.
+            if event.id not in self._closing:
+                self._apply(event)
+        while len(self._closing) > MAX_CLOSING:
+            await asyncio.wait(list(self._closing.values()), return_when=asyncio.FIRST_COMPLETED)
+
+    def _apply(self, event: Event) -> None:
+        known = self._tasks.get(event.uid)
+        if known is None:
+            if event.kind in ENDS:
+                self._in_background(event, self._unknown(event))
+                return
+        elif self._counts(known, event):
+            known.sequence = event.sequence
+            if event.kind in ENDS:
+                self._in_background(event, self._end(known, event))
+                return
+            self._start(known, event)
+        self._done.append(event.id)
+
+    def _in_background(self, event: Event, work: Coroutine[None, None, None]) -> None:
+        job = asyncio.create_task(work)
+        self._closing[event.id] = job
+        job.add_done_callback(lambda _: self._closing.pop(event.id, None))
+
+    def _counts(self, known: Known, event: Event) -> bool:
+        if event.kind is Kind.DUPLICATE:
+            metrics.DUPLICATES.inc()
+        if event.kind is Kind.STALE:
+            metrics.STALE.inc()
+        if event.kind is not Kind.STARTED and event.kind not in ENDS:
+            return False
+        task = known.task
+        if event.attempt != task.status.attempt or event.sequence <= known.sequence or known.closing:
+            return False
+        if event.kind in _WITH_TOKEN and event.token != attempt_token(self._token_key, event.uid, event.attempt):
+            log.warning("event_forged", uid=event.uid, attempt=event.attempt, kind=event.kind, worker=event.worker)
+            return False
+        return True
+
+    def _start(self, known: Known, event: Event) -> None:
+        task = known.task
+        when = transitions.event_time(event)
+        metrics.QUEUE_WAIT.observe(max((when - task.created).total_seconds(), 0))
+        if task.status.phase is not Phase.RUNNING or task.status.worker != event.worker:
+            after = self._tasks.set_status(task.uid, transitions.running(task, event.worker, when))
+            self._writer.submit(after, self._quiet)
+
+    async def _end(self, known: Known, event: Event) -> None:
+        try:
+            status = transitions.ended(known.task, event)
+        except ValueError as error:
+            log.error("event_broken", id=event.id, uid=event.uid, error=str(error))  # noqa: TRY400
+            self._done.append(event.id)
+            return
+        if status.phase is not None and status.phase.terminal:
+            metrics.FINISHED.labels(outcome=status.phase.value).inc()
+        else:
+            metrics.RETRIES.labels(reason=status.last_error.reason if status.last_error else "").inc()
+        await self._closer.close(known.task, status)
+        self._done.append(event.id)
+
+    async def _unknown(self, event: Event) -> None:
+        # Its Task finished or is gone. If the operator died between writing the status and settling the attempt, the history
+        # has not heard of the end: then the resources are mirrored once more.
+        while True:
+            try:
+                (state,) = await self._ledger.states([(event.uid, event.attempt)])
+            except Unavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                break
+        if not state.settled:
+            self._unsettled("an attempt ended while the operator did not run")
+        self._done.append(event.id)
+
+    async def _acknowledge_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(ACKNOWLEDGE_SECONDS)
+            done, self._done = self._done, []
+            try:
+                await self._reader.acknowledge(done)
+            except Unavailable as error:
+                log.warning("acknowledge_postponed", entries=len(done), error=str(error))
+                self._done = done + self._done

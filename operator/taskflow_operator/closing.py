@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime
+
+from taskflow_core.domain.events import Kind
+from taskflow_core.domain.task import Task, TaskStatus
+from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.operator import Attempt, OperatorLedger
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator.memory import OpenTasks
+from taskflow_operator.snapshots import snapshot
+from taskflow_operator.status_writer import StatusWriter, Written
+
+log = get_logger(__name__)
+RETRY_SECONDS = 1.0
+
+
+class Closer:
+    """Brings the end of an attempt into the resource, then into the ledger and history, then to the next attempt.
+
+    The order is what makes it safe to die at any point: until the status stands, the ended attempt's claim stays and its
+    event is unacknowledged, so the end is applied again; once it stands, the next attempt may be entered.
+    """
+
+    def __init__(
+        self,
+        tasks: OpenTasks,
+        writer: StatusWriter,
+        ledger: OperatorLedger,
+        dispatch_at: Callable[[str, datetime | None], None],
+    ) -> None:
+        self._tasks = tasks
+        self._writer = writer
+        self._ledger = ledger
+        self._dispatch_at = dispatch_at
+
+    async def close(self, task: Task, status: TaskStatus) -> None:
+        """Close the task's current attempt with the status that follows from its end; returns when all of it is durable."""
+        ended = task.status.attempt
+        known = self._tasks.get(task.uid)
+        if known is None:
+            return
+        known.closing = True
+        after = self._tasks.set_status(task.uid, status)
+        written = await self._writer.submit(after)
+        if written is Written.GONE:
+            await self.withdraw(after)
+            return
+        await self._settle(Attempt(task.uid, ended, snapshot(after)), Kind.SETTLED)
+        if after.finished:
+            # A status that the API server refuses stays open there, and the next resync shows it again; see the log.
+            self._forget(task.uid)
+            log.info("task_finished", task=f"{task.namespace}/{task.name}", uid=task.uid, phase=status.phase)
+            return
+        known.closing = False
+        self._dispatch_at(task.uid, status.next_attempt_time)
+
+    async def withdraw(self, task: Task) -> None:
+        """The resource is gone before it finished: nobody may claim it any more, and a late finish is refused."""
+        await self._settle(Attempt(task.uid, task.status.attempt, snapshot(task)), Kind.DELETED)
+        self._forget(task.uid)
+        log.info("task_withdrawn", task=f"{task.namespace}/{task.name}", uid=task.uid)
+
+    async def _settle(self, attempt: Attempt, kind: Kind) -> None:
+        while True:
+            try:
+                await self._ledger.settle(attempt, kind)
+            except Unavailable as error:
+                log.warning("settle_postponed", uid=attempt.uid, error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    def _forget(self, uid: str) -> None:
+        self._tasks.close(uid, time.monotonic())
+        self._writer.forget(uid)

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Protocol
+
+from taskflow_core.broker.publish import Outgoing
+from taskflow_core.domain.message import Message
+from taskflow_core.domain.naming import attempt_token
+from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.task import Task, TaskStatus
+from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.operator import Entry, OperatorLedger
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator import transitions
+from taskflow_operator.admit import Admitted, Pools, Refuse, Wait, admit, no_pool
+from taskflow_operator.closing import Closer
+from taskflow_operator.memory import OpenTasks
+from taskflow_operator.snapshots import current_attempt
+from taskflow_operator.status_writer import StatusWriter
+
+log = get_logger(__name__)
+BATCH = 500
+RETRY_SECONDS = 1.0
+WAITING_MESSAGE = "waits for a free worker"
+
+
+class Publishing(Protocol):
+    """Where messages go. Raises `Unavailable`."""
+
+    def publish(self, outgoing: Sequence[Outgoing]) -> None:
+        """Send a batch; harmless to repeat."""
+
+
+class Dispatcher:
+    """Admits Tasks and puts their current attempt into the ledger and the queue: ledger first, then the message.
+
+    Dying between the two leaves a ledger entry without a message, which the reconciler publishes again.
+    """
+
+    def __init__(
+        self,
+        tasks: OpenTasks,
+        pools: Pools,
+        ledger: OperatorLedger,
+        publisher: Publishing,
+        writer: StatusWriter,
+        *,
+        token_key: str,
+        quiet_seconds: float,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._tasks = tasks
+        self._pools = pools
+        self._ledger = ledger
+        self._publisher = publisher
+        self._writer = writer
+        self._token_key = token_key
+        self._quiet = quiet_seconds
+        self._now = now
+        self.closer: Closer | None = None
+        self._due: dict[str, None] = {}
+        self._timers: list[tuple[datetime, str]] = []
+        self._wakeup = asyncio.Event()
+        # kombu's connection belongs to one thread.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
+        self._jobs: set[asyncio.Task[None]] = set()
+
+    def wake(self, uid: str) -> None:
+        """Look at this Task now."""
+        self._due[uid] = None
+        self._wakeup.set()
+
+    def wake_at(self, uid: str, when: datetime | None) -> None:
+        """Look at this Task at that time; None is now."""
+        if when is None:
+            self.wake(uid)
+            return
+        heapq.heappush(self._timers, (when, uid))
+        self._wakeup.set()
+
+    def pools_changed(self, namespace: str) -> None:
+        """The queues that are served in the namespace changed: look again at what waits there."""
+        for known in self._tasks:
+            task = known.task
+            if task.namespace != namespace or known.closing:
+                continue
+            if task.status.reason == Reason.NO_WORKER_POOL and task.status.phase is Phase.PENDING:
+                self.wake(task.uid)
+            elif task.status.phase is Phase.QUEUED:
+                self._show_queued(task)
+
+    async def run(self) -> None:
+        """Dispatch what is due, until cancelled."""
+        while True:
+            await self._wait_for_work()
+            batch = [uid for uid, _ in zip(list(self._due), range(BATCH), strict=False)]
+            for uid in batch:
+                del self._due[uid]
+            try:
+                await self._dispatch(batch)
+            except Unavailable as error:
+                log.warning("dispatch_postponed", tasks=len(batch), error=str(error))
+                self._due = dict.fromkeys(batch) | self._due
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def close(self) -> None:
+        """Let the running publication end."""
+        self._thread.shutdown(wait=True)
+
+    async def publish_again(self, tasks: Sequence[Task]) -> None:
+        """Send the current attempts again, whose messages were lost.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        await self._enter(tasks, again=True)
+
+    async def _wait_for_work(self) -> None:
+        while True:
+            now = self._now()
+            while self._timers and self._timers[0][0] <= now:
+                self._due[heapq.heappop(self._timers)[1]] = None
+            if self._due:
+                return
+            self._wakeup.clear()
+            timeout = (self._timers[0][0] - now).total_seconds() if self._timers else None
+            try:
+                await asyncio.wait_for(self._wakeup.wait(), timeout)
+            except TimeoutError:
+                continue
+
+    async def _dispatch(self, uids: Sequence[str]) -> None:
+        admitted: list[Task] = []
+        for uid in uids:
+            known = self._tasks.get(uid)
+            if known is None or known.closing or known.held or known.task.status.phase is Phase.RUNNING:
+                continue
+            task = known.task
+            decision = admit(task, self._pools, self._now())
+            if isinstance(decision, Admitted):
+                admitted.append(task)
+            elif isinstance(decision, Wait):
+                await self._wait(task, decision)
+            else:
+                self._refuse(task, decision)
+        if admitted:
+            await self._enter(admitted, again=False)
+
+    async def _enter(self, tasks: Sequence[Task], *, again: bool) -> None:
+        entered = await self._ledger.enqueue([current_attempt(self._as_queued(task)) for task in tasks], again=again)
+        fresh = [
+            Outgoing(self._message(task), answer.time_ms)
+            for task, answer in zip(tasks, entered, strict=True)
+            if answer.entry is Entry.NEW
+        ]
+        for task, answer in zip(tasks, entered, strict=True):
+            known = self._tasks.get(task.uid)
+            # While the ledger answered, its attempt may have started or ended: then that is the news.
+            if known is None or known.closing or known.task.status != task.status or known.sequence > 0:
+                continue
+            if answer.entry is not Entry.TAKEN:
+                self._show_queued(known.task)
+            elif known.task.status.phase not in (Phase.QUEUED, Phase.RUNNING):
+                self._show(known.task, transitions.running(known.task, None, self._now()))
+        if fresh:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, fresh)
+            log.info("published", messages=len(fresh), again=again)
+
+    async def _wait(self, task: Task, decision: Wait) -> None:
+        if decision.until is not None:
+            self.wake_at(task.uid, decision.until)
+        if (task.status.phase, task.status.message) == (Phase.PENDING, decision.message):
+            return
+        status = transitions.waiting(task, decision.reason, decision.message, self._now())
+        after = self._show(task, status)
+        await self._ledger.note(current_attempt(after))
+
+    def _refuse(self, task: Task, decision: Refuse) -> None:
+        assert self.closer is not None, "wired before it runs"  # noqa: S101 - a mistake of ours, not of a user
+        status = transitions.refused(task, decision.reason, decision.message, self._now())
+        job = asyncio.create_task(self.closer.close(task, status))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    def _as_queued(self, task: Task) -> Task:
+        return task.model_copy(update={"status": self._queued_status(task)})
+
+    def _queued_status(self, task: Task) -> TaskStatus:
+        missing = no_pool(task, self._pools)
+        reason = Reason.NO_WORKER_POOL if missing else Reason.WAITING_FOR_WORKER
+        return transitions.queued(task, reason, missing or WAITING_MESSAGE, self._now())
+
+    def _show_queued(self, task: Task) -> None:
+        self._show(task, self._queued_status(task))
+
+    def _show(self, task: Task, status: TaskStatus) -> Task:
+        after = self._tasks.set_status(task.uid, status)
+        self._writer.submit(after, self._quiet)
+        return after
+
+    def _message(self, task: Task) -> Message:
+        spec, attempt = task.spec, task.status.attempt
+        return Message(
+            uid=task.uid,
+            namespace=task.namespace,
+            name=task.name,
+            attempt=attempt,
+            token=attempt_token(self._token_key, task.uid, attempt),
+            handler=spec.handler,
+            args=spec.args,
+            kwargs=spec.kwargs,
+            inputs=spec.inputs,
+            outputs=spec.outputs,
+            queue=spec.queue,
+            priority=spec.priority,
+        )

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from taskflow_core.domain.phases import OPEN_SELECTOR
+from taskflow_core.domain.task import Task
+from taskflow_core.errors import NotFound, TaskflowError
+from taskflow_core.kube.client import KubeClient, tasks_path
+from taskflow_core.telemetry import metrics
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator.closing import Closer
+from taskflow_operator.memory import OpenTasks
+
+log = get_logger(__name__)
+
+
+class Wake(Protocol):
+    """Who looks at a Task next."""
+
+    def __call__(self, uid: str) -> None:
+        """Look at it now."""
+
+
+class Observer:
+    """Where all knowledge of Task resources comes in, from the watch and from lists alike. Cheap, idempotent, in any order."""
+
+    def __init__(self, tasks: OpenTasks, closer: Closer, kube: KubeClient, wake: Wake) -> None:
+        self._tasks = tasks
+        self._closer = closer
+        self._kube = kube
+        self._wake = wake
+        self._checks: set[asyncio.Task[None]] = set()
+
+    def observe(self, body: dict[str, Any], *, gone: bool = False) -> None:
+        """A Task as the API server showed it.
+
+        Args:
+            body: the Kubernetes object; its spec never changes, and its status is ours.
+            gone: it left the selection of open Tasks: it finished, or was deleted.
+        """
+        uid = body["metadata"]["uid"]
+        known = self._tasks.get(uid)
+        if gone:
+            if known is not None and not known.closing:
+                self._check_later(known.task)
+            return
+        if known is not None:
+            return
+        try:
+            task = Task.from_object(body)
+        except ValidationError as error:
+            log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
+            return
+        if not task.finished and self._tasks.add(task):
+            metrics.OPEN.set(len(self._tasks))
+            self._wake(uid)
+
+    async def list_open(self) -> None:
+        """Hold what is known against all open Tasks: what the watch missed comes in, what is gone is found.
+
+        Raises:
+            Unavailable, Conflict: the list could not be read to its end; nothing was concluded from its absences.
+        """
+        before = {known.task.uid: known.task for known in self._tasks}
+        seen: set[str] = set()
+        async for page in self._kube.list_pages(tasks_path(), OPEN_SELECTOR):
+            for body in page:
+                seen.add(body["metadata"]["uid"])
+                self.observe(body)
+        for uid, task in before.items():
+            known = self._tasks.get(uid)
+            if uid not in seen and known is not None and not known.closing:
+                await self._check(task)
+        self._tasks.prune(time.monotonic())
+        metrics.OPEN.set(len(self._tasks))
+
+    def _check_later(self, task: Task) -> None:
+        job = asyncio.create_task(self._check(task))
+        self._checks.add(job)
+        job.add_done_callback(self._checks.discard)
+
+    async def _check(self, task: Task) -> None:
+        """Find out why a Task is no longer among the open ones. Only a resource that is truly gone is withdrawn."""
+        try:
+            body = await self._kube.request("GET", tasks_path(task.namespace, task.name))
+        except NotFound:
+            await self._closer.withdraw(task)
+            return
+        except TaskflowError as error:
+            # The next list finds it again.
+            log.warning("check_postponed", task=f"{task.namespace}/{task.name}", error=str(error))
+            return
+        if body["metadata"]["uid"] != task.uid:
+            await self._closer.withdraw(task)

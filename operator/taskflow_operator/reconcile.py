@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from taskflow_core.broker.publish import entered_ms
+from taskflow_core.domain import naming
+from taskflow_core.domain.events import Failure
+from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.task import Task
+from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.ledger.operator import OperatorLedger, State
+from taskflow_core.telemetry import metrics
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator import transitions
+from taskflow_operator.closing import Closer
+from taskflow_operator.dispatch import Dispatcher
+from taskflow_operator.memory import OpenTasks
+from taskflow_operator.observe import Observer
+
+log = get_logger(__name__)
+TICK_SECONDS = 1.0
+GRACE_MS = 5000
+"""A message is not missed before this: fetched by a worker, it is in no list until it is claimed."""
+SCAN = 1000
+OUTAGE_SECONDS = 3.0
+
+
+def lost_messages(waiting: Sequence[tuple[str, int]], lists: dict[str, str], heads: dict[str, str | None]) -> list[str]:
+    """Members whose message is in no queue any more.
+
+    Args:
+        waiting: members of the ledger and since when (ms).
+        lists: for each member, the Redis list that its message went to.
+        heads: for each list, the message that is served next, the oldest.
+
+    A list is served in order, so a message is gone when its list is empty or begins with a later one.
+    """
+    lost: list[str] = []
+    for name, since in waiting:
+        if name not in lists:
+            continue
+        head = heads[lists[name]]
+        oldest = entered_ms(head)
+        if head is None or (oldest is not None and oldest > since):
+            lost.append(name)
+    return lost
+
+
+class Reconciler:
+    """Finds what fell through: expired leases, lost messages, lost Redis data, Tasks that the watch missed."""
+
+    def __init__(
+        self,
+        tasks: OpenTasks,
+        ledger: OperatorLedger,
+        dispatcher: Dispatcher,
+        closer: Closer,
+        observer: Observer,
+        *,
+        lease_seconds: float,
+        resync_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._tasks = tasks
+        self._ledger = ledger
+        self._dispatcher = dispatcher
+        self._closer = closer
+        self._observer = observer
+        self._lease = lease_seconds
+        self._resync = resync_seconds
+        self._clock = clock
+        self._contact = clock()
+        self._hold_until = 0.0
+        self._scanned_ms = 0
+        self._recoveries: set[asyncio.Task[None]] = set()
+
+    @property
+    def contact_age(self) -> float:
+        """Seconds since Redis last answered."""
+        return self._clock() - self._contact
+
+    async def start(self) -> None:
+        """Begin or join the epoch, before anything is dispatched. If Redis knows nothing of Tasks that were in flight, recover."""
+        await self._check_epoch()
+        self._contact = self._clock()
+
+    async def run(self) -> None:
+        """Look every second, and list every `resync_seconds`, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tick_for_ever())
+            group.create_task(self._resync_for_ever())
+
+    def recover(self, why: str) -> None:
+        """Redis forgot things: after one lease, in which workers enter again what they run, take stock of what was in flight."""
+        in_flight: list[Task] = []
+        for known in self._tasks:
+            if known.task.status.phase in (Phase.QUEUED, Phase.RUNNING) and not known.closing:
+                known.held = True
+                in_flight.append(known.task)
+        self._hold()
+        if in_flight:
+            log.warning("recovering", why=why, in_flight=len(in_flight), seconds=self._lease)
+            job = asyncio.create_task(self._recover(in_flight))
+            self._recoveries.add(job)
+            job.add_done_callback(self._recoveries.discard)
+
+    async def _tick_for_ever(self) -> None:
+        while True:
+            try:
+                await self._tick()
+            except Unavailable as error:
+                log.warning("redis_away", seconds=round(self.contact_age), error=str(error))
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _tick(self) -> None:
+        await self._check_epoch()
+        if self.contact_age > OUTAGE_SECONDS:
+            # Workers could not renew while Redis was away: nobody is declared lost until they had one lease's time to.
+            self._hold()
+        self._contact = self._clock()
+        if self._clock() < self._hold_until:
+            return
+        for name in await self._ledger.expire():
+            log.warning("lease_expired", member=name)
+            metrics.LOST.inc()
+        await self._publish_lost()
+
+    async def _check_epoch(self) -> None:
+        if await self._ledger.epoch() is None:
+            await self._ledger.begin_epoch(secrets.token_hex(8))
+            self.recover("Redis is new or lost its data")
+
+    async def _publish_lost(self) -> None:
+        before = await self._ledger.now_ms() - GRACE_MS
+        waiting = await self._ledger.waiting(after_ms=self._scanned_ms, before_ms=before, limit=SCAN)
+        # The next look goes on where this one ended, so that a long queue does not hide a loss behind it.
+        self._scanned_ms = waiting[-1][1] if len(waiting) == SCAN else 0
+        tasks: dict[str, Task] = {}
+        for name, _ in waiting:
+            uid, attempt = naming.split_member(name)
+            known = self._tasks.get(uid)
+            if known is not None and known.task.status.attempt == attempt and not known.closing:
+                tasks[name] = known.task
+        lists = {
+            name: naming.broker_list(task.namespace, task.spec.queue, task.spec.priority)
+            for name, task in tasks.items()
+        }
+        distinct = sorted(set(lists.values()))
+        if not distinct:
+            return
+        heads = dict(zip(distinct, await self._ledger.oldest_messages(distinct), strict=True))
+        lost = lost_messages(waiting, lists, heads)
+        if lost:
+            log.warning("messages_lost", count=len(lost), first=lost[0])
+            metrics.REPUBLISHED.inc(len(lost))
+            await self._dispatcher.publish_again([tasks[name] for name in lost])
+
+    async def _resync_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._resync)
+            try:
+                await self._observer.list_open()
+            except TaskflowError as error:
+                log.warning("resync_postponed", error=str(error))
+                continue
+            if self._clock() < self._hold_until:
+                continue
+            for known in self._tasks:
+                # Entering an attempt again is harmless, and finds what is in no ledger, claim or lease.
+                if not known.closing and known.task.status.phase is not Phase.RUNNING:
+                    self._dispatcher.wake(known.task.uid)
+
+    def _hold(self) -> None:
+        self._hold_until = self._clock() + self._lease
+
+    async def _recover(self, in_flight: Sequence[Task]) -> None:
+        await asyncio.sleep(self._lease)
+        while True:
+            try:
+                states = await self._ledger.states([(task.uid, task.status.attempt) for task in in_flight])
+            except Unavailable:
+                await asyncio.sleep(TICK_SECONDS)
+            else:
+                break
+        for task, state in zip(in_flight, states, strict=True):
+            known = self._tasks.get(task.uid)
+            if known is None:
+                continue
+            known.held = False
+            if known.closing or known.task.status.attempt != task.status.attempt:
+                continue
+            await self._recover_one(known.task, state)
+
+    async def _recover_one(self, task: Task, state: State) -> None:
+        if state.leased or state.waiting:
+            return
+        if task.status.phase is Phase.QUEUED and not state.claim:
+            self._dispatcher.wake(task.uid)
+            return
+        failure = Failure(
+            reason=Reason.BROKER_DATA_LOST,
+            message="Redis lost its data while the attempt ran, and no worker came back with it",
+        )
+        await self._closer.close(task, transitions.failed(task, failure, None, datetime.now(UTC)))

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class OperatorSettings(BaseSettings):
+    """The operator itself, besides its Redis, database and logs."""
+
+    model_config = SettingsConfigDict(env_prefix="TASKFLOW_", frozen=True)
+
+    token_key: SecretStr = Field(min_length=32)
+    """Secret from which the token of each attempt is derived. Keep it over restarts, or what is in flight is not believed."""
+    health_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
+    health_port: int = Field(default=8081, ge=1, le=65535)
+    """Port of /livez, /readyz and /metrics."""
+    worker_image: str = Field(default_factory=lambda: f"taskflow-worker:{version('taskflow-operator')}")
+    """Image of worker pods whose pool names none."""
+    lease_seconds: int = Field(default=15, ge=2, le=600)
+    """How long a silent worker keeps its attempts."""
+    resync_seconds: int = Field(default=60, ge=1, le=3600)
+    """How often all open Tasks are listed and held against the ledger."""
+    status_writes_per_second: int = Field(default=200, ge=1, le=10000)
+    """Bound on status writes, for the sake of the API server."""
+    quiet_seconds: float = Field(default=1.0, ge=0, le=60)
+    """Pending, Queued and Running are written only when they last longer than this; an end is written at once."""

@@ -1,0 +1,169 @@
+"""What an event makes of a Task's status: pure functions from a Task and a time to its next status."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from taskflow_core.domain import conditions as c
+from taskflow_core.domain.events import Event, Failure, Kind, Success
+from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.retries import GiveUp, after_failure
+from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Condition, LastError, Task, TaskStatus
+
+
+def event_time(event: Event) -> datetime:
+    """When it happened, by Redis' clock."""
+    return datetime.fromtimestamp(event.time_ms / 1000, UTC)
+
+
+def waiting(task: Task, reason: Reason, message: str, now: datetime) -> TaskStatus:
+    """Valid, but not in its queue yet."""
+    marks = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, False, reason, message)]
+    return _with(task, Phase.PENDING, reason, message, marks, now)
+
+
+def queued(task: Task, reason: Reason, message: str, now: datetime) -> TaskStatus:
+    """In its queue."""
+    marks = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, True, reason, message)]
+    return _with(task, Phase.QUEUED, reason, message, marks, now).model_copy(update={"next_attempt_time": None})
+
+
+def running(task: Task, worker: str | None, now: datetime) -> TaskStatus:
+    """A worker claimed the attempt."""
+    message = f"attempt {task.status.attempt} runs" + (f" on {worker}" if worker else "")
+    marks = [
+        (c.ACCEPTED, True, Reason.VALID, ""),
+        (c.QUEUED, False, Reason.STARTED, ""),
+        (c.RUNNING, True, Reason.STARTED, message),
+    ]
+    status = _with(task, Phase.RUNNING, Reason.STARTED, message, marks, now)
+    start = task.status.start_time or now
+    return status.model_copy(update={"worker": worker, "start_time": start, "next_attempt_time": None})
+
+
+def refused(task: Task, reason: Reason, message: str, now: datetime) -> TaskStatus:
+    """Can never run as it is."""
+    marks = [
+        (c.ACCEPTED, False, reason, message),
+        (c.FAILED, True, reason, message),
+        (c.FINISHED, True, reason, message),
+    ]
+    return _with(task, Phase.FAILED, reason, message, marks, now).model_copy(update={"completion_time": now})
+
+
+def ended(task: Task, event: Event) -> TaskStatus:
+    """What the end of the current attempt means: success, another attempt, or failure.
+
+    Raises:
+        ValueError: the event's payload does not fit its kind (pydantic's errors are ValueErrors).
+    """
+    if event.kind is Kind.SUCCEEDED:
+        return _succeeded(task, event, Success.model_validate(event.payload))
+    return failed(task, Failure.model_validate(event.payload), event.worker or None, event_time(event))
+
+
+def failed(task: Task, failure: Failure, worker: str | None, now: datetime) -> TaskStatus:
+    """The current attempt ended badly: another one follows, or the Task fails."""
+    attempt, handbacks = task.status.attempt, task.status.handbacks
+    policy = task.spec.retry_policy
+    error = LastError(attempt=attempt, reason=failure.reason, type=failure.type, message=failure.message)
+    told = f"attempt {attempt}: {failure.type + ': ' if failure.type else ''}{failure.message}"
+    decision = after_failure(policy, counted=attempt - handbacks, reason=failure.reason)
+    if isinstance(decision, GiveUp):
+        status = _finished(task, c.FAILED, Phase.FAILED, failure.reason, told, now)
+        return status.model_copy(update={"last_error": error, "worker": worker or task.status.worker})
+    due = now + timedelta(seconds=decision.delay_seconds)
+    message = f"{told}; attempt {attempt + 1} follows" + (
+        f" in {decision.delay_seconds} s" if decision.delay_seconds else ""
+    )
+    reason = Reason.BACKING_OFF if decision.counts else Reason.DRAIN
+    status = waiting(task, reason, message, now)
+    return status.model_copy(
+        update={
+            "conditions": _close(status.conditions, c.RUNNING, failure.reason, task.generation, now),
+            "attempt": attempt + 1,
+            "handbacks": handbacks if decision.counts else handbacks + 1,
+            "next_attempt_time": due,
+            "last_error": error,
+            "worker": worker or task.status.worker,
+        }
+    )
+
+
+def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:
+    now = event_time(event)
+    status = _finished(task, c.COMPLETE, Phase.SUCCEEDED, Reason.SUCCEEDED, "", now)
+    # Without the started event (the reader saw the end only) the start is what the worker measured back from the end.
+    start = task.status.start_time or now - timedelta(milliseconds=success.run_ms)
+    return status.model_copy(
+        update={
+            "worker": event.worker or None,
+            "result": success.result,
+            "outputs": success.outputs,
+            "start_time": start,
+            "duration": _duration(now - start),
+        }
+    )
+
+
+def _finished(task: Task, condition: str, phase: Phase, reason: Reason, message: str, now: datetime) -> TaskStatus:
+    marks = [
+        (c.ACCEPTED, True, Reason.VALID, ""),
+        (condition, True, reason, message),
+        (c.FINISHED, True, reason, message),
+    ]
+    status = _with(task, phase, reason, message, marks, now)
+    closed = status.conditions
+    for kind in (c.QUEUED, c.RUNNING):
+        closed = _close(closed, kind, reason, task.generation, now)
+    start = task.status.start_time
+    return status.model_copy(
+        update={
+            "conditions": closed,
+            "completion_time": now,
+            "next_attempt_time": None,
+            "duration": _duration(now - start) if start else None,
+        }
+    )
+
+
+def _with(
+    task: Task,
+    phase: Phase,
+    reason: Reason,
+    message: str,
+    marks: list[tuple[str, bool, Reason, str]],
+    now: datetime,
+) -> TaskStatus:
+    conditions = task.status.conditions
+    for kind, holds, why, words in marks:
+        conditions = c.set_condition(
+            conditions, kind, status=holds, reason=why, message=words, generation=task.generation, now=now
+        )
+    return task.status.model_copy(
+        update={
+            "observed_generation": task.generation,
+            "phase": phase,
+            "reason": reason.value,
+            "message": message[:MAX_MESSAGE_CHARS],
+            "conditions": conditions,
+        }
+    )
+
+
+def _close(
+    conditions: tuple[Condition, ...], kind: str, reason: Reason, generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """Set a condition false, if the Task ever had it."""
+    if not any(condition.type == kind for condition in conditions):
+        return conditions
+    return c.set_condition(conditions, kind, status=False, reason=reason, message="", generation=generation, now=now)
+
+
+def _duration(span: timedelta) -> str:
+    seconds = max(span.total_seconds(), 0.0)
+    if seconds < 10:  # noqa: PLR2004 - below that, tenths are worth reading
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest}s"

@@ -1,0 +1,190 @@
+"""The composition root: builds the parts and connects them. No logic."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+
+import redis.asyncio
+
+from taskflow_core.broker.publish import Publisher
+from taskflow_core.domain.events import Event
+from taskflow_core.domain.task import Task
+from taskflow_core.errors import TaskflowError
+from taskflow_core.kube.client import KubeClient, tasks_path
+from taskflow_core.ledger.connect import connect_async
+from taskflow_core.ledger.operator import OperatorLedger
+from taskflow_core.ledger.stream import StreamReader
+from taskflow_core.settings import DatabaseSettings, RedisSettings
+from taskflow_core.store import repository
+from taskflow_core.store.engine import create_engine, transaction
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator.apply_cr import ApplyToResources
+from taskflow_operator.apply_store import ApplyToStore
+from taskflow_operator.closing import Closer
+from taskflow_operator.dispatch import Dispatcher
+from taskflow_operator.health import HealthServer
+from taskflow_operator.memory import OpenTasks, PoolQueues
+from taskflow_operator.observe import Observer
+from taskflow_operator.pool_keeper import PoolKeeper
+from taskflow_operator.reconcile import Reconciler
+from taskflow_operator.settings import OperatorSettings
+from taskflow_operator.status_writer import StatusWriter
+
+log = get_logger(__name__)
+START_RETRY_SECONDS = 2.0
+DRAIN_SECONDS = 5.0
+REDIS_AGE_LIMIT = 10.0
+
+
+class Database:
+    """The history as the mirror needs it, on an engine of its own."""
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        self._engine = create_engine(settings, application_name="taskflow-operator", pool_size=2)
+
+    async def apply_events(self, events: Sequence[Event]) -> None:
+        """Fold events into the tables, in one transaction."""
+        async with transaction(self._engine) as connection:
+            await repository.apply_events(connection, events)
+
+    async def upsert_tasks(self, tasks: Sequence[Task]) -> None:
+        """Mirror Tasks as they stand, in one transaction."""
+        async with transaction(self._engine) as connection:
+            await repository.upsert_tasks(connection, tasks)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._engine.dispose()
+
+
+class Operator:
+    """All parts of the operator, from start to stop."""
+
+    def __init__(
+        self, settings: OperatorSettings, redis_settings: RedisSettings, database: DatabaseSettings, kube: KubeClient
+    ) -> None:
+        self._kube = kube
+        self._redis: redis.asyncio.Redis = connect_async(redis_settings)
+        self._publisher = Publisher(redis_settings)
+        self._database = Database(database)
+        key = settings.token_key.get_secret_value()
+        tasks, queues = OpenTasks(), PoolQueues()
+        ledger = OperatorLedger(self._redis)
+        self._writer = StatusWriter(kube, settings.status_writes_per_second)
+        self._dispatcher = Dispatcher(
+            tasks,
+            queues,
+            ledger,
+            self._publisher,
+            self._writer,
+            token_key=key,
+            quiet_seconds=settings.quiet_seconds,
+        )
+        closer = Closer(tasks, self._writer, ledger, self._dispatcher.wake_at)
+        self._dispatcher.closer = closer
+        self.observer = Observer(tasks, closer, kube, self._dispatcher.wake)
+        self.pools = PoolKeeper(
+            kube,
+            queues,
+            image=settings.worker_image,
+            lease_seconds=settings.lease_seconds,
+            changed=self._dispatcher.pools_changed,
+        )
+        self._reconciler = Reconciler(
+            tasks,
+            ledger,
+            self._dispatcher,
+            closer,
+            self.observer,
+            lease_seconds=settings.lease_seconds,
+            resync_seconds=settings.resync_seconds,
+        )
+        self._store = ApplyToStore(
+            self._database, StreamReader(self._redis, "pg"), lambda: kube.list_pages(tasks_path())
+        )
+        self._resources = ApplyToResources(
+            tasks,
+            self._writer,
+            closer,
+            ledger,
+            StreamReader(self._redis, "cr"),
+            token_key=key,
+            quiet_seconds=settings.quiet_seconds,
+            unsettled=self._store.mirror_again,
+            data_lost=self._reconciler.recover,
+        )
+        self._health = HealthServer(settings.health_host, settings.health_port, self._problems)
+        self._loops: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Read what there is, then start the loops; waits for the API server and Redis as long as it takes."""
+        await self._health.start()
+        while True:
+            try:
+                await self.pools.list_pools()
+                await self.observer.list_open()
+                await self._reconciler.start()
+            except TaskflowError as error:
+                log.warning("start_postponed", error=str(error))
+                await asyncio.sleep(START_RETRY_SECONDS)
+            else:
+                break
+        self._loops = asyncio.create_task(self._run(), name="taskflow-loops")
+        self._loops.add_done_callback(_end_if_broken)
+        log.info("operator_started")
+
+    async def stop(self) -> None:
+        """Stop the loops, let running writes end, close everything."""
+        if self._loops is not None:
+            self._loops.cancel()
+            await asyncio.wait([self._loops])
+            await self._writer.drain(DRAIN_SECONDS)
+            try:
+                await self._resources.flush()
+            except TaskflowError as error:
+                # They are read again at the next start; applying them twice has no effect.
+                log.warning("acknowledge_skipped", error=str(error))
+        self._dispatcher.close()
+        self._publisher.close()
+        await self._redis.aclose()
+        await self._database.close()
+        await self._kube.close()
+        await self._health.stop()
+        log.info("operator_stopped")
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._writer.run())
+            group.create_task(self._dispatcher.run())
+            group.create_task(self._resources.run())
+            group.create_task(self._store.run())
+            group.create_task(self._reconciler.run())
+
+    @property
+    def broken(self) -> bool:
+        """A loop ended by itself, which none ever should."""
+        return (
+            self._loops is not None
+            and self._loops.done()
+            and not self._loops.cancelled()
+            and self._loops.exception() is not None
+        )
+
+    def _problems(self) -> list[str]:
+        if self._loops is None:
+            return ["starting: has not read all Tasks yet"]
+        if self._loops.done():
+            return ["a loop ended; the log says why"]
+        if (age := self._reconciler.contact_age) > REDIS_AGE_LIMIT:
+            return [f"Redis has not answered for {age:.0f} s"]
+        return []
+
+
+def _end_if_broken(loops: asyncio.Task[None]) -> None:
+    if not loops.cancelled() and (error := loops.exception()) is not None:
+        log.critical("loop_broken", exc_info=error)
+        # All of them depend on each other: start afresh rather than go on with a part.
+        os.kill(os.getpid(), signal.SIGTERM)

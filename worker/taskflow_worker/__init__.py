@@ -1,0 +1,1 @@
+"""Runs handlers: the only consumer of broker messages. Holds neither a Kubernetes client nor a database login."""

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.phases import Reason
+from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.worker import Holding, WorkerLedger
+from taskflow_core.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+
+class Holdings:
+    """What the pool processes of this worker run, as its main process knows it, and the thread that renews the leases.
+
+    The main process renews, not the process that runs the handler: a handler that holds the GIL for a minute keeps its lease,
+    one whose process died loses it. A thread, not Celery's event loop: that one blocks while the broker connection is lost.
+
+    Args:
+        ledger: of this thread alone.
+        interval: seconds between renewals.
+        active: whether Celery still counts a request as running.
+    """
+
+    def __init__(self, ledger: WorkerLedger, interval: float, active: Callable[[object], bool]) -> None:
+        self._ledger = ledger
+        self._interval = interval
+        self._active = active
+        self._held: dict[str, tuple[weakref.ref[object], int]] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew_for_ever, name="heartbeat", daemon=True)
+        self._epoch = ""
+
+    def start(self) -> None:
+        """Start renewing."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing; what is still held runs out or was surrendered."""
+        self._stop.set()
+        self._thread.join(timeout=self._interval + 10)
+
+    def accepted(self, request: object, member: str, pid: int) -> None:
+        """A pool process took the request."""
+        with self._lock:
+            self._held[member] = (weakref.ref(request), pid)
+
+    def process_died(self, member: str, message: str) -> None:
+        """The pool process that ran it is gone: say so at once, instead of letting the lease run out."""
+        with self._lock:
+            _, pid = self._held.pop(member, (None, 0))
+        if pid:
+            self._surrender(Holding(member, pid), Kind.LOST, Failure(reason=Reason.WORKER_LOST, message=message))
+
+    def hand_back(self) -> int:
+        """Give up everything that still runs, so that other workers may run it. Returns how many attempts that were."""
+        failure = Failure(
+            reason=Reason.DRAIN, message="the worker was told to stop and the handler did not end in the time it leaves"
+        )
+        return sum(self._surrender(holding, Kind.RELEASED, failure) for holding in self._current())
+
+    def _current(self) -> list[Holding]:
+        with self._lock:
+            for member, (reference, _) in list(self._held.items()):
+                request = reference()
+                if request is None or not self._active(request):
+                    del self._held[member]
+            return [Holding(member, pid) for member, (_, pid) in self._held.items()]
+
+    def _surrender(self, holding: Holding, kind: Kind, failure: Failure) -> bool:
+        try:
+            held = self._ledger.surrender(holding, kind, failure)
+        except Unavailable as error:
+            # The lease will run out instead.
+            log.warning("surrender_failed", member=holding.member, error=str(error))
+            return False
+        log.info("attempt_surrendered", member=holding.member, reason=failure.reason, held=held)
+        return held
+
+    def _renew_for_ever(self) -> None:
+        while not self._stop.wait(self._interval):
+            started = time.monotonic()
+            try:
+                answer = self._ledger.heartbeat(self._current(), self._epoch)
+            except Unavailable as error:
+                log.warning("heartbeat_failed", error=str(error))
+                continue
+            self._epoch = answer.epoch
+            for member in answer.fenced:
+                log.warning("attempt_fenced", member=member)
+            if (took := time.monotonic() - started) > self._interval:
+                log.warning("heartbeat_slow", seconds=round(took, 1))

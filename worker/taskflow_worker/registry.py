@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import typing
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import entry_points
+from typing import Any, ParamSpec, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from taskflow_core.domain.phases import Reason
+from taskflow_core.errors import Invalid
+from taskflow_worker.context import Context
+from taskflow_worker.failures import AttemptFailed
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ENTRY_POINT_GROUP = "taskflow.handlers"
+_SHOWN_CHARS = 80
+
+
+@dataclass
+class Handler:
+    """A function that Tasks may name. Arguments are checked against its type hints before it is called."""
+
+    name: str
+    function: Callable[..., Any]
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        # Late, at the first call: hints may name types that are defined below the function.
+        return typing.get_type_hints(self.function, include_extras=True)
+
+    @cached_property
+    def _context(self) -> str | None:
+        parameters = inspect.signature(self.function).parameters
+        return next((name for name in parameters if self._hints.get(name) is Context), None)
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        """What a Task may pass: all but the context."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return inspect.Signature([p for p in parameters if p.name != self._context])
+
+    @cached_property
+    def _adapters(self) -> dict[str, TypeAdapter[Any]]:
+        return {name: TypeAdapter(self._hints.get(name, Any)) for name in self._signature.parameters}
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Check the arguments of a Task, which are JSON, against the signature.
+
+        Strict: "3" is no number. A string is taken where the hint is a date, a list where it is a tuple or set.
+
+        Returns:
+            The arguments that were given, by parameter, converted to the hinted types.
+
+        Raises:
+            AttemptFailed: InvalidArguments, naming each parameter, what it expects and what it got.
+        """
+        wanted = f"{self.name}{self._signature}"
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise AttemptFailed(Reason.INVALID_ARGUMENTS, f"{wanted} was given other arguments: {error}") from error
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for name, value in bound.arguments.items():
+            try:
+                values[name] = self._convert(name, value)
+            except ValidationError as error:
+                problems += [_explain(name, detail) for detail in error.errors(include_url=False)]
+        if problems:
+            raise AttemptFailed(Reason.INVALID_ARGUMENTS, f"{wanted}: " + "; ".join(problems))
+        return values
+
+    def _convert(self, name: str, value: Any) -> Any:
+        convert = self._adapters[name].validate_json
+        kind = self._signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            return tuple(convert(json.dumps(item), strict=True) for item in value)
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            return {key: convert(json.dumps(item), strict=True) for key, item in value.items()}
+        return convert(json.dumps(value), strict=True)
+
+    def call(self, values: Mapping[str, Any], context: Context) -> Any:
+        """Call the function with bound arguments, and the context if it asks for it."""
+        given = dict(values)
+        if self._context is not None:
+            given[self._context] = context
+        # BoundArguments sorts out positional-only, *args and **kwargs; it wants the order of the signature.
+        signature = inspect.signature(self.function)
+        ordered = OrderedDict((name, given[name]) for name in signature.parameters if name in given)
+        bound = inspect.BoundArguments(signature, ordered)
+        return self.function(*bound.args, **bound.kwargs)
+
+
+class Registry:
+    """The handlers that this worker knows, by name."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}
+
+    def add(self, name: str, function: Callable[..., Any]) -> None:
+        """Register a function.
+
+        Raises:
+            Invalid: the name is taken by another function.
+        """
+        former = self._handlers.get(name)
+        if former is not None and former.function is not function:
+            raise Invalid(
+                f"two handlers are named {name!r}: {_place(former.function)} and {_place(function)}; rename one of them"
+            )
+        self._handlers[name] = Handler(name, function)
+
+    def find(self, name: str) -> Handler:
+        """The handler of that name.
+
+        Raises:
+            AttemptFailed: UnknownHandler, naming those that are known.
+        """
+        try:
+            return self._handlers[name]
+        except KeyError:
+            known = ", ".join(sorted(self._handlers)) or "none"
+            raise AttemptFailed(
+                Reason.UNKNOWN_HANDLER,
+                f"no handler {name!r} in this worker; it has: {known}. Deploy a worker that registers it, or correct "
+                "spec.handler.",
+            ) from None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names, sorted."""
+        return tuple(sorted(self._handlers))
+
+
+REGISTRY = Registry()
+"""What `@handler` fills; one per process."""
+
+
+def handler(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Register a function under the name that Tasks use; the function itself is left as it is.
+
+    Raises:
+        Invalid: another function has this name.
+    """
+
+    def register(function: Callable[P, R]) -> Callable[P, R]:
+        REGISTRY.add(name, function)
+        return function
+
+    return register
+
+
+def discover(modules: Iterable[str]) -> None:
+    """Import the modules and all installed entry points of group `taskflow.handlers`; each registers its handlers.
+
+    Raises:
+        Invalid: one cannot be imported; the message names it and the cause.
+    """
+    names = {
+        entry.value: f"entry point {entry.name} ({entry.value})" for entry in entry_points(group=ENTRY_POINT_GROUP)
+    }
+    names |= {module: f"module {module}" for module in modules}
+    for module, described in names.items():
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise Invalid(f"handlers of {described} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _place(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _explain(name: str, detail: ErrorDetails) -> str:
+    where = "".join(f"[{part!r}]" for part in detail["loc"])
+    found = json.dumps(detail["input"], default=str)
+    shown = found if len(found) <= _SHOWN_CHARS else found[:_SHOWN_CHARS] + "..."
+    return f"{name}{where}: {detail['msg']}, found {shown}"

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import socket
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class WorkerSettings(BaseSettings):
+    """One worker process group. The operator sets these in the pods of a WorkerPool."""
+
+    model_config = SettingsConfigDict(env_prefix="TASKFLOW_WORKER_", frozen=True)
+
+    namespace: str
+    """Namespace whose Tasks it runs."""
+    queues: Annotated[tuple[str, ...], NoDecode] = Field(min_length=1)
+    """Queues that it serves, separated by commas."""
+    concurrency: int = Field(default=1, ge=1, le=64)
+    """Tasks at a time, each in a process of its own."""
+    handlers: Annotated[tuple[str, ...], NoDecode] = ()
+    """Modules to import for their handlers, besides the installed entry points of group `taskflow.handlers`."""
+    name: str = Field(default_factory=socket.gethostname, pattern=r"^[^|\s]+$", max_length=200)
+    """Name of the pod."""
+    lease_seconds: int = Field(default=15, ge=2, le=600)
+    """How long a silent worker keeps its attempts. Renewed three times in this span."""
+    drain_seconds: int = Field(default=50, ge=0, le=86400)
+    """After SIGTERM, how long running handlers may go on before their attempts are handed back. Keep it below the pod's
+    grace period."""
+    patience_seconds: int = Field(default=300, ge=0, le=86400)
+    """How long a running attempt waits for an object store or a Redis that does not answer."""
+
+    @field_validator("queues", "handlers", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
