@@ -52,11 +52,9 @@ class ApplyToResources:
         self._done: list[str] = []
         self._closing: dict[str, asyncio.Task[None]] = {}
 
-    async def run(self) -> None:
-        """Apply events until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._acknowledge_for_ever())
-            group.create_task(read_for_ever(self._reader, self._take, self._data_lost))
+    def loops(self) -> tuple[Coroutine[None, None, None], ...]:
+        """What runs until cancelled."""
+        return self._acknowledge_for_ever(), read_for_ever(self._reader, self._take, self._data_lost)
 
     async def flush(self) -> None:
         """Acknowledge what is done, before the process ends."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -49,11 +49,9 @@ class ApplyToStore:
         log.warning("mirroring_again", why=why)
         self._wanted.set()
 
-    async def run(self) -> None:
-        """Apply events until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(read_for_ever(self._reader, self._take, self.mirror_again))
-            group.create_task(self._mirror_when_wanted())
+    def loops(self) -> tuple[Coroutine[None, None, None], ...]:
+        """What runs until cancelled."""
+        return read_for_ever(self._reader, self._take, self.mirror_again), self._mirror_when_wanted()
 
     async def _take(self, events: tuple[Event, ...], broken: tuple[str, ...]) -> None:
         await self._history.apply_events(events)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 
 from taskflow_core.broker.publish import entered_ms
@@ -88,11 +88,9 @@ class Reconciler:
         await self._check_epoch()
         self._contact = self._clock()
 
-    async def run(self) -> None:
-        """Look every second, and list every `resync_seconds`, until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._tick_for_ever())
-            group.create_task(self._resync_for_ever())
+    def loops(self) -> tuple[Coroutine[None, None, None], ...]:
+        """What runs until cancelled: a look every second, and a list every `resync_seconds`."""
+        return self._tick_for_ever(), self._resync_for_ever()
 
     def recover(self, why: str) -> None:
         """Redis forgot things: after one lease, in which workers enter again what they run, take stock of what was in flight."""

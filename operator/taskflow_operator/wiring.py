@@ -117,7 +117,10 @@ class Operator:
             data_lost=self._reconciler.recover,
         )
         self._health = HealthServer(settings.health_host, settings.health_port, self._problems)
-        self._loops: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self.broken = False
+        """A loop ended by itself, which none ever should."""
 
     async def start(self) -> None:
         """Read what there is, then start the loops; waits for the API server and Redis as long as it takes."""
@@ -132,21 +135,33 @@ class Operator:
                 await asyncio.sleep(START_RETRY_SECONDS)
             else:
                 break
-        self._loops = asyncio.create_task(self._run(), name="taskflow-loops")
-        self._loops.add_done_callback(_end_if_broken)
+        for loop in (
+            self._writer.run(),
+            self._dispatcher.run(),
+            *self._resources.loops(),
+            *self._store.loops(),
+            *self._reconciler.loops(),
+        ):
+            job = asyncio.create_task(loop)
+            job.add_done_callback(self._loop_ended)
+            self._loops.append(job)
         log.info("operator_started")
 
     async def stop(self) -> None:
         """Stop the loops, let running writes end, close everything."""
-        if self._loops is not None:
-            self._loops.cancel()
-            await asyncio.wait([self._loops])
-            await self._writer.drain(DRAIN_SECONDS)
-            try:
-                await self._resources.flush()
-            except TaskflowError as error:
-                # They are read again at the next start; applying them twice has no effect.
-                log.warning("acknowledge_skipped", error=str(error))
+        self._stopping = True
+        running = {loop for loop in self._loops if not loop.done()}
+        while running:
+            for loop in running:
+                loop.cancel()
+            # Again, if need be: a Redis connection that is just being made can swallow a cancellation.
+            _, running = await asyncio.wait(running, timeout=1)
+        await self._writer.drain(DRAIN_SECONDS)
+        try:
+            await self._resources.flush()
+        except TaskflowError as error:
+            # They are read again at the next start; applying them twice has no effect.
+            log.warning("acknowledge_skipped", error=str(error))
         self._dispatcher.close()
         self._publisher.close()
         await self._redis.aclose()
@@ -155,36 +170,19 @@ class Operator:
         await self._health.stop()
         log.info("operator_stopped")
 
-    async def _run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._writer.run())
-            group.create_task(self._dispatcher.run())
-            group.create_task(self._resources.run())
-            group.create_task(self._store.run())
-            group.create_task(self._reconciler.run())
-
-    @property
-    def broken(self) -> bool:
-        """A loop ended by itself, which none ever should."""
-        return (
-            self._loops is not None
-            and self._loops.done()
-            and not self._loops.cancelled()
-            and self._loops.exception() is not None
-        )
+    def _loop_ended(self, loop: asyncio.Task[None]) -> None:
+        if self._stopping:
+            return
+        # All of them depend on each other: start afresh rather than go on with a part.
+        self.broken = True
+        log.critical("loop_ended", loop=str(loop.get_coro()), exc_info=None if loop.cancelled() else loop.exception())
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def _problems(self) -> list[str]:
-        if self._loops is None:
+        if not self._loops:
             return ["starting: has not read all Tasks yet"]
-        if self._loops.done():
+        if self.broken:
             return ["a loop ended; the log says why"]
         if (age := self._reconciler.contact_age) > REDIS_AGE_LIMIT:
             return [f"Redis has not answered for {age:.0f} s"]
         return []
-
-
-def _end_if_broken(loops: asyncio.Task[None]) -> None:
-    if not loops.cancelled() and (error := loops.exception()) is not None:
-        log.critical("loop_broken", exc_info=error)
-        # All of them depend on each other: start afresh rather than go on with a part.
-        os.kill(os.getpid(), signal.SIGTERM)

@@ -124,8 +124,10 @@ class Worker:
                 super().on_accepted(pid, time_accepted)
 
             def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-                if isinstance(exc_info.exception, WorkerLostError):
-                    holdings.process_died(self.id, f"the process that ran the handler died: {exc_info.exception}")
+                # billiard wraps what it sends through its pipe, and hands over bare what it notices itself.
+                error = getattr(exc_info.exception, "exc", exc_info.exception)
+                if isinstance(error, WorkerLostError):
+                    holdings.process_died(self.id, f"the process that ran the handler died: {error}")
                 return super().on_failure(exc_info, *args, **kwargs)
 
         run = app.task(self.execute, name=naming.CELERY_TASK, acks_late=True, ignore_result=True)

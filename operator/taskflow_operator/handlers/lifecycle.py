@@ -36,7 +36,6 @@ def register(
     registry: kopf.OperatorRegistry, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
 ) -> None:
     """Start our own loops before Kopf watches, and stop them before Kopf cancels what is left on the event loop."""
-
     # Read again whenever the API server answers 401, so a rotated ServiceAccount token is picked up.
     kopf.on.login(registry=registry, id="kubeconfig")(kopf.login_with_kubeconfig)
     kopf.on.login(registry=registry, id="service-account")(kopf.login_with_service_account)
