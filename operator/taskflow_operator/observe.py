@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -14,22 +15,19 @@ from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.closing import Closer
 from taskflow_operator.memory import OpenTasks
+from taskflow_operator.status_writer import StatusWriter
 
 log = get_logger(__name__)
-
-
-class Wake(Protocol):
-    """Who looks at a Task next."""
-
-    def __call__(self, uid: str) -> None:
-        """Look at it now."""
 
 
 class Observer:
     """Where all knowledge of Task resources comes in, from the watch and from lists alike. Cheap, idempotent, in any order."""
 
-    def __init__(self, tasks: OpenTasks, closer: Closer, kube: KubeClient, wake: Wake) -> None:
+    def __init__(
+        self, tasks: OpenTasks, writer: StatusWriter, closer: Closer, kube: KubeClient, wake: Callable[[str], None]
+    ) -> None:
         self._tasks = tasks
+        self._writer = writer
         self._closer = closer
         self._kube = kube
         self._wake = wake
@@ -56,6 +54,7 @@ class Observer:
             log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
             return
         if not task.finished and self._tasks.add(task):
+            self._writer.seen(uid, body.get("status") or {})
             metrics.OPEN.set(len(self._tasks))
             self._wake(uid)
 

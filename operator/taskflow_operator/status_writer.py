@@ -77,6 +77,10 @@ class StatusWriter:
         heapq.heappush(self._schedule, (due, task.uid))
         return future
 
+    def seen(self, uid: str, status: dict[str, Any]) -> None:
+        """The resource has this status already, as an earlier operator wrote it."""
+        self._last[uid] = status
+
     def forget(self, uid: str) -> None:
         """The Task is closed: its last status need not be remembered."""
         self._last.pop(uid, None)

@@ -85,7 +85,7 @@ class Operator:
         )
         closer = Closer(tasks, self._writer, ledger, self._dispatcher.wake_at)
         self._dispatcher.closer = closer
-        self.observer = Observer(tasks, closer, kube, self._dispatcher.wake)
+        self.observer = Observer(tasks, self._writer, closer, kube, self._dispatcher.wake)
         self.pools = PoolKeeper(
             kube,
             queues,

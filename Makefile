@@ -1,0 +1,71 @@
+# TaskFlow: `make` alone prints this help. Every target installs what it needs and is quick the second time.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+
+UV_VERSION := 0.13.9
+UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+help: ## print this help
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Try it
+demo: setup ## run real work through the whole product and show what happened; KEEP=1 leaves it running
+	@$(BIN)/taskflow-local demo $(if $(KEEP),--keep)
+
+up: setup ## start TaskFlow on this machine: etcd, kube-apiserver, Redis, PostgreSQL, MinIO, operator, API
+	@$(BIN)/taskflow-local up
+
+down: setup ## stop it
+	@$(BIN)/taskflow-local down
+
+status: setup ## show what runs
+	@$(BIN)/taskflow-local status
+
+##@ Check it
+test: setup programs ## all tests: unit, contract, integration, end to end (about 8 minutes)
+	@$(PYTEST) tests
+
+test-unit: setup ## tests without a socket (seconds)
+	@$(PYTEST) tests/unit
+
+test-contract: setup programs ## each port against each real server
+	@$(PYTEST) tests/contract
+
+test-integration: setup programs ## parts on real servers
+	@$(PYTEST) tests/integration
+
+test-e2e: setup programs ## the whole product through kubectl
+	@$(PYTEST) tests/e2e
+
+lint: setup ## formatting, style, types, imports, sizes, CRDs against models
+	@echo "ruff"; $(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@echo "mypy"; $(BIN)/mypy
+	@echo "import-linter"; $(BIN)/lint-imports --no-cache
+	@echo "sizes"; $(BIN)/python tools/check_sizes.py
+	@echo "CRDs against models"; $(PYTEST) -q -p no:cacheprovider tests/unit/taskflow_core/domain/test_crd_matches_models.py
+
+fmt: setup ## format and fix what can be fixed
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+##@ Set it up
+setup: .venv/.synced ## the Python packages, from the lock file, into .venv
+
+programs: setup ## the servers that tests and local mode start: found, downloaded or built (15 minutes at most, once)
+	@$(BIN)/python -m taskflow_local.programs
+
+clean: ## remove .venv and caches of tools; built programs stay in the user's cache
+	rm -rf .venv .bootstrap .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/.synced: pyproject.toml uv.lock | $(if $(findstring .bootstrap,$(UV)),.bootstrap/bin/uv)
+	@echo "installing Python packages into .venv (half a minute at the first time)"
+	@$(UV) sync --quiet --frozen --all-extras
+	@touch $@
+
+.bootstrap/bin/uv:
+	@echo "installing uv $(UV_VERSION) into .bootstrap"
+	@python3 -m venv .bootstrap
+	@.bootstrap/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)

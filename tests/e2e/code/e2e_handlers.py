@@ -1,0 +1,52 @@
+"""Handlers of the end-to-end tests. They keep a record of their own, outside TaskFlow, of what really ran."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from taskflow_worker.context import Context
+from taskflow_worker.registry import handler
+
+
+def _record(path: str, what: str, context: Context) -> None:
+    line = json.dumps({"what": what, "uid": context.uid, "attempt": context.attempt, "pid": os.getpid()})
+    with Path(path).open("a") as file:
+        file.write(line + "\n")
+
+
+@handler("e2e.recorded_sleep")
+def recorded_sleep(record: str, seconds: float, *, context: Context) -> int:
+    _record(record, "start", context)
+    time.sleep(seconds)
+    _record(record, "end", context)
+    return context.attempt
+
+
+@handler("e2e.wait_for_file")
+def wait_for_file(record: str, path: str, *, context: Context) -> int:
+    """Runs until the test lets it go, so that a test can act in the middle for sure."""
+    _record(record, "start", context)
+    while not Path(path).exists():
+        time.sleep(0.05)
+    _record(record, "end", context)
+    return context.attempt
+
+
+@handler("e2e.not_json")
+def not_json() -> object:
+    return object()
+
+
+@handler("e2e.big_result")
+def big_result(size: int) -> str:
+    return "x" * size
+
+
+@handler("e2e.upper")
+def upper(*, context: Context) -> int:
+    text = context.input("text.txt").read_text()
+    context.output("upper.txt").write_text(text.upper())
+    return len(text)

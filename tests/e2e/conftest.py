@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taskflow_local.stack import Stack
+from tests.e2e.product import Product, eventually
+
+LEASE_SECONDS = 4
+CODE = Path(__file__).parent / "code"
+POOL = {
+    "apiVersion": "taskflow.dev/v1alpha1",
+    "kind": "WorkerPool",
+    "metadata": {"name": "main"},
+    "spec": {
+        "queues": ["default"],
+        "concurrency": 2,
+        "template": {
+            "spec": {
+                "terminationGracePeriodSeconds": 12,
+                "containers": [
+                    {"name": "worker", "env": [{"name": "TASKFLOW_WORKER_HANDLERS", "value": "e2e_handlers"}]}
+                ],
+            }
+        },
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def product() -> Iterator[Product]:
+    """The whole product with one warm worker. A test that stops a part starts it again."""
+    # Not pytest's own folder: PostgreSQL, which root cannot run, has to pass through.
+    folder = Path(tempfile.mkdtemp(prefix="taskflow-e2e-"))
+    folder.chmod(0o711)
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(CODE),
+        "TASKFLOW_LEASE_SECONDS": str(LEASE_SECONDS),
+        "TASKFLOW_RESYNC_SECONDS": "5",
+    }
+    stack = Stack(folder / "stack", environ=environ)
+    try:
+        stack.up(log=lambda _: None)
+        product = Product(stack, folder)
+        product.apply(POOL)
+        product.kubectl("wait", "tfp/main", "--for=condition=Ready", "--timeout=60s")
+        eventually(product.worker_pids, lambda pids: len(pids) >= 1)
+        yield product
+    finally:
+        stack.down()
+        if "TASKFLOW_KEEP" not in os.environ:
+            shutil.rmtree(folder)
