@@ -57,7 +57,8 @@ class KubeClient:
             if os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG"):
                 credentials.load_incluster_config(client_configuration=configuration)
             else:
-                await credentials.load_kube_config(client_configuration=configuration)
+                # Named, because the library reads the variable when it is imported.
+                await credentials.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=configuration)
         except credentials.ConfigException as error:
             raise Invalid(f"no Kubernetes credentials: {error}; set KUBECONFIG or run inside a cluster") from error
         tls: ssl.SSLContext | bool = True

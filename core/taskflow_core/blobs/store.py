@@ -1,0 +1,270 @@
+"""The object store, by the subset of S3 that all servers have: path style, one bucket, no versions, no ACLs.
+
+Synchronous; an event loop calls it through `asyncio.to_thread`. One instance may be shared by threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import islice
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any, BinaryIO
+from urllib.parse import quote, urlsplit
+
+import certifi
+import urllib3
+from minio import Minio
+from minio.deleteobjects import DeleteObject
+
+from taskflow_core.blobs.failures import object_errors
+from taskflow_core.errors import Invalid, Unavailable
+from taskflow_core.settings import StorageSettings
+
+CONNECT_SECONDS = 5
+READ_SECONDS = 60
+MAX_LINK_SECONDS = 900
+MAX_INLINE_BYTES = 16 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
+_PART_BYTES = 16 * 1024 * 1024
+_MAX_PARTS = 10_000
+"""S3's own limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What the store knows of an object."""
+
+    key: str
+    size: int
+    etag: str
+    modified: datetime
+    content_type: str | None
+    """None in a listing, which S3 makes without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What was written or read: size in bytes and SHA-256, hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+class ObjectStore:
+    """One bucket.
+
+    All calls raise NotFound (no such object), Forbidden (key or policy refused), Invalid (can never succeed) and
+    Unavailable (no answer, 5xx, no such bucket yet). A refused connection is tried once more at once, nothing else is:
+    whoever calls knows how long it may wait, and the client's own five retries would hide up to minutes.
+    """
+
+    def __init__(
+        self, settings: StorageSettings, *, connect_seconds: float = CONNECT_SECONDS, read_seconds: float = READ_SECONDS
+    ) -> None:
+        url = urlsplit(settings.endpoint)
+        if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/"):
+            raise Invalid(f"TASKFLOW_S3_ENDPOINT: expected http(s)://host:port, found {settings.endpoint!r}")
+        self._bucket = settings.bucket
+        self._client: Any = Minio(
+            url.netloc,
+            access_key=settings.access_key.get_secret_value(),
+            secret_key=settings.secret_key.get_secret_value(),
+            secure=url.scheme == "https",
+            region=settings.region,
+            http_client=urllib3.PoolManager(
+                maxsize=16,
+                timeout=urllib3.Timeout(connect=connect_seconds, read=read_seconds),
+                retries=urllib3.Retry(total=1, connect=1, read=0, status=0, other=0, redirect=0),
+                cert_reqs="CERT_REQUIRED",
+                ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+            ),
+        )
+        self._client.disable_virtual_style_endpoint()
+
+    def check(self) -> None:
+        """Raises Unavailable or Forbidden unless the bucket can be reached."""
+        with object_errors():
+            if not self._client.bucket_exists(self._bucket):
+                raise Unavailable(f"object store: there is no bucket {self._bucket!r}; create it")
+
+    def put_file(self, key: str, path: Path, content_type: str = "application/octet-stream") -> Stored:
+        """Store a file, in parts of 16 MiB; at most one part is in memory.
+
+        Raises:
+            Invalid: the file shrank while it was read. What is appended meanwhile is not stored.
+        """
+        with path.open("rb") as file:
+            return self._put(key, file, os.fstat(file.fileno()).st_size, content_type)
+
+    def put_bytes(self, key: str, content: bytes, content_type: str = "application/octet-stream") -> Stored:
+        """Store a small object."""
+        return self._put(key, io.BytesIO(content), len(content), content_type)
+
+    def _put(self, key: str, source: BinaryIO, size: int, content_type: str) -> Stored:
+        hashing = _HashingReader(source)
+        part = max(_PART_BYTES, -(-size // _MAX_PARTS))
+        with object_errors(key):
+            try:
+                self._client.put_object(
+                    self._bucket,
+                    key,
+                    hashing,
+                    size,
+                    content_type=content_type,
+                    part_size=part,
+                    num_parallel_uploads=1,
+                )
+            except OSError as error:
+                if hashing.ended:
+                    raise Invalid(f"{key}: the file shrank from {size} bytes while it was stored") from error
+                raise
+        return Stored(size=size, sha256=hashing.digest.hexdigest())
+
+    def get_to_file(self, key: str, path: Path) -> Stored:
+        """Fetch an object into a file, which appears whole or not at all.
+
+        Raises:
+            Unavailable: the connection ended before the announced size was there.
+        """
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:64]}.", delete=False) as file:
+            try:
+                digest, size = hashlib.sha256(), 0
+                for chunk in self._chunks(key, None):
+                    file.write(chunk)
+                    digest.update(chunk)
+                    size += len(chunk)
+                file.flush()
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+        return Stored(size=size, sha256=digest.hexdigest())
+
+    def get_bytes(self, key: str, limit: int = MAX_INLINE_BYTES) -> bytes:
+        """Fetch a small object.
+
+        Raises:
+            Invalid: it has more than `limit` bytes.
+        """
+        return b"".join(self._chunks(key, limit))
+
+    def _chunks(self, key: str, limit: int | None) -> Iterator[bytes]:
+        """The content; the size is checked against the header, before the start for `limit` and at the end."""
+        with object_errors(key):
+            response = self._client.get_object(self._bucket, key)
+            try:
+                announced = int(response.headers["Content-Length"])
+                if limit is not None and announced > limit:
+                    raise Invalid(f"object {key!r} has {announced} bytes; at most {limit} are read at once")
+                size = 0
+                for chunk in response.stream(_CHUNK_BYTES, decode_content=False):
+                    size += len(chunk)
+                    yield chunk
+                if size != announced:
+                    raise Unavailable(f"object store: {key!r} ended after {size} of {announced} bytes")
+            finally:
+                # Not `release_conn`: after a broken read the connection would be used again with bytes still in it.
+                response.close()
+
+    def head(self, key: str) -> ObjectInfo:
+        """What the store knows of one object."""
+        with object_errors(key):
+            return _info(self._client.stat_object(self._bucket, key))
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int = 1000) -> list[ObjectInfo]:
+        """Up to `limit` objects whose keys begin with `prefix` and sort after `start_after`, in order of keys."""
+        with object_errors(prefix):
+            found = self._client.list_objects(
+                self._bucket, prefix=prefix, recursive=True, start_after=start_after or None
+            )
+            return [_info(each) for each in islice(found, limit)]
+
+    def delete(self, key: str) -> None:
+        """Delete an object; fine when there is none."""
+        with object_errors(key):
+            self._client.remove_object(self._bucket, key)
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Delete all objects below a prefix that ends in `/`; how many there were.
+
+        Raises:
+            Invalid: the prefix would take more than it says, as `team-a` takes `team-ab/x`.
+            Unavailable: some could not be deleted; the rest is gone.
+        """
+        if not prefix.strip("/") or not prefix.endswith("/"):
+            raise Invalid(f"expected a prefix that ends in '/', found {prefix!r}")
+        count = 0
+        while keys := [each.key for each in self.list(prefix)]:
+            with object_errors(prefix):
+                refused = list(self._client.remove_objects(self._bucket, [DeleteObject(key) for key in keys]))
+            if refused:
+                raise Unavailable(f"object store: could not delete {refused[0].name!r}: {refused[0].message}")
+            count += len(keys)
+        return count
+
+    def presigned_get(self, key: str, *, seconds: int = MAX_LINK_SECONDS, filename: str = "") -> str:
+        """A URL that fetches the object without credentials; a browser saves it as `filename`. Needs no network.
+
+        Raises:
+            Invalid: `seconds` is not 1..900.
+        """
+        with _signing(key, seconds) as life:
+            answer = {"response-content-disposition": _attachment(filename)}
+            return str(self._client.presigned_get_object(self._bucket, key, expires=life, response_headers=answer))
+
+    def presigned_put(self, key: str, *, seconds: int = MAX_LINK_SECONDS) -> str:
+        """A URL to which the content can be sent by PUT without credentials. Needs no network.
+
+        Raises:
+            Invalid: `seconds` is not 1..900.
+        """
+        with _signing(key, seconds) as life:
+            return str(self._client.presigned_put_object(self._bucket, key, expires=life))
+
+
+@contextmanager
+def _signing(key: str, seconds: int) -> Iterator[timedelta]:
+    if not 1 <= seconds <= MAX_LINK_SECONDS:
+        raise Invalid(f"expected a link's life of 1 to {MAX_LINK_SECONDS} seconds, found {seconds}")
+    with object_errors(key):
+        yield timedelta(seconds=seconds)
+
+
+class _HashingReader:
+    """Digest of what passes through, so that a file is read once."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self.digest = hashlib.sha256()
+        self.ended = False
+
+    def read(self, amount: int = -1) -> bytes:
+        chunk = self._source.read(amount)
+        self.ended = not chunk and amount != 0
+        self.digest.update(chunk)
+        return chunk
+
+
+def _attachment(filename: str) -> str:
+    """Content-Disposition by RFC 6266: an ASCII name for old clients, the real one by RFC 8187."""
+    if not filename:
+        return "attachment"
+    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in filename)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
+
+
+def _info(found: Any) -> ObjectInfo:
+    return ObjectInfo(
+        key=found.object_name,
+        size=found.size,
+        etag=(found.etag or "").strip('"'),
+        modified=found.last_modified,
+        content_type=found.content_type,
+    )

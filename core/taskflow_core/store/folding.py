@@ -1,0 +1,220 @@
+"""Events to rows, without I/O: what a batch means for the three tables, whatever its order and repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from taskflow_core.domain.events import ENDS, SEQUENCE, Event, Failure, Kind, Snapshot, Success
+from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskSpec
+from taskflow_core.store.fitting import fit_json, fit_text
+
+Row = dict[str, Any]
+"""Values of one row by column name, as the driver takes them."""
+
+_SNAPSHOTS = frozenset({Kind.PENDING, Kind.QUEUED, Kind.SETTLED, Kind.DELETED})
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MAX_INTEGER = 2**31 - 1
+_MAX_WORKER_CHARS = 253
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An event that can never be stored; the rest of its batch goes on without it."""
+
+    event_id: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of a batch: at most one a task, one an attempt and one an event, sorted by key."""
+
+    tasks: tuple[Row, ...] = ()
+    attempts: tuple[Row, ...] = ()
+    timeline: tuple[Row, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+
+
+def fold(events: Iterable[Event]) -> Batch:
+    """Coalesce events into rows.
+
+    Of the snapshots of one uid the greatest order wins; of two with equal order, and of two starts or two ends of one
+    attempt, the earlier in the stream. So the result depends neither on the order of `events` nor on repeats.
+    """
+    tasks: dict[str, Row] = {}
+    attempts: dict[tuple[str, int], Row] = {}
+    lines: dict[str, Row] = {}
+    rejected: list[Rejected] = []
+    readable: list[tuple[tuple[int, int], Event]] = []
+    for event in {event.id: event for event in events}.values():
+        try:
+            readable.append((stream_position(event.id), event))
+        except ValueError as error:
+            rejected.append(Rejected(event.id, str(error)))
+    for _, event in sorted(readable, key=lambda pair: pair[0]):
+        try:
+            line, attempt, task = _read(event)
+        # RecursionError: JSON that is nested too deeply. OverflowError: a time that no calendar has.
+        except (ValueError, RecursionError, OverflowError) as error:
+            rejected.append(Rejected(event.id, f"{type(error).__name__}: {error}"[:500]))
+            continue
+        lines[event.id] = line
+        if attempt is not None:
+            key = (attempt["uid"], attempt["attempt"])
+            attempts[key] = _merge_attempt(attempts.get(key), attempt)
+        if task is not None:
+            former = tasks.get(task["uid"])
+            if former is None or _order(former) < _order(task):
+                tasks[task["uid"]] = task
+    return Batch(
+        tuple(tasks[uid] for uid in sorted(tasks)),
+        tuple(attempts[key] for key in sorted(attempts)),
+        tuple(lines[event_id] for event_id in sorted(lines)),
+        tuple(sorted(rejected, key=lambda one: one.event_id)),
+    )
+
+
+def mirror(tasks: Sequence[Task]) -> Batch:
+    """Rows of Tasks as the API server has them now, for when events were lost.
+
+    Their order is that of the event which would have said the same, so that later events still count as newer.
+    """
+    rows = [_mirrored(task) for task in tasks]
+    return Batch(tasks=tuple(sorted(rows, key=lambda row: str(row["uid"]))))
+
+
+def stream_position(event_id: str) -> tuple[int, int]:
+    """A stream id `milliseconds-number` as numbers, which sort as the stream does.
+
+    Raises:
+        ValueError: it is not a stream id.
+    """
+    milliseconds, _, number = event_id.partition("-")
+    try:
+        return int(milliseconds), int(number)
+    except ValueError:
+        raise ValueError(f"expected a stream id like 1700000000000-0, found {event_id!r}") from None
+
+
+def _read(event: Event) -> tuple[Row, Row | None, Row | None]:
+    """The timeline row, and the attempt's and task's where the event speaks of them."""
+    if not event.uid or not 1 <= event.attempt <= _MAX_INTEGER:
+        raise ValueError(f"expected a uid and an attempt of 1 or more, found {event.uid!r}, {event.attempt}")
+    at = _time(event.time_ms or stream_position(event.id)[0])
+    line: Row = {
+        "event_id": event.id,
+        "uid": fit_text(event.uid),
+        "attempt": event.attempt,
+        "kind": event.kind.value,
+        "at": at,
+        "worker": fit_text(event.worker, _MAX_WORKER_CHARS),
+        "reason": "",
+        "message": "",
+    }
+    if event.kind in _SNAPSHOTS:
+        snapshot = Snapshot.model_validate(event.payload)
+        task = _snapshot_row(event, snapshot, at)
+        return line | {"reason": task["reason"], "message": task["message"]}, None, task
+    if event.kind is Kind.STARTED:
+        return line, _attempt(line) | {"started_at": at}, None
+    if event.kind not in ENDS:
+        return line, None, None
+    end = _attempt(line) | {"finished_at": at, "outcome": event.kind.value}
+    if event.kind is Kind.SUCCEEDED:
+        return line, end | {"run_ms": Success.model_validate(event.payload).run_ms}, None
+    failure = Failure.model_validate(event.payload)
+    message = fit_text(failure.message, MAX_MESSAGE_CHARS)
+    end |= {
+        "reason": failure.reason.value,
+        "error_type": fit_text(failure.type, 253),
+        "message": message,
+        "run_ms": failure.run_ms,
+    }
+    return line | {"reason": failure.reason.value, "message": message}, end, None
+
+
+def _attempt(line: Row) -> Row:
+    return {
+        "uid": line["uid"],
+        "attempt": line["attempt"],
+        "worker": line["worker"] or None,
+        **dict.fromkeys(("started_at", "finished_at", "outcome", "reason", "error_type", "message", "run_ms")),
+    }
+
+
+def _merge_attempt(former: Row | None, new: Row) -> Row:
+    """Start and end each as first told; never parts of two ends."""
+    if former is None:
+        return new
+    merged = dict(former)
+    merged["worker"] = former["worker"] or new["worker"]
+    if former["started_at"] is None:
+        merged["started_at"] = new["started_at"]
+    if former["outcome"] is None:
+        for column in ("finished_at", "outcome", "reason", "error_type", "message", "run_ms"):
+            merged[column] = new[column]
+    return merged
+
+
+def _snapshot_row(event: Event, snapshot: Snapshot, at: datetime) -> Row:
+    spec = TaskSpec.model_validate(snapshot.spec)
+    return {
+        "uid": fit_text(event.uid),
+        "namespace": fit_text(snapshot.namespace),
+        "name": fit_text(snapshot.name),
+        "handler": fit_text(spec.handler),
+        "queue": fit_text(spec.queue),
+        "priority": spec.priority,
+        "spec": fit_json(snapshot.spec),
+        "phase": snapshot.phase.value,
+        "reason": fit_text(snapshot.reason, 64),
+        "message": fit_text(snapshot.message, MAX_MESSAGE_CHARS),
+        "attempt": event.attempt,
+        "seq": event.sequence,
+        "created_at": snapshot.created,
+        "started_at": snapshot.start_time,
+        "finished_at": snapshot.completion_time,
+        "deleted_at": at if event.kind is Kind.DELETED else None,
+        "result": fit_json(snapshot.result),
+        "outputs": fit_json([output.model_dump(mode="json", by_alias=True) for output in snapshot.outputs]),
+    }
+
+
+def _mirrored(task: Task) -> Row:
+    status = task.status
+    phase = status.phase or Phase.PENDING
+    kind = {Phase.PENDING: Kind.PENDING, Phase.QUEUED: Kind.QUEUED, Phase.RUNNING: Kind.STARTED}.get(
+        phase, Kind.SETTLED
+    )
+    return {
+        "uid": fit_text(task.uid),
+        "namespace": fit_text(task.namespace),
+        "name": fit_text(task.name),
+        "handler": fit_text(task.spec.handler),
+        "queue": fit_text(task.spec.queue),
+        "priority": task.spec.priority,
+        "spec": fit_json(task.spec.model_dump(mode="json", by_alias=True)),
+        "phase": phase.value,
+        "reason": fit_text(status.reason, 64),
+        "message": fit_text(status.message, MAX_MESSAGE_CHARS),
+        "attempt": status.attempt,
+        "seq": SEQUENCE[kind],
+        "created_at": task.created,
+        "started_at": status.start_time,
+        "finished_at": status.completion_time,
+        "deleted_at": None,
+        "result": fit_json(status.result),
+        "outputs": fit_json([output.model_dump(mode="json", by_alias=True) for output in status.outputs]),
+    }
+
+
+def _order(row: Row) -> tuple[int, int]:
+    return row["attempt"], row["seq"]
+
+
+def _time(milliseconds: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=milliseconds)

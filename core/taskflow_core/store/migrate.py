@@ -1,0 +1,98 @@
+"""`python -m taskflow_core.store.migrate [upgrade [REV] | downgrade REV | current]`: the schema of the history.
+
+Exit codes: 0 done; 1 the database does not answer or is locked, so try again; 2 the call or the settings are wrong;
+3 the database refused the change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from io import StringIO
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from pydantic import ValidationError
+from sqlalchemy import Engine, NullPool, create_engine, make_url
+from sqlalchemy.exc import ArgumentError
+
+from taskflow_core import resources
+from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.settings import DatabaseSettings
+from taskflow_core.store.engine import CONNECT_SECONDS, database_errors
+
+ADVISORY_LOCK = 0x7461736B666C6F77
+"""Key of the lock that all migrators of this schema take; the bytes of "taskflow"."""
+APPLICATION_NAME = "taskflow-migrate"
+DONE, RETRY, USAGE, REFUSED = 0, 1, 2, 3
+
+
+def migrate(engine: Engine, action: str = "upgrade", revision: str = "head") -> str:
+    """Run `upgrade`, `downgrade` or `current`; what Alembic printed.
+
+    Raises:
+        Unavailable: the database does not answer, or another session held a lock for too long.
+        CommandError: there is no such revision.
+    """
+    output = StringIO()
+    config = Config(stdout=output, output_buffer=output)
+    config.set_main_option("script_location", str(resources.path("migrations")).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    with database_errors(), engine.connect() as connection:
+        config.attributes["connection"] = connection
+        if action == "current":
+            command.current(config)
+        elif action == "downgrade":
+            command.downgrade(config, revision)
+        else:
+            command.upgrade(config, revision)
+    return output.getvalue()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m taskflow_core.store.migrate", description=__doc__)
+    actions = parser.add_subparsers(dest="action")
+    actions.add_parser("upgrade", help="bring the schema up (the default)").add_argument(
+        "revision", nargs="?", default="head"
+    )
+    actions.add_parser("downgrade", help="bring the schema down; drops data").add_argument("revision")
+    actions.add_parser("current", help="say which revision the database has")
+    chosen = parser.parse_args(arguments)
+    try:
+        print(migrate(_engine(), chosen.action or "upgrade", getattr(chosen, "revision", "head")), end="")  # noqa: T201 - a command line prints
+    except ValidationError as error:
+        missing = ", ".join(f"TASKFLOW_DATABASE_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
+        return _fail(USAGE, f"settings: {missing}")
+    except ArgumentError:
+        return _fail(USAGE, "TASKFLOW_DATABASE_URL: expected postgresql+psycopg://user:password@host:port/database")
+    except CommandError as error:
+        return _fail(USAGE, str(error))
+    except Unavailable as error:
+        return _fail(RETRY, str(error))
+    except TaskflowError as error:
+        return _fail(REFUSED, str(error))
+    return DONE
+
+
+def _engine() -> Engine:
+    url = make_url(DatabaseSettings().url.get_secret_value())
+    if url.drivername != "postgresql+psycopg":
+        raise ArgumentError(url.drivername)
+    return create_engine(
+        url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={"connect_timeout": CONNECT_SECONDS, "application_name": APPLICATION_NAME},
+    )
+
+
+def _fail(code: int, message: str) -> int:
+    print(f"migrate: {message}", file=sys.stderr)  # noqa: T201 - a command line prints
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

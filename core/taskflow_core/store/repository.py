@@ -1,0 +1,145 @@
+"""What the history is told and asked. Every function takes a connection in a transaction (see `engine.transaction`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Select, exc, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from taskflow_core.domain.events import Event
+from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.task import Task
+from taskflow_core.store.engine import database_errors, sqlstate
+from taskflow_core.store.folding import Batch, fold, mirror, stream_position
+from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
+from taskflow_core.store.statements import ADD_LINE, MARK_RUNNING, MERGE_ATTEMPT, UPSERT_TASK
+from taskflow_core.store.tables import attempts, tasks, timeline
+from taskflow_core.telemetry.logs import get_logger
+
+MAX_TIMELINE_ROWS = 1000
+# Classes of SQLSTATE that blame a value: data exception, integrity violation, program limit exceeded.
+_VALUE_CLASSES = frozenset({"22", "23", "54"})
+_TASK_COLUMNS = [tasks.c[name] for name in TaskRow.__slots__]
+
+_log = get_logger(__name__)
+Item = TypeVar("Item", Event, Task)
+
+
+async def apply_events(connection: AsyncConnection, events: Sequence[Event]) -> int:
+    """Fold up to about 1,000 events into the history; how many of them it took.
+
+    Safe to repeat and in any order. An event that can never be stored (unreadable payload, a value that PostgreSQL
+    refuses) is logged with its id and left out, so that it does not block those after it.
+
+    Raises:
+        Unavailable: nothing was stored; come again with the same events.
+    """
+    return await _apply(connection, events, fold)
+
+
+async def upsert_tasks(connection: AsyncConnection, current: Sequence[Task]) -> int:
+    """Mirror Tasks as the API server has them, after events were lost; how many of them it took. Safe to repeat.
+
+    Raises:
+        Unavailable: nothing was stored; come again.
+    """
+    return await _apply(connection, current, mirror)
+
+
+async def list_tasks(
+    connection: AsyncConnection,
+    namespace: str,
+    *,
+    phase: Phase | None = None,
+    queue: str | None = None,
+    handler: str | None = None,
+    after: tuple[datetime, str] | None = None,
+    limit: int = 50,
+) -> list[TaskRow]:
+    """Tasks of a namespace, newest first. The next page comes `after` the last row's (created_at, uid)."""
+    query = select(*_TASK_COLUMNS).where(tasks.c.namespace == namespace)
+    if phase is not None:
+        query = query.where(tasks.c.phase == phase.value)
+    if queue is not None:
+        query = query.where(tasks.c.queue == queue)
+    if handler is not None:
+        query = query.where(tasks.c.handler == handler)
+    if after is not None:
+        query = query.where(tuple_(tasks.c.created_at, tasks.c.uid) < tuple_(*after))
+    return await _task_rows(connection, query.order_by(tasks.c.created_at.desc(), tasks.c.uid.desc()).limit(limit))
+
+
+async def get_task(connection: AsyncConnection, namespace: str, name: str) -> TaskRow | None:
+    """The newest Task that had this name."""
+    query = select(*_TASK_COLUMNS).where(tasks.c.namespace == namespace, tasks.c.name == name)
+    rows = await _task_rows(connection, query.order_by(tasks.c.created_at.desc(), tasks.c.uid.desc()).limit(1))
+    return rows[0] if rows else None
+
+
+async def get_attempts(connection: AsyncConnection, uid: str) -> list[AttemptRow]:
+    """All attempts of a Task, first to last."""
+    query = select(attempts).where(attempts.c.uid == uid).order_by(attempts.c.attempt)
+    with database_errors():
+        return [AttemptRow(**row) for row in (await connection.execute(query)).mappings()]
+
+
+async def get_timeline(connection: AsyncConnection, uid: str) -> list[TimelineRow]:
+    """The latest 1,000 events of a Task, oldest first."""
+    query = select(timeline).where(timeline.c.uid == uid).order_by(timeline.c.at.desc()).limit(MAX_TIMELINE_ROWS)
+    with database_errors():
+        rows = [TimelineRow(**row) for row in (await connection.execute(query)).mappings()]
+    return sorted(rows, key=lambda row: stream_position(row.event_id))
+
+
+async def check(connection: AsyncConnection) -> None:
+    """Raises Unavailable unless the database answers and its schema is there."""
+    with database_errors():
+        await connection.execute(select(tasks.c.uid).limit(1))
+
+
+async def _task_rows(connection: AsyncConnection, query: Select[tuple[object, ...]]) -> list[TaskRow]:
+    with database_errors():
+        return [TaskRow(**row) for row in (await connection.execute(query)).mappings()]
+
+
+async def _apply(connection: AsyncConnection, items: Sequence[Item], to_rows: Callable[[Sequence[Item]], Batch]) -> int:
+    """Write the items; when PostgreSQL blames a value, halve until the culprit stands alone, and leave it out."""
+    if not items:
+        return 0
+    batch = to_rows(items)
+    try:
+        with database_errors():
+            async with connection.begin_nested():
+                await _write(connection, batch)
+    except Exception as error:
+        cause = error.__cause__
+        if not isinstance(cause, exc.DBAPIError) or sqlstate(cause)[:2] not in _VALUE_CLASSES:
+            raise
+        if len(items) == 1:
+            _log.error("history_item_refused", item=_name(items[0]), cause=str(error))
+            return 0
+        middle = len(items) // 2
+        return await _apply(connection, items[:middle], to_rows) + await _apply(connection, items[middle:], to_rows)
+    for rejected in batch.rejected:
+        _log.error("history_event_unreadable", event_id=rejected.event_id, cause=rejected.cause)
+    return len(items) - len(batch.rejected)
+
+
+def _name(item: Event | Task) -> str:
+    return item.id if isinstance(item, Event) else item.uid
+
+
+async def _write(connection: AsyncConnection, batch: Batch) -> None:
+    """Rows are sorted by key, so that two writers lock in the same order."""
+    if batch.tasks:
+        await connection.execute(UPSERT_TASK, batch.tasks)
+    if batch.attempts:
+        await connection.execute(MERGE_ATTEMPT, batch.attempts)
+    if batch.timeline:
+        await connection.execute(ADD_LINE, batch.timeline)
+    touched = {row["uid"] for row in batch.tasks} | {row["uid"] for row in batch.attempts if row["started_at"]}
+    if touched:
+        await connection.execute(MARK_RUNNING, {"uids": sorted(touched)})

@@ -1,0 +1,75 @@
+"""The tables, as `migrations/` makes them; a test holds the two together.
+
+No foreign keys: events may arrive in any order, and an attempt may be heard of before its task.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, DateTime, Index, Integer, MetaData, SmallInteger, Table, Text, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("uid", Text, primary_key=True),
+    Column("namespace", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("handler", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("spec", JSONB, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("started_at", DateTime(timezone=True)),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("deleted_at", DateTime(timezone=True)),
+    Column("result", JSONB(none_as_null=True)),
+    Column("outputs", JSONB, nullable=False),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("ix_tasks_page", "namespace", text("created_at DESC"), text("uid DESC")),
+    Index("ix_tasks_page_by_phase", "namespace", "phase", text("created_at DESC"), text("uid DESC")),
+    Index("ix_tasks_name", "namespace", "name", text("created_at DESC"), text("uid DESC")),
+)
+"""One row a Task. (attempt, seq) is the order of what the row was last told: every write is guarded by it."""
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("uid", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("worker", Text),
+    Column("started_at", DateTime(timezone=True)),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("outcome", Text),
+    Column("reason", Text),
+    Column("error_type", Text),
+    Column("message", Text),
+    Column("run_ms", BigInteger),
+)
+"""One row an attempt. Its start and its end are each written once; whichever comes first makes the row."""
+
+timeline = Table(
+    "timeline",
+    metadata,
+    Column("event_id", Text, primary_key=True),
+    Column("uid", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Index("ix_timeline_uid_at", "uid", "at"),
+)
+"""One row an event of the stream, under its stream id."""
