@@ -188,7 +188,7 @@ def test_nothing_is_left_in_the_ledger(product: Product) -> None:
     redis = connect(product)
     eventually(lambda: redis.zcard("tf:led") + redis.zcard("tf:lease"), lambda count: count == 0)
     for group in ("cr", "pg"):
-        eventually(lambda group=group: redis.xpending("tf:ev", group)["pending"], lambda count: count == 0)
+        assert_drained(redis, group)
 
 
 def connect(product: Product) -> Any:
@@ -197,3 +197,7 @@ def connect(product: Product) -> Any:
 
 def flush(product: Product) -> None:
     connect(product).flushall()
+
+
+def assert_drained(redis: Any, group: str) -> None:
+    eventually(lambda: redis.xpending("tf:ev", group)["pending"], lambda count: count == 0)
