@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 import urllib.error
@@ -26,7 +27,12 @@ class Product:
 
     def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
         done = subprocess.run(
-            ["kubectl", *arguments], input=stdin, env=self.stack.env(), capture_output=True, text=True, check=False
+            ["kubectl", *arguments],
+            input=stdin,
+            env=os.environ | self.stack.env(),
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if check and done.returncode:
             raise AssertionError(f"kubectl {' '.join(arguments)}: {done.stderr}")

@@ -1,0 +1,101 @@
+"""The programs of local mode: which versions will do, and where each comes from when it is not installed."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskflow_local.versions import Accepted
+
+GO_MODULES = Path(__file__).parent / "go"
+GO_MINIMUM = (1, 26, 0)
+GO_PIN = "1.26.6"
+
+KUBERNETES_BUILD = "v1.36.3"
+KUBERNETES_DOWNLOAD = "v1.36.2"
+_KUBERNETES_LDFLAGS = " ".join(
+    f"-X k8s.io/component-base/version.{field}={value}"
+    for field, value in (("gitVersion", KUBERNETES_BUILD), ("gitMajor", "1"), ("gitMinor", "36"))
+)
+
+
+@dataclass(frozen=True)
+class GoSource:
+    """A program in a pinned Go module of this repository (a folder below `go/` with go.mod and go.sum)."""
+
+    module: str
+    package: str
+    usual_time: str
+    ldflags: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The folder to build in."""
+        return GO_MODULES / self.module
+
+    def fingerprint(self) -> str:
+        """Change whenever any pin or flag changes, so that the cache never serves an outdated build."""
+        digest = hashlib.sha256(f"{self.package} {self.ldflags}".encode())
+        for name in ("go.mod", "go.sum"):
+            digest.update((self.folder / name).read_bytes())
+        return digest.hexdigest()[:10]
+
+
+@dataclass(frozen=True)
+class Download:
+    """An official file: `envtest` is the archive of controller-tools (checksum pinned), `plain` has a published one."""
+
+    version: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program: how to ask its version, which versions will do, where else it comes from."""
+
+    name: str
+    version_arguments: tuple[str, ...]
+    accepted: Accepted
+    go: GoSource | None = None
+    download: Download | None = None
+    debian_package: str | None = None
+    folders: str | None = None
+
+    @property
+    def variable(self) -> str:
+        """The environment variable by which a user gives a path."""
+        return "TASKFLOW_PROGRAM_" + self.name.upper().replace("-", "_")
+
+
+def _kubernetes(name: str, accepted: Accepted, minutes: str, download: str, *version_arguments: str) -> Program:
+    source = GoSource("kubernetes", f"k8s.io/kubernetes/cmd/{name}", minutes, _KUBERNETES_LDFLAGS)
+    return Program(name, version_arguments or ("--version",), accepted, source, Download(KUBERNETES_DOWNLOAD, download))
+
+
+_POSTGRES = Accepted((14,))
+_POSTGRES_FOLDERS = "/usr/lib/postgresql/*/bin"
+
+# The controller manager may be as old as the API server or one minor older, kubectl one minor off either way
+# (https://kubernetes.io/releases/version-skew-policy/); the API server is 1.36 or 1.37.
+PROGRAMS = {
+    program.name: program
+    for program in (
+        Program(
+            "etcd", ("--version",), Accepted((3, 6), (4,)),
+            GoSource("etcd", "go.etcd.io/etcd/server/v3", "1 to 2 minutes"), Download(KUBERNETES_DOWNLOAD, "envtest"),
+        ),
+        _kubernetes("kube-apiserver", Accepted((1, 36), (1, 38)), "4 to 7 minutes", "envtest"),
+        _kubernetes("kube-controller-manager", Accepted((1, 36), (1, 37)), "1 to 3 minutes", "plain"),
+        _kubernetes("kubectl", Accepted((1, 35), (1, 38)), "about 1 minute", "envtest", "version", "--client"),
+        Program(
+            "minio", ("--version",), Accepted((2025, 1, 1)),
+            GoSource("minio", "github.com/minio/minio", "2 to 4 minutes"),
+        ),
+        Program(
+            "versitygw", ("--version",), Accepted((1, 0)),
+            GoSource("versitygw", "github.com/versity/versitygw/cmd/versitygw", "1 to 2 minutes"),
+        ),
+        Program("redis-server", ("--version",), Accepted((7, 0)), debian_package="redis-server"),
+        Program("postgres", ("--version",), _POSTGRES, debian_package="postgresql", folders=_POSTGRES_FOLDERS),
+        Program("initdb", ("--version",), _POSTGRES, debian_package="postgresql", folders=_POSTGRES_FOLDERS),
+    )
+}  # fmt: skip

@@ -1,0 +1,125 @@
+"""What a fresh API server gets before the parts of TaskFlow start: namespaces, RBAC, identities, Secrets, CRDs."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from taskflow_local.errors import LocalError
+from taskflow_local.kube import Kube, KubeError, Object
+
+SYSTEM_NAMESPACE = "taskflow-system"
+WORKER_SECRET = "taskflow-worker"  # noqa: S105 - the name of a Secret
+TOKEN_SECONDS = 365 * 24 * 3600
+_CRD_SECONDS = 30
+_POLL_SECONDS = 0.1
+_RBAC = Path(__file__).with_name("rbac.yaml")
+_COLLECTIONS = {
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles",
+    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
+    "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
+    "Secret": "/api/v1/namespaces/{namespace}/secrets",
+    "Namespace": "/api/v1/namespaces",
+}
+
+
+def _path(body: Object) -> str:
+    metadata = body["metadata"]
+    return f"{_COLLECTIONS[body['kind']].format(namespace=metadata.get('namespace'))}/{metadata['name']}"
+
+
+def _object(kind: str, name: str, namespace: str | None = None, **fields: object) -> Object:
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return {"apiVersion": "v1", "kind": kind, "metadata": metadata, **fields}
+
+
+async def prepare(kube: Kube, accounts: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Apply RBAC and the ServiceAccounts (namespace, name); return a token for each name, valid for a year."""
+    await kube.apply(*_with_path(_object("Namespace", SYSTEM_NAMESPACE)))
+    documents = [document for document in yaml.safe_load_all(_RBAC.read_text()) if document]
+    accounts = list(accounts)
+    await asyncio.gather(
+        *(kube.apply(*_with_path(document)) for document in documents),
+        *(kube.apply(*_with_path(_object("ServiceAccount", name, namespace))) for namespace, name in accounts),
+    )
+    tokens = await asyncio.gather(*(_token(kube, namespace, name) for namespace, name in accounts))
+    return {name: token for (_, name), token in zip(accounts, tokens, strict=True)}
+
+
+def _with_path(body: Object) -> tuple[str, Object]:
+    return _path(body), body
+
+
+async def _token(kube: Kube, namespace: str, name: str) -> str:
+    body: Object = {
+        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": TOKEN_SECONDS},
+    }  # fmt: skip
+    answer = await kube.create(f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", body)
+    return str(answer["status"]["token"])
+
+
+async def add_namespace(kube: Kube, name: str, worker: Mapping[str, str]) -> None:
+    """Create a namespace (or take it as it is) and put the Secret with the workers' keys into it."""
+    try:
+        await kube.create("/api/v1/namespaces", _object("Namespace", name))
+    except KubeError as error:
+        if not error.is_conflict:
+            raise
+    # Ours to make, so that a Pod may be created at once: the controller manager would do it a moment later.
+    await kube.apply(*_with_path(_object("ServiceAccount", "default", name)))
+    if worker:
+        await kube.apply(*_with_path(_object("Secret", WORKER_SECRET, name, type="Opaque", stringData=dict(worker))))
+
+
+async def still_there(kube: Kube, names: Iterable[str]) -> list[str]:
+    """Keep the namespaces that nobody has deleted; `default` is always one, a fresh API server makes it in a moment."""
+    items = (await kube.get("/api/v1/namespaces"))["items"]
+    active = {item["metadata"]["name"] for item in items if item["status"].get("phase") == "Active"}
+    return [name for name in names if name in active or name == "default"]
+
+
+def read_crds(folder: Path) -> list[Object]:
+    """Read every CRD of a folder. Raises LocalError when there is none."""
+    files = sorted(folder.glob("*.yaml"))
+    documents = [document for file in files for document in yaml.safe_load_all(file.read_text()) if document]
+    crds = [document for document in documents if document.get("kind") == "CustomResourceDefinition"]
+    if not crds:
+        raise LocalError(f"{folder}: expected CustomResourceDefinitions in *.yaml, found none")
+    return crds
+
+
+async def apply_crds(kube: Kube, crds: Sequence[Object]) -> list[str]:
+    """Apply CRDs and wait until the API server serves them; returns their names."""
+    await asyncio.gather(*(kube.apply(*_with_path(crd)) for crd in crds))
+    await asyncio.gather(*(_established(kube, crd) for crd in crds))
+    return [str(crd["metadata"]["name"]) for crd in crds]
+
+
+async def _established(kube: Kube, crd: Object) -> None:
+    deadline = time.monotonic() + _CRD_SECONDS
+    while True:
+        conditions = (await kube.get(_path(crd))).get("status", {}).get("conditions") or []
+        established = any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+        # Established is said a moment before the API server answers for the new resource.
+        if established and await _is_served(kube, crd["spec"]):
+            return
+        if time.monotonic() > deadline:
+            raise LocalError(f"{crd['metadata']['name']}: not served after {_CRD_SECONDS} s, found {conditions}")
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _is_served(kube: Kube, spec: Object) -> bool:
+    try:
+        for version in spec["versions"]:
+            if version["served"]:
+                await kube.get(f"/apis/{spec['group']}/{version['name']}/{spec['names']['plural']}?limit=1")
+    except KubeError as error:
+        if error.is_absent:
+            return False
+        raise
+    return True

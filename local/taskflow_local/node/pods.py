@@ -1,0 +1,172 @@
+"""From a Pod to processes: which command, which environment. Pure; follows the Pod API (core/v1) where it can.
+
+There are no images, volumes, networks or users of a Pod's own: a container is its command on this machine.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskflow_local.kube import Object
+
+HOST_ADDRESS = "127.0.0.1"
+_REFERENCE = re.compile(r"\$(\$|\(([^()$]+)\))")
+_KEYED_FIELD = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
+
+
+class ConfigError(Exception):
+    """A container cannot be started as its Pod stands; the kubelet's waiting reason and a message."""
+
+    reason = "CreateContainerConfigError"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A Secret or ConfigMap that a container's environment is made from."""
+
+    kind: str
+    name: str
+
+
+Sources = Mapping[Reference, Mapping[str, str] | None]
+"""What each reference holds; None for an object that does not exist."""
+
+
+@dataclass(frozen=True)
+class ProcessSpec:
+    """What to execute for one container."""
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: Path
+
+
+@dataclass(frozen=True)
+class Base:
+    """What this machine gives to every container."""
+
+    path: str
+    home: Path
+    node_name: str
+    extra: Mapping[str, str]
+
+    def environment(self) -> dict[str, str]:
+        """The clean environment that a container starts from."""
+        return {"LANG": "C.UTF-8", **self.extra, "PATH": self.path, "HOME": str(self.home), "TMPDIR": str(self.home)}
+
+
+def containers(pod: Object) -> list[Object]:
+    """List the containers of a Pod."""
+    found: list[Object] = pod["spec"]["containers"]
+    return found
+
+
+def references(container: Object) -> set[Reference]:
+    """Name every Secret and ConfigMap that the container's environment mentions."""
+    found = set()
+    for source in container.get("envFrom", []):
+        for key, kind in (("secretRef", "Secret"), ("configMapRef", "ConfigMap")):
+            if key in source:
+                found.add(Reference(kind, source[key]["name"]))
+    for variable in container.get("env", []):
+        for key, kind in (("secretKeyRef", "Secret"), ("configMapKeyRef", "ConfigMap")):
+            if key in variable.get("valueFrom", {}):
+                found.add(Reference(kind, variable["valueFrom"][key]["name"]))
+    return found
+
+
+def process(pod: Object, container: Object, sources: Sources, base: Base) -> ProcessSpec:
+    """Translate a container. Raises ConfigError when it has no command or needs something that does not exist."""
+    if pod["spec"].get("initContainers"):
+        raise ConfigError("local mode runs no initContainers: do their work in the container's command")
+    if not container.get("command"):
+        raise ConfigError(
+            "local mode has no images, so it needs spec.containers[].command: expected a command, found none"
+        )
+    env = environment(pod, container, sources, base)
+    argv = [expand(word, env) for word in (*container["command"], *container.get("args", []))]
+    return ProcessSpec(tuple(argv), env, Path(container.get("workingDir") or base.home))
+
+
+def environment(pod: Object, container: Object, sources: Sources, base: Base) -> dict[str, str]:
+    """Build the environment in the kubelet's order: base, envFrom, then env, where later wins."""
+    env = base.environment()
+    for source in container.get("envFrom", []):
+        for key, kind in (("secretRef", "Secret"), ("configMapRef", "ConfigMap")):
+            if key in source:
+                content = _content(sources, kind, source[key])
+                env |= {source.get("prefix", "") + name: value for name, value in content.items()}
+    for variable in container.get("env", []):
+        name = variable["name"]
+        value = _value_from(pod, variable["valueFrom"], sources, base) if "valueFrom" in variable else None
+        if value is not None:
+            env[name] = value
+        elif "valueFrom" not in variable:
+            env[name] = expand(variable.get("value", ""), env)
+    return env
+
+
+def _content(sources: Sources, kind: str, reference: Object) -> Mapping[str, str]:
+    content = sources[Reference(kind, reference["name"])]
+    if content is None:
+        if reference.get("optional"):
+            return {}
+        raise ConfigError(f'{kind.lower()} "{reference["name"]}" not found')
+    return content
+
+
+def _value_from(pod: Object, source: Object, sources: Sources, base: Base) -> str | None:
+    for key, kind in (("secretKeyRef", "Secret"), ("configMapKeyRef", "ConfigMap")):
+        if key in source:
+            reference = source[key]
+            content = _content(sources, kind, reference)
+            if reference["key"] not in content and not reference.get("optional"):
+                raise ConfigError(f"couldn't find key {reference['key']} in {kind} {reference['name']}")
+            return content.get(reference["key"])
+    if "fieldRef" in source:
+        return _field(pod, source["fieldRef"]["fieldPath"], base)
+    raise ConfigError(
+        f"local mode knows secretKeyRef, configMapKeyRef and fieldRef in valueFrom, found {sorted(source)}"
+    )
+
+
+def _field(pod: Object, path: str, base: Base) -> str:
+    keyed = _KEYED_FIELD.fullmatch(path)
+    if keyed:
+        return str(pod["metadata"].get(keyed.group(1), {}).get(keyed.group(2), ""))
+    values = {
+        "metadata.name": pod["metadata"]["name"],
+        "metadata.namespace": pod["metadata"]["namespace"],
+        "metadata.uid": pod["metadata"]["uid"],
+        "spec.nodeName": base.node_name,
+        "spec.serviceAccountName": pod["spec"].get("serviceAccountName", ""),
+        "status.podIP": HOST_ADDRESS,
+        "status.podIPs": HOST_ADDRESS,
+        "status.hostIP": HOST_ADDRESS,
+    }
+    if path not in values:
+        raise ConfigError(f"local mode knows the fields {', '.join(values)}, labels and annotations, found {path}")
+    return str(values[path])
+
+
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """Expand `$(NAME)`; `$$` is a literal `$`, an unknown name stays as it is (API documentation of EnvVar.value)."""
+
+    def replace(match: re.Match[str]) -> str:
+        if match.group(1) == "$":
+            return "$"
+        return env.get(match.group(2), match.group(0))
+
+    return _REFERENCE.sub(replace, text)
+
+
+def folder_name(pod: Object) -> str:
+    """Name the Pod's folder; a very long name is cut, the uid keeps it unique."""
+    metadata = pod["metadata"]
+    return f"{log_folder_prefix(metadata['namespace'], metadata['name'])}_{metadata['uid']}"
+
+
+def log_folder_prefix(namespace: str, name: str) -> str:
+    """The part of a folder's name by which the logs of a Pod are found without its uid."""
+    return f"{namespace}_{name[:140]}"

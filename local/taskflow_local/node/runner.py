@@ -1,0 +1,183 @@
+"""Running one Pod: its containers as processes, each in a session of its own, restarted and stopped as a kubelet would."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import os
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from taskflow_local import processes
+from taskflow_local.kube import Object
+from taskflow_local.node.pods import Base, ConfigError, ProcessSpec, Sources, containers, process, references
+from taskflow_local.node.status import (
+    Container,
+    Kind,
+    State,
+    next_backoff,
+    phase,
+    should_restart,
+    terminated,
+)
+
+_CONFIG_RETRY_SECONDS = 2.0
+_DEADLINE_CHECK_SECONDS = 0.2
+_START_ERROR = 128
+RECORD_SUFFIX = ".pid.json"
+
+log = structlog.get_logger()
+
+
+def now() -> dt.datetime:
+    """Tell the time for a status."""
+    return dt.datetime.now(dt.UTC)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a Pod's runner needs from its node."""
+
+    base: Base
+    read: Callable[[str, Object], Awaitable[Sources]]
+    """Read what a container (in a namespace) refers to."""
+    changed: Callable[[str], None]
+    """Called with the Pod's uid whenever a container's state changes."""
+
+
+class PodRunner:
+    """One Pod on this node. `run` ends when every container has ended for good or `stop` was called."""
+
+    def __init__(self, pod: Object, folder: Path, surroundings: Surroundings) -> None:
+        self.pod = pod
+        self.folder = folder
+        self._near = surroundings
+        self._base = replace(surroundings.base, home=folder / "home")
+        self._stopping = asyncio.Event()
+        self._deadline = float("inf")
+        self.containers = {each["name"]: _resume(pod, each) for each in containers(pod)}
+
+    @property
+    def policy(self) -> str:
+        """The Pod's restart policy."""
+        return str(self.pod["spec"].get("restartPolicy", "Always"))
+
+    def states(self) -> Sequence[Container]:
+        """The containers as they are now, in the order of the spec."""
+        return list(self.containers.values())
+
+    def is_finished(self) -> bool:
+        """Tell whether the Pod has come to its end by itself."""
+        return phase(self.policy, self.states()) in ("Succeeded", "Failed")
+
+    def stop(self, grace_seconds: float) -> None:
+        """Ask the containers to end; a later call may shorten the grace period, never extend it."""
+        self._deadline = min(self._deadline, asyncio.get_running_loop().time() + grace_seconds)
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Run all containers."""
+        self._base.home.mkdir(parents=True, exist_ok=True)
+        async with asyncio.TaskGroup() as group:
+            for container in containers(self.pod):
+                group.create_task(self._keep(container))
+
+    async def _keep(self, container: Object) -> None:
+        """Run a container again and again, as the restart policy says."""
+        name, backoff = container["name"], None
+        while not self._stopping.is_set():
+            spec = await self._specify(container)
+            if spec is None:
+                await self._pause(_CONFIG_RETRY_SECONDS)
+                continue
+            began = now()
+            ended = await self._execute(name, spec)
+            self._become(name, ended)
+            if self._stopping.is_set() or not should_restart(self.policy, ended.exit_code):
+                return
+            backoff = next_backoff(backoff, (now() - began).total_seconds())
+            if backoff:
+                message = (
+                    f"back-off {backoff:.0f}s restarting failed container={name} pod={self.pod['metadata']['name']}"
+                )
+                self._become(name, State(Kind.WAITING, "CrashLoopBackOff", message))
+                await self._pause(backoff)
+            if not self._stopping.is_set():
+                self.containers[name] = replace(self.containers[name], restarts=self.containers[name].restarts + 1)
+
+    async def _specify(self, container: Object) -> ProcessSpec | None:
+        try:
+            sources = (
+                await self._near.read(self.pod["metadata"]["namespace"], container) if references(container) else {}
+            )
+            return process(self.pod, container, sources, self._base)
+        except ConfigError as error:
+            state = State(Kind.WAITING, error.reason, str(error))
+            if self.containers[container["name"]].state != state:
+                self._become(container["name"], state)
+            return None
+
+    async def _execute(self, name: str, spec: ProcessSpec) -> State:
+        """Start the process, follow it to its end, leave nothing of its session behind."""
+        began = now()
+        with (self.folder / f"{name}.log").open("ab") as output:
+            try:
+                child = await asyncio.create_subprocess_exec(
+                    *spec.argv, env=dict(spec.env), cwd=spec.cwd, stdin=asyncio.subprocess.DEVNULL, stdout=output,
+                    stderr=asyncio.subprocess.STDOUT, start_new_session=True,
+                )  # fmt: skip
+            except OSError as error:
+                message = f"cannot start {spec.argv[0]!r} in {spec.cwd}: {error.strerror}"
+                return State(Kind.TERMINATED, "StartError", message, _START_ERROR, began, now())
+        record = self.folder / f"{name}{RECORD_SUFFIX}"
+        identity = processes.write_record(record, child.pid)
+        label = f"process://{child.pid}"
+        self._become(name, State(Kind.RUNNING, started_at=began, process=label))
+        code = await self._follow(child, identity)
+        record.unlink(missing_ok=True)
+        return terminated(code, began, now(), label)
+
+    async def _follow(self, child: asyncio.subprocess.Process, identity: processes.Identity) -> int:
+        ended = asyncio.ensure_future(child.wait())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not ended.done():
+            # To the main process alone: it decides what its children do, as in a container.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGTERM)
+            while not ended.done() and asyncio.get_running_loop().time() < self._deadline:
+                await asyncio.wait({ended}, timeout=_DEADLINE_CHECK_SECONDS)
+        await asyncio.to_thread(processes.kill_session, identity)
+        return await ended
+
+    def _become(self, name: str, state: State) -> None:
+        self.containers[name] = self.containers[name].becomes(state)
+        metadata = self.pod["metadata"]
+        log.info(
+            "container_changed", namespace=metadata["namespace"], pod=metadata["name"], container=name,
+            state=state.kind.value, reason=state.reason, exit_code=state.exit_code,
+        )  # fmt: skip
+        self._near.changed(metadata["uid"])
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than until the Pod is stopped."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+def _resume(pod: Object, container: Object) -> Container:
+    """Begin with what the API server remembers: a container that ran before this node started is a restarted one."""
+    fresh = Container(container["name"], container.get("image", ""))
+    for before in pod.get("status", {}).get("containerStatuses", []):
+        if before["name"] == fresh.name:
+            ran = (
+                "running" in before.get("state", {})
+                or bool(before.get("lastState"))
+                or "terminated" in before.get("state", {})
+            )
+            return replace(fresh, restarts=before.get("restartCount", 0) + int(ran))
+    return fresh

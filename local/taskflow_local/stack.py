@@ -1,0 +1,390 @@
+"""A stack: the library face of local mode, used by the command line, by tests and by demonstrations."""
+
+import asyncio
+import datetime as dt
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from minio import Minio
+
+from taskflow_core import resources
+from taskflow_local import cluster, pki, postgres, processes
+from taskflow_local.components import (
+    ALL,
+    BUCKET,
+    COMPONENTS,
+    REGION,
+    Component,
+    Place,
+    client_environment,
+    environment,
+    in_order,
+    worker_secret,
+)
+from taskflow_local.errors import ComponentFailedError, LocalError
+from taskflow_local.kube import Access, Kube
+from taskflow_local.programs import Resolver
+from taskflow_local.readiness import is_ready
+from taskflow_local.startup import Step, run_all
+from taskflow_local.state import Folder, Memory, Ports
+
+_POLL_SECONDS = 0.05
+_TAIL_LINES = 15
+_MIGRATION_SECONDS = 120
+_ACCOUNTS = {
+    "operator": (cluster.SYSTEM_NAMESPACE, "taskflow-operator"),
+    "api": (cluster.SYSTEM_NAMESPACE, "taskflow-api"),
+    "node": (cluster.SYSTEM_NAMESPACE, "taskflow-node"),
+    "client": ("default", "taskflow-client"),
+}
+_CLUSTER, _MIGRATION = "cluster", "migration"
+Log = Callable[[str], None]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class ComponentStatus:
+    """One line of `taskflow-local status`."""
+
+    name: str
+    running: bool
+    ready: bool
+    pid: int | None
+    address: str
+
+
+class Stack:
+    """Everything on one machine below one state folder; processes outlive this object and this process.
+
+    `components` may be a part of `ALL`; what the parts need must be among them. All methods block; none needs an event
+    loop, and they may be called while one runs. Raises LocalError, whose message says what to do.
+    """
+
+    def __init__(self, state: Path, components: Sequence[str] = ALL, environ: Mapping[str, str] | None = None) -> None:
+        self.folder = Folder(state)
+        self._components = in_order(components)
+        self._environ = dict(os.environ if environ is None else environ)
+        self._memory = self.folder.load() if self.folder.root.exists() else Memory()
+        self._programs: dict[str, Path] = {}
+        self._given_up = threading.Event()
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
+        return self.folder.kubeconfig
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """What this stack consists of: what was brought up in this folder, else what this object was made for."""
+        return tuple(self._memory.components or [each.name for each in self._components])
+
+    def exists(self) -> bool:
+        """Tell whether a stack was ever brought up in this folder."""
+        return (self.folder.root / "lock").exists()
+
+    def log(self, name: str) -> Path:
+        """Where a component writes its output."""
+        return self.folder.log(name)
+
+    def port(self, name: str) -> int:
+        """The loopback port of a component (operator: health). Raises LocalError before its first start."""
+        try:
+            return self._memory.ports[name]
+        except KeyError:
+            raise LocalError(f"{name} has no port: bring it up first") from None
+
+    def pid(self, name: str) -> int | None:
+        """The process id of a running component, else None."""
+        identity = processes.read_record(self.folder.record(name))
+        return identity.pid if identity is not None and processes.is_alive(identity) else None
+
+    def env(self) -> dict[str, str]:
+        """The environment for a client of this stack, such as kubectl or a test."""
+        return client_environment(self._memory, self.folder, self._environ)
+
+    def component_env(self, name: str) -> dict[str, str]:
+        """The whole environment of a component, secrets included."""
+        return environment(name, self._memory, self.folder, self._environ)
+
+    def status(self) -> list[ComponentStatus]:
+        """Ask every component once."""
+        with ThreadPoolExecutor(len(COMPONENTS)) as pool:
+            return list(pool.map(self._status_of, self.components))
+
+    def _status_of(self, name: str) -> ComponentStatus:
+        pid = self.pid(name)
+        ready = pid is not None and is_ready(name, pid, self._memory, self.folder)
+        port = self._memory.ports.get(name)
+        return ComponentStatus(name, pid is not None, ready, pid, _address(name, port))
+
+    def up(self, log: Log = print) -> None:
+        """Start what does not run and wait until everything is ready; what runs is left alone.
+
+        After a crash or a reboot it recovers: data, secrets and (while they are free) ports are those of before.
+        """
+        self.folder.create()
+        with self.folder.locked(log), Ports() as ports:
+            self._memory = self.folder.load()
+            waiting = [each for each in self._components if self.pid(each.name) is None]
+            if not waiting and all(self._status_of(each.name).ready for each in self._components):
+                log("already up: every component runs and is ready")
+                return
+            self._given_up.clear()
+            self._resolve(log)
+            moved = self._choose_ports(ports, waiting)
+            waiting += self._stop_dependants(moved, log)
+            self._remember()
+            pki.create(self.folder.pki, dt.datetime.now(dt.UTC))
+            self._write_kubeconfigs()
+            run_all(self._steps(waiting), log, self._given_up.set)
+
+    def _steps(self, waiting: Sequence[Component]) -> list[Step]:
+        """Order a start: services, then what an API server gets and the schema, then the parts of TaskFlow."""
+        names = {each.name for each in self._components}
+        ours = names & {"node", "operator", "api"}
+        steps = [self._step(each, waiting, each.comes_after()) for each in self._components if each.name not in ours]
+        if "kube-apiserver" in names:
+            steps.append(Step(_CLUSTER, ("kube-apiserver",), self.prepare_cluster))
+        if "postgres" in names and ours - {"node"}:
+            steps.append(Step(_MIGRATION, ("postgres",), self.migrate))
+        before = (*(step.name for step in steps),)
+        return [*steps, *(self._step(each, waiting, before) for each in self._components if each.name in ours)]
+
+    def _step(self, component: Component, waiting: Sequence[Component], after: tuple[str, ...]) -> Step:
+        def run() -> bool:
+            if component in waiting:
+                self._launch(component)
+            self._wait_ready(component)
+            return component in waiting
+
+        return Step(component.name, after, run)
+
+    def _write_kubeconfigs(self) -> None:
+        admin = self._access()
+        admin.write(self.kubeconfig, "admin")
+        manager = replace(admin, token=self._memory.controller_manager_token)
+        manager.write(self.folder.conf / "kube-controller-manager.kubeconfig", "kube-controller-manager")
+
+    def _resolve(self, log: Log) -> None:
+        """Find all programs before anything starts: a build may take minutes, and a missing one is said at once."""
+        resolver = Resolver(environ=self._environ, log=log)
+        for name in dict.fromkeys(name for each in self._components for name in each.programs):
+            self._programs[name] = resolver.resolve(name)
+        if any(each.name == "kube-apiserver" for each in self._components):
+            self._programs["kubectl"] = resolver.resolve("kubectl")
+
+    def _choose_ports(self, ports: Ports, waiting: Sequence[Component]) -> set[str]:
+        remembered = dict(self._memory.ports)
+        chosen = ports.choose(remembered, [name for each in waiting for name in each.ports])
+        self._memory.ports.update(chosen)
+        return {name for name, port in chosen.items() if remembered.get(name, port) != port}
+
+    def _stop_dependants(self, moved: set[str], log: Log) -> list[Component]:
+        """Stop, to be started again, what still runs but knows a component by a port that someone else took meanwhile."""
+        stopped = []
+        for each in self._components:
+            if moved.intersection(each.comes_after()) and self.pid(each.name) is not None:
+                log(f"{each.name}: restarting, because the port of a component it uses has changed")
+                self._stop(each)
+                stopped.append(each)
+        return stopped
+
+    def _remember(self) -> None:
+        names = {each.name for each in self._components} | set(self._memory.components)
+        self._memory.components = [name for name in COMPONENTS if name in names]
+        self.folder.save(self._memory)
+        if kubectl := self._programs.get("kubectl"):
+            link = self.folder.bin / "kubectl"
+            link.unlink(missing_ok=True)
+            if kubectl.name != "kubectl":
+                link.symlink_to(kubectl)
+
+    def _access(self) -> Access:
+        ca = (self.folder.pki / "ca.crt").read_text()
+        return Access(f"https://127.0.0.1:{self._memory.ports.get('kube-apiserver', 0)}", ca, self._memory.admin_token)
+
+    def start(self, name: str) -> None:
+        """Start one component of this stack and wait until it is ready; nothing when it runs already."""
+        component = self._component(name)
+        if self.pid(name) is not None:
+            return
+        self._memory = self.folder.load()
+        if name not in self._memory.components:
+            raise LocalError(f"{name} is not part of the stack in {self.folder.root}: bring it up first")
+        if any(program not in self._programs for program in component.programs):
+            resolver = Resolver(environ=self._environ)
+            self._programs |= {program: resolver.resolve(program) for program in component.programs}
+        self._launch(component)
+        self._wait_ready(component)
+
+    def _component(self, name: str) -> Component:
+        if name not in COMPONENTS:
+            raise LocalError(f"unknown component {name!r}: expected one of {', '.join(COMPONENTS)}")
+        return COMPONENTS[name]
+
+    def _launch(self, component: Component) -> None:
+        user = postgres.unprivileged_user() if component.unprivileged else None
+        place = Place(self.folder, self._memory, self._programs, user)
+        if component.name == "postgres":
+            data = self.folder.data / "postgres"
+            postgres.initialise(data, self._programs, self._memory, user, self.log("postgres"))
+            postgres.check_passable(data.parent, user)
+        processes.start(
+            component.argv(place), env=self.component_env(component.name), cwd=self.folder.data,
+            log=self.log(component.name), record=self.folder.record(component.name), user=user,
+        )  # fmt: skip
+
+    def _wait_ready(self, component: Component) -> None:
+        deadline = time.monotonic() + component.start_seconds
+        while True:
+            pid = self.pid(component.name)
+            if pid is None:
+                raise ComponentFailedError(self._failure(component, "ended"))
+            if is_ready(component.name, pid, self._memory, self.folder):
+                break
+            if self._given_up.wait(_POLL_SECONDS):
+                raise ComponentFailedError(f"{component.name}: interrupted before it was ready")
+            if time.monotonic() > deadline:
+                raise ComponentFailedError(
+                    self._failure(component, f"was not ready after {component.start_seconds:.0f} s")
+                )
+        if component.name in ("minio", "versitygw"):
+            self._make_bucket(component.name)
+
+    def _failure(self, component: Component, what: str) -> str:
+        path = self.log(component.name)
+        tail = "\n".join(path.read_text(errors="replace").splitlines()[-_TAIL_LINES:]) if path.exists() else ""
+        return f"{component.name} {what}; its log {path} ends with:\n{tail}"
+
+    def _make_bucket(self, name: str) -> None:
+        memory = self._memory
+        client = Minio(
+            f"127.0.0.1:{memory.ports[name]}", access_key=memory.s3_access_key, secret_key=memory.s3_secret_key,
+            region=REGION, secure=False,
+        )  # fmt: skip
+        if not client.bucket_exists(BUCKET):
+            client.make_bucket(BUCKET)
+
+    def stop(self, name: str, signum: signal.Signals | None = None) -> None:
+        """Stop one component and wait until it is gone; `signum` instead of its own polite signal, SIGKILL for a crash."""
+        self._stop(self._component(name), signum)
+
+    def _stop(self, component: Component, signum: signal.Signals | None = None) -> None:
+        record = self.folder.record(component.name)
+        identity = processes.read_record(record)
+        if identity is not None:
+            processes.stop(identity, signum or component.stop_signal, component.stop_seconds)
+            record.unlink(missing_ok=True)
+
+    def down(self, log: Log = print) -> None:
+        """Stop every process of this folder, the Pods' included, in reverse order of the start. Data stays."""
+        if not self.exists():
+            return
+        with self.folder.locked(log):
+            for names in (("api", "operator"), ("node",), ("kube-controller-manager",), ("kube-apiserver",)):
+                self._stop_together(names)
+            self._kill_pods()
+            self._stop_together(COMPONENTS)
+
+    def _stop_together(self, names: Iterable[str]) -> None:
+        names = list(names)
+        with ThreadPoolExecutor(len(names)) as pool:
+            list(pool.map(lambda name: self._stop(COMPONENTS[name]), names))
+
+    def _kill_pods(self) -> None:
+        """Kill what a node left behind that was itself killed; after a polite stop there is nothing."""
+        for record in self.folder.pods.glob("*/*.pid.json"):
+            identity = processes.read_record(record)
+            if identity is not None:
+                processes.kill_session(identity)
+            record.unlink()
+
+    def delete(self, log: Log = print) -> None:
+        """Take the stack down and remove its folder, data included."""
+        self.down(log)
+        if self.exists():
+            shutil.rmtree(self.folder.root)
+
+    def apply_crds(self) -> list[str]:
+        """Apply TaskFlow's CRDs and wait until they are served; returns their names."""
+        crds = cluster.read_crds(resources.path("crds"))
+        return self._with_kube(lambda kube: cluster.apply_crds(kube, crds))
+
+    def add_namespace(self, name: str) -> None:
+        """Create a namespace whose Pods find Redis and S3: it gets the Secret `taskflow-worker`, kept up to date by `up`."""
+        self._with_kube(lambda kube: cluster.add_namespace(kube, name, worker_secret(self._memory)))
+        if name not in self._memory.namespaces:
+            self._memory.namespaces.append(name)
+            self.folder.save(self._memory)
+
+    def _with_kube(self, action: Callable[[Kube], Coroutine[Any, Any, Result]]) -> Result:
+        async def connected() -> Result:
+            async with Kube(self._access()) as kube:
+                return await action(kube)
+
+        # In a thread of its own: the caller may have a running event loop.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: asyncio.run(connected())).result()
+
+    def prepare_cluster(self) -> bool:
+        """Bring namespaces, RBAC, identities, Secrets and (with an operator) CRDs up to date; repeatable."""
+        names = {each.name for each in self._components}
+        accounts = {who: account for who, account in _ACCOUNTS.items() if who in names or who == "client"}
+
+        async def prepare(kube: Kube) -> dict[str, str]:
+            tokens = await cluster.prepare(kube, accounts.values())
+            secret = worker_secret(self._memory)
+            self._memory.namespaces = await cluster.still_there(kube, self._memory.namespaces)
+            await asyncio.gather(*(cluster.add_namespace(kube, name, secret) for name in self._memory.namespaces))
+            return tokens
+
+        tokens = self._with_kube(prepare)
+        admin = self._access()
+        for who, (_, account) in accounts.items():
+            if who != "client":
+                identity = replace(admin, token=tokens[account])
+                identity.write(self.folder.conf / f"{who}.kubeconfig", account)
+        self._memory.client_token = tokens[_ACCOUNTS["client"][1]]
+        self.folder.save(self._memory)
+        if "operator" in names:
+            self.apply_crds()
+        return True
+
+    def migrate(self) -> bool:
+        """Bring the history database to the newest schema. Raises ComponentFailedError with what the migration said."""
+        log = self.log("migrate")
+        with log.open("ab") as output:
+            answer = subprocess.run(
+                [sys.executable, "-m", "taskflow_core.store.migrate"], env=self.component_env("migrate"),
+                cwd=self.folder.data, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                timeout=_MIGRATION_SECONDS, check=False,
+            )  # fmt: skip
+        if answer.returncode != 0:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+            raise ComponentFailedError(
+                f"the migration ended with {answer.returncode}; its log {log} ends with:\n{tail}"
+            )
+        return True
+
+
+def _address(name: str, port: int | None) -> str:
+    if port is None:
+        return "-"
+    scheme = {
+        "kube-apiserver": "https",
+        "node": "https",
+        "kube-controller-manager": "https",
+        "redis": "redis",
+        "postgres": "postgresql",
+    }
+    return f"{scheme.get(name, 'http')}://127.0.0.1:{port}"

@@ -1,0 +1,98 @@
+from pathlib import Path
+
+import pytest
+
+from taskflow_local.components import ALL, COMPONENTS, Place, client_environment, environment, in_order, worker_secret
+from taskflow_local.errors import LocalError
+from taskflow_local.state import Folder, Memory
+
+
+def make_memory(*components: str) -> Memory:
+    names = components or ALL
+    ports = {port: 15000 + number for number, port in enumerate(p for c in COMPONENTS.values() for p in c.ports)}
+    return Memory(components=list(names), ports=ports, client_token="client-token")
+
+
+def make_folder(tmp_path: Path) -> Folder:
+    folder = Folder(tmp_path / "state")
+    folder.create()
+    return folder
+
+
+def test_components_come_after_what_they_need_whatever_the_order_asked_for() -> None:
+    names = [each.name for each in in_order(("node", "kube-apiserver", "etcd"))]
+    assert names == ["etcd", "kube-apiserver", "node"]
+
+
+def test_a_component_without_what_it_needs_is_an_error_that_names_it() -> None:
+    with pytest.raises(LocalError, match="component kube-apiserver needs etcd"):
+        in_order(("kube-apiserver",))
+    with pytest.raises(LocalError, match="unknown component 'mysql': expected some of etcd"):
+        in_order(("mysql",))
+
+
+def test_no_argument_of_any_component_holds_a_secret(tmp_path: Path) -> None:
+    memory = make_memory(*COMPONENTS)
+    programs = {name: Path("/bin") / name for each in COMPONENTS.values() for name in each.programs}
+    place = Place(make_folder(tmp_path), memory, programs)
+    secrets = [value for name, value in memory.model_dump().items() if name.endswith(("_token", "_password", "_key"))]
+    assert len(secrets) == 9
+    for component in COMPONENTS.values():
+        arguments = " ".join(component.argv(place))
+        assert not [secret for secret in secrets if secret in arguments], component.name
+
+
+def test_files_with_secrets_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path)
+    memory = make_memory()
+    folder.save(memory)
+    place = Place(folder, memory, {"redis-server": Path("/bin/redis"), "kube-apiserver": Path("/bin/apiserver")})
+    COMPONENTS["redis"].argv(place)
+    COMPONENTS["kube-apiserver"].argv(place)
+    files = [folder.conf / "redis.conf", folder.conf / "tokens.csv", folder.root / "stack.json"]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
+def test_a_component_gets_a_clean_environment_with_what_it_must_know(tmp_path: Path) -> None:
+    memory, folder = make_memory(), make_folder(tmp_path)
+    base = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "of the user", "PYTHONPATH": ""}
+    operator = environment("operator", memory, folder, base)
+    assert operator["TASKFLOW_TOKEN_KEY"] == memory.token_key
+    assert len(memory.token_key) == 64
+    assert operator["TASKFLOW_REDIS_URL"] == f"redis://:{memory.redis_password}@127.0.0.1:{memory.ports['redis']}/0"
+    assert operator["KUBECONFIG"].endswith("/conf/operator.kubeconfig")
+    assert "AWS_SECRET_ACCESS_KEY" not in operator
+    assert "PYTHONPATH" not in operator
+    api = environment("api", memory, folder, base)
+    assert "TASKFLOW_TOKEN_KEY" not in api
+    assert api["TASKFLOW_API_PORT"] == str(memory.ports["api"])
+    assert environment("redis", memory, folder, base) == {"PATH": "/bin", "HOME": str(folder.data)}
+
+
+def test_workers_learn_redis_and_storage_but_no_database_login() -> None:
+    secret = worker_secret(make_memory())
+    assert "TASKFLOW_DATABASE_URL" not in secret
+    assert set(secret) == {
+        "TASKFLOW_REDIS_URL", "TASKFLOW_S3_ENDPOINT", "TASKFLOW_S3_BUCKET", "TASKFLOW_S3_REGION",
+        "TASKFLOW_S3_ACCESS_KEY", "TASKFLOW_S3_SECRET_KEY",
+    }  # fmt: skip
+
+
+def test_a_client_learns_only_what_the_stack_has(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path)
+    memory = make_memory("redis")
+    memory.client_token = None
+    assert set(client_environment(memory, folder, {"PATH": "/bin"})) == {"TASKFLOW_REDIS_URL"}
+
+
+def test_path_gains_a_folder_only_when_kubectl_came_from_us(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path)
+    assert "PATH" not in client_environment(make_memory(), folder, {"PATH": "/bin"})
+    (folder.bin / "kubectl").touch()
+    assert client_environment(make_memory(), folder, {"PATH": "/bin"})["PATH"] == f"{folder.bin}:/bin"
+
+
+def test_storage_is_versitygw_where_there_is_no_minio(tmp_path: Path) -> None:
+    memory = make_memory("versitygw")
+    env = client_environment(memory, make_folder(tmp_path), {})
+    assert env["TASKFLOW_S3_ENDPOINT"] == f"http://127.0.0.1:{memory.ports['versitygw']}"
