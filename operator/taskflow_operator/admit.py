@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, Task
+from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, Task, payload_bytes
 
 
 class Pools(Protocol):
@@ -41,7 +40,7 @@ class Refuse:
 
 def admit(task: Task, pools: Pools, now: datetime) -> Admitted | Wait | Refuse:
     """Whether the Task's current attempt may be queued."""
-    size = len(json.dumps([task.spec.args, task.spec.kwargs], separators=(",", ":")).encode())
+    size = payload_bytes(task.spec.args, task.spec.kwargs)
     if size > MAX_PAYLOAD_BYTES:
         return Refuse(
             Reason.PAYLOAD_TOO_LARGE,

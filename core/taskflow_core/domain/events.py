@@ -139,3 +139,5 @@ class Event(Model):
             )
         except KeyError as missing:
             raise ValueError(f"stream entry {stream_id} has no field {missing}") from missing
+        except RecursionError as error:
+            raise ValueError(f"stream entry {stream_id} is nested too deeply") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -31,6 +33,12 @@ class Model(BaseModel):
     """Frozen, camelCase on the wire, tolerant of fields that a newer version added."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+
+def payload_bytes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+    """Size of a Task's payload, as compact JSON in UTF-8: what `MAX_PAYLOAD_BYTES` bounds."""
+    text = json.dumps([args, kwargs], separators=(",", ":"), ensure_ascii=False)
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 class RetryPolicy(Model):

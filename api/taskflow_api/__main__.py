@@ -1,0 +1,57 @@
+"""`python -m taskflow_api`: the REST API, one process. Exit codes: 0 stopped by a signal; 2 settings are wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from taskflow_api.app import create_app
+from taskflow_api.services import connected
+from taskflow_api.settings import ApiSettings
+from taskflow_core.errors import Invalid
+from taskflow_core.settings import DatabaseSettings, LogSettings, StorageSettings
+from taskflow_core.telemetry.logs import setup_logging
+
+DRAIN_SECONDS = 20
+
+
+async def serve(api: ApiSettings, database: DatabaseSettings, storage: StorageSettings) -> None:
+    """Serve until SIGTERM or SIGINT, then let running requests end."""
+    async with connected(api, database, storage) as services:
+        config = uvicorn.Config(
+            create_app(services),
+            host=api.host,
+            port=api.port,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+        await uvicorn.Server(config).serve()
+
+
+def main() -> int:
+    """Read the settings, once; returns the exit code."""
+    # uvicorn raises the signal again when it is done; the default action would then kill us before connections close.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        setup_logging(LogSettings(), "api")
+        asyncio.run(serve(ApiSettings(), DatabaseSettings(), StorageSettings()))
+    except ValidationError as error:
+        for each in error.errors(include_input=False):
+            print(f"taskflow_api: {error.title}: {'.'.join(map(str, each['loc']))}: {each['msg']}", file=sys.stderr)
+        return 2
+    except Invalid as error:
+        print(f"taskflow_api: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

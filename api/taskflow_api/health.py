@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Literal
+
+from fastapi import APIRouter, Response
+
+from taskflow_api.documented import PROBLEMS
+from taskflow_api.services import Services
+from taskflow_core.domain.task import Model
+from taskflow_core.errors import TaskflowError
+
+CHECK_SECONDS = 3.0
+KEPT_SECONDS = 1.0
+"""Anybody may ask, so what they are told is at most this old instead of asked anew for each of them."""
+
+
+class Check(Model):
+    """One dependency."""
+
+    name: str
+    ok: bool
+    required: bool
+    """Without it the process is not ready; otherwise it is degraded."""
+
+
+class Health(Model):
+    """State of this process."""
+
+    status: Literal["ok", "degraded", "unready"]
+    checks: list[Check] | None = None
+
+
+class Version(Model):
+    """Version of the product."""
+
+    version: str
+
+
+class Readiness:
+    """Asks the dependencies, all at once and at most once a second."""
+
+    def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
+        self._services = services
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._kept: tuple[float, list[Check]] | None = None
+
+    async def checks(self) -> list[Check]:
+        """What is reachable."""
+        async with self._lock:
+            if self._kept is None or self._clock() >= self._kept[0]:
+                found = await asyncio.gather(
+                    _check("kubernetes", self._services.kube.request("GET", "/version"), required=True),
+                    _check("postgresql", self._services.history.check(), required=True),
+                    _check("objects", asyncio.to_thread(self._services.objects.check), required=False),
+                )
+                self._kept = (self._clock() + KEPT_SECONDS, list(found))
+            return self._kept[1]
+
+
+async def _check(name: str, asking: Awaitable[object], *, required: bool) -> Check:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await asking
+    except (TaskflowError, TimeoutError):
+        return Check(name=name, ok=False, required=required)
+    return Check(name=name, ok=True, required=required)
+
+
+def router(services: Services) -> APIRouter:
+    """Routes that need no token."""
+    routes = APIRouter(tags=["health"])
+    readiness = Readiness(services)
+
+    @routes.get("/livez", operation_id="getLiveness", summary="The process runs", response_model_exclude_none=True)
+    async def livez() -> Health:
+        return Health(status="ok")
+
+    @routes.get(
+        "/readyz",
+        operation_id="getReadiness",
+        summary="The process can serve: Kubernetes and PostgreSQL answer",
+        response_model_exclude_none=True,
+        responses={503: {"model": Health, "description": "Not ready."}, 422: PROBLEMS[422]},
+    )
+    async def readyz(response: Response, verbose: str | None = None) -> Health:
+        checks = await readiness.checks()
+        status: Literal["ok", "degraded", "unready"] = "ok"
+        if not all(check.ok for check in checks):
+            status = "degraded" if all(check.ok for check in checks if check.required) else "unready"
+        if status == "unready":
+            response.status_code = 503
+        return Health(status=status, checks=None if verbose is None else checks)
+
+    @routes.get("/version", operation_id="getVersion", summary="Version of the product")
+    async def get_version() -> Version:
+        return Version(version=version("taskflow-operator"))
+
+    return routes

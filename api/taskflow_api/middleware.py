@@ -1,0 +1,118 @@
+"""What holds for every request, routed or not: id, size, token, a problem for the unexpected, audit of writes."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from taskflow_api.auth import Gate
+from taskflow_api.problems import problem_response
+from taskflow_core.errors import Unavailable
+from taskflow_core.telemetry.logs import get_logger
+
+MAX_BODY_BYTES = 1024 * 1024
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/version", "/openapi.json"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TOO_LARGE = f"the body is larger than {MAX_BODY_BYTES} bytes; large data goes to an upload"
+_log = get_logger(__name__)
+
+
+class RequestFrame:
+    """Outermost: names the request, bounds its body, and answers what nothing else answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        # Whatever else stands there (too long, line breaks, escape sequences) would end up in logs.
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        status = 0
+
+        async def framed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                answer = MutableHeaders(scope=message)
+                answer["X-Request-Id"] = request_id
+                answer["X-Content-Type-Options"] = "nosniff"
+                answer.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                length = headers.get("content-length", "0")
+                if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+                    await problem_response(scope, 413, _TOO_LARGE)(scope, receive, framed)
+                else:
+                    await self._app(scope, _bounded(receive), framed)
+            except Exception:
+                _log.exception("request_failed", method=scope["method"], path=scope["path"])
+                if status:
+                    raise
+                await problem_response(scope, 500, "")(scope, receive, framed)
+            finally:
+                _audit(state, status)
+
+
+def _bounded(receive: Receive) -> Receive:
+    """The body, counted: a chunked one announces no length."""
+    size = 0
+
+    async def counted() -> Message:
+        nonlocal size
+        message = await receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY_BYTES:
+            raise HTTPException(413, _TOO_LARGE)
+        return message
+
+    return counted
+
+
+def _audit(state: Mapping[str, Any], status: int) -> None:
+    if audited := state.get("audit"):
+        _log.info("audit", **audited, status=status)
+
+
+class Authentication:
+    """Nothing but health, version and OpenAPI answers without a valid token, not even that a path does not exist."""
+
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+        self._app = app
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+        try:
+            caller = await self._gate.authenticate(token.strip()) if scheme.lower() == "bearer" and token else None
+        except Unavailable as error:
+            _log.warning("dependency_failed", cause=str(error), path=scope["path"])
+            answer = problem_response(scope, 503, "the Kubernetes API does not answer; try again")
+            await answer(scope, receive, send)
+            return
+        if caller is None:
+            headers = {"WWW-Authenticate": 'Bearer realm="taskflow"'}
+            detail = "send a Kubernetes token as 'Authorization: Bearer TOKEN'"
+            await problem_response(scope, 401, detail, headers=headers)(scope, receive, send)
+            return
+        scope["state"]["caller"] = caller
+        await self._app(scope, receive, send)

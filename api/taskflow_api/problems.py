@@ -1,0 +1,161 @@
+"""Every refusal, whoever makes it, as `application/problem+json` (RFC 9457). Neither stacks nor SQL nor addresses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import Field
+from starlette.exceptions import HTTPException
+
+from taskflow_core.domain.task import Model
+from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
+from taskflow_core.telemetry.logs import get_logger
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "https://taskflow.dev/problems/"
+RETRY_AFTER_SECONDS = 5
+CODES = {
+    400: "bad-request",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not-found",
+    405: "method-not-allowed",
+    409: "conflict",
+    413: "too-large",
+    415: "unsupported-media-type",
+    422: "invalid",
+    500: "internal",
+    503: "unavailable",
+}
+_STATUS: dict[type[TaskflowError], int] = {NotFound: 404, Conflict: 409, Forbidden: 403, Invalid: 422, Unavailable: 503}
+_SERVER_ERRORS = 500
+_log = get_logger(__name__)
+
+
+class FieldError(Model):
+    """One thing that is wrong with a request."""
+
+    location: Literal["body", "path", "query", "header"] = "body"
+    pointer: str
+    """JSON Pointer (RFC 6901) to the value below `location`; empty for the whole."""
+    detail: str
+
+
+class Problem(Model):
+    """RFC 9457, with a code for programs and the id under which the server's log has the request."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str = ""
+    instance: str = ""
+    request_id: str = ""
+    errors: list[FieldError] = Field(default_factory=list)
+
+
+class ProblemError(Exception):
+    """A refusal that a route makes itself."""
+
+    def __init__(
+        self, status: int, detail: str, *, code: str = "", errors: Sequence[FieldError] = (), **headers: str
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.code = code
+        self.errors = list(errors)
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+def problem_response(
+    scope: Mapping[str, Any],
+    status: int,
+    detail: str,
+    *,
+    code: str = "",
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """The response for a refusal of the request in an ASGI scope."""
+    code = code or CODES.get(status, "error")
+    problem = Problem(
+        type=TYPE_PREFIX + code,
+        title=HTTPStatus(status).phrase,
+        status=status,
+        code=code,
+        detail=detail,
+        instance=str(scope.get("path", "")),
+        request_id=str(scope.get("state", {}).get("request_id", "")),
+        errors=list(errors),
+    )
+    extra = dict(headers or {})
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        extra.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    content = problem.model_dump(mode="json", by_alias=True, exclude={"errors"} if not problem.errors else None)
+    return JSONResponse(content, status, headers=extra, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Answer all exceptions that reach FastAPI's handlers; the unexpected ones are caught by the middleware."""
+    app.exception_handler(ProblemError)(_of_route)
+    app.exception_handler(TaskflowError)(_of_domain)
+    app.exception_handler(RequestValidationError)(_of_validation)
+    app.exception_handler(HTTPException)(_of_framework)
+
+
+async def _of_route(request: Request, error: ProblemError) -> JSONResponse:
+    return problem_response(
+        request.scope, error.status, error.detail, code=error.code, errors=error.errors, headers=error.headers
+    )
+
+
+async def _of_domain(request: Request, error: TaskflowError) -> JSONResponse:
+    status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), _SERVER_ERRORS)
+    if status < _SERVER_ERRORS:
+        causes = error.causes if isinstance(error, Invalid) else ()
+        errors = [FieldError(pointer=_pointer_of_field(cause.field), detail=cause.message) for cause in causes]
+        return problem_response(request.scope, status, str(error), errors=errors)
+    # Its message may name hosts and users of the installation: for the log, not for the caller.
+    _log.warning("dependency_failed", cause=str(error), path=request.url.path)
+    detail = "a service that this request needs does not answer; try again" if isinstance(error, Unavailable) else ""
+    return problem_response(request.scope, status, detail)
+
+
+async def _of_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+    found = error.errors()
+    if any(each["type"] == "json_invalid" for each in found):
+        return problem_response(request.scope, 400, "the body is not JSON", code="bad-json")
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and any(tuple(each["loc"]) == ("body",) for each in found):
+        return problem_response(request.scope, 415, "send the body as Content-Type: application/json")
+    return problem_response(
+        request.scope, 422, "the request does not fit its schema", errors=[_field_error(each) for each in found]
+    )
+
+
+async def _of_framework(request: Request, error: HTTPException) -> JSONResponse:
+    return problem_response(request.scope, error.status_code, str(error.detail), headers=error.headers)
+
+
+def _field_error(error: Mapping[str, Any]) -> FieldError:
+    location, *path = [str(part) for part in error["loc"]]
+    detail = str(error["msg"]).removeprefix("Value error, ")
+    known = location if location in ("path", "query", "header") else "body"
+    return FieldError.model_validate({"location": known, "pointer": _pointer(path), "detail": detail})
+
+
+def _pointer(path: Sequence[str]) -> str:
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
+
+
+def _pointer_of_field(field: str) -> str:
+    """JSON Pointer for a path as Kubernetes writes it: `spec.inputs[0].key` is /spec/inputs/0/key."""
+    parts = field.replace("[", ".").replace("]", "").split(".")
+    # The body of a create request has name and labels at its top, where the resource has them below metadata.
+    return _pointer([part for part in parts if part and part not in ("metadata", "<nil>")])

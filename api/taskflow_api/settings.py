@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class ApiSettings(BaseSettings):
+    """Where the REST API listens and which tokens it takes."""
+
+    model_config = SettingsConfigDict(env_prefix="TASKFLOW_API_", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=1, le=65535)
+    audiences: Annotated[tuple[str, ...], NoDecode] = ()
+    """Comma-separated. A token has to be made for one of them; empty means the API server's own audience."""
+
+    @field_validator("audiences", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

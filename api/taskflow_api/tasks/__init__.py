@@ -1,0 +1,1 @@
+"""Tasks over REST: created in Kubernetes, listed from the history."""

@@ -1,0 +1,106 @@
+"""Bodies of requests. The bounds are those of crds/tasks.taskflow.dev.yaml; a test holds the two together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic.alias_generators import to_camel
+
+from taskflow_api.access import LABEL
+
+
+def _relative(key: str) -> str:
+    if key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")):
+        raise ValueError("key is relative to the namespace's prefix and has no empty, '.' or '..' part")
+    return key
+
+
+FileName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+ObjectKey = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_relative)]
+MediaType = Annotated[
+    str,
+    StringConstraints(
+        max_length=127,
+        pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(; ?[A-Za-z0-9-]+=[A-Za-z0-9._-]+)?$",
+    ),
+]
+Seconds = Annotated[int, Field(ge=0, le=86400)]
+
+
+class Body(BaseModel):
+    """JSON from a caller: camelCase, exact types, no unknown field."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, extra="forbid", strict=True)
+
+
+class RetryPolicyBody(Body):
+    """How often and how soon a failed attempt is followed by another."""
+
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
+    backoff_seconds: Seconds = 5
+    backoff_factor: Annotated[int, Field(ge=1, le=10)] = 2
+    max_backoff_seconds: Seconds = 600
+
+
+class InputBody(Body):
+    """An object that the worker fetches before the handler runs."""
+
+    name: FileName
+    key: ObjectKey
+
+
+class OutputBody(Body):
+    """A file that the handler writes and the worker stores."""
+
+    name: FileName
+    content_type: MediaType = "application/octet-stream"
+
+
+class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives __init__ a **kwargs of its own
+    """What is wanted; immutable."""
+
+    handler: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")]
+    args: Annotated[list[Any], Field(max_length=64, description="With kwargs at most 8 KiB as JSON.")] = []
+    kwargs: Annotated[dict[str, Any], Field(max_length=64, description="With args at most 8 KiB as JSON.")] = {}
+    queue: Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=f"^{LABEL}$")] = "default"
+    priority: Annotated[int, Field(ge=0, le=9, description="Higher goes first.")] = 0
+    inputs: Annotated[list[InputBody], Field(max_length=16)] = []
+    outputs: Annotated[list[OutputBody], Field(max_length=16)] = []
+    retry_policy: RetryPolicyBody = RetryPolicyBody()
+
+
+class TaskBody(Body):
+    """A Task to create; `name` or `generateName`."""
+
+    name: Annotated[str | None, StringConstraints(min_length=1, max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")] = (
+        None
+    )
+    generate_name: Annotated[
+        str | None,
+        Field(description="The server appends five characters."),
+        StringConstraints(min_length=1, max_length=248, pattern=r"^[a-z0-9][-a-z0-9.]*$"),
+    ] = None
+    labels: Annotated[dict[str, str], Field(max_length=64)] = {}
+    spec: TaskSpecBody
+
+    @model_validator(mode="after")
+    def _one_name(self) -> TaskBody:
+        if (self.name is None) == (self.generate_name is None):
+            raise ValueError("expected exactly one of name and generateName")
+        return self
+
+    def to_object(self, api_version: str) -> dict[str, Any]:
+        """The Kubernetes object; what the caller left out is left to the API server's defaults."""
+        metadata: dict[str, Any] = {"name": self.name} if self.name else {"generateName": self.generate_name}
+        if self.labels:
+            metadata["labels"] = self.labels
+        spec = self.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return {"apiVersion": api_version, "kind": "Task", "metadata": metadata, "spec": spec}
+
+
+class UploadBody(Body):
+    """An object to store; a Task names it as `inputs[].key`."""
+
+    key: ObjectKey
+    content_type: MediaType = "application/octet-stream"

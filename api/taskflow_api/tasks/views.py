@@ -1,0 +1,144 @@
+"""Bodies of answers, from a live resource or from the history."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.task import Condition, LastError, Model, StoredOutput, Task
+from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
+
+
+class TaskSummary(Model):
+    """A Task in a list."""
+
+    uid: str
+    namespace: str
+    name: str
+    handler: str
+    queue: str
+    priority: int
+    phase: str
+    reason: str
+    message: str
+    attempt: int
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    deleted_at: datetime | None = None
+    """When the resource was deleted before it had finished; only the history knows."""
+
+
+class TaskView(TaskSummary):
+    """A Task."""
+
+    live: bool
+    """The resource exists; otherwise this is what the history kept of it."""
+    spec: dict[str, Any]
+    result: Any = None
+    outputs: list[StoredOutput]
+    labels: dict[str, str] | None = None
+    """Only of a live one, as the three below."""
+    worker: str | None = None
+    last_error: LastError | None = None
+    conditions: list[Condition] | None = None
+
+
+class AttemptView(Model):
+    """One attempt."""
+
+    attempt: int
+    worker: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    outcome: str | None
+    reason: str | None
+    error_type: str | None
+    message: str | None
+    run_ms: int | None
+
+
+class TimelineView(Model):
+    """One event."""
+
+    at: datetime
+    attempt: int
+    kind: str
+    worker: str
+    reason: str
+    message: str
+
+
+class TaskDetail(TaskView):
+    """A Task with its past."""
+
+    history: Literal["available", "unavailable"]
+    """`unavailable`: PostgreSQL does not answer, so attempts and timeline are missing."""
+    attempts: list[AttemptView] | None
+    timeline: list[TimelineView] | None
+
+
+class TaskPage(Model):
+    """Part of a list, newest first."""
+
+    items: list[TaskSummary]
+    next_cursor: str | None
+    """Send it as `cursor` for the next page; null at the end."""
+
+
+def summary(row: TaskRow) -> TaskSummary:
+    """A row in a list."""
+    return TaskSummary.model_validate(_values(row, TaskSummary))
+
+
+def from_row(row: TaskRow) -> TaskView:
+    """What the history kept."""
+    return TaskView.model_validate(_values(row, TaskView) | {"live": False})
+
+
+def from_object(body: dict[str, Any]) -> TaskView:
+    """A live resource."""
+    task = Task.from_object(body)
+    status = task.status
+    return TaskView(
+        uid=task.uid,
+        namespace=task.namespace,
+        name=task.name,
+        handler=task.spec.handler,
+        queue=task.spec.queue,
+        priority=task.spec.priority,
+        phase=status.phase or Phase.PENDING,
+        reason=status.reason,
+        message=status.message,
+        attempt=status.attempt,
+        created_at=task.created,
+        started_at=status.start_time,
+        finished_at=status.completion_time,
+        live=True,
+        spec=body["spec"],
+        result=status.result,
+        outputs=list(status.outputs),
+        labels=body["metadata"].get("labels") or {},
+        worker=status.worker,
+        last_error=status.last_error,
+        conditions=list(status.conditions),
+    )
+
+
+def detail(view: TaskView, runs: tuple[list[AttemptRow], list[TimelineRow]] | None) -> TaskDetail:
+    """With the past; `runs` is None when PostgreSQL did not answer."""
+    values = {name: getattr(view, name) for name in TaskView.model_fields}
+    if runs is None:
+        return TaskDetail(**values, history="unavailable", attempts=None, timeline=None)
+    attempts, timeline = runs
+    return TaskDetail(
+        **values,
+        history="available",
+        attempts=[AttemptView.model_validate(_values(row, AttemptView)) for row in attempts],
+        timeline=[TimelineView.model_validate(_values(row, TimelineView)) for row in timeline],
+    )
+
+
+def _values(row: object, model: type[Model]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in model.model_fields if hasattr(row, name)}

@@ -1,0 +1,118 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, NullPool, create_engine, inspect, text
+
+from taskflow_core.settings import DatabaseSettings
+from taskflow_core.store.migrate import ADVISORY_LOCK, APPLICATION_NAME, migrate
+from taskflow_core.store.tables import metadata
+
+pytestmark = pytest.mark.integration
+
+# What compare_metadata does not look at: primary keys, constraints, order and expressions of indexes, defaults.
+_CATALOGUE = text("""
+    SELECT 'index', indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
+    UNION ALL SELECT 'constraint', conname, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace
+    UNION ALL SELECT 'column', table_name || '.' || column_name,
+        concat_ws(' ', ordinal_position, data_type, is_nullable, column_default)
+        FROM information_schema.columns WHERE table_schema = 'public'
+    ORDER BY 1, 2
+""")
+
+_WAITING = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND wait_event = 'advisory'")
+
+
+def _engine(database: DatabaseSettings) -> Engine:
+    return create_engine(database.url.get_secret_value(), poolclass=NullPool)
+
+
+def _waiting(database: DatabaseSettings) -> int:
+    # A connection of its own each time: within a transaction the statistics stand still.
+    with _engine(database).connect() as connection:
+        return int(connection.execute(_WAITING, {"name": APPLICATION_NAME}).scalar_one())
+
+
+def _catalogue(engine: Engine) -> list[tuple[str, ...]]:
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(_CATALOGUE) if "alembic_version" not in row[1] + row[2]]
+
+
+def _command(database: DatabaseSettings, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "taskflow_core.store.migrate", *arguments],
+        env=os.environ | {"TASKFLOW_DATABASE_URL": database.url.get_secret_value()},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_migrations_and_models_make_the_same_schema(database: DatabaseSettings) -> None:
+    engine = _engine(database)
+    migrate(engine)
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    migrated = _catalogue(engine)
+    migrate(engine, "downgrade", "base")
+    metadata.create_all(engine)
+    assert _catalogue(engine) == migrated
+    assert len(migrated) > 40
+
+
+def test_the_schema_goes_up_down_and_up_again(database: DatabaseSettings) -> None:
+    engine = _engine(database)
+    migrate(engine)
+    first = _catalogue(engine)
+    migrate(engine, "downgrade", "base")
+    assert inspect(engine).get_table_names() == ["alembic_version"]
+    migrate(engine)
+    assert _catalogue(engine) == first
+    assert "0001" in migrate(engine, "current")
+
+
+def test_two_migrators_at_once_take_turns_and_both_succeed(database: DatabaseSettings) -> None:
+    with _engine(database).begin() as holder:
+        holder.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+        both = [_command(database), _command(database)]
+        # Released only when both have come as far as they can, so that they do meet.
+        deadline = time.monotonic() + 30
+        while _waiting(database) < 2:
+            assert time.monotonic() < deadline, [process.poll() for process in both]
+            time.sleep(0.05)
+    answers = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], answers
+    assert "tasks" in inspect(_engine(database)).get_table_names()
+
+
+def test_a_table_that_somebody_holds_ends_the_migration_with_the_code_for_try_again(database: DatabaseSettings) -> None:
+    migrate(_engine(database))
+    with _engine(database).begin() as holder:
+        holder.execute(text("LOCK TABLE timeline IN ACCESS SHARE MODE"))
+        process = _command(database, "downgrade", "base")
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "lock timeout" in said
+    assert "DROP TABLE" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "arguments", "code", "said"),
+    [
+        ("postgresql+psycopg://u:hunter2@127.0.0.1:1/db", (), 1, "Connection refused"),
+        ("mysql://u:hunter2@127.0.0.1/db", (), 2, "expected postgresql+psycopg://"),
+        (None, ("upgrade", "no-such"), 2, "no-such"),
+    ],
+)
+def test_exit_codes_tell_try_again_from_a_wrong_call(
+    database: DatabaseSettings, url: str | None, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    settings = database if url is None else DatabaseSettings.model_validate({"url": url})
+    process = _command(settings, *arguments)
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, said in error, "hunter2" in error) == (code, True, False)

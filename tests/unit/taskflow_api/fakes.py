@@ -1,0 +1,202 @@
+"""The ports of the API, in memory, and a caller of its ASGI interface."""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import FastAPI
+
+from taskflow_api.app import create_app
+from taskflow_api.auth import Gate
+from taskflow_api.services import Services
+from taskflow_core.domain.phases import Phase
+from taskflow_core.errors import NotFound
+from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
+
+UID = "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"
+CREATED = datetime(2026, 9, 20, 12, tzinfo=UTC)
+TOKENS = {"alice-token": "alice", "bob-token": "bob"}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeKube:
+    """Alice may do everything in team-a; bob is known and may do nothing. Keeps Tasks by path."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.calls: list[tuple[str, str, Any]] = []
+        self.failure: Exception | None = None
+        self.fail_on = ""
+        self.answers: dict[str, dict[str, Any]] = {"/version": {"gitVersion": "v1.36.3"}}
+
+    async def request(
+        self, method: str, path: str, body: Any = None, *, params: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        self.calls.append((method, path, body))
+        if self.failure and self.fail_on in path:
+            raise self.failure
+        if path in self.answers:
+            return self.answers[path]
+        if path.endswith("tokenreviews"):
+            name = TOKENS.get(body["spec"]["token"])
+            return {"status": {"authenticated": bool(name), "user": {"username": name or "", "groups": ["g"]}}}
+        if path.endswith("subjectaccessreviews"):
+            spec = body["spec"]
+            allowed = spec["user"] == "alice" and spec["resourceAttributes"]["namespace"] == "team-a"
+            return {"status": {"allowed": allowed}}
+        if method == "POST":
+            meta = {"uid": UID, "namespace": path.split("/")[5], "creationTimestamp": "2026-09-20T12:00:00Z"}
+            name = body["metadata"].get("name") or body["metadata"]["generateName"] + "abcde"
+            made: dict[str, Any] = body | {"metadata": body["metadata"] | meta | {"name": name, "resourceVersion": "7"}}
+            self.objects[f"{path}/{name}"] = made
+            return made
+        if path not in self.objects:
+            raise NotFound(f"{path} not found")
+        return self.objects.pop(path) if method == "DELETE" else self.objects[path]
+
+
+@dataclass
+class FakeHistory:
+    rows: list[TaskRow] = field(default_factory=list)
+    failure: Exception | None = None
+
+    async def list_tasks(
+        self,
+        namespace: str,
+        *,
+        phase: Phase | None,
+        queue: str | None,
+        handler: str | None,
+        after: tuple[datetime, str] | None,
+        limit: int,
+    ) -> list[TaskRow]:
+        await self.check()
+        found = sorted(self.rows, key=lambda row: (row.created_at, row.uid), reverse=True)
+        return [row for row in found if after is None or (row.created_at, row.uid) < after][:limit]
+
+    async def get_task(self, namespace: str, name: str) -> TaskRow | None:
+        await self.check()
+        return next((row for row in self.rows if row.name == name), None)
+
+    async def get_runs(self, uid: str) -> tuple[list[AttemptRow], list[TimelineRow]]:
+        await self.check()
+        return [AttemptRow(uid, 1, "w", CREATED, None, None, None, None, None, None)], []
+
+    async def check(self) -> None:
+        if self.failure:
+            raise self.failure
+
+
+@dataclass
+class FakeObjects:
+    failure: Exception | None = None
+
+    def presigned_get(self, key: str, *, seconds: int, filename: str) -> str:
+        return f"https://objects/{key}?seconds={seconds}&filename={filename}"
+
+    def presigned_put(self, key: str, *, seconds: int) -> str:
+        return f"https://objects/{key}?seconds={seconds}"
+
+    def check(self) -> None:
+        if self.failure:
+            raise self.failure
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Api:
+    """An application on fakes, and a client that needs no socket."""
+
+    def __init__(self, audiences: tuple[str, ...] = ()) -> None:
+        self.kube = FakeKube()
+        self.history = FakeHistory()
+        self.objects = FakeObjects()
+        self.clock = Clock()
+        self.gate = Gate(self.kube, audiences, self.clock)
+        self.app: FastAPI = create_app(Services(self.kube, self.history, self.objects, self.gate))
+
+    async def call(
+        self, method: str, url: str, body: Any = None, *, token: str = "alice-token", **headers: str
+    ) -> Answer:
+        """`body` is sent as JSON, bytes as they are; a header `x_request_id` is X-Request-Id."""
+        raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        sent = {"content-type": "application/json"} if body is not None else {}
+        if token:
+            sent["authorization"] = f"Bearer {token}"
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return await call(self.app, method, url, raw, sent)
+
+
+async def call(
+    app: Callable[..., Awaitable[None]], method: str, url: str, body: bytes, headers: Mapping[str, str]
+) -> Answer:
+    path, _, query = url.partition("?")
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        "server": ("test", 80),
+        "client": ("test", 1),
+    }
+    chunks = [body[start : start + 65536] for start in range(0, len(body), 65536)] or [b""]
+    messages: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        chunk = chunks.pop(0) if chunks else b""
+        return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    await app(scope, receive, send)
+    start = messages[0]
+    answered = {name.decode().lower(): value.decode() for name, value in start["headers"]}
+    return Answer(start["status"], answered, b"".join(message.get("body", b"") for message in messages[1:]))
+
+
+def row(number: int = 0, **fields: Any) -> TaskRow:
+    values: dict[str, Any] = {
+        "uid": f"uid-{number:04d}",
+        "namespace": "team-a",
+        "name": f"task-{number}",
+        "handler": "a.b",
+        "queue": "default",
+        "priority": 0,
+        "spec": {"handler": "a.b"},
+        "phase": "Succeeded",
+        "reason": "Succeeded",
+        "message": "",
+        "attempt": 1,
+        "seq": 1,
+        "created_at": CREATED,
+        "started_at": None,
+        "finished_at": None,
+        "deleted_at": None,
+        "result": None,
+        "outputs": [],
+    }
+    return TaskRow(**(values | fields))

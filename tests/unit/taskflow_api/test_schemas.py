@@ -1,0 +1,86 @@
+from typing import Any
+
+import pytest
+import yaml
+
+from taskflow_api.tasks.schemas import TaskSpecBody
+from taskflow_core import resources
+from taskflow_core.domain.task import TaskSpec
+from tests.unit.taskflow_api.fakes import Api
+
+BOUNDS = ("type", "minimum", "maximum", "minLength", "maxLength", "pattern", "minItems", "maxItems", "maxProperties")
+
+
+def _crd() -> dict[str, Any]:
+    text = (resources.path("crds") / "tasks.taskflow.dev.yaml").read_text()
+    spec: dict[str, Any] = yaml.safe_load(text)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"][
+        "spec"
+    ]
+    return spec
+
+
+def _resolved(schema: Any, definitions: dict[str, Any]) -> Any:
+    """The schema with its references replaced."""
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            target = definitions[schema["$ref"].rpartition("/")[2]]
+            return _resolved({**target, **{k: v for k, v in schema.items() if k != "$ref"}}, definitions)
+        return {name: _resolved(value, definitions) for name, value in schema.items()}
+    return schema
+
+
+def _bounds(schema: dict[str, Any], where: str = "spec") -> dict[str, Any]:
+    """Every bound, requirement and default, by path."""
+    found = {f"{where}.{bound}": schema[bound] for bound in BOUNDS if bound in schema}
+    # The API's own closed world (no unknown field) is stricter on purpose; empty lists are absent ones.
+    if schema.get("required"):
+        found[f"{where}.required"] = sorted(schema["required"])
+    if schema.get("default") not in (None, [], {}):
+        found[f"{where}.default"] = schema["default"]
+    for name, child in schema.get("properties", {}).items():
+        found |= _bounds(child, f"{where}.{name}")
+    if isinstance(schema.get("items"), dict):
+        found |= _bounds(schema["items"], f"{where}[]")
+    return found
+
+
+def test_the_request_schema_has_the_bounds_and_defaults_of_the_crd() -> None:
+    schema = TaskSpecBody.model_json_schema()
+    ours = _bounds(_resolved(schema, schema["$defs"]))
+    theirs = _bounds(_crd())
+    assert ours == theirs
+    assert len(theirs) > 50
+
+
+def test_defaults_are_those_that_the_operator_reads() -> None:
+    ours = TaskSpecBody(handler="a").model_dump(mode="json", by_alias=True)
+    assert ours == TaskSpec(handler="a").model_dump(mode="json", by_alias=True)
+
+
+async def test_openapi_declares_ids_problems_security_and_bounds() -> None:
+    document = (await Api().call("GET", "/openapi.json", token="")).json
+    assert document["openapi"].startswith("3.1")
+    operations = {
+        operation["operationId"]: operation for path in document["paths"].values() for operation in path.values()
+    }
+    assert set(operations) == {
+        "createTask", "listTasks", "getTask", "deleteTask", "listArtifacts", "getArtifact", "createUpload",
+        "getLiveness", "getReadiness", "getVersion",
+    }  # fmt: skip
+    for name, operation in operations.items():
+        if name in ("getLiveness", "getReadiness", "getVersion"):
+            assert "security" not in operation
+            continue
+        assert operation["security"] == [{"kubernetesToken": []}]
+        for status in ("401", "403", "422", "503"):
+            assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
+    schemas = document["components"]["schemas"]
+    assert document["components"]["securitySchemes"]["kubernetesToken"]["scheme"] == "bearer"
+    assert schemas["Problem"]["properties"]["errors"]["items"] == {"$ref": "#/components/schemas/FieldError"}
+    assert schemas["TaskSpecBody"]["properties"]["handler"]["maxLength"] == 253
+    assert "HTTPValidationError" not in schemas
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_no_page_loads_scripts_from_elsewhere(path: str) -> None:
+    assert (await Api().call("GET", path)).status == 404
