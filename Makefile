@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: bench help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -48,6 +48,9 @@ lint: setup ## formatting, style, types, imports, sizes, CRDs against models
 	@echo "sizes"; $(BIN)/python tools/check_sizes.py
 	@echo "CRDs against models"; $(PYTEST) -q -p no:cacheprovider tests/unit/taskflow_core/domain/test_crd_matches_models.py
 
+bench: setup programs ## latency, throughput, CPU and memory beside a floor of the same run (2 minutes); N=3000 Tasks
+	@$(BIN)/python -m bench
+
 fmt: setup ## format and fix what can be fixed
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
@@ -56,6 +59,7 @@ setup: .venv/.synced ## the Python packages, from the lock file, into .venv
 
 programs: setup ## the servers that tests and local mode start: found, downloaded or built (15 minutes at most, once)
 	@$(BIN)/python -m taskflow_local.programs
+	@$(BIN)/python -m taskflow_local.programs versitygw
 
 clean: ## remove .venv and caches of tools; built programs stay in the user's cache
 	rm -rf .venv .bootstrap .mypy_cache .ruff_cache .pytest_cache .hypothesis

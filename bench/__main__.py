@@ -1,0 +1,208 @@
+"""`python -m bench`: latency, throughput, memory. Starts a stack of its own; about 3 minutes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+from celery import Celery
+
+from bench.machine import load, percentile, usage
+from bench.tasks import STARTED_HASH, body, create, each, paced, until_finished, watch
+from taskflow_core.domain import naming
+from taskflow_core.kube.client import KubeClient, tasks_path
+from taskflow_local.stack import Stack
+
+CODE = Path(__file__).parent / "code"
+SAMPLES, RATE = 200, 10.0
+COUNT = int(os.environ.get("N", "3000"))
+AT_ONCE = (8, 16, 32)
+POOL = {
+    "apiVersion": naming.API_VERSION,
+    "kind": "WorkerPool",
+    "metadata": {"name": "bench"},
+    "spec": {
+        "queues": ["default"],
+        "concurrency": 2,
+        "template": {
+            "spec": {
+                "containers": [
+                    {"name": "worker", "env": [{"name": "TASKFLOW_WORKER_HANDLERS", "value": "bench_handlers"}]}
+                ]
+            }
+        },
+    },
+}
+
+
+def say(text: str) -> None:
+    """One line at once."""
+    print(text, flush=True)
+
+
+async def latency_floor(stack: Stack, kube: KubeClient) -> list[float]:
+    """POST to handler start through a bare watch and one Celery message, in ms; the operator does not run."""
+    environ = {**os.environ, **stack.env(), "PYTHONPATH": str(CODE)}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "bench_celery", "worker", "-c", "2", "-Q", "bare", "-l", "ERROR"],
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    client = redis.asyncio.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True)
+    app = Celery("bare", broker=stack.env()["TASKFLOW_REDIS_URL"])
+    sent: dict[str, float] = {}
+
+    def publish(name: str) -> None:
+        app.send_task("bare.stamp", args=[name], queue="bare", ignore_result=True)
+
+    async def react(version: str) -> None:
+        async for event in watch(kube, "floor", version):
+            if event["type"] == "ADDED":
+                await asyncio.to_thread(publish, event["object"]["metadata"]["name"])
+
+    async def one(number: int) -> None:
+        name = f"floor-{number}"
+        sent[name] = time.time()
+        await create(kube, "floor", body(name, "bench.stamp"))
+
+    try:
+        publish("warm-up")
+        while not await client.hexists(STARTED_HASH, "warm-up"):
+            await asyncio.sleep(0.1)
+        listed = await kube.request("GET", tasks_path("floor"))
+        watcher = asyncio.create_task(react(listed["metadata"]["resourceVersion"]))
+        await paced(SAMPLES, RATE, one)
+        while await client.hlen(STARTED_HASH) < SAMPLES + 1 and not watcher.done():
+            await asyncio.sleep(0.1)
+        if watcher.done():
+            watcher.result()
+        watcher.cancel()
+        started = await client.hgetall(STARTED_HASH)
+        return [(float(started[name]) - when) * 1000 for name, when in sent.items()]
+    finally:
+        worker.terminate()
+        worker.wait()
+        await client.aclose()
+        await kube.request("DELETE", tasks_path("floor"))
+
+
+async def latency(kube: KubeClient) -> list[float]:
+    """POST to handler start, in ms."""
+    sent: dict[str, float] = {}
+
+    async def one(number: int) -> None:
+        name = f"latency-{number}"
+        sent[name] = time.time()
+        await create(kube, "default", body(name, "bench.stamp"))
+
+    await create(kube, "default", body("warm-up", "bench.noop"))
+    await until_finished(kube, "default", ["warm-up"])
+    await paced(SAMPLES, RATE, one)
+    done = await until_finished(kube, "default", list(sent))
+    return [(done[name]["status"]["result"] - when) * 1000 for name, when in sent.items()]
+
+
+async def throughput_floor(kube: KubeClient, at_once: int) -> float:
+    """Tasks/s of the API writes alone: create, and one status of the usual size."""
+    status: dict[str, Any] = {
+        "phase": "Succeeded",
+        "observedGeneration": 1,
+        "attempt": 1,
+        "conditions": [
+            {
+                "type": kind,
+                "status": "True",
+                "reason": "Succeeded",
+                "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+                "observedGeneration": 1,
+            }
+            for kind in ("Accepted", "Complete", "Finished")
+        ],
+    }
+
+    async def one(number: int) -> None:
+        made = await create(kube, "floor", body(f"write-{number}", "bench.noop"))
+        await kube.patch_task_status("floor", made["metadata"]["name"], made["metadata"]["uid"], status)
+
+    start = time.monotonic()
+    await each(range(COUNT), one, at_once)
+    rate = COUNT / (time.monotonic() - start)
+    await kube.request("DELETE", tasks_path("floor"))
+    return rate
+
+
+async def throughput(kube: KubeClient, at_once: int) -> float:
+    """Tasks/s from the first create to the last Succeeded."""
+
+    async def one(number: int) -> None:
+        await create(kube, "default", body(f"noop-{number}", "bench.noop"))
+
+    start = time.monotonic()
+    await each(range(COUNT), one, at_once)
+    await until_finished(kube, "default", [f"noop-{number}" for number in range(COUNT)])
+    return COUNT / (time.monotonic() - start)
+
+
+async def measure(stack: Stack) -> None:
+    """All measurements in order: the floors first, while the operator does not run."""
+    os.environ["KUBECONFIG"] = str(stack.kubeconfig)
+    kube = await KubeClient.connect()
+    floor = await latency_floor(stack, kube)
+    writes = {at_once: await throughput_floor(kube, at_once) for at_once in AT_ONCE}
+    best = max(writes, key=lambda at_once: writes[at_once])
+    stack.start("operator")
+    await kube.request("POST", f"/apis/{naming.API_VERSION}/namespaces/default/workerpools", POOL)
+    ours = await latency(kube)
+    say(f"\nload {load()}; {SAMPLES} Tasks at {RATE:.0f}/s, create -> handler start, ms")
+    say(f"{'':<22}{'p50':>8}{'p99':>8}{'max':>8}")
+    for name, values in (("TaskFlow", ours), ("floor", floor)):
+        shown = (statistics.median(values), percentile(values, 0.99), max(values))
+        say(f"{name:<22}" + "".join(f"{value:>8.1f}" for value in shown))
+    say(f"{'ratio':<22}{statistics.median(ours) / statistics.median(floor):>8.2f}")
+    before = usage(stack)
+    rate = await throughput(kube, best)
+    after = usage(stack)
+    say(f"\nload {load()}; {COUNT} no-op Tasks, create -> Succeeded, Tasks/s")
+    say(f"{'TaskFlow':<22}{rate:>8.0f}")
+    say(f"{'floor':<22}{writes[best]:>8.0f}   create + status write, {best} at once")
+    say(f"{'ratio':<22}{rate / writes[best]:>8.2f}")
+    say(f"\n{'component':<22}{'CPU ms/Task':>12}{'RSS before':>12}{'RSS after':>12}   MiB")
+    for name, end in after.items():
+        start = before[name]
+        say(
+            f"{name:<22}{(end.cpu - start.cpu) / COUNT * 1000:>12.2f}"
+            f"{start.resident / 2**20:>12.0f}{end.resident / 2**20:>12.0f}"
+        )
+    await kube.close()
+
+
+def main() -> int:
+    """Start, measure, stop."""
+    folder = Path(tempfile.mkdtemp(prefix="taskflow-bench-"))
+    folder.chmod(0o711)
+    environ = {**os.environ, "PYTHONPATH": str(CODE), "TASKFLOW_STATUS_WRITES_PER_SECOND": "10000"}
+    stack = Stack(folder / "stack", environ=environ)
+    try:
+        stack.up(log=lambda line: say(f"  {line}"))
+        stack.stop("operator")
+        stack.add_namespace("floor")
+        asyncio.run(measure(stack))
+    finally:
+        stack.down()
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskflow_local.stack import Stack
+
+TICK = os.sysconf("SC_CLK_TCK")
+PARTS = ("kube-apiserver", "etcd", "redis", "postgres", "operator")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU seconds used so far and resident bytes now, of one component with all its processes."""
+
+    cpu: float
+    resident: int
+
+
+def usage(stack: Stack) -> dict[str, Usage]:
+    """Of each component, and of the workers together."""
+    found = {name: _of(_family(pid)) for name in PARTS if (pid := stack.pid(name)) is not None}
+    workers = [pid for pid in _all() if b"taskflow_worker" in _read(pid, "cmdline")]
+    return {**found, "workers": _of(workers)}
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Nearest-rank percentile."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+
+
+def load() -> str:
+    """The machine's load, for judging the figures beside it."""
+    return " ".join(f"{value:.1f}" for value in os.getloadavg())
+
+
+def _all() -> list[int]:
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*")]
+
+
+def _family(pid: int) -> list[int]:
+    return [pid, *(other for other in _all() if _parent(other) == pid)]
+
+
+def _parent(pid: int) -> int:
+    fields = _read(pid, "stat").rpartition(b") ")[2].split()
+    return int(fields[1]) if fields else 0
+
+
+def _of(pids: Iterable[int]) -> Usage:
+    cpu, pages = 0.0, 0
+    for pid in pids:
+        fields = _read(pid, "stat").rpartition(b") ")[2].split()
+        if fields:
+            cpu += (int(fields[11]) + int(fields[12])) / TICK
+            pages += int(fields[21])
+    return Usage(cpu, pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+import aiohttp
+
+from taskflow_core.domain import naming
+from taskflow_core.kube.client import KubeClient, tasks_path
+
+STARTED_HASH = "bare:started"
+
+
+def body(name: str, handler: str) -> dict[str, Any]:
+    """A Task as small as one can be."""
+    return {
+        "apiVersion": naming.API_VERSION,
+        "kind": "Task",
+        "metadata": {"name": name},
+        "spec": {"handler": handler},
+    }
+
+
+async def each(items: Iterable[Any], work: Callable[[Any], Awaitable[None]], at_once: int) -> None:
+    """Do the work for all items, that many at a time."""
+    queue = list(items)[::-1]
+
+    async def worker() -> None:
+        while queue:
+            await work(queue.pop())
+
+    await asyncio.gather(*(worker() for _ in range(at_once)))
+
+
+async def create(kube: KubeClient, namespace: str, task: dict[str, Any]) -> dict[str, Any]:
+    """Create one Task."""
+    return await kube.request("POST", tasks_path(namespace), task)
+
+
+async def paced(count: int, per_second: float, work: Callable[[int], Awaitable[None]]) -> None:
+    """Start one piece of work after the other at that rate, whether or not the former ended."""
+    start = time.monotonic()
+    running = []
+    for number in range(count):
+        await asyncio.sleep(max(start + number / per_second - time.monotonic(), 0))
+        running.append(asyncio.ensure_future(work(number)))
+    await asyncio.gather(*running)
+
+
+async def watch(kube: KubeClient, namespace: str, version: str) -> AsyncIterator[dict[str, Any]]:
+    """The events of a bare watch: the least that anything which reacts to Tasks has to do."""
+    # The client's own session and credential, so that both sides of a ratio pay for the same connection.
+    token = await kube._configuration.get_api_key_with_prefix("BearerToken")  # noqa: SLF001
+    async with kube._session.get(  # noqa: SLF001
+        tasks_path(namespace),
+        params={"watch": "true", "resourceVersion": version},
+        headers={"Authorization": token},
+        timeout=aiohttp.ClientTimeout(total=None),
+    ) as response:
+        response.raise_for_status()
+        async for line in response.content:
+            yield json.loads(line)
+
+
+async def until_finished(kube: KubeClient, namespace: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """All these Tasks, once each has finished. By a watch: listing again and again would be most of the server's work."""
+    wanted = set(names)
+    found: dict[str, dict[str, Any]] = {}
+
+    def take(item: dict[str, Any]) -> None:
+        phase = (item.get("status") or {}).get("phase")
+        if item["metadata"]["name"] in wanted and phase in ("Succeeded", "Failed"):
+            found[item["metadata"]["name"]] = item
+
+    listed = await kube.request("GET", tasks_path(namespace))
+    for item in listed["items"]:
+        take(item)
+    if len(found) < len(wanted):
+        async for event in watch(kube, namespace, listed["metadata"]["resourceVersion"]):
+            take(event["object"])
+            if len(found) == len(wanted):
+                break
+    return found
