@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine
+from datetime import datetime, timedelta
 
-from taskflow_core.domain.events import ENDS, Event, Kind
+from taskflow_core.domain.events import ENDS, Advance, Event, Kind
 from taskflow_core.domain.naming import attempt_token
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import Unavailable
@@ -21,7 +23,7 @@ log = get_logger(__name__)
 MAX_CLOSING = 2000
 ACKNOWLEDGE_SECONDS = 0.05
 RETRY_SECONDS = 1.0
-_WITH_TOKEN = frozenset({Kind.STARTED, Kind.SUCCEEDED, Kind.FAILED})
+_WITH_TOKEN = frozenset({Kind.STARTED, Kind.PROGRESS, Kind.SUCCEEDED, Kind.FAILED, Kind.CANCELLED})
 
 
 class ApplyToResources:
@@ -37,6 +39,7 @@ class ApplyToResources:
         *,
         token_key: str,
         quiet_seconds: float,
+        wake_at: Callable[[str, datetime | None], None],
         unsettled: Callable[[str], None],
         data_lost: Callable[[str], None],
     ) -> None:
@@ -47,6 +50,7 @@ class ApplyToResources:
         self._reader = reader
         self._token_key = token_key
         self._quiet = quiet_seconds
+        self._wake_at = wake_at
         self._unsettled = unsettled
         self._data_lost = data_lost
         self._done: list[str] = []
@@ -81,7 +85,7 @@ class ApplyToResources:
             if event.kind in ENDS:
                 self._in_background(event, self._end(known, event))
                 return
-            self._start(known, event)
+            self._show(known, event)
         self._done.append(event.id)
 
     def _in_background(self, event: Event, work: Coroutine[None, None, None]) -> None:
@@ -90,19 +94,43 @@ class ApplyToResources:
         job.add_done_callback(lambda _: self._closing.pop(event.id, None))
 
     def _counts(self, known: Known, event: Event) -> bool:
-        if event.kind is Kind.DUPLICATE:
-            metrics.DUPLICATES.inc()
-        if event.kind is Kind.STALE:
-            metrics.STALE.inc()
-        if event.kind is not Kind.STARTED and event.kind not in ENDS:
+        if event.kind in (Kind.DUPLICATE, Kind.STALE):
+            self._tally(known, event)
+            return False
+        if event.kind not in (Kind.STARTED, Kind.PROGRESS) and event.kind not in ENDS:
             return False
         task = known.task
-        if event.attempt != task.status.attempt or event.sequence <= known.sequence or known.closing:
+        # Progress follows progress; everything else happens once in an attempt.
+        newer = event.sequence > known.sequence or (event.kind is Kind.PROGRESS and event.sequence == known.sequence)
+        if event.attempt != task.status.attempt or not newer or known.closing:
             return False
         if event.kind in _WITH_TOKEN and event.token != attempt_token(self._token_key, event.uid, event.attempt):
             log.warning("event_forged", uid=event.uid, attempt=event.attempt, kind=event.kind, worker=event.worker)
             return False
         return True
+
+    def _tally(self, known: Known, event: Event) -> None:
+        """Count a refused delivery or outcome; told with the next status, not by a write of its own."""
+        status = known.task.status
+        if event.kind is Kind.DUPLICATE:
+            metrics.DUPLICATES.inc()
+            counted = {"duplicate_deliveries": status.duplicate_deliveries + 1}
+        else:
+            metrics.STALE.inc()
+            counted = {"stale_events": status.stale_events + 1}
+        if not known.closing:
+            self._tasks.set_status(event.uid, status.model_copy(update=counted))
+
+    def _show(self, known: Known, event: Event) -> None:
+        if event.kind is Kind.STARTED:
+            self._start(known, event)
+            return
+        try:
+            status = transitions.advanced(known.task, Advance.model_validate(event.payload))
+        except ValueError as error:
+            log.error("event_broken", id=event.id, uid=event.uid, error=str(error))  # noqa: TRY400
+            return
+        self._writer.submit(self._tasks.set_status(event.uid, status), self._quiet)
 
     def _start(self, known: Known, event: Event) -> None:
         task = known.task
@@ -111,10 +139,13 @@ class ApplyToResources:
         if task.status.phase is not Phase.RUNNING or task.status.worker != event.worker:
             after = self._tasks.set_status(task.uid, transitions.running(task, event.worker, when))
             self._writer.submit(after, self._quiet)
+            seconds, start = after.spec.active_deadline_seconds, after.status.start_time
+            if after.spec.cancel or (seconds is not None and start is not None):
+                self._wake_at(event.uid, start + timedelta(seconds=seconds) if seconds and start else None)
 
     async def _end(self, known: Known, event: Event) -> None:
         try:
-            status = transitions.ended(known.task, event)
+            status = transitions.ended(known.task, event, random.random())  # noqa: S311 - spreads retries, no secret
         except ValueError as error:
             log.error("event_broken", id=event.id, uid=event.uid, error=str(error))  # noqa: TRY400
             self._done.append(event.id)

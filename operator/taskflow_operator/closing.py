@@ -31,11 +31,13 @@ class Closer:
         writer: StatusWriter,
         ledger: OperatorLedger,
         dispatch_at: Callable[[str, datetime | None], None],
+        closed: Callable[[Task], None],
     ) -> None:
         self._tasks = tasks
         self._writer = writer
         self._ledger = ledger
         self._dispatch_at = dispatch_at
+        self._closed = closed
 
     async def close(self, task: Task, status: TaskStatus) -> None:
         """Close the task's current attempt with the status that follows from its end; returns when all of it is durable."""
@@ -52,7 +54,7 @@ class Closer:
         await self._settle(Attempt(task.uid, ended, snapshot(after)), Kind.SETTLED)
         if after.finished:
             # A status that the API server refuses stays open there, and the next resync shows it again; see the log.
-            self._forget(task.uid)
+            self._forget(after)
             log.info("task_finished", task=f"{task.namespace}/{task.name}", uid=task.uid, phase=status.phase)
             return
         known.closing = False
@@ -61,7 +63,7 @@ class Closer:
     async def withdraw(self, task: Task) -> None:
         """The resource is gone before it finished: nobody may claim it any more, and a late finish is refused."""
         await self._settle(Attempt(task.uid, task.status.attempt, snapshot(task)), Kind.DELETED)
-        self._forget(task.uid)
+        self._forget(task)
         log.info("task_withdrawn", task=f"{task.namespace}/{task.name}", uid=task.uid)
 
     async def _settle(self, attempt: Attempt, kind: Kind) -> None:
@@ -74,6 +76,9 @@ class Closer:
             else:
                 return
 
-    def _forget(self, uid: str) -> None:
-        self._tasks.close(uid, time.monotonic())
-        self._writer.forget(uid)
+    def _forget(self, task: Task) -> None:
+        self._tasks.close(task.uid, time.monotonic())
+        self._writer.forget(task.uid)
+        for waiting in self._tasks.waiting_for(task.namespace, task.name):
+            self._dispatch_at(waiting, None)
+        self._closed(task)

@@ -4,7 +4,7 @@ import asyncio
 import heapq
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from taskflow_core.broker.publish import Outgoing
@@ -12,12 +12,12 @@ from taskflow_core.domain.message import Message
 from taskflow_core.domain.naming import attempt_token
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Task, TaskStatus
-from taskflow_core.errors import Unavailable
+from taskflow_core.errors import TaskflowError, Unavailable
 from taskflow_core.ledger.operator import Entry, OperatorLedger
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import transitions
-from taskflow_operator.admit import Admitted, Pools, Refuse, Wait, admit, no_pool
 from taskflow_operator.closing import Closer
+from taskflow_operator.decide import DependencyState, End, Enqueue, Hold, Pools, decide, no_pool
 from taskflow_operator.memory import OpenTasks
 from taskflow_operator.snapshots import current_attempt
 from taskflow_operator.status_writer import StatusWriter
@@ -25,6 +25,8 @@ from taskflow_operator.status_writer import StatusWriter
 log = get_logger(__name__)
 BATCH = 500
 RETRY_SECONDS = 1.0
+STOP_AGAIN = timedelta(seconds=5)
+"""A stop is asked for again until it happened, since a Redis that lost its data lost the request too."""
 WAITING_MESSAGE = "waits for a free worker"
 
 
@@ -35,10 +37,18 @@ class Publishing(Protocol):
         """Send a batch; harmless to repeat."""
 
 
-class Dispatcher:
-    """Admits Tasks and puts their current attempt into the ledger and the queue: ledger first, then the message.
+class Dependencies(Protocol):
+    """What a Task waits for."""
 
-    Dying between the two leaves a ledger entry without a message, which the reconciler publishes again.
+    async def states(self, task: Task) -> tuple[Sequence[DependencyState], Sequence[str]]:
+        """States of `spec.dependsOn` in its order, and the cycle that the Task is part of, or nothing."""
+
+
+class Dispatcher:
+    """Looks at Tasks when something changed or is due, and does what `decide` says.
+
+    A Task goes into the ledger first and then to the broker. Dying between the two leaves a ledger entry without a message,
+    which the reconciler publishes again.
     """
 
     def __init__(
@@ -62,6 +72,7 @@ class Dispatcher:
         self._quiet = quiet_seconds
         self._now = now
         self.closer: Closer | None = None
+        self.dependencies: Dependencies | None = None
         self._due: dict[str, None] = {}
         self._timers: list[tuple[datetime, str]] = []
         self._wakeup = asyncio.Event()
@@ -102,7 +113,7 @@ class Dispatcher:
                 del self._due[uid]
             try:
                 await self._dispatch(batch)
-            except Unavailable as error:
+            except TaskflowError as error:
                 log.warning("dispatch_postponed", tasks=len(batch), error=str(error))
                 self._due = dict.fromkeys(batch) | self._due
                 await asyncio.sleep(RETRY_SECONDS)
@@ -111,8 +122,21 @@ class Dispatcher:
         """Let the running publication end."""
         self._thread.shutdown(wait=True)
 
+    def requeue(self, task: Task) -> None:
+        """Its priority changed: send it to the other list; the message in the former one will be refused."""
+        job = asyncio.create_task(self._requeue(task))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _requeue(self, task: Task) -> None:
+        try:
+            await self._enter([task], again=True)
+        except Unavailable as error:
+            # Then it is served by its former priority.
+            log.warning("priority_not_changed", uid=task.uid, error=str(error))
+
     async def publish_again(self, tasks: Sequence[Task]) -> None:
-        """Send the current attempts again, whose messages were lost.
+        """Send the current attempts again: their messages were lost, or their priority changed.
 
         Raises:
             Unavailable: Redis does not answer.
@@ -137,18 +161,54 @@ class Dispatcher:
         admitted: list[Task] = []
         for uid in uids:
             known = self._tasks.get(uid)
-            if known is None or known.closing or known.held or known.task.status.phase is Phase.RUNNING:
+            if known is None or known.closing or known.held:
                 continue
             task = known.task
-            decision = admit(task, self._pools, self._now())
-            if isinstance(decision, Admitted):
+            states, cycle = await self.dependencies.states(task) if self.dependencies else ((), ())
+            decision = decide(task, self._pools, states, cycle, self._now())
+            if isinstance(decision, Enqueue):
                 admitted.append(task)
-            elif isinstance(decision, Wait):
-                await self._wait(task, decision)
+            elif isinstance(decision, Hold):
+                await self._hold(task, decision)
+            elif isinstance(decision, End):
+                await self._end(task, decision)
             else:
-                self._refuse(task, decision)
+                await self._keep(task, decision.until, admitted)
         if admitted:
             await self._enter(admitted, again=False)
+
+    async def _keep(self, task: Task, until: datetime | None, admitted: list[Task]) -> None:
+        if until is not None:
+            self.wake_at(task.uid, until)
+        if task.status.phase is Phase.QUEUED:
+            # Entering it again is harmless, and finds out if it is in no ledger, claim or lease.
+            admitted.append(task)
+
+    async def _hold(self, task: Task, decision: Hold) -> None:
+        if decision.until is not None:
+            self.wake_at(task.uid, decision.until)
+        if (task.status.phase, task.status.message) == (decision.phase, decision.message):
+            return
+        if task.status.phase is Phase.QUEUED and not await self._ledger.withdraw(task.uid, task.status.attempt):
+            # A worker was faster. What it started goes on; the next attempt, if there is one, is held.
+            return
+        status = transitions.waiting(task, decision.phase, decision.reason, decision.message, self._now())
+        after = self._show(task, status)
+        await self._ledger.note(current_attempt(after))
+
+    async def _end(self, task: Task, decision: End) -> None:
+        attempt = task.status.attempt
+        if task.status.phase in (Phase.QUEUED, Phase.RUNNING) and not await self._ledger.withdraw(task.uid, attempt):
+            if decision.reason is Reason.QUEUE_TIMEOUT:
+                return
+            await self._ledger.request_stop(task.uid, attempt, decision.reason)
+            self.wake_at(task.uid, self._now() + STOP_AGAIN)
+            return
+        assert self.closer is not None, "wired before it runs"  # noqa: S101 - a mistake of ours, not of a user
+        status = transitions.stopped(task, decision.phase, decision.reason, decision.message, self._now())
+        job = asyncio.create_task(self.closer.close(task, status))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
 
     async def _enter(self, tasks: Sequence[Task], *, again: bool) -> None:
         entered = await self._ledger.enqueue([current_attempt(self._as_queued(task)) for task in tasks], again=again)
@@ -163,28 +223,15 @@ class Dispatcher:
             if known is None or known.closing or known.task.status != task.status or known.sequence > 0:
                 continue
             if answer.entry is not Entry.TAKEN:
-                self._show_queued(known.task)
+                after = self._show_queued(known.task)
+                seconds, since = after.spec.queue_timeout_seconds, after.status.queued_time
+                if seconds is not None and since is not None:
+                    self.wake_at(after.uid, since + timedelta(seconds=seconds))
             elif known.task.status.phase not in (Phase.QUEUED, Phase.RUNNING):
                 self._show(known.task, transitions.running(known.task, None, self._now()))
         if fresh:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, fresh)
             log.info("published", messages=len(fresh), again=again)
-
-    async def _wait(self, task: Task, decision: Wait) -> None:
-        if decision.until is not None:
-            self.wake_at(task.uid, decision.until)
-        if (task.status.phase, task.status.message) == (Phase.PENDING, decision.message):
-            return
-        status = transitions.waiting(task, decision.reason, decision.message, self._now())
-        after = self._show(task, status)
-        await self._ledger.note(current_attempt(after))
-
-    def _refuse(self, task: Task, decision: Refuse) -> None:
-        assert self.closer is not None, "wired before it runs"  # noqa: S101 - a mistake of ours, not of a user
-        status = transitions.refused(task, decision.reason, decision.message, self._now())
-        job = asyncio.create_task(self.closer.close(task, status))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
 
     def _as_queued(self, task: Task) -> Task:
         return task.model_copy(update={"status": self._queued_status(task)})
@@ -194,22 +241,27 @@ class Dispatcher:
         reason = Reason.NO_WORKER_POOL if missing else Reason.WAITING_FOR_WORKER
         return transitions.queued(task, reason, missing or WAITING_MESSAGE, self._now())
 
-    def _show_queued(self, task: Task) -> None:
-        self._show(task, self._queued_status(task))
+    def _show_queued(self, task: Task) -> Task:
+        return self._show(task, self._queued_status(task))
 
     def _show(self, task: Task, status: TaskStatus) -> Task:
+        if status == task.status:
+            return task
         after = self._tasks.set_status(task.uid, status)
         self._writer.submit(after, self._quiet)
         return after
 
     def _message(self, task: Task) -> Message:
-        spec, attempt = task.spec, task.status.attempt
+        spec, status = task.spec, task.status
+        deadline = None
+        if spec.active_deadline_seconds is not None and status.start_time is not None:
+            deadline = status.start_time + timedelta(seconds=spec.active_deadline_seconds)
         return Message(
             uid=task.uid,
             namespace=task.namespace,
             name=task.name,
-            attempt=attempt,
-            token=attempt_token(self._token_key, task.uid, attempt),
+            attempt=status.attempt,
+            token=attempt_token(self._token_key, task.uid, status.attempt),
             handler=spec.handler,
             args=spec.args,
             kwargs=spec.kwargs,
@@ -217,4 +269,8 @@ class Dispatcher:
             outputs=spec.outputs,
             queue=spec.queue,
             priority=spec.priority,
+            attempt_timeout_seconds=spec.attempt_timeout_seconds,
+            active_deadline_seconds=spec.active_deadline_seconds,
+            deadline=deadline,
+            checkpoint=status.checkpoint,
         )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task, TaskStatus
 
+OUTCOMES = 10_000
+"""Ends of Tasks that are remembered, so that those who depend on them need no request."""
 FORGET_SECONDS = 900.0
 """How long a closed Task's uid is remembered, so that a late watch event or list page does not bring it back."""
 
@@ -30,17 +34,38 @@ class OpenTasks:
 
     _known: dict[str, Known] = field(default_factory=dict)
     _closed: dict[str, float] = field(default_factory=dict)
+    _names: dict[tuple[str, str], str] = field(default_factory=dict)
+    _dependents: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    _outcomes: dict[tuple[str, str], Phase] = field(default_factory=dict)
+    _outcome_order: deque[tuple[str, str]] = field(default_factory=deque)
 
     def add(self, task: Task) -> bool:
         """Take note of a Task; False if it is known or was closed lately."""
         if task.uid in self._known or task.uid in self._closed:
             return False
         self._known[task.uid] = Known(task)
+        self._names[task.namespace, task.name] = task.uid
+        self._outcomes.pop((task.namespace, task.name), None)
+        for dependency in task.spec.depends_on:
+            self._dependents.setdefault((task.namespace, dependency.name), set()).add(task.uid)
         return True
 
     def get(self, uid: str) -> Known | None:
         """An open Task; None if there is none of that uid."""
         return self._known.get(uid)
+
+    def by_name(self, namespace: str, name: str) -> Known | None:
+        """An open Task by its name."""
+        uid = self._names.get((namespace, name))
+        return self._known.get(uid) if uid else None
+
+    def waiting_for(self, namespace: str, name: str) -> frozenset[str]:
+        """Uids of the open Tasks that depend on this one."""
+        return frozenset(self._dependents.get((namespace, name), ()))
+
+    def outcome(self, namespace: str, name: str) -> Phase | None:
+        """How a Task ended that was closed lately."""
+        return self._outcomes.get((namespace, name))
 
     def set_status(self, uid: str, status: TaskStatus) -> Task:
         """Replace the status of an open Task; a new attempt starts its events anew."""
@@ -57,8 +82,23 @@ class OpenTasks:
             uid: the Task.
             now: monotonic seconds.
         """
-        self._known.pop(uid, None)
+        known = self._known.pop(uid, None)
         self._closed[uid] = now
+        if known is None:
+            return
+        task = known.task
+        if self._names.get((task.namespace, task.name)) == uid:
+            del self._names[task.namespace, task.name]
+        if task.finished and task.status.phase is not None:
+            self._outcomes[task.namespace, task.name] = task.status.phase
+            self._outcome_order.append((task.namespace, task.name))
+            if len(self._outcome_order) > OUTCOMES:
+                self._outcomes.pop(self._outcome_order.popleft(), None)
+        for dependency in task.spec.depends_on:
+            waiting = self._dependents.get((task.namespace, dependency.name), set())
+            waiting.discard(uid)
+            if not waiting:
+                self._dependents.pop((task.namespace, dependency.name), None)
 
     def prune(self, now: float) -> None:
         """Drop what was closed long ago."""

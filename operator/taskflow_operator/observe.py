@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from taskflow_core.domain.phases import OPEN_SELECTOR
+from taskflow_core.domain.phases import OPEN_SELECTOR, Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import NotFound, TaskflowError
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.closing import Closer
-from taskflow_operator.memory import OpenTasks
+from taskflow_operator.memory import Known, OpenTasks
 from taskflow_operator.status_writer import StatusWriter
 
 log = get_logger(__name__)
@@ -24,13 +24,21 @@ class Observer:
     """Where all knowledge of Task resources comes in, from the watch and from lists alike. Cheap, idempotent, in any order."""
 
     def __init__(
-        self, tasks: OpenTasks, writer: StatusWriter, closer: Closer, kube: KubeClient, wake: Callable[[str], None]
+        self,
+        tasks: OpenTasks,
+        writer: StatusWriter,
+        closer: Closer,
+        kube: KubeClient,
+        *,
+        wake: Callable[[str], None],
+        requeue: Callable[[Task], None],
     ) -> None:
         self._tasks = tasks
         self._writer = writer
         self._closer = closer
         self._kube = kube
         self._wake = wake
+        self._requeue = requeue
         self._checks: set[asyncio.Task[None]] = set()
 
     def observe(self, body: dict[str, Any], *, gone: bool = False) -> None:
@@ -46,17 +54,29 @@ class Observer:
             if known is not None and not known.closing:
                 self._check_later(known.task)
             return
-        if known is not None:
+        if known is not None and known.task.generation >= body["metadata"].get("generation", 1):
             return
         try:
             task = Task.from_object(body)
         except ValidationError as error:
             log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
             return
-        if not task.finished and self._tasks.add(task):
+        if known is not None:
+            self._spec_changed(known, task)
+        elif not task.finished and self._tasks.add(task):
+            for waiting in self._tasks.waiting_for(task.namespace, task.name):
+                self._wake(waiting)
             self._writer.seen(uid, body.get("status") or {})
             metrics.OPEN.set(len(self._tasks))
             self._wake(uid)
+
+    def _spec_changed(self, known: Known, task: Task) -> None:
+        """What may change: priority, suspend, cancel, deadlines, time to live. The status stays ours."""
+        former = known.task
+        known.task = former.model_copy(update={"spec": task.spec, "generation": task.generation})
+        if former.spec.priority != task.spec.priority and former.status.phase is Phase.QUEUED:
+            self._requeue(known.task)
+        self._wake(task.uid)
 
     async def list_open(self) -> None:
         """Hold what is known against all open Tasks: what the watch missed comes in, what is gone is found.

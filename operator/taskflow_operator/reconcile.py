@@ -203,4 +203,4 @@ class Reconciler:
             reason=Reason.BROKER_DATA_LOST,
             message="Redis lost its data while the attempt ran, and no worker came back with it",
         )
-        await self._closer.close(task, transitions.failed(task, failure, None, datetime.now(UTC)))
+        await self._closer.close(task, transitions.failed(task, failure, None, datetime.now(UTC), 0.0))

@@ -5,10 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from taskflow_core.domain import conditions as c
-from taskflow_core.domain.events import Event, Failure, Kind, Success
+from taskflow_core.domain.events import Advance, Event, Failure, Kind, Success
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.retries import GiveUp, after_failure
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Condition, LastError, Task, TaskStatus
+from taskflow_operator.decide import overdue
+
+_REFUSALS = frozenset({Reason.PAYLOAD_TOO_LARGE, Reason.DEPENDENCY_CYCLE})
+"""Ends of a Task whose specification is at fault: it was never accepted."""
 
 
 def event_time(event: Event) -> datetime:
@@ -16,16 +20,18 @@ def event_time(event: Event) -> datetime:
     return datetime.fromtimestamp(event.time_ms / 1000, UTC)
 
 
-def waiting(task: Task, reason: Reason, message: str, now: datetime) -> TaskStatus:
-    """Valid, but not in its queue yet."""
+def waiting(task: Task, phase: Phase, reason: Reason, message: str, now: datetime) -> TaskStatus:
+    """Valid, but not in its queue: Pending or Suspended."""
     marks = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, False, reason, message)]
-    return _with(task, Phase.PENDING, reason, message, marks, now)
+    return _with(task, phase, reason, message, marks, now).model_copy(update={"queued_time": None})
 
 
 def queued(task: Task, reason: Reason, message: str, now: datetime) -> TaskStatus:
     """In its queue."""
     marks = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, True, reason, message)]
-    return _with(task, Phase.QUEUED, reason, message, marks, now).model_copy(update={"next_attempt_time": None})
+    since = task.status.queued_time or now
+    status = _with(task, Phase.QUEUED, reason, message, marks, now)
+    return status.model_copy(update={"next_attempt_time": None, "queued_time": since})
 
 
 def running(task: Task, worker: str | None, now: datetime) -> TaskStatus:
@@ -37,38 +43,66 @@ def running(task: Task, worker: str | None, now: datetime) -> TaskStatus:
         (c.RUNNING, True, Reason.STARTED, message),
     ]
     status = _with(task, Phase.RUNNING, Reason.STARTED, message, marks, now)
-    start = task.status.start_time or now
-    return status.model_copy(update={"worker": worker, "start_time": start, "next_attempt_time": None})
+    return status.model_copy(
+        update={
+            "worker": worker,
+            "start_time": task.status.start_time or now,
+            "next_attempt_time": None,
+            "queued_time": None,
+            # Told twice (claimed, then started) it is still one.
+            "attempts": max(task.status.attempts, task.status.attempt),
+        }
+    )
 
 
-def refused(task: Task, reason: Reason, message: str, now: datetime) -> TaskStatus:
-    """Can never run as it is."""
-    marks = [
-        (c.ACCEPTED, False, reason, message),
-        (c.FAILED, True, reason, message),
-        (c.FINISHED, True, reason, message),
-    ]
-    return _with(task, Phase.FAILED, reason, message, marks, now).model_copy(update={"completion_time": now})
+def advanced(task: Task, advance: Advance) -> TaskStatus:
+    """The handler said how far it is, or left something for the next attempt."""
+    told = {"progress": advance.progress, "checkpoint": advance.checkpoint}
+    return task.status.model_copy(update={name: value for name, value in told.items() if value is not None})
 
 
-def ended(task: Task, event: Event) -> TaskStatus:
-    """What the end of the current attempt means: success, another attempt, or failure.
+def stopped(task: Task, phase: Phase, reason: Reason, message: str, now: datetime) -> TaskStatus:
+    """Ended without running on: refused, cancelled, or out of time."""
+    status = _finished(task, c.CANCELLED if phase is Phase.CANCELLED else c.FAILED, phase, reason, message, now)
+    if reason not in _REFUSALS:
+        return status
+    conditions = c.set_condition(
+        status.conditions, c.ACCEPTED, status=False, reason=reason, message=message, generation=task.generation, now=now
+    )
+    return status.model_copy(update={"conditions": conditions})
+
+
+def ended(task: Task, event: Event, draw: float) -> TaskStatus:
+    """What the end of the current attempt means: success, another attempt, failure or cancellation.
 
     Raises:
         ValueError: the event's payload does not fit its kind (pydantic's errors are ValueErrors).
     """
     if event.kind is Kind.SUCCEEDED:
         return _succeeded(task, event, Success.model_validate(event.payload))
-    return failed(task, Failure.model_validate(event.payload), event.worker or None, event_time(event))
+    return failed(task, Failure.model_validate(event.payload), event.worker or None, event_time(event), draw)
 
 
-def failed(task: Task, failure: Failure, worker: str | None, now: datetime) -> TaskStatus:
-    """The current attempt ended badly: another one follows, or the Task fails."""
+def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw: float) -> TaskStatus:
+    """The current attempt ended badly: another one follows, or the Task ends.
+
+    Args:
+        task: as it was.
+        failure: how the attempt ended.
+        worker: who says so, if known.
+        now: when.
+        draw: a random number of [0, 1), for the jitter.
+    """
     attempt, handbacks = task.status.attempt, task.status.handbacks
     policy = task.spec.retry_policy
-    error = LastError(attempt=attempt, reason=failure.reason, type=failure.type, message=failure.message)
+    error = LastError(
+        attempt=attempt, reason=failure.reason, type=failure.type, message=failure.message, trace=failure.trace
+    )
     told = f"attempt {attempt}: {failure.type + ': ' if failure.type else ''}{failure.message}"
-    decision = after_failure(policy, counted=attempt - handbacks, reason=failure.reason)
+    if (end := overdue(task, now)) is not None:
+        status = stopped(task, end.phase, end.reason, end.message, now)
+        return status.model_copy(update={"last_error": error, "worker": worker or task.status.worker})
+    decision = after_failure(policy, counted=attempt - handbacks, failure=failure, draw=draw)
     if isinstance(decision, GiveUp):
         status = _finished(task, c.FAILED, Phase.FAILED, failure.reason, told, now)
         return status.model_copy(update={"last_error": error, "worker": worker or task.status.worker})
@@ -77,7 +111,7 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime) -> T
         f" in {decision.delay_seconds} s" if decision.delay_seconds else ""
     )
     reason = Reason.BACKING_OFF if decision.counts else Reason.DRAIN
-    status = waiting(task, reason, message, now)
+    status = waiting(task, Phase.PENDING, reason, message, now)
     return status.model_copy(
         update={
             "conditions": _close(status.conditions, c.RUNNING, failure.reason, task.generation, now),
@@ -86,6 +120,8 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime) -> T
             "next_attempt_time": due,
             "last_error": error,
             "worker": worker or task.status.worker,
+            "attempts": max(task.status.attempts, attempt),
+            "progress": None,
         }
     )
 
@@ -101,12 +137,16 @@ def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:
             "result": success.result,
             "outputs": success.outputs,
             "start_time": start,
+            "attempts": max(task.status.attempts, task.status.attempt),
+            "checkpoint": None,
             "duration": _duration(now - start),
         }
     )
 
 
 def _finished(task: Task, condition: str, phase: Phase, reason: Reason, message: str, now: datetime) -> TaskStatus:
+    if condition == c.FAILED and reason is Reason.CANCELLED:
+        phase, condition = Phase.CANCELLED, c.CANCELLED
     marks = [
         (c.ACCEPTED, True, Reason.VALID, ""),
         (condition, True, reason, message),
@@ -122,6 +162,7 @@ def _finished(task: Task, condition: str, phase: Phase, reason: Reason, message:
             "conditions": closed,
             "completion_time": now,
             "next_attempt_time": None,
+            "queued_time": None,
             "duration": _duration(now - start) if start else None,
         }
     )

@@ -11,6 +11,7 @@ import redis.asyncio
 
 from taskflow_core.broker.publish import Publisher
 from taskflow_core.domain.events import Event
+from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import TaskflowError
 from taskflow_core.kube.client import KubeClient, tasks_path
@@ -24,12 +25,14 @@ from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.apply_cr import ApplyToResources
 from taskflow_operator.apply_store import ApplyToStore
 from taskflow_operator.closing import Closer
+from taskflow_operator.dependencies import DependencyLookup
 from taskflow_operator.dispatch import Dispatcher
 from taskflow_operator.health import HealthServer
 from taskflow_operator.memory import OpenTasks, PoolQueues
 from taskflow_operator.observe import Observer
 from taskflow_operator.pool_keeper import PoolKeeper
 from taskflow_operator.reconcile import Reconciler
+from taskflow_operator.retention import Retention
 from taskflow_operator.settings import OperatorSettings
 from taskflow_operator.status_writer import StatusWriter
 
@@ -54,6 +57,17 @@ class Database:
         """Mirror Tasks as they stand, in one transaction."""
         async with transaction(self._engine) as connection:
             await repository.upsert_tasks(connection, tasks)
+
+    async def outcome(self, namespace: str, name: str) -> Phase | None:
+        """Terminal phase of the latest Task of that name; None if there is none, or it never finished."""
+        async with transaction(self._engine) as connection:
+            row = await repository.get_task(connection, namespace, name)
+        return Phase(row.phase) if row is not None and Phase(row.phase).terminal else None
+
+    async def stored(self, uids: Sequence[str]) -> set[str]:
+        """Those of the uids whose end is in the history."""
+        async with transaction(self._engine) as connection:
+            return await repository.finished(connection, uids)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -83,9 +97,18 @@ class Operator:
             token_key=key,
             quiet_seconds=settings.quiet_seconds,
         )
-        closer = Closer(tasks, self._writer, ledger, self._dispatcher.wake_at)
+        self._retention = Retention(
+            kube,
+            self._database,
+            default_seconds=settings.ttl_seconds_after_finished,
+            per_namespace=settings.finished_tasks_per_namespace,
+        )
+        closer = Closer(tasks, self._writer, ledger, self._dispatcher.wake_at, self._retention.finished)
         self._dispatcher.closer = closer
-        self.observer = Observer(tasks, self._writer, closer, kube, self._dispatcher.wake)
+        self._dispatcher.dependencies = DependencyLookup(tasks, kube, self._database)
+        self.observer = Observer(
+            tasks, self._writer, closer, kube, wake=self._dispatcher.wake, requeue=self._dispatcher.requeue
+        )
         self.pools = PoolKeeper(
             kube,
             queues,
@@ -113,6 +136,7 @@ class Operator:
             StreamReader(self._redis, "cr"),
             token_key=key,
             quiet_seconds=settings.quiet_seconds,
+            wake_at=self._dispatcher.wake_at,
             unsettled=self._store.mirror_again,
             data_lost=self._reconciler.recover,
         )
@@ -141,6 +165,7 @@ class Operator:
             *self._resources.loops(),
             *self._store.loops(),
             *self._reconciler.loops(),
+            *self._retention.loops(),
         ):
             job = asyncio.create_task(loop)
             job.add_done_callback(self._loop_ended)

@@ -15,6 +15,8 @@ COMPLETE = "Complete"
 """Ended well."""
 FAILED = "Failed"
 """Ended badly; there will be no further attempt."""
+CANCELLED = "Cancelled"
+"""Ended because it was told to."""
 FINISHED = "Finished"
 """Ended, one way or another: what `kubectl wait --for=condition=Finished` waits for."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import Field
 
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.task import Model, StoredOutput, Time
+from taskflow_core.domain.task import Model, Progress, StoredOutput, Time
 
 
 class Kind(StrEnum):
@@ -24,10 +24,14 @@ class Kind(StrEnum):
     """Operator: entered in the ledger (Snapshot)."""
     STARTED = "started"
     """Worker: claim granted."""
+    PROGRESS = "progress"
+    """Worker: how far it is, and what the next attempt should know (Advance)."""
     SUCCEEDED = "succeeded"
     """Worker: finished well (Success)."""
     FAILED = "failed"
     """Worker: finished badly (Failure)."""
+    CANCELLED = "cancelled"
+    """Worker: stopped because it was told to (Failure)."""
     RELEASED = "released"
     """Worker: handed back while stopping (Failure)."""
     LOST = "lost"
@@ -46,7 +50,9 @@ SEQUENCE = {
     Kind.PENDING: 0,
     Kind.QUEUED: 1,
     Kind.STARTED: 2,
+    Kind.PROGRESS: 3,
     Kind.SUCCEEDED: 1_000_000,
+    Kind.CANCELLED: 1_000_000,
     Kind.FAILED: 1_000_000,
     Kind.RELEASED: 1_000_000,
     Kind.LOST: 1_000_000,
@@ -57,7 +63,7 @@ SEQUENCE = {
 }
 """Order within an attempt. Whoever keeps state takes an event only if its (attempt, sequence) is greater than what it has."""
 
-ENDS = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.RELEASED, Kind.LOST})
+ENDS = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.CANCELLED, Kind.RELEASED, Kind.LOST})
 """The kinds that end an attempt."""
 
 
@@ -69,12 +75,22 @@ class Success(Model):
     run_ms: int = 0
 
 
+class Advance(Model):
+    """Payload of `progress`. What is None is as it was."""
+
+    progress: Progress | None = None
+    checkpoint: str | None = None
+    """JSON of at most 4 KiB, given to the next attempt."""
+
+
 class Failure(Model):
-    """Payload of `failed`, `released` and `lost`."""
+    """Payload of `failed`, `cancelled`, `released` and `lost`."""
 
     reason: Reason
     type: str = ""
     message: str = ""
+    trace: str = ""
+    """The last frames of the handler's traceback."""
     run_ms: int = 0
 
 

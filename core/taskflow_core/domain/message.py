@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import Field
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.task import Input, Model, Output
+from taskflow_core.domain.task import Input, Model, Output, Time
 
 
 class Message(Model):
@@ -23,6 +23,15 @@ class Message(Model):
     outputs: tuple[Output, ...] = ()
     queue: str
     priority: int = 0
+    attempt_timeout_seconds: int | None = None
+    deadline: Time | None = None
+    """When the operator will stop the Task, if it has a deadline and has started before."""
+    active_deadline_seconds: int | None = None
+    """The deadline of a Task that has not started before, counted from its start."""
+    checkpoint: str | None = None
+    """JSON that the former attempt left."""
+    traceparent: str | None = None
+    """W3C trace context of the Task."""
 
     @property
     def member(self) -> str:

@@ -21,6 +21,7 @@ KEY_EPOCH = "tf:epoch"
 KEY_LEDGER = "tf:led"
 KEY_LEASES = "tf:lease"
 KEY_STREAM = "tf:ev"
+KEY_STOPS = "tf:stop"
 KEY_CLAIM_PREFIX = "tf:cl:"
 
 PRIORITY_STEPS = (0, 3, 6, 9)

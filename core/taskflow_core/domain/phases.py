@@ -8,21 +8,26 @@ class Phase(StrEnum):
 
     PENDING = "Pending"
     """Not queued; a condition says why."""
+    SUSPENDED = "Suspended"
+    """Not queued, because the user said so."""
     QUEUED = "Queued"
     """Waits for a worker."""
     RUNNING = "Running"
     """A worker holds its lease."""
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
+    CANCELLED = "Cancelled"
 
     @property
     def terminal(self) -> bool:
         """Nothing changes a Task that has arrived here."""
-        return self in (Phase.SUCCEEDED, Phase.FAILED)
+        return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
 
 
 OPEN_SELECTOR = ",".join(f"status.phase!={phase}" for phase in Phase if phase.terminal)
 """Field selector of the Tasks that still need work; a Task without status matches."""
+FINISHED_SELECTOR = ",".join(["status.phase!=", *(f"status.phase!={phase}" for phase in Phase if not phase.terminal)])
+"""Field selector of those that do not."""
 
 
 class Reason(StrEnum):
@@ -32,6 +37,16 @@ class Reason(StrEnum):
     """Accepted: the specification can be run."""
     PAYLOAD_TOO_LARGE = "PayloadTooLarge"
     """args and kwargs together exceed the inline limit. Final."""
+    SUSPENDED = "Suspended"
+    """`spec.suspend` is true."""
+    NOT_BEFORE = "NotBefore"
+    """`spec.notBefore` is in the future."""
+    DEPENDENCY_WAITING = "DependencyWaiting"
+    """A Task named in `spec.dependsOn` has not finished, or does not exist yet."""
+    DEPENDENCY_FAILED = "DependencyFailed"
+    """A Task named in `spec.dependsOn` ended otherwise than is asked for. Final."""
+    DEPENDENCY_CYCLE = "DependencyCycle"
+    """The Task depends on itself, through others. Final."""
     NO_WORKER_POOL = "NoWorkerPool"
     """No WorkerPool in the namespace serves the queue."""
     WAITING_FOR_WORKER = "WaitingForWorker"
@@ -60,6 +75,16 @@ class Reason(StrEnum):
     """The object store did not answer for longer than a worker waits."""
     WORKER_LOST = "WorkerLost"
     """The worker died or stopped renewing its lease."""
+    CANCELLED = "Cancelled"
+    """`spec.cancel` is true. Final."""
+    QUEUE_TIMEOUT = "QueueTimeout"
+    """No worker took it within `spec.queueTimeoutSeconds`. Final."""
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    """All attempts together lasted longer than `spec.activeDeadlineSeconds`. Final."""
+    ATTEMPT_TIMEOUT = "AttemptTimeout"
+    """The attempt lasted longer than `spec.attemptTimeoutSeconds`."""
+    NOT_RETRYABLE = "NotRetryable"
+    """The handler raised `NonRetryable`. Final."""
     BROKER_DATA_LOST = "BrokerDataLost"
     """Redis lost its data while the attempt ran, and no worker came back with it."""
     DRAIN = "Drain"
@@ -74,6 +99,12 @@ class Reason(StrEnum):
 _FINAL = frozenset(
     {
         Reason.PAYLOAD_TOO_LARGE,
+        Reason.DEPENDENCY_FAILED,
+        Reason.DEPENDENCY_CYCLE,
+        Reason.CANCELLED,
+        Reason.QUEUE_TIMEOUT,
+        Reason.DEADLINE_EXCEEDED,
+        Reason.NOT_RETRYABLE,
         Reason.UNKNOWN_HANDLER,
         Reason.INVALID_ARGUMENTS,
         Reason.INPUT_MISSING,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from taskflow_core.domain.events import Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import RetryPolicy
 
@@ -20,23 +21,34 @@ class GiveUp:
     """The Task fails."""
 
 
-def after_failure(policy: RetryPolicy, *, counted: int, reason: Reason) -> Retry | GiveUp:
-    """What follows an attempt that ended for `reason`.
+def after_failure(policy: RetryPolicy, *, counted: int, failure: Failure, draw: float) -> Retry | GiveUp:
+    """What follows an attempt that ended badly.
 
     Args:
         policy: the Task's.
         counted: attempts that count so far, the one that ended included.
-        reason: how it ended.
+        failure: how it ended.
+        draw: a random number of [0, 1).
 
-    The delay before attempt n+1 is min(max, backoff * factor^(n-1)) seconds.
+    The delay before attempt n+1 is min(max, backoff * factor^(n-1)) seconds, longer by at most `jitterPercent`.
     """
-    if reason is Reason.DRAIN:
+    if failure.reason is Reason.DRAIN:
         return Retry(delay_seconds=0, counts=False)
-    if reason.final or counted >= policy.max_attempts:
+    if failure.reason.final or counted >= policy.max_attempts or not _may_retry(policy, failure):
         return GiveUp()
     delay = policy.backoff_seconds
     for _ in range(counted - 1):
         if delay == 0 or delay >= policy.max_backoff_seconds:
             break
         delay *= policy.backoff_factor
-    return Retry(delay_seconds=min(delay, policy.max_backoff_seconds), counts=True)
+    delay = min(delay, policy.max_backoff_seconds)
+    return Retry(delay_seconds=delay + int(delay * draw * policy.jitter_percent / 100), counts=True)
+
+
+def _may_retry(policy: RetryPolicy, failure: Failure) -> bool:
+    if failure.reason is not Reason.HANDLER_ERROR:
+        return True
+    names = {failure.type, failure.type.rpartition(".")[2]}
+    if names & set(policy.no_retry_on):
+        return False
+    return not policy.retry_on or bool(names & set(policy.retry_on))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
@@ -15,6 +16,8 @@ from taskflow_core.domain.phases import Phase, Reason
 MAX_PAYLOAD_BYTES = 8 * 1024
 MAX_RESULT_BYTES = 4 * 1024
 MAX_MESSAGE_CHARS = 1024
+MAX_TRACE_CHARS = 2048
+MAX_CHECKPOINT_BYTES = 4 * 1024
 
 
 def _as_utc(value: datetime) -> datetime:
@@ -48,6 +51,11 @@ class RetryPolicy(Model):
     backoff_seconds: int = Field(default=5, ge=0, le=86400)
     backoff_factor: int = Field(default=2, ge=1, le=10)
     max_backoff_seconds: int = Field(default=600, ge=0, le=86400)
+    jitter_percent: int = Field(default=10, ge=0, le=100)
+    retry_on: tuple[str, ...] = ()
+    """Types of error after which another attempt follows; empty means all."""
+    no_retry_on: tuple[str, ...] = ()
+    """Types of error after which none does; stronger than `retry_on`."""
 
 
 class Input(Model):
@@ -65,6 +73,21 @@ class Output(Model):
     content_type: str = "application/octet-stream"
 
 
+class DependencyOutcome(StrEnum):
+    """What a dependency has to come to."""
+
+    SUCCEEDED = "Succeeded"
+    FINISHED = "Finished"
+    """Any end."""
+
+
+class Dependency(Model):
+    """A Task of the same namespace that has to end first."""
+
+    name: str
+    outcome: DependencyOutcome = DependencyOutcome.SUCCEEDED
+
+
 class TaskSpec(Model):
     """What the user wants run."""
 
@@ -76,6 +99,14 @@ class TaskSpec(Model):
     inputs: tuple[Input, ...] = ()
     outputs: tuple[Output, ...] = ()
     retry_policy: RetryPolicy = RetryPolicy()
+    attempt_timeout_seconds: int | None = Field(default=None, ge=1, le=604800)
+    active_deadline_seconds: int | None = Field(default=None, ge=1, le=2592000)
+    queue_timeout_seconds: int | None = Field(default=None, ge=1, le=2592000)
+    not_before: Time | None = None
+    depends_on: tuple[Dependency, ...] = ()
+    suspend: bool = False
+    cancel: bool = False
+    ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=315360000)
 
 
 class StoredOutput(Model):
@@ -95,6 +126,15 @@ class LastError(Model):
     attempt: int
     reason: Reason
     type: str = ""
+    message: str = ""
+    trace: str = ""
+
+
+class Progress(Model):
+    """How far the running attempt has come, as its handler says."""
+
+    done: int = Field(default=0, ge=0)
+    total: int | None = Field(default=None, ge=0)
     message: str = ""
 
 
@@ -120,10 +160,16 @@ class TaskStatus(Model):
     handbacks: int = 0
     worker: str | None = None
     next_attempt_time: Time | None = None
+    queued_time: Time | None = None
     start_time: Time | None = None
     completion_time: Time | None = None
     duration: str | None = None
     last_error: LastError | None = None
+    progress: Progress | None = None
+    checkpoint: str | None = None
+    attempts: int = 0
+    duplicate_deliveries: int = 0
+    stale_events: int = 0
     result: Any = None
     outputs: tuple[StoredOutput, ...] = ()
     conditions: tuple[Condition, ...] = ()

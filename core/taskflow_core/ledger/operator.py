@@ -67,6 +67,7 @@ class OperatorLedger:
         self._client = client
         self._enqueue = client.register_script(script("enqueue"))
         self._settle = client.register_script(script("settle"))
+        self._withdraw = client.register_script(script("withdraw"))
         self._expire = client.register_script(script("expire"))
 
     async def enqueue(self, attempts: Sequence[Attempt], *, again: bool = False) -> list[Entered]:
@@ -101,6 +102,7 @@ class OperatorLedger:
             naming.claim_key(item.uid, item.attempt),
             naming.KEY_LEASES,
             naming.KEY_STREAM,
+            naming.KEY_STOPS,
         ]
         args: list[str | int] = [
             naming.member(item.uid, item.attempt),
@@ -113,6 +115,17 @@ class OperatorLedger:
         ]
         with redis_errors():
             await self._settle(keys=keys, args=args)
+
+    async def withdraw(self, uid: str, attempt: int) -> bool:
+        """Take an attempt out of the ledger; False if somebody has claimed it already."""
+        keys = [naming.KEY_LEDGER, naming.claim_key(uid, attempt)]
+        with redis_errors():
+            return bool(await self._withdraw(keys=keys, args=[naming.member(uid, attempt)]))
+
+    async def request_stop(self, uid: str, attempt: int, reason: Reason) -> None:
+        """Ask whoever runs the attempt to stop; its worker hears of it with its next heartbeat. `settle` takes it back."""
+        with redis_errors():
+            await self._client.hset(naming.KEY_STOPS, naming.member(uid, attempt), reason.value)
 
     async def note(self, item: Attempt, kind: Kind = Kind.PENDING) -> None:
         """Tell the history of a Task that is not queued."""

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import redis
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Failure, Kind, Success
+from taskflow_core.domain.events import Advance, Failure, Kind, Success
 from taskflow_core.domain.message import Message
+from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
 
 
@@ -38,6 +39,8 @@ class Heartbeat:
     epoch: str
     fenced: tuple[str, ...]
     """Members that somebody else holds, or that were declared lost: their outcome will be refused."""
+    stops: Mapping[str, Reason]
+    """Members that the operator wants stopped, and why."""
 
 
 class WorkerLedger:
@@ -121,16 +124,37 @@ class WorkerLedger:
         with redis_errors():
             return bool(self._finish(keys=keys, args=args))
 
+    def advance(self, claim: Claim, advance: Advance) -> None:
+        """Tell how far the execution is. Not for anything that must not be lost; without a check, a late one is ignored."""
+        message = claim.message
+        with redis_errors():
+            seconds, micros = self._client.time()
+            self._client.xadd(
+                naming.KEY_STREAM,
+                {
+                    "k": Kind.PROGRESS.value,
+                    "uid": message.uid,
+                    "att": message.attempt,
+                    "tok": message.token,
+                    "w": self._worker,
+                    "ts": int(seconds) * 1000 + int(micros) // 1000,
+                    "p": advance.model_dump_json(by_alias=True, exclude_none=True),
+                },
+                maxlen=MAX_STREAM_LENGTH,
+                approximate=True,
+            )
+
     def heartbeat(self, holdings: Sequence[Holding], known_epoch: str) -> Heartbeat:
         """Renew the leases of all attempts that this worker's processes run, in one call."""
-        keys = [naming.KEY_LEASES, naming.KEY_EPOCH]
+        keys = [naming.KEY_LEASES, naming.KEY_EPOCH, naming.KEY_STOPS]
         args: list[str | int] = [known_epoch, self._lease_ms, CLAIM_SECONDS]
         for holding in holdings:
             keys.append(naming.KEY_CLAIM_PREFIX + holding.member)
             args += [holding.member, self._prefix(holding.pid)]
         with redis_errors():
-            epoch, *fenced = self._heartbeat(keys=keys, args=args)
-        return Heartbeat(epoch=epoch, fenced=tuple(fenced))
+            epoch, fenced, stops = self._heartbeat(keys=keys, args=args)
+        pairs = zip(stops[0::2], stops[1::2], strict=True)
+        return Heartbeat(epoch, tuple(fenced), {member: Reason(reason) for member, reason in pairs})
 
     def surrender(self, holding: Holding, kind: Kind, failure: Failure) -> bool:
         """End an execution on behalf of its process, which died or must stop; False if it no longer held the attempt."""

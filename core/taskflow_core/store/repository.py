@@ -79,6 +79,18 @@ async def get_task(connection: AsyncConnection, namespace: str, name: str) -> Ta
     return rows[0] if rows else None
 
 
+async def finished(connection: AsyncConnection, uids: Sequence[str]) -> set[str]:
+    """Those of the uids whose terminal phase is stored.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    terminal = [phase.value for phase in Phase if phase.terminal]
+    statement = select(tasks.c.uid).where(tasks.c.uid.in_(uids), tasks.c.phase.in_(terminal))
+    with database_errors():
+        return {str(uid) for uid in (await connection.execute(statement)).scalars()}
+
+
 async def get_attempts(connection: AsyncConnection, uid: str) -> list[AttemptRow]:
     """All attempts of a Task, first to last."""
     query = select(attempts).where(attempts.c.uid == uid).order_by(attempts.c.attempt)

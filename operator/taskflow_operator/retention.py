@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import defaultdict, deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from taskflow_core.domain.phases import FINISHED_SELECTOR
+from taskflow_core.domain.task import Task
+from taskflow_core.errors import Conflict, NotFound, TaskflowError
+from taskflow_core.kube.client import KubeClient, tasks_path
+from taskflow_core.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+SLICE = 100
+AT_ONCE = 8
+TICK_SECONDS = 1.0
+LIST_SECONDS = 600.0
+RETRY = timedelta(seconds=10)
+
+
+class PastTasks(Protocol):
+    """The history. Raises `Unavailable`."""
+
+    async def stored(self, uids: Sequence[str]) -> set[str]:
+        """Those of the uids whose end is in the history."""
+
+
+@dataclass(frozen=True, order=True)
+class Expiry:
+    """A finished Task and when it may be deleted."""
+
+    due: datetime
+    namespace: str
+    name: str
+    uid: str
+
+
+class Retention:
+    """Deletes finished Tasks when their time to live is over, or when a namespace keeps too many; never one that the history lacks.
+
+    What is due is known from the resources, so a restart forgets nothing.
+
+    Args:
+        kube: the API server.
+        past: the history.
+        default_seconds: time to live of Tasks that say none; None keeps them.
+        per_namespace: finished Tasks that a namespace keeps; None is without a bound. The oldest go first.
+    """
+
+    def __init__(
+        self,
+        kube: KubeClient,
+        past: PastTasks,
+        *,
+        default_seconds: int | None,
+        per_namespace: int | None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kube = kube
+        self._past = past
+        self._default = default_seconds
+        self._per_namespace = per_namespace
+        self._now = now
+        self._due: list[Expiry] = []
+        self._known: set[str] = set()
+        self._kept: dict[str, deque[Expiry]] = defaultdict(deque)
+
+    def finished(self, task: Task) -> None:
+        """Take note of a Task that finished."""
+        end = task.status.completion_time
+        if not task.finished or end is None or task.uid in self._known:
+            return
+        self._known.add(task.uid)
+        seconds = task.spec.ttl_seconds_after_finished
+        seconds = self._default if seconds is None else seconds
+        entry = Expiry(end, task.namespace, task.name, task.uid)
+        if seconds is not None:
+            heapq.heappush(self._due, Expiry(end + timedelta(seconds=seconds), task.namespace, task.name, task.uid))
+        if self._per_namespace is not None:
+            kept = self._kept[task.namespace]
+            kept.append(entry)
+            while len(kept) > self._per_namespace:
+                oldest = kept.popleft()
+                if oldest.uid in self._known:
+                    heapq.heappush(self._due, oldest)
+
+    def loops(self) -> tuple[Coroutine[None, None, None], ...]:
+        """What runs until cancelled."""
+        return self._list_for_ever(), self._delete_for_ever()
+
+    async def _list_for_ever(self) -> None:
+        while True:
+            try:
+                await self._list()
+            except TaskflowError as error:
+                log.warning("retention_list_postponed", error=str(error))
+                await asyncio.sleep(RETRY.total_seconds())
+            else:
+                await asyncio.sleep(LIST_SECONDS)
+
+    async def _list(self) -> None:
+        async for page in self._kube.list_pages(tasks_path(), FINISHED_SELECTOR):
+            for body in page:
+                try:
+                    self.finished(Task.from_object(body))
+                except ValidationError as error:
+                    log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
+
+    async def _delete_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            while due := self._take():
+                await self._delete(due)
+
+    def _take(self) -> list[Expiry]:
+        now = self._now()
+        found: list[Expiry] = []
+        while self._due and self._due[0].due <= now and len(found) < SLICE:
+            entry = heapq.heappop(self._due)
+            if entry.uid in self._known:
+                found.append(entry)
+        return found
+
+    async def _delete(self, entries: list[Expiry]) -> None:
+        try:
+            stored = await self._past.stored([entry.uid for entry in entries])
+        except TaskflowError as error:
+            log.warning("retention_postponed", tasks=len(entries), error=str(error))
+            stored = set()
+        slots = asyncio.Semaphore(AT_ONCE)
+        await asyncio.gather(*(self._delete_one(entry, slots) for entry in entries if entry.uid in stored))
+        for entry in entries:
+            if entry.uid in self._known:
+                # Not in the history yet, or not deleted: the resource is the only record of it, so it stays.
+                heapq.heappush(self._due, Expiry(self._now() + RETRY, entry.namespace, entry.name, entry.uid))
+
+    async def _delete_one(self, entry: Expiry, slots: asyncio.Semaphore) -> None:
+        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": entry.uid}}
+        async with slots:
+            try:
+                await self._kube.request("DELETE", tasks_path(entry.namespace, entry.name), options)
+            except (NotFound, Conflict):
+                pass
+            except TaskflowError as error:
+                log.warning("delete_postponed", task=f"{entry.namespace}/{entry.name}", error=str(error))
+                return
+        self._known.discard(entry.uid)
