@@ -273,4 +273,5 @@ class Dispatcher:
             active_deadline_seconds=spec.active_deadline_seconds,
             deadline=deadline,
             checkpoint=status.checkpoint,
+            traceparent=task.traceparent,
         )

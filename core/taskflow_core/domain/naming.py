@@ -9,6 +9,7 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 FIELD_MANAGER = "taskflow-operator"
 
+ANNOTATION_TRACEPARENT = f"{GROUP}/traceparent"
 LABEL_POOL = f"{GROUP}/pool"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "taskflow-operator"
@@ -79,6 +80,11 @@ def object_prefix(namespace: str) -> str:
 def attempt_prefix(namespace: str, uid: str, attempt: int) -> str:
     """Where one attempt writes its outputs, so that a fenced attempt never overwrites the one that counts."""
     return f"{namespace}/{uid}/{attempt}/"
+
+
+def log_prefix(namespace: str, uid: str, attempt: int) -> str:
+    """Where the log of one attempt lies, in numbered chunks."""
+    return attempt_prefix(namespace, uid, attempt) + "logs/"
 
 
 def attempt_token(key: str, uid: str, attempt: int) -> str:

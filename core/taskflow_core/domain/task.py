@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -11,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
+from taskflow_core.domain.naming import ANNOTATION_TRACEPARENT
 from taskflow_core.domain.phases import Phase, Reason
 
 MAX_PAYLOAD_BYTES = 8 * 1024
@@ -18,6 +21,8 @@ MAX_RESULT_BYTES = 4 * 1024
 MAX_MESSAGE_CHARS = 1024
 MAX_TRACE_CHARS = 2048
 MAX_CHECKPOINT_BYTES = 4 * 1024
+TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+"""https://www.w3.org/TR/trace-context/#traceparent-header"""
 
 
 def _as_utc(value: datetime) -> datetime:
@@ -187,8 +192,17 @@ class Task(Model):
     name: str
     generation: int = 1
     created: Time
+    annotated_traceparent: str = ""
     spec: TaskSpec
     status: TaskStatus = TaskStatus()
+
+    @property
+    def traceparent(self) -> str:
+        """W3C trace context: the annotation's, or one derived from the uid, the same after every restart."""
+        if TRACEPARENT.fullmatch(self.annotated_traceparent):
+            return self.annotated_traceparent
+        digest = hashlib.sha256(self.uid.encode()).hexdigest()
+        return f"00-{digest[:32]}-{digest[32:48]}-01"
 
     @classmethod
     def from_object(cls, body: dict[str, Any]) -> Task:
@@ -204,6 +218,7 @@ class Task(Model):
             name=meta["name"],
             generation=meta.get("generation", 1),
             created=meta["creationTimestamp"],
+            annotated_traceparent=(meta.get("annotations") or {}).get(ANNOTATION_TRACEPARENT, ""),
             spec=TaskSpec.model_validate(body["spec"]),
             status=TaskStatus.model_validate(body.get("status") or {}),
         )
