@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: bench help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: gen bench help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -46,10 +46,14 @@ lint: setup ## formatting, style, types, imports, sizes, CRDs against models
 	@echo "mypy"; $(BIN)/mypy
 	@echo "import-linter"; $(BIN)/lint-imports --no-cache
 	@echo "sizes"; $(BIN)/python tools/check_sizes.py
+	@echo "generated pages"; $(BIN)/python tools/gen_reference.py --check
 	@echo "CRDs against models"; $(PYTEST) -q -p no:cacheprovider tests/unit/taskflow_core/domain/test_crd_matches_models.py
 
 bench: setup programs ## latency, throughput, CPU and memory beside a floor of the same run (2 minutes); N=3000 Tasks
 	@$(BIN)/python -m bench
+
+gen: setup ## write what is generated: the reference pages
+	@$(BIN)/python tools/gen_reference.py
 
 fmt: setup ## format and fix what can be fixed
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
