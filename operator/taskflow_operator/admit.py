@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, Task, payload_bytes
+from taskflow_core.domain.task import MAX_JSON_LEVELS, MAX_PAYLOAD_BYTES, Task, nested_deeper, payload_bytes
 
 
 class Pools(Protocol):
@@ -24,7 +24,7 @@ class Admitted:
 class Wait:
     """Not now."""
 
-    reason: Reason
+    reason: str
     message: str
     until: datetime | None
     """When to look again; None when something else has to happen."""
@@ -40,6 +40,12 @@ class Refuse:
 
 def admit(task: Task, pools: Pools, now: datetime) -> Admitted | Wait | Refuse:
     """Whether the Task's current attempt may be queued."""
+    if nested_deeper([task.spec.args, task.spec.kwargs], MAX_JSON_LEVELS + 1):
+        return Refuse(
+            Reason.PAYLOAD_TOO_DEEP,
+            f"args or kwargs are nested deeper than {MAX_JSON_LEVELS} levels; store the data as an object and name it in "
+            "spec.inputs",
+        )
     size = payload_bytes(task.spec.args, task.spec.kwargs)
     if size > MAX_PAYLOAD_BYTES:
         return Refuse(
@@ -49,7 +55,7 @@ def admit(task: Task, pools: Pools, now: datetime) -> Admitted | Wait | Refuse:
         )
     due = task.status.next_attempt_time
     if due is not None and due > now:
-        return Wait(Reason(task.status.reason), task.status.message, due)
+        return Wait(task.status.reason, task.status.message, due)
     if (missing := no_pool(task, pools)) is not None:
         return Wait(Reason.NO_WORKER_POOL, missing, None)
     return Admitted()

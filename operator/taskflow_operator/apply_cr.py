@@ -116,9 +116,9 @@ class ApplyToResources:
         try:
             status = transitions.ended(known.task, event)
         except ValueError as error:
+            # Whatever it was, the attempt is over: its worker gave it up.
             log.error("event_broken", id=event.id, uid=event.uid, error=str(error))  # noqa: TRY400
-            self._done.append(event.id)
-            return
+            status = transitions.ended(known.task, transitions.broken(event, str(error)))
         if status.phase is not None and status.phase.terminal:
             metrics.FINISHED.labels(outcome=status.phase.value).inc()
         else:

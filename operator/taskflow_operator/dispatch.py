@@ -11,8 +11,8 @@ from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.naming import attempt_token
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.task import Task, TaskStatus
-from taskflow_core.errors import Unavailable
+from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskStatus
+from taskflow_core.errors import TaskflowError
 from taskflow_core.ledger.operator import Entry, OperatorLedger
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import transitions
@@ -102,7 +102,7 @@ class Dispatcher:
                 del self._due[uid]
             try:
                 await self._dispatch(batch)
-            except Unavailable as error:
+            except TaskflowError as error:
                 log.warning("dispatch_postponed", tasks=len(batch), error=str(error))
                 self._due = dict.fromkeys(batch) | self._due
                 await asyncio.sleep(RETRY_SECONDS)
@@ -139,16 +139,25 @@ class Dispatcher:
             known = self._tasks.get(uid)
             if known is None or known.closing or known.held or known.task.status.phase is Phase.RUNNING:
                 continue
-            task = known.task
-            decision = admit(task, self._pools, self._now())
-            if isinstance(decision, Admitted):
-                admitted.append(task)
-            elif isinstance(decision, Wait):
-                await self._wait(task, decision)
-            else:
-                self._refuse(task, decision)
+            try:
+                await self._look(known.task, admitted)
+            except TaskflowError:
+                raise
+            except Exception:
+                # One Task that nobody foresaw must not stop the others; the next resync looks at it again.
+                log.exception("task_skipped", uid=uid)
         if admitted:
             await self._enter(admitted, again=False)
+
+    async def _look(self, task: Task, admitted: list[Task]) -> None:
+        decision = admit(task, self._pools, self._now())
+        if isinstance(decision, Refuse):
+            self._refuse(task, decision)
+        elif isinstance(decision, Admitted) or task.status.phase is Phase.QUEUED:
+            # Once queued it stays queued, also while no pool serves it: entering it again is harmless.
+            admitted.append(task)
+        else:
+            await self._wait(task, decision)
 
     async def _enter(self, tasks: Sequence[Task], *, again: bool) -> None:
         entered = await self._ledger.enqueue([current_attempt(self._as_queued(task)) for task in tasks], again=again)
@@ -173,7 +182,7 @@ class Dispatcher:
     async def _wait(self, task: Task, decision: Wait) -> None:
         if decision.until is not None:
             self.wake_at(task.uid, decision.until)
-        if (task.status.phase, task.status.message) == (Phase.PENDING, decision.message):
+        if (task.status.phase, task.status.message) == (Phase.PENDING, decision.message[:MAX_MESSAGE_CHARS]):
             return
         status = transitions.waiting(task, decision.reason, decision.message, self._now())
         after = self._show(task, status)

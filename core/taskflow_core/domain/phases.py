@@ -32,6 +32,8 @@ class Reason(StrEnum):
     """Accepted: the specification can be run."""
     PAYLOAD_TOO_LARGE = "PayloadTooLarge"
     """args and kwargs together exceed the inline limit. Final."""
+    PAYLOAD_TOO_DEEP = "PayloadTooDeep"
+    """args or kwargs are nested deeper than 50 levels. Final."""
     NO_WORKER_POOL = "NoWorkerPool"
     """No WorkerPool in the namespace serves the queue."""
     WAITING_FOR_WORKER = "WaitingForWorker"
@@ -74,6 +76,7 @@ class Reason(StrEnum):
 _FINAL = frozenset(
     {
         Reason.PAYLOAD_TOO_LARGE,
+        Reason.PAYLOAD_TOO_DEEP,
         Reason.UNKNOWN_HANDLER,
         Reason.INVALID_ARGUMENTS,
         Reason.INPUT_MISSING,

@@ -14,7 +14,10 @@ from taskflow_core.domain.phases import Phase, Reason
 
 MAX_PAYLOAD_BYTES = 8 * 1024
 MAX_RESULT_BYTES = 4 * 1024
+MAX_JSON_LEVELS = 50
+"""Nesting of payloads and results; beyond some hundreds, JSON parsers give up."""
 MAX_MESSAGE_CHARS = 1024
+MAX_TYPE_CHARS = 253
 
 
 def _as_utc(value: datetime) -> datetime:
@@ -39,6 +42,21 @@ def payload_bytes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """Size of a Task's payload, as compact JSON in UTF-8: what `MAX_PAYLOAD_BYTES` bounds."""
     text = json.dumps([args, kwargs], separators=(",", ":"), ensure_ascii=False)
     return len(text.encode("utf-8", "surrogatepass"))
+
+
+def nested_deeper(value: Any, levels: int) -> bool:
+    """Whether a JSON value has lists or objects within each other more than that many levels deep. Not recursive itself."""
+    layer = [value]
+    for _ in range(levels + 1):
+        layer = [
+            child
+            for item in layer
+            if isinstance(item, list | tuple | dict)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not layer:
+            return False
+    return any(isinstance(item, list | tuple | dict) for item in layer)
 
 
 class RetryPolicy(Model):

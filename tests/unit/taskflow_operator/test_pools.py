@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from taskflow_core.errors import Invalid
 from taskflow_operator.pools import Pool, deployment, deployment_name, pool_status
 from tests.builders import NOW
 
@@ -98,7 +99,8 @@ def test_further_containers_volumes_and_rules_are_taken_as_they_are() -> None:
     found = made(template)["spec"]["template"]
     assert [each["name"] for each in found["spec"]["containers"]] == ["worker", "proxy"]
     assert found["spec"]["containers"][1] == sidecar
-    assert (found["spec"]["volumes"], found["spec"]["nodeSelector"]) == ([{"name": "v"}], {"disk": "ssd"})
+    assert found["spec"]["volumes"] == [{"name": "taskflow-scratch", "emptyDir": {}}, {"name": "v"}]
+    assert found["spec"]["nodeSelector"] == {"disk": "ssd"}
     assert found["metadata"]["labels"] == {
         "team": "x",
         "taskflow.dev/pool": "main",
@@ -194,3 +196,23 @@ def body(status: dict[str, Any]) -> dict[str, Any]:
 def test_a_long_refusal_is_cut_to_what_the_resource_holds() -> None:
     status = pool_status(pool(), None, "x" * 5000, NOW)
     assert {len(each["message"]) for each in status["conditions"]} == {1024}
+
+
+def test_a_worker_has_room_to_write_although_its_root_is_read_only() -> None:
+    assert {"name": "taskflow-scratch", "mountPath": "/tmp"} in worker({})["volumeMounts"]
+    assert {"name": "taskflow-scratch", "emptyDir": {}} in pod({})["volumes"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        [1],
+        {"containers": "abc"},
+        {"containers": [None]},
+        {"terminationGracePeriodSeconds": "60"},
+        {"containers": [{"name": "worker", "env": {"A": "b"}}]},
+    ],
+)
+def test_a_template_that_is_no_pod_spec_is_refused_with_its_field(spec: Any) -> None:
+    with pytest.raises(Invalid, match=r"expected .*, found "):
+        made({"spec": spec})

@@ -123,8 +123,8 @@ def test_a_dead_process_gives_up_its_attempt_at_once() -> None:
     holdings = make(ledger)
     request = Request()
     holdings.accepted(request, "a:1", 10)
-    holdings.process_died("a:1", "signal 9")
-    holdings.process_died("a:1", "told twice")
+    holdings.process_died(request, "signal 9")
+    holdings.process_died(request, "told twice")
     ((holding, kind, why),) = ledger.surrendered
     assert (holding, kind) == (Holding("a:1", 10), Kind.LOST)
     assert (why.reason, why.message) == (Reason.WORKER_LOST, "signal 9")
@@ -132,7 +132,7 @@ def test_a_dead_process_gives_up_its_attempt_at_once() -> None:
 
 def test_the_death_of_a_process_that_held_nothing_is_no_event() -> None:
     ledger = FakeLedger()
-    make(ledger).process_died("a:1", "signal 9")
+    make(ledger).process_died(Request(), "signal 9")
     assert ledger.surrendered == []
 
 
@@ -165,5 +165,5 @@ def test_without_redis_the_lease_runs_out_instead(act: str) -> None:
         if act == "hand_back":
             assert holdings.hand_back() == 0
         else:
-            holdings.process_died("a:1", "signal 9")
+            holdings.process_died(request, "signal 9")
     assert [each["event"] for each in logs] == ["surrender_failed"]

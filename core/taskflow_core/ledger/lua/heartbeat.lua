@@ -13,7 +13,8 @@ for i = 3, #KEYS do
     redis.call('ZADD', KEYS[1], 'XX', now + ARGV[2], member)
     redis.call('EXPIRE', KEYS[i], ARGV[3])
   elseif owner then
-    if string.sub(owner, 1, 5 + #prefix) ~= 'done|' .. prefix then reply[#reply + 1] = member end
+    local mine = string.sub(owner, 1, 5 + #prefix) == 'done|' .. prefix
+    if not mine and owner ~= 'settled' and owner ~= 'deleted' then reply[#reply + 1] = member end
   elseif epoch ~= ARGV[1] then
     redis.call('SET', KEYS[i], prefix .. '?', 'EX', ARGV[3])
     redis.call('ZADD', KEYS[1], now + ARGV[2], member)

@@ -119,6 +119,6 @@ def test_terminal_phases_are_final_and_the_selector_leaves_them_out() -> None:
 def test_reasons_are_one_camel_case_word_each() -> None:
     assert all(reason.isalpha() and reason[0].isupper() and len(reason) <= 64 for reason in Reason)
     assert [reason for reason in Reason if reason.final] == [
-        "PayloadTooLarge", "UnknownHandler", "InvalidArguments", "InputMissing", "OutputMissing",
+        "PayloadTooLarge", "PayloadTooDeep", "UnknownHandler", "InvalidArguments", "InputMissing", "OutputMissing",
         "ResultNotSerialisable", "ResultTooLarge",
     ]  # fmt: skip
