@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.task import MAX_JSON_LEVELS, MAX_PAYLOAD_BYTES, Task, nested_deeper, payload_bytes
+from taskflow_core.domain.task import MAX_JSON_LEVELS, MAX_PAYLOAD_BYTES, Task, payload_bytes
 
 
 class Pools(Protocol):
@@ -40,7 +40,7 @@ class Refuse:
 
 def admit(task: Task, pools: Pools, now: datetime) -> Admitted | Wait | Refuse:
     """Whether the Task's current attempt may be queued."""
-    if nested_deeper([task.spec.args, task.spec.kwargs], MAX_JSON_LEVELS + 1):
+    if task.payload_too_deep:
         return Refuse(
             Reason.PAYLOAD_TOO_DEEP,
             f"args or kwargs are nested deeper than {MAX_JSON_LEVELS} levels; store the data as an object and name it in "

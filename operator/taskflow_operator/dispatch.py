@@ -13,7 +13,7 @@ from taskflow_core.domain.naming import attempt_token
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskStatus
 from taskflow_core.errors import TaskflowError
-from taskflow_core.ledger.operator import Entry, OperatorLedger
+from taskflow_core.ledger.operator import Attempt, Entry, OperatorLedger
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import transitions
 from taskflow_operator.admit import Admitted, Pools, Refuse, Wait, admit, no_pool
@@ -160,13 +160,14 @@ class Dispatcher:
             await self._wait(task, decision)
 
     async def _enter(self, tasks: Sequence[Task], *, again: bool) -> None:
-        entered = await self._ledger.enqueue([current_attempt(self._as_queued(task)) for task in tasks], again=again)
+        prepared = [ready for task in tasks if (ready := self._prepare(task)) is not None]
+        entered = await self._ledger.enqueue([attempt for _, attempt, _ in prepared], again=again)
         fresh = [
-            Outgoing(self._message(task), answer.time_ms)
-            for task, answer in zip(tasks, entered, strict=True)
+            Outgoing(message, answer.time_ms)
+            for (_, _, message), answer in zip(prepared, entered, strict=True)
             if answer.entry is Entry.NEW
         ]
-        for task, answer in zip(tasks, entered, strict=True):
+        for (task, _, _), answer in zip(prepared, entered, strict=True):
             known = self._tasks.get(task.uid)
             # While the ledger answered, its attempt may have started or ended: then that is the news.
             if known is None or known.closing or known.task.status != task.status or known.sequence > 0:
@@ -178,6 +179,17 @@ class Dispatcher:
         if fresh:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, fresh)
             log.info("published", messages=len(fresh), again=again)
+
+    def _prepare(self, task: Task) -> tuple[Task, Attempt, Message] | None:
+        """What goes into the ledger and to the broker; None for a Task that cannot be written down, which stops no other."""
+        try:
+            attempt, message = current_attempt(self._as_queued(task)), self._message(task)
+            attempt.snapshot.model_dump_json()
+            message.model_dump_json()
+        except Exception:
+            log.exception("task_skipped", uid=task.uid)
+            return None
+        return task, attempt, message
 
     async def _wait(self, task: Task, decision: Wait) -> None:
         if decision.until is not None:

@@ -159,6 +159,8 @@ class Task(Model):
     name: str
     generation: int = 1
     created: Time
+    payload_too_deep: bool = False
+    """args or kwargs are nested deeper than `MAX_JSON_LEVELS`, and were left out when the object was read."""
     spec: TaskSpec
     status: TaskStatus = TaskStatus()
 
@@ -170,13 +172,19 @@ class Task(Model):
             pydantic.ValidationError: the object is not a Task as the CRD admits it.
         """
         meta = body["metadata"]
+        spec = dict(body["spec"])
+        too_deep = nested_deeper([spec.get("args"), spec.get("kwargs")], MAX_JSON_LEVELS + 1)
+        if too_deep:
+            # Nothing that handles it later could: serialisers and parsers give up on it, and it will be refused anyway.
+            spec |= {"args": [], "kwargs": {}}
         return cls(
             uid=meta["uid"],
             namespace=meta["namespace"],
             name=meta["name"],
             generation=meta.get("generation", 1),
             created=meta["creationTimestamp"],
-            spec=TaskSpec.model_validate(body["spec"]),
+            payload_too_deep=too_deep,
+            spec=TaskSpec.model_validate(spec),
             status=TaskStatus.model_validate(body.get("status") or {}),
         )
 
