@@ -147,9 +147,9 @@ class ApplyToResources:
         try:
             status = transitions.ended(known.task, event, random.random())  # noqa: S311 - spreads retries, no secret
         except ValueError as error:
+            # Whatever it was, the attempt is over: its worker gave it up.
             log.error("event_broken", id=event.id, uid=event.uid, error=str(error))  # noqa: TRY400
-            self._done.append(event.id)
-            return
+            status = transitions.ended(known.task, transitions.broken(event, str(error)), 0.0)
         if status.phase is not None and status.phase.terminal:
             metrics.FINISHED.labels(outcome=status.phase.value).inc()
         else:

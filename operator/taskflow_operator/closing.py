@@ -10,6 +10,7 @@ from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
 from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator import transitions
 from taskflow_operator.memory import OpenTasks
 from taskflow_operator.snapshots import snapshot
 from taskflow_operator.status_writer import StatusWriter, Written
@@ -48,6 +49,10 @@ class Closer:
         known.closing = True
         after = self._tasks.set_status(task.uid, status)
         written = await self._writer.submit(after)
+        if written is Written.REFUSED and after.finished:
+            # The end must stand, whatever it was that the API server would not take: then without what came from outside.
+            after = self._tasks.set_status(task.uid, transitions.bare(after.status))
+            written = await self._writer.submit(after)
         if written is Written.GONE:
             await self.withdraw(after)
             return
@@ -62,6 +67,8 @@ class Closer:
 
     async def withdraw(self, task: Task) -> None:
         """The resource is gone before it finished: nobody may claim it any more, and a late finish is refused."""
+        known = self._tasks.get(task.uid)
+        task = known.task if known is not None else task
         await self._settle(Attempt(task.uid, task.status.attempt, snapshot(task)), Kind.DELETED)
         self._forget(task)
         log.info("task_withdrawn", task=f"{task.namespace}/{task.name}", uid=task.uid)

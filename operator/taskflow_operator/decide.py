@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, DependencyOutcome, Task, payload_bytes
+from taskflow_core.domain.task import MAX_JSON_LEVELS, MAX_PAYLOAD_BYTES, DependencyOutcome, Task, payload_bytes
 
 
 class Pools(Protocol):
@@ -46,7 +46,7 @@ class Hold:
     """It does not belong in its queue at the moment."""
 
     phase: Phase
-    reason: Reason
+    reason: str
     message: str
     until: datetime | None
 
@@ -120,6 +120,13 @@ def no_pool(task: Task, pools: Pools) -> str | None:
 
 
 def _refusal(task: Task, dependencies: Sequence[DependencyState], cycle: Sequence[str]) -> End | None:
+    if task.payload_too_deep:
+        return End(
+            Phase.FAILED,
+            Reason.PAYLOAD_TOO_DEEP,
+            f"args or kwargs are nested deeper than {MAX_JSON_LEVELS} levels; store the data as an object and name it in "
+            "spec.inputs",
+        )
     size = payload_bytes(task.spec.args, task.spec.kwargs)
     if size > MAX_PAYLOAD_BYTES:
         return End(
@@ -160,7 +167,7 @@ def _backing_off(task: Task, now: datetime) -> Hold | None:
     if due is None or due <= now:
         return None
     if status.reason in (Reason.BACKING_OFF, Reason.DRAIN):
-        return Hold(Phase.PENDING, Reason(status.reason), status.message, due)
+        return Hold(Phase.PENDING, status.reason, status.message, due)
     # It was held for something else meanwhile, such as a suspension.
     message = f"attempt {status.attempt} is due at {due:%Y-%m-%dT%H:%M:%SZ}"
     return Hold(Phase.PENDING, Reason.BACKING_OFF, message, due)

@@ -11,9 +11,9 @@ from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.naming import attempt_token
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.task import Task, TaskStatus
-from taskflow_core.errors import TaskflowError, Unavailable
-from taskflow_core.ledger.operator import Entry, OperatorLedger
+from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskStatus
+from taskflow_core.errors import TaskflowError
+from taskflow_core.ledger.operator import Attempt, Entry, OperatorLedger
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import transitions
 from taskflow_operator.closing import Closer
@@ -131,7 +131,7 @@ class Dispatcher:
     async def _requeue(self, task: Task) -> None:
         try:
             await self._enter([task], again=True)
-        except Unavailable as error:
+        except TaskflowError as error:
             # Then it is served by its former priority.
             log.warning("priority_not_changed", uid=task.uid, error=str(error))
 
@@ -163,21 +163,29 @@ class Dispatcher:
             known = self._tasks.get(uid)
             if known is None or known.closing or known.held:
                 continue
-            task = known.task
-            states, cycle = await self.dependencies.states(task) if self.dependencies else ((), ())
-            decision = decide(task, self._pools, states, cycle, self._now())
-            if isinstance(decision, Enqueue):
-                admitted.append(task)
-            elif isinstance(decision, Hold):
-                await self._hold(task, decision)
-            elif isinstance(decision, End):
-                await self._end(task, decision)
-            else:
-                await self._keep(task, decision.until, admitted)
+            try:
+                await self._look(known.task, admitted)
+            except TaskflowError:
+                raise
+            except Exception:
+                # One Task that nobody foresaw must not stop the others; the next resync looks at it again.
+                log.exception("task_skipped", uid=uid)
         if admitted:
             await self._enter(admitted, again=False)
 
-    async def _keep(self, task: Task, until: datetime | None, admitted: list[Task]) -> None:
+    async def _look(self, task: Task, admitted: list[Task]) -> None:
+        states, cycle = await self.dependencies.states(task) if self.dependencies else ((), ())
+        decision = decide(task, self._pools, states, cycle, self._now())
+        if isinstance(decision, Enqueue):
+            admitted.append(task)
+        elif isinstance(decision, Hold):
+            await self._hold(task, decision)
+        elif isinstance(decision, End):
+            await self._end(task, decision)
+        else:
+            self._keep(task, decision.until, admitted)
+
+    def _keep(self, task: Task, until: datetime | None, admitted: list[Task]) -> None:
         if until is not None:
             self.wake_at(task.uid, until)
         if task.status.phase is Phase.QUEUED:
@@ -187,7 +195,7 @@ class Dispatcher:
     async def _hold(self, task: Task, decision: Hold) -> None:
         if decision.until is not None:
             self.wake_at(task.uid, decision.until)
-        if (task.status.phase, task.status.message) == (decision.phase, decision.message):
+        if (task.status.phase, task.status.message) == (decision.phase, decision.message[:MAX_MESSAGE_CHARS]):
             return
         if task.status.phase is Phase.QUEUED and not await self._ledger.withdraw(task.uid, task.status.attempt):
             # A worker was faster. What it started goes on; the next attempt, if there is one, is held.
@@ -211,13 +219,14 @@ class Dispatcher:
         job.add_done_callback(self._jobs.discard)
 
     async def _enter(self, tasks: Sequence[Task], *, again: bool) -> None:
-        entered = await self._ledger.enqueue([current_attempt(self._as_queued(task)) for task in tasks], again=again)
+        prepared = [ready for task in tasks if (ready := self._prepare(task)) is not None]
+        entered = await self._ledger.enqueue([attempt for _, attempt, _ in prepared], again=again)
         fresh = [
-            Outgoing(self._message(task), answer.time_ms)
-            for task, answer in zip(tasks, entered, strict=True)
+            Outgoing(message, answer.time_ms)
+            for (_, _, message), answer in zip(prepared, entered, strict=True)
             if answer.entry is Entry.NEW
         ]
-        for task, answer in zip(tasks, entered, strict=True):
+        for (task, _, _), answer in zip(prepared, entered, strict=True):
             known = self._tasks.get(task.uid)
             # While the ledger answered, its attempt may have started or ended: then that is the news.
             if known is None or known.closing or known.task.status != task.status or known.sequence > 0:
@@ -232,6 +241,17 @@ class Dispatcher:
         if fresh:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, fresh)
             log.info("published", messages=len(fresh), again=again)
+
+    def _prepare(self, task: Task) -> tuple[Task, Attempt, Message] | None:
+        """What goes into the ledger and to the broker; None for a Task that cannot be written down, which stops no other."""
+        try:
+            attempt, message = current_attempt(self._as_queued(task)), self._message(task)
+            attempt.snapshot.model_dump_json()
+            message.model_dump_json()
+        except Exception:
+            log.exception("task_skipped", uid=task.uid)
+            return None
+        return task, attempt, message
 
     def _as_queued(self, task: Task) -> Task:
         return task.model_copy(update={"status": self._queued_status(task)})

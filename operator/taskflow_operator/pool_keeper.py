@@ -62,11 +62,11 @@ class PoolKeeper:
             Unavailable: try again.
         """
         pool = Pool.from_object(body)
-        wanted = deployment(pool, image=self._image, lease_seconds=self._lease_seconds)
         path = resource_path("apis/apps/v1", "deployments", pool.namespace, deployment_name(pool.name))
         found: dict[str, Any] | None = None
         refusal: str | None = None
         try:
+            wanted = deployment(pool, image=self._image, lease_seconds=self._lease_seconds)
             found = await self._kube.apply(path, wanted)
         except (Invalid, Forbidden, Conflict) as error:
             refusal = str(error)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.conditions import set_condition
 from taskflow_core.domain.task import Condition, Model
+from taskflow_core.errors import Invalid
 
 GRACE_SECONDS = 60
+SCRATCH = "taskflow-scratch"
 DRAIN_MARGIN_SECONDS = 10
 """What a worker needs after its drain time to hand back and exit, within the pod's grace period."""
+
+T = TypeVar("T")
 
 READY = "Ready"
 RECONCILING = "Reconciling"
@@ -64,12 +68,18 @@ class Pool(Model):
 
 
 def deployment(pool: Pool, *, image: str, lease_seconds: int) -> dict[str, Any]:
-    """The pool's Deployment, for server-side apply: what the template says, over defaults of restricted Pod Security."""
+    """The pool's Deployment, for server-side apply: what the template says, over defaults of restricted Pod Security.
+
+    Raises:
+        Invalid: the template is not a PodSpec where we have to read it; the rest the API server judges.
+    """
     template = pool.spec.template
     metadata = template.get("metadata") or {}
-    pod = dict(template.get("spec") or {})
-    grace = pod.get("terminationGracePeriodSeconds", GRACE_SECONDS)
-    containers = [dict(container) for container in pod.get("containers") or ()]
+    pod = _checked(template.get("spec") or {}, dict, "spec.template.spec")
+    grace = _checked(
+        pod.get("terminationGracePeriodSeconds", GRACE_SECONDS), int, "spec.template.spec.terminationGracePeriodSeconds"
+    )
+    containers = _objects(pod, "containers", "spec.template.spec")
     own = next((c for c in containers if c.get("name") == naming.WORKER_CONTAINER), {})
     others = [c for c in containers if c.get("name") != naming.WORKER_CONTAINER]
     worker = _worker_container(pool, own, image=image, lease_seconds=lease_seconds, grace_seconds=grace)
@@ -104,6 +114,7 @@ def deployment(pool: Pool, *, image: str, lease_seconds: int) -> dict[str, Any]:
                     # No pod of a pool speaks to the API server: user code runs in it.
                     "automountServiceAccountToken": False,
                     "terminationGracePeriodSeconds": grace,
+                    "volumes": [{"name": SCRATCH, "emptyDir": {}}, *(pod.get("volumes") or ())],
                     "containers": [worker, *others],
                 },
             },
@@ -123,7 +134,7 @@ def _worker_container(
         {"name": "TASKFLOW_WORKER_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
     ]
     fixed = {variable["name"] for variable in ours}
-    theirs = [variable for variable in own.get("env") or () if variable.get("name") not in fixed]
+    theirs = [variable for variable in _objects(own, "env", "container worker") if variable.get("name") not in fixed]
     secret = {"secretRef": {"name": naming.WORKER_SECRET}}
     security = {
         "allowPrivilegeEscalation": False,
@@ -138,7 +149,20 @@ def _worker_container(
         "name": naming.WORKER_CONTAINER,
         "env": [*ours, *theirs],
         "envFrom": [secret, *(own.get("envFrom") or ())],
+        # The root file system is read-only; inputs and outputs of a running attempt lie here.
+        "volumeMounts": [{"name": SCRATCH, "mountPath": "/tmp"}, *(own.get("volumeMounts") or ())],  # noqa: S108
     }
+
+
+def _checked(value: Any, kind: type[T], where: str) -> T:
+    if not isinstance(value, kind):
+        raise Invalid(f"{where}: expected {kind.__name__}, found {type(value).__name__}")
+    return value
+
+
+def _objects(holder: Mapping[str, Any], field: str, where: str) -> list[dict[str, Any]]:
+    found = _checked(holder.get(field) or [], list, f"{where}: {field}")
+    return [dict(_checked(each, dict, f"{where}: {field}")) for each in found]
 
 
 def deployment_name(pool: str) -> str:

@@ -77,6 +77,7 @@ class Reconciler:
         self._hold_until = 0.0
         self._scanned_ms = 0
         self._recoveries: set[asyncio.Task[None]] = set()
+        self._adrift: set[tuple[str, int]] = set()
 
     @property
     def contact_age(self) -> float:
@@ -102,9 +103,12 @@ class Reconciler:
         self._hold()
         if in_flight:
             log.warning("recovering", why=why, in_flight=len(in_flight), seconds=self._lease)
-            job = asyncio.create_task(self._recover(in_flight))
-            self._recoveries.add(job)
-            job.add_done_callback(self._recoveries.discard)
+            self._start(self._recover(in_flight))
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        job = asyncio.create_task(work)
+        self._recoveries.add(job)
+        job.add_done_callback(self._recoveries.discard)
 
     async def _tick_for_ever(self) -> None:
         while True:
@@ -171,6 +175,30 @@ class Reconciler:
                 # Entering an attempt again is harmless, and finds what is in no ledger, claim or lease.
                 if not known.closing and known.task.status.phase is not Phase.RUNNING:
                     self._dispatcher.wake(known.task.uid)
+            await self._look_after_running()
+
+    async def _look_after_running(self) -> None:
+        """A Task shown as running that nobody has a lease on, at two looks in a row: its end was lost on the way to us."""
+        running = [
+            known.task for known in self._tasks if known.task.status.phase is Phase.RUNNING and not known.closing
+        ]
+        found: set[tuple[str, int]] = set()
+        for start in range(0, len(running), SCAN):
+            part = running[start : start + SCAN]
+            try:
+                states = await self._ledger.states([(task.uid, task.status.attempt) for task in part])
+            except Unavailable:
+                return
+            for task, state in zip(part, states, strict=True):
+                attempt = task.uid, task.status.attempt
+                known = self._tasks.get(task.uid)
+                if state.leased or state.waiting or known is None or known.closing or known.held:
+                    continue
+                found.add(attempt)
+                if attempt in self._adrift and known.task.status.attempt == attempt[1]:
+                    log.warning("attempt_adrift", uid=task.uid, attempt=attempt[1], claim=state.claim)
+                    self._start(self._recover_one(known.task, state))
+        self._adrift = found
 
     def _hold(self) -> None:
         self._hold_until = self._clock() + self._lease
@@ -201,6 +229,6 @@ class Reconciler:
             return
         failure = Failure(
             reason=Reason.BROKER_DATA_LOST,
-            message="Redis lost its data while the attempt ran, and no worker came back with it",
+            message="nobody holds the attempt any more, and how it ended was lost: Redis forgot it, or the event was lost",
         )
         await self._closer.close(task, transitions.failed(task, failure, None, datetime.now(UTC), 0.0))

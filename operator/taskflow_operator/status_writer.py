@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import Conflict, NotFound, TaskflowError, Unavailable
+from taskflow_core.errors import Conflict, Forbidden, NotFound, TaskflowError, Unavailable
 from taskflow_core.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -131,19 +131,20 @@ class StatusWriter:
 
     async def _write(self, uid: str, entry: _Pending) -> None:
         task = entry.task
-        status = task.status.to_object()
         try:
+            status = task.status.to_object()
             if self._last.get(uid) != status:
                 await self._api.patch_task_status(task.namespace, task.name, uid, status)
                 self._last[uid] = status
             result = Written.DONE
-        except Unavailable as error:
+        except (Unavailable, Forbidden) as error:
+            # Rights come and go while RBAC is changed; a status is worth waiting for.
             log.warning("status_write_postponed", task=f"{task.namespace}/{task.name}", error=str(error))
             self._again(uid, entry)
             return
         except (NotFound, Conflict):
             result = Written.GONE
-        except TaskflowError as error:
+        except (TaskflowError, ValueError) as error:
             log.error("status_refused", task=f"{task.namespace}/{task.name}", error=str(error))  # noqa: TRY400
             result = Written.REFUSED
         finally:

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from taskflow_core.domain import conditions as c
 from taskflow_core.domain.events import Advance, Event, Failure, Kind, Success
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.retries import GiveUp, after_failure
-from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Condition, LastError, Task, TaskStatus
+from taskflow_core.domain.task import (
+    MAX_MESSAGE_CHARS,
+    MAX_TRACE_CHARS,
+    MAX_TYPE_CHARS,
+    Condition,
+    LastError,
+    Task,
+    TaskStatus,
+)
 from taskflow_operator.decide import overdue
 
-_REFUSALS = frozenset({Reason.PAYLOAD_TOO_LARGE, Reason.DEPENDENCY_CYCLE})
+_REFUSALS = frozenset({Reason.PAYLOAD_TOO_LARGE, Reason.PAYLOAD_TOO_DEEP, Reason.DEPENDENCY_CYCLE})
 """Ends of a Task whose specification is at fault: it was never accepted."""
+_LAST_MS = 253_402_300_799_000
+"""The end of the year 9999."""
 
 
 def event_time(event: Event) -> datetime:
     """When it happened, by Redis' clock."""
-    return datetime.fromtimestamp(event.time_ms / 1000, UTC)
+    # A time beyond the calendar is a broken entry; any time is better than none.
+    return datetime.fromtimestamp(min(max(event.time_ms, 0), _LAST_MS) / 1000, UTC)
 
 
-def waiting(task: Task, phase: Phase, reason: Reason, message: str, now: datetime) -> TaskStatus:
+def waiting(task: Task, phase: Phase, reason: str, message: str, now: datetime) -> TaskStatus:
     """Valid, but not in its queue: Pending or Suspended."""
     marks = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, False, reason, message)]
     return _with(task, phase, reason, message, marks, now).model_copy(update={"queued_time": None})
@@ -96,7 +108,11 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
     attempt, handbacks = task.status.attempt, task.status.handbacks
     policy = task.spec.retry_policy
     error = LastError(
-        attempt=attempt, reason=failure.reason, type=failure.type, message=failure.message, trace=failure.trace
+        attempt=attempt,
+        reason=failure.reason,
+        type=failure.type[:MAX_TYPE_CHARS],
+        message=failure.message[:MAX_MESSAGE_CHARS],
+        trace=failure.trace[:MAX_TRACE_CHARS],
     )
     told = f"attempt {attempt}: {failure.type + ': ' if failure.type else ''}{failure.message}"
     if (end := overdue(task, now)) is not None:
@@ -124,6 +140,29 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
             "progress": None,
         }
     )
+
+
+def bare(status: TaskStatus) -> TaskStatus:
+    """The same end without anything that came from a handler or worker."""
+    told = "the API server refused the status as it was; the operator's log says why"
+    return status.model_copy(
+        update={
+            "message": told,
+            "worker": None,
+            "result": None,
+            "outputs": (),
+            "last_error": None,
+            "conditions": tuple(each.model_copy(update={"message": ""}) for each in status.conditions),
+        }
+    )
+
+
+def broken(event: Event, problem: str) -> Event:
+    """An end that cannot be read, as the failure that it has to be taken for."""
+    failure = Failure(
+        reason=Reason.HANDLER_ERROR, type="UnreadableEvent", message=f"{event.kind}: {problem}"[:MAX_MESSAGE_CHARS]
+    )
+    return event.model_copy(update={"kind": Kind.FAILED, "payload": failure.model_dump(mode="json", by_alias=True)})
 
 
 def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:
@@ -171,9 +210,9 @@ def _finished(task: Task, condition: str, phase: Phase, reason: Reason, message:
 def _with(
     task: Task,
     phase: Phase,
-    reason: Reason,
+    reason: str,
     message: str,
-    marks: list[tuple[str, bool, Reason, str]],
+    marks: Sequence[tuple[str, bool, str, str]],
     now: datetime,
 ) -> TaskStatus:
     conditions = task.status.conditions
@@ -185,7 +224,7 @@ def _with(
         update={
             "observed_generation": task.generation,
             "phase": phase,
-            "reason": reason.value,
+            "reason": str(reason),
             "message": message[:MAX_MESSAGE_CHARS],
             "conditions": conditions,
         }

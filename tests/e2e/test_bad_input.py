@@ -101,3 +101,12 @@ def test_a_manifest_that_the_schema_refuses_creates_nothing(product: Product) ->
     )
     assert "spec.handler: Invalid value" in said
     assert "NotFound" in product.kubectl("get", "tft", "bad", check=False)
+
+
+def test_a_payload_nested_too_deeply_is_refused_and_stops_no_other(product: Product) -> None:
+    deep: Any = 1
+    for _ in range(300):
+        deep = [deep]
+    found = product.run("deep", "taskflow.echo", args=[deep])
+    assert condition(found, "Accepted")["reason"] == "PayloadTooDeep"
+    assert product.run("beside-deep", "taskflow.echo")["status"]["phase"] == "Succeeded"

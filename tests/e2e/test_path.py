@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.product import Product, condition, task
+from tests.e2e.product import Product, condition, eventually, task
 
 pytestmark = pytest.mark.e2e
 
@@ -74,6 +74,10 @@ def test_a_task_deleted_while_it_waits_never_runs(product: Product, tmp_path: Pa
     product.apply(task("withdrawn", "e2e.recorded_sleep", kwargs={"record": str(record), "seconds": 0}))
     product.in_phase("withdrawn", "Queued")
     product.kubectl("delete", "tft", "withdrawn")
+    # Until the operator has heard of it, a worker may still start it.
+    eventually(
+        lambda: product.get("/v1/namespaces/default/tasks/withdrawn")["deletedAt"], lambda when: when is not None
+    )
     gates.touch()
     product.finished("block-1")
     product.finished("block-2")

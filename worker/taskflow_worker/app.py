@@ -127,7 +127,7 @@ class Worker:
                 # billiard wraps what it sends through its pipe, and hands over bare what it notices itself.
                 error = getattr(exc_info.exception, "exc", exc_info.exception)
                 if isinstance(error, WorkerLostError):
-                    holdings.process_died(self.id, f"the process that ran the handler died: {error}")
+                    holdings.process_died(self, f"the process that ran the handler died: {error}")
                 return super().on_failure(exc_info, *args, **kwargs)
 
         run = app.task(self.execute, name=naming.CELERY_TASK, acks_late=True, ignore_result=True)

@@ -16,7 +16,14 @@ from taskflow_core.domain import naming
 from taskflow_core.domain.events import Failure, Success
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.task import MAX_MESSAGE_CHARS, MAX_RESULT_BYTES, Output, StoredOutput
+from taskflow_core.domain.task import (
+    MAX_JSON_LEVELS,
+    MAX_MESSAGE_CHARS,
+    MAX_RESULT_BYTES,
+    Output,
+    StoredOutput,
+    nested_deeper,
+)
 from taskflow_core.errors import NotFound, TaskflowError, Unavailable
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.context import Context
@@ -69,7 +76,11 @@ def run_attempt(message: Message, registry: Registry, objects: Objects, *, patie
     except AttemptFailed as error:
         return error.failure.model_copy(update={"run_ms": _since(started)})
     except TaskflowError as error:
-        failure = Failure(reason=Reason.STORAGE_UNAVAILABLE, type=type(error).__name__, message=_short(str(error)))
+        failure = Failure(reason=Reason.STORAGE_UNAVAILABLE, type=type(error).__name__, message=_text(error))
+        return failure.model_copy(update={"run_ms": _since(started)})
+    except Exception as error:  # a hint that cannot be used, no room for files: the attempt's end must be told
+        log.exception("attempt_broken", uid=message.uid, attempt=message.attempt)
+        failure = Failure(reason=Reason.HANDLER_ERROR, type=_type_name(error), message=_text(error))
         return failure.model_copy(update={"run_ms": _since(started)})
     return success.model_copy(update={"run_ms": _since(started)})
 
@@ -95,7 +106,7 @@ def _run(message: Message, registry: Registry, objects: Objects, folder: Path, p
         raise
     except BaseException as error:  # a handler's SystemExit or KeyboardInterrupt ends the attempt, not the worker
         log.info("handler_raised", handler=message.handler, exc_info=True)
-        raise AttemptFailed(Reason.HANDLER_ERROR, _short(str(error)), _type_name(error)) from error
+        raise AttemptFailed(Reason.HANDLER_ERROR, _text(error), _type_name(error)) from error
     result = _checked_result(returned, message.handler)
     stored = tuple(_store(output, outputs[output.name], message, objects, patience) for output in message.outputs)
     return Success(result=result, outputs=stored)
@@ -147,10 +158,20 @@ def _checked_result(returned: Any, handler: str) -> Any:
             f"{handler} returned {_type_name(returned)}, which has no JSON form: {error}; return JSON or write an output",
             type(error).__name__,
         ) from error
+    if nested_deeper(returned, MAX_JSON_LEVELS):
+        raise AttemptFailed(
+            Reason.RESULT_NOT_SERIALISABLE,
+            f"{handler} returned JSON nested deeper than {MAX_JSON_LEVELS} levels; return less or write an output",
+        )
     if size > MAX_RESULT_BYTES:
         raise AttemptFailed(
             Reason.RESULT_TOO_LARGE,
             f"{handler} returned {size} bytes of JSON, at most {MAX_RESULT_BYTES} are kept inline; write an output",
+        )
+    if _beyond_64_bits(returned):
+        raise AttemptFailed(
+            Reason.RESULT_NOT_SERIALISABLE,
+            f"{handler} returned an integer beyond 64 bits, which Kubernetes cannot keep; return it as a string",
         )
     # What was measured is what travels: tuples as lists, keys as strings.
     return json.loads(text)
@@ -159,6 +180,19 @@ def _checked_result(returned: Any, handler: str) -> Any:
 def _type_name(value: object) -> str:
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _beyond_64_bits(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        return any(_beyond_64_bits(child) for child in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and not -(2**63) <= value < 2**63
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return _short(str(error))
+    except Exception:  # noqa: BLE001 - an error that cannot even be printed is still an error
+        return "(the error has no printable message)"
 
 
 def _short(text: str) -> str:

@@ -30,7 +30,7 @@ class Holdings:
         self._ledger = ledger
         self._interval = interval
         self._active = active
-        self._held: dict[str, tuple[weakref.ref[object], int]] = {}
+        self._held: dict[Holding, weakref.ref[object]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew_for_ever, name="heartbeat", daemon=True)
@@ -48,14 +48,16 @@ class Holdings:
     def accepted(self, request: object, member: str, pid: int) -> None:
         """A pool process took the request."""
         with self._lock:
-            self._held[member] = (weakref.ref(request), pid)
+            self._held[Holding(member, pid)] = weakref.ref(request)
 
-    def process_died(self, member: str, message: str) -> None:
+    def process_died(self, request: object, message: str) -> None:
         """The pool process that ran it is gone: say so at once, instead of letting the lease run out."""
         with self._lock:
-            _, pid = self._held.pop(member, (None, 0))
-        if pid:
-            self._surrender(Holding(member, pid), Kind.LOST, Failure(reason=Reason.WORKER_LOST, message=message))
+            gone = [holding for holding, reference in self._held.items() if reference() is request]
+            for holding in gone:
+                del self._held[holding]
+        for holding in gone:
+            self._surrender(holding, Kind.LOST, Failure(reason=Reason.WORKER_LOST, message=message))
 
     def hand_back(self) -> int:
         """Give up everything that still runs, so that other workers may run it. Returns how many attempts that were."""
@@ -66,11 +68,11 @@ class Holdings:
 
     def _current(self) -> list[Holding]:
         with self._lock:
-            for member, (reference, _) in list(self._held.items()):
+            for holding, reference in list(self._held.items()):
                 request = reference()
                 if request is None or not self._active(request):
-                    del self._held[member]
-            return [Holding(member, pid) for member, (_, pid) in self._held.items()]
+                    del self._held[holding]
+            return list(self._held)
 
     def _surrender(self, holding: Holding, kind: Kind, failure: Failure) -> bool:
         try:

@@ -41,7 +41,7 @@ class Handler:
     @cached_property
     def _context(self) -> str | None:
         parameters = inspect.signature(self.function).parameters
-        return next((name for name in parameters if self._hints.get(name) is Context), None)
+        return next((name for name in parameters if _is_context(self._hints.get(name))), None)
 
     @cached_property
     def _signature(self) -> inspect.Signature:
@@ -175,6 +175,10 @@ def discover(modules: Iterable[str]) -> None:
             importlib.import_module(module)
         except Exception as error:
             raise Invalid(f"handlers of {described} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _is_context(hint: object) -> bool:
+    return hint is Context or Context in typing.get_args(hint)
 
 
 def _place(function: Callable[..., Any]) -> str:

@@ -17,7 +17,9 @@ def _relative(key: str) -> str:
 
 
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-ObjectKey = Annotated[str, StringConstraints(min_length=1, max_length=512), AfterValidator(_relative)]
+ObjectKey = Annotated[
+    str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(_relative)
+]
 MediaType = Annotated[
     str,
     StringConstraints(

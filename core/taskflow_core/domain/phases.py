@@ -47,6 +47,8 @@ class Reason(StrEnum):
     """A Task named in `spec.dependsOn` ended otherwise than is asked for. Final."""
     DEPENDENCY_CYCLE = "DependencyCycle"
     """The Task depends on itself, through others. Final."""
+    PAYLOAD_TOO_DEEP = "PayloadTooDeep"
+    """args or kwargs are nested deeper than 50 levels. Final."""
     NO_WORKER_POOL = "NoWorkerPool"
     """No WorkerPool in the namespace serves the queue."""
     WAITING_FOR_WORKER = "WaitingForWorker"
@@ -105,6 +107,7 @@ _FINAL = frozenset(
         Reason.QUEUE_TIMEOUT,
         Reason.DEADLINE_EXCEEDED,
         Reason.NOT_RETRYABLE,
+        Reason.PAYLOAD_TOO_DEEP,
         Reason.UNKNOWN_HANDLER,
         Reason.INVALID_ARGUMENTS,
         Reason.INPUT_MISSING,

@@ -18,11 +18,14 @@ from taskflow_core.domain.phases import Phase, Reason
 
 MAX_PAYLOAD_BYTES = 8 * 1024
 MAX_RESULT_BYTES = 4 * 1024
+MAX_JSON_LEVELS = 50
+"""Nesting of payloads and results; beyond some hundreds, JSON parsers give up."""
 MAX_MESSAGE_CHARS = 1024
 MAX_TRACE_CHARS = 2048
 MAX_CHECKPOINT_BYTES = 4 * 1024
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """https://www.w3.org/TR/trace-context/#traceparent-header"""
+MAX_TYPE_CHARS = 253
 
 
 def _as_utc(value: datetime) -> datetime:
@@ -47,6 +50,21 @@ def payload_bytes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """Size of a Task's payload, as compact JSON in UTF-8: what `MAX_PAYLOAD_BYTES` bounds."""
     text = json.dumps([args, kwargs], separators=(",", ":"), ensure_ascii=False)
     return len(text.encode("utf-8", "surrogatepass"))
+
+
+def nested_deeper(value: Any, levels: int) -> bool:
+    """Whether a JSON value has lists or objects within each other more than that many levels deep. Not recursive itself."""
+    layer = [value]
+    for _ in range(levels + 1):
+        layer = [
+            child
+            for item in layer
+            if isinstance(item, list | tuple | dict)
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+        if not layer:
+            return False
+    return any(isinstance(item, list | tuple | dict) for item in layer)
 
 
 class RetryPolicy(Model):
@@ -193,6 +211,8 @@ class Task(Model):
     generation: int = 1
     created: Time
     annotated_traceparent: str = ""
+    payload_too_deep: bool = False
+    """args or kwargs are nested deeper than `MAX_JSON_LEVELS`, and were left out when the object was read."""
     spec: TaskSpec
     status: TaskStatus = TaskStatus()
 
@@ -212,6 +232,11 @@ class Task(Model):
             pydantic.ValidationError: the object is not a Task as the CRD admits it.
         """
         meta = body["metadata"]
+        spec = dict(body["spec"])
+        too_deep = nested_deeper([spec.get("args"), spec.get("kwargs")], MAX_JSON_LEVELS + 1)
+        if too_deep:
+            # Nothing that handles it later could: serialisers and parsers give up on it, and it will be refused anyway.
+            spec |= {"args": [], "kwargs": {}}
         return cls(
             uid=meta["uid"],
             namespace=meta["namespace"],
@@ -219,7 +244,8 @@ class Task(Model):
             generation=meta.get("generation", 1),
             created=meta["creationTimestamp"],
             annotated_traceparent=(meta.get("annotations") or {}).get(ANNOTATION_TRACEPARENT, ""),
-            spec=TaskSpec.model_validate(body["spec"]),
+            payload_too_deep=too_deep,
+            spec=TaskSpec.model_validate(spec),
             status=TaskStatus.model_validate(body.get("status") or {}),
         )
 

@@ -17,11 +17,19 @@ from kubernetes.aio import config as credentials
 
 from taskflow_core.domain import naming
 from taskflow_core.errors import Cause, Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
+from taskflow_core.kube.shallow import read_json
 
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 PAGE_SIZE = 500
-_ERRORS: dict[int, type[TaskflowError]] = {403: Forbidden, 404: NotFound, 409: Conflict, 410: Conflict}
+_ERRORS: dict[int, type[TaskflowError]] = {
+    # The credential is being renewed or is not known yet; it is read again with each request.
+    401: Unavailable,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    410: Conflict,
+}
 _RETRYABLE = {408, 429, 500, 502, 503, 504}
 # An API server answers within its own 60 s limit or never.
 _TIMEOUT = aiohttp.ClientTimeout(total=65, connect=5)
@@ -100,9 +108,11 @@ class KubeClient:
             async with self._session.request(method, path, data=data, params=params, headers=headers) as response:
                 payload = await response.read()
                 if response.status < 400:  # noqa: PLR2004 - HTTP's own border
-                    answer: dict[str, Any] = json.loads(payload)
+                    answer: dict[str, Any] = read_json(payload)
                     return answer
                 raise _error(response.status, payload)
+        except ValueError as error:
+            raise Unavailable(f"API server: {method} {path}: the answer is no JSON") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"API server: {method} {path}: {str(error) or type(error).__name__}") from error
 
@@ -141,8 +151,12 @@ class KubeClient:
         path = tasks_path(namespace, name) + "/status"
         try:
             await self.request("PATCH", path, patch, content_type=JSON_PATCH, params=params)
+        except Conflict as error:
+            # Another write came between the server's read and its write; ours does not depend on what was read.
+            raise Unavailable(str(error)) from error
         except Invalid as error:
-            if "testing value /metadata/uid failed" in str(error) or "test operation" in str(error):
+            # All that the API server says of a failed `test` (apiserver 1.36); a refusal of the status itself has causes.
+            if not error.causes and "the server rejected our request" in str(error):
                 raise Conflict(f"Task {namespace}/{name} is no longer the one with uid {uid}") from error
             raise
 

@@ -37,7 +37,7 @@ def connect_sync(settings: RedisSettings) -> redis.Redis:
         # One immediate retry: an idle connection that the server closed is noticed only by using it.
         retry=Retry(NoBackoff(), 1),
     )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)
 
 
 def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
@@ -52,7 +52,7 @@ def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
         health_check_interval=15,
         retry=AsyncRetry(NoBackoff(), 1),
     )
-    return redis.asyncio.Redis(connection_pool=pool)
+    return redis.asyncio.Redis.from_pool(pool)
 
 
 def script(name: str) -> str:

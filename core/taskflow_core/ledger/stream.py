@@ -67,7 +67,9 @@ class StreamReader:
         mine = next((g for g in groups if g["name"] == self._group), None)
         if mine is None:
             return True
-        return _id(info.get("max-deleted-entry-id", "0-0")) > _id(mine["last-delivered-id"])
+        # Trimming leaves no other trace: `max-deleted-entry-id` knows only of XDEL.
+        trimmed = int(info["entries-added"]) - int(info["length"])
+        return trimmed > int(mine["entries-read"] or 0)
 
     async def read(self, block_ms: int = BLOCK_MS) -> Batch:
         """The next entries: first those that were read before and not acknowledged, then new ones, waiting up to `block_ms`.
@@ -127,8 +129,3 @@ def _entries(answer: object) -> list[tuple[str, dict[str, str]]]:
         found = answer[0][1]  # type: ignore[index]
     # An entry that was trimmed while it was in the backlog comes back without fields.
     return [(stream_id, fields or {}) for stream_id, fields in found]
-
-
-def _id(value: str) -> tuple[int, int]:
-    time_ms, _, number = value.partition("-")
-    return int(time_ms), int(number or 0)

@@ -86,6 +86,7 @@ class WorkerLedger:
             message.uid,
             message.attempt,
             candidate.holder,
+            candidate.prefix,
             message.token,
             self._worker,
             self._lease_ms,

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from pytest_socket import disable_socket, enable_socket
+
+UNIT = Path(__file__).parent / "unit"
+# No deadline: one example may meet a pause of a busy machine.
+settings.register_profile("taskflow", max_examples=50, deadline=None)
+settings.load_profile("taskflow")
+_PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
+_KEPT = ("TASKFLOW_PROGRAM_", "TASKFLOW_DOWNLOAD_", "TASKFLOW_KEEP")
+"""Where programs are, and what to leave running: they steer the tests, not the product."""
+
+
+def _is_ambient(name: str) -> bool:
+    if name.startswith("TASKFLOW_"):
+        return not name.startswith(_KEPT)
+    return name == "KUBECONFIG" or name.lower() in _PROXIES
+
+
+# At import, before any test module reads settings: a shell that points at a real installation must not reach a test.
+for _name in [name for name in os.environ if _is_ambient(name)]:
+    del os.environ[_name]
+
+
+@pytest.fixture(autouse=True)
+def _no_sockets_in_unit_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A unit test that opens a connection fails; an event loop's own pair of Unix sockets is allowed."""
+    if UNIT not in request.path.parents:
+        yield
+        return
+    disable_socket(allow_unix_socket=True)
+    yield
+    enable_socket()

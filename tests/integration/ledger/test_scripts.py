@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import redis
+
+from taskflow_core.domain import naming
+from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.phases import Reason
+from taskflow_core.ledger.connect import CLAIM_SECONDS, TOMBSTONE_SECONDS
+from taskflow_core.ledger.operator import Entry, State
+from taskflow_core.ledger.worker import Claim, Heartbeat, Holding, WorkerLedger
+from taskflow_core.settings import RedisSettings
+from tests.builders import UID, make_message
+from tests.integration.ledger.builders import DONE, LEASE_MS, NOT_DONE, entry, kinds, operator, told, until, worker
+
+pytestmark = pytest.mark.integration
+PID = 77
+MEMBER = f"{UID}:1"
+HELD = Holding(MEMBER, PID)
+LOST = Failure(reason=Reason.WORKER_LOST, message="signal 9")
+
+
+def score(raw: redis.Redis, key: str, member: str = MEMBER) -> int | None:
+    found: Any = raw.zscore(key, member)
+    return None if found is None else int(found)
+
+
+def now_ms(raw: redis.Redis) -> int:
+    seconds, micros = raw.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+async def entered(settings: RedisSettings, attempt: int = 1) -> None:
+    async with operator(settings) as side:
+        (answer,) = await side.ledger.enqueue([entry(attempt)])
+        assert answer.entry is Entry.NEW
+
+
+def claimed(ledger: WorkerLedger, pid: int = PID, attempt: int = 1) -> Claim:
+    claim = ledger.claim(ledger.candidate(make_message(attempt=attempt), pid))
+    assert claim is not None
+    return claim
+
+
+async def test_entering_is_told_once_and_may_be_repeated(settings: RedisSettings, raw: redis.Redis) -> None:
+    async with operator(settings) as side:
+        (first,) = await side.ledger.enqueue([entry()])
+        (second,) = await side.ledger.enqueue([entry()])
+    assert (first.entry, second.entry) == (Entry.NEW, Entry.WAITING)
+    assert first.time_ms == second.time_ms == score(raw, naming.KEY_LEDGER)
+    (event,) = told(raw)
+    assert (event.kind, event.attempt, event.payload["name"]) == (Kind.QUEUED, 1, "report")
+    assert event.time_ms == first.time_ms
+
+
+async def test_entering_again_after_a_loss_has_a_fresh_time_and_no_second_event(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    async with operator(settings) as side:
+        await side.ledger.enqueue([entry()])
+        raw.zadd(naming.KEY_LEDGER, {MEMBER: 5})
+        (answer,) = await side.ledger.enqueue([entry()], again=True)
+        assert answer.entry is Entry.NEW
+        assert answer.time_ms == score(raw, naming.KEY_LEDGER)
+        assert answer.time_ms > 5
+    assert kinds(raw) == [Kind.QUEUED]
+
+
+async def test_many_attempts_are_answered_in_their_order(settings: RedisSettings) -> None:
+    async with operator(settings) as side:
+        await side.ledger.enqueue([entry(uid="b")])
+        claimed_by = worker(settings)
+        assert claimed_by.claim(claimed_by.candidate(make_message(uid="b"), PID))
+        await side.ledger.enqueue([entry(uid="c")])
+        answers = await side.ledger.enqueue([entry(uid="a"), entry(uid="b"), entry(uid="c")])
+    assert [each.entry for each in answers] == [Entry.NEW, Entry.TAKEN, Entry.WAITING]
+
+
+async def test_one_of_fifty_claimers_wins(settings: RedisSettings, raw: redis.Redis) -> None:
+    await entered(settings)
+    ledgers = [worker(settings, f"pod-{number}:x") for number in range(50)]
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda each: each.claim(each.candidate(make_message(), PID)), ledgers))
+    (winner,) = [answer for answer in answers if answer is not None]
+    assert raw.get(naming.claim_key(UID, 1)) == winner.holder
+    assert kinds(raw) == [Kind.QUEUED, Kind.STARTED, *[Kind.DUPLICATE] * 49]
+
+
+async def test_a_claim_makes_a_lease_and_leaves_the_ledger(settings: RedisSettings, raw: redis.Redis) -> None:
+    await entered(settings)
+    raw.set(naming.KEY_EPOCH, "e1")
+    claim = claimed(worker(settings))
+    assert claim.epoch == "e1"
+    assert score(raw, naming.KEY_LEDGER) is None
+    lease = score(raw, naming.KEY_LEASES)
+    assert lease is not None
+    assert 0 <= now_ms(raw) + LEASE_MS - lease < 5000
+    ttl: Any = raw.ttl(naming.claim_key(UID, 1))
+    assert CLAIM_SECONDS - 60 < ttl <= CLAIM_SECONDS
+    event = told(raw)[-1]
+    assert (event.kind, event.worker, event.token) == (Kind.STARTED, "pod-1:ab", make_message().token)
+
+
+async def test_a_claim_whose_answer_was_lost_may_be_repeated(settings: RedisSettings, raw: redis.Redis) -> None:
+    await entered(settings)
+    ledger = worker(settings)
+    candidate = ledger.candidate(make_message(), PID)
+    first, second = ledger.claim(candidate), ledger.claim(candidate)
+    assert first is not None
+    assert first == second
+    assert kinds(raw) == [Kind.QUEUED, Kind.STARTED]
+
+
+async def test_another_delivery_to_the_same_process_is_refused(settings: RedisSettings, raw: redis.Redis) -> None:
+    await entered(settings)
+    ledger = worker(settings)
+    claimed(ledger)
+    assert ledger.claim(ledger.candidate(make_message(), PID)) is None
+    assert kinds(raw)[-1] is Kind.DUPLICATE
+
+
+def test_an_attempt_that_was_never_entered_is_refused_and_told(settings: RedisSettings, raw: redis.Redis) -> None:
+    ledger = worker(settings)
+    assert ledger.claim(ledger.candidate(make_message(), PID)) is None
+    (event,) = told(raw)
+    assert (event.kind, event.worker) == (Kind.DUPLICATE, "pod-1:ab")
+    assert raw.exists(naming.claim_key(UID, 1)) == 0
+
+
+async def test_an_end_counts_once_however_often_it_is_reported(settings: RedisSettings, raw: redis.Redis) -> None:
+    await entered(settings)
+    ledger = worker(settings)
+    claim = claimed(ledger)
+    assert [ledger.finish(claim, Kind.SUCCEEDED, DONE) for _ in range(3)] == [True] * 3
+    assert kinds(raw) == [Kind.QUEUED, Kind.STARTED, Kind.SUCCEEDED]
+    assert told(raw)[-1].payload["result"] == 3
+    assert score(raw, naming.KEY_LEASES) is None
+    ttl: Any = raw.ttl(naming.claim_key(UID, 1))
+    assert TOMBSTONE_SECONDS - 60 < ttl <= TOMBSTONE_SECONDS
+
+
+@pytest.mark.parametrize("by", ["expire", "surrender", "settle", "delete"])
+async def test_an_end_does_not_count_after_the_attempt_was_taken_away(
+    settings: RedisSettings, raw: redis.Redis, by: str
+) -> None:
+    await entered(settings)
+    ledger = worker(settings)
+    claim = claimed(ledger)
+    async with operator(settings) as side:
+        if by == "expire":
+            raw.zadd(naming.KEY_LEASES, {MEMBER: 1})
+            assert await side.ledger.expire() == [MEMBER]
+        elif by == "surrender":
+            assert ledger.surrender(HELD, Kind.LOST, LOST)
+        else:
+            await side.ledger.settle(entry(), Kind.SETTLED if by == "settle" else Kind.DELETED)
+    assert ledger.finish(claim, Kind.SUCCEEDED, DONE) is False
+    assert kinds(raw)[-1] is Kind.STALE
+    assert score(raw, naming.KEY_LEASES) is None
+
+
+def flush(raw: redis.Redis, epoch: str | None = "e2") -> None:
+    raw.flushall()
+    if epoch is not None:
+        raw.set(naming.KEY_EPOCH, epoch)
+
+
+@pytest.mark.parametrize("epoch", ["e2", None], ids=["a new epoch", "before the new epoch began"])
+async def test_an_end_counts_after_redis_lost_its_data(
+    settings: RedisSettings, raw: redis.Redis, epoch: str | None
+) -> None:
+    raw.set(naming.KEY_EPOCH, "e1")
+    await entered(settings)
+    ledger = worker(settings)
+    claim = claimed(ledger)
+    flush(raw, epoch)
+    assert ledger.finish(claim, Kind.FAILED, NOT_DONE)
+    assert ledger.finish(claim, Kind.FAILED, NOT_DONE)
+    (event,) = told(raw)
+    assert (event.kind, event.payload["message"]) == (Kind.FAILED, "no")
+
+
+async def test_an_end_does_not_count_when_only_its_claim_vanished(settings: RedisSettings, raw: redis.Redis) -> None:
+    raw.set(naming.KEY_EPOCH, "e1")
+    await entered(settings)
+    ledger = worker(settings)
+    claim = claimed(ledger)
+    raw.delete(naming.claim_key(UID, 1))
+    assert ledger.finish(claim, Kind.SUCCEEDED, DONE) is False
+
+
+async def test_a_heartbeat_renews_the_lease_and_the_claim(settings: RedisSettings, raw: redis.Redis) -> None:
+    await entered(settings)
+    ledger = worker(settings)
+    claimed(ledger)
+    raw.zadd(naming.KEY_LEASES, {MEMBER: 1})
+    raw.expire(naming.claim_key(UID, 1), 10)
+    assert ledger.heartbeat([HELD], "") == Heartbeat("", ())
+    lease = score(raw, naming.KEY_LEASES)
+    assert lease is not None
+    assert lease > now_ms(raw) + LEASE_MS - 5000
+    ttl: Any = raw.ttl(naming.claim_key(UID, 1))
+    assert ttl > 10
+
+
+async def test_a_heartbeat_makes_no_lease_where_none_is(settings: RedisSettings, raw: redis.Redis) -> None:
+    await entered(settings)
+    ledger = worker(settings)
+    claimed(ledger)
+    raw.zrem(naming.KEY_LEASES, MEMBER)
+    ledger.heartbeat([HELD], "")
+    assert score(raw, naming.KEY_LEASES) is None
+
+
+async def test_a_heartbeat_enters_again_what_redis_forgot_and_the_end_counts(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    raw.set(naming.KEY_EPOCH, "e1")
+    await entered(settings)
+    ledger = worker(settings)
+    claim = claimed(ledger)
+    flush(raw)
+    assert ledger.heartbeat([HELD], "e1") == Heartbeat("e2", ())
+    assert score(raw, naming.KEY_LEASES) is not None
+    assert ledger.heartbeat([HELD], "e2") == Heartbeat("e2", ())
+    async with operator(settings) as side:
+        (answer,) = await side.ledger.enqueue([entry()])
+        assert answer.entry is Entry.TAKEN
+    assert ledger.finish(claim, Kind.SUCCEEDED, DONE)
+
+
+async def test_a_heartbeat_between_delivery_and_claim_does_not_refuse_the_claim(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    # A worker's first heartbeat knows no epoch yet; the pool process took the message and is about to claim it.
+    raw.set(naming.KEY_EPOCH, "e1")
+    await entered(settings)
+    ledger = worker(settings)
+    ledger.heartbeat([HELD], "")
+    claim = ledger.claim(ledger.candidate(make_message(), PID))
+    assert claim is not None
+    assert ledger.finish(claim, Kind.SUCCEEDED, DONE)
+    assert kinds(raw) == [Kind.QUEUED, Kind.STARTED, Kind.SUCCEEDED]
+
+
+async def test_a_heartbeat_enters_nothing_again_within_an_epoch(settings: RedisSettings, raw: redis.Redis) -> None:
+    raw.set(naming.KEY_EPOCH, "e1")
+    ledger = worker(settings)
+    assert ledger.heartbeat([HELD], "e1") == Heartbeat("e1", ())
+    assert raw.exists(naming.claim_key(UID, 1)) == 0
+
+
+async def test_a_heartbeat_tells_what_was_taken_away(settings: RedisSettings, raw: redis.Redis) -> None:
+    await entered(settings)
+    ledger = worker(settings)
+    claimed(ledger)
+    raw.zadd(naming.KEY_LEASES, {MEMBER: 1})
+    async with operator(settings) as side:
+        await side.ledger.expire()
+    assert ledger.heartbeat([HELD], "").fenced == (MEMBER,)
+    assert worker(settings, "pod-2:x").heartbeat([HELD], "").fenced == (MEMBER,)
+
+
+async def test_a_heartbeat_passes_over_what_ended(settings: RedisSettings, raw: redis.Redis) -> None:
+    await entered(settings)
+    ledger = worker(settings)
+    ledger.finish(claimed(ledger), Kind.SUCCEEDED, DONE)
+    assert ledger.heartbeat([HELD], "").fenced == ()
+    assert score(raw, naming.KEY_LEASES) is None
+
+
+def test_a_heartbeat_of_an_idle_worker_learns_the_epoch(settings: RedisSettings, raw: redis.Redis) -> None:
+    raw.set(naming.KEY_EPOCH, "e1")
+    assert worker(settings).heartbeat([], "") == Heartbeat("e1", ())
+
+
+async def test_a_lease_that_ran_out_is_a_loss_that_names_the_worker(settings: RedisSettings, raw: redis.Redis) -> None:
+    await entered(settings)
+    claimed(worker(settings, lease_ms=1))
+    async with operator(settings) as side:
+        lease = score(raw, naming.KEY_LEASES)
+        assert lease is not None
+        until(raw, lambda: now_ms(raw) > lease)
+        assert await side.ledger.expire() == [MEMBER]
+        assert await side.ledger.expire() == []
+    event = told(raw)[-1]
+    assert (event.kind, event.uid, event.attempt, event.worker) == (Kind.LOST, UID, 1, "pod-1:ab")
+    assert Failure.model_validate(event.payload).reason is Reason.WORKER_LOST
+
+
+async def test_a_lease_that_is_renewed_is_no_loss(settings: RedisSettings) -> None:
+    await entered(settings)
+    claimed(worker(settings))
+    async with operator(settings) as side:
+        assert await side.ledger.expire() == []
+
+
+async def test_only_who_holds_an_attempt_can_give_it_up(settings: RedisSettings, raw: redis.Redis) -> None:
+    await entered(settings)
+    ledger = worker(settings)
+    claimed(ledger)
+    assert not worker(settings, "pod-2:x").surrender(HELD, Kind.RELEASED, LOST)
+    assert not ledger.surrender(Holding(MEMBER, PID + 1), Kind.RELEASED, LOST)
+    assert ledger.surrender(HELD, Kind.RELEASED, LOST)
+    assert not ledger.surrender(HELD, Kind.RELEASED, LOST)
+    assert kinds(raw) == [Kind.QUEUED, Kind.STARTED, Kind.RELEASED]
+    assert told(raw)[-1].worker == "pod-1:ab"
+    assert score(raw, naming.KEY_LEASES) is None
+
+
+async def test_what_ended_cannot_be_given_up(settings: RedisSettings) -> None:
+    await entered(settings)
+    ledger = worker(settings)
+    ledger.finish(claimed(ledger), Kind.SUCCEEDED, DONE)
+    assert not ledger.surrender(HELD, Kind.LOST, LOST)
+
+
+@pytest.mark.parametrize("kind", [Kind.SETTLED, Kind.DELETED])
+async def test_a_closed_attempt_can_be_neither_entered_nor_claimed(
+    settings: RedisSettings, raw: redis.Redis, kind: Kind
+) -> None:
+    await entered(settings)
+    async with operator(settings) as side:
+        await side.ledger.settle(entry(), kind)
+        await side.ledger.settle(entry(), kind)
+        (answer,) = await side.ledger.enqueue([entry()], again=True)
+        assert answer.entry is Entry.TAKEN
+        (state,) = await side.ledger.states([(UID, 1)])
+        assert state.settled
+    ledger = worker(settings)
+    assert ledger.claim(ledger.candidate(make_message(), PID)) is None
+    assert kinds(raw) == [Kind.QUEUED, kind, Kind.DUPLICATE]
+
+
+async def test_states_tell_where_each_attempt_is(settings: RedisSettings) -> None:
+    async with operator(settings) as side:
+        await side.ledger.enqueue([entry(1), entry(2)])
+        claim = claimed(worker(settings))
+        assert await side.ledger.states([(UID, 1), (UID, 2), (UID, 3)]) == [
+            State(claim.holder, leased=True, waiting=False),
+            State("", leased=False, waiting=True),
+            State("", leased=False, waiting=False),
+        ]
+        assert await side.ledger.states([]) == []
+
+
+async def test_waiting_members_come_oldest_first_within_their_times(settings: RedisSettings, raw: redis.Redis) -> None:
+    raw.zadd(naming.KEY_LEDGER, {"c:1": 30, "a:1": 10, "b:1": 20})
+    async with operator(settings) as side:
+        assert await side.ledger.waiting(after_ms=0, before_ms=30, limit=9) == [("a:1", 10), ("b:1", 20)]
+        assert await side.ledger.waiting(after_ms=20, before_ms=99, limit=9) == [("b:1", 20), ("c:1", 30)]
+        assert await side.ledger.waiting(after_ms=0, before_ms=99, limit=1) == [("a:1", 10)]
+
+
+async def test_an_epoch_is_named_once(settings: RedisSettings) -> None:
+    async with operator(settings) as side:
+        assert await side.ledger.epoch() is None
+        assert await side.ledger.begin_epoch("e1") == "e1"
+        assert await side.ledger.begin_epoch("e2") == "e1"
+        assert await side.ledger.epoch() == "e1"
+
+
+async def test_a_note_reaches_the_history(settings: RedisSettings, raw: redis.Redis) -> None:
+    async with operator(settings) as side:
+        await side.ledger.note(entry())
+    (event,) = told(raw)
+    assert (event.kind, event.payload["name"]) == (Kind.PENDING, "report")

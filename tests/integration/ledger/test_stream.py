@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis
+
+from taskflow_core.domain import naming
+from taskflow_core.ledger import stream
+from taskflow_core.settings import RedisSettings
+from tests.builders import UID
+from tests.integration.ledger.builders import operator
+
+pytestmark = pytest.mark.integration
+
+
+def add(raw: redis.Redis, count: int = 1) -> list[str]:
+    return [str(raw.xadd(naming.KEY_STREAM, {"k": "started", "uid": UID, "att": 1})) for _ in range(count)]
+
+
+async def blocked(raw: redis.Redis) -> None:
+    """Until a reader waits in Redis."""
+    info: Any = {"blocked_clients": 0}
+    while not info["blocked_clients"]:
+        await asyncio.sleep(0.001)
+        info = raw.info("clients")
+
+
+async def test_a_new_group_reads_what_was_told_before_it(settings: RedisSettings, raw: redis.Redis) -> None:
+    ids = add(raw, 3)
+    async with operator(settings) as side:
+        reader = side.reader()
+        assert await reader.ensure_group()
+        assert not await reader.ensure_group()
+        batch = await reader.read()
+        assert [event.id for event in batch.events] == ids
+        assert batch.broken == ()
+
+
+async def test_what_was_not_acknowledged_comes_first_after_a_restart(
+    settings: RedisSettings, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "READ_COUNT", 2)
+    ids = add(raw, 6)
+    async with operator(settings) as side:
+        reader = side.reader()
+        await reader.ensure_group()
+        for _ in range(3):
+            await reader.read()
+        await reader.acknowledge([ids[1]])
+        await reader.acknowledge([])
+        new = add(raw, 1)
+    async with operator(settings) as side:
+        reader = side.reader()
+        await reader.ensure_group()
+        read = [event.id for _ in range(4) for event in (await reader.read()).events]
+        assert read == [ids[0], ids[2], ids[3], ids[4], ids[5], *new]
+
+
+async def test_two_groups_read_the_same_events(settings: RedisSettings, raw: redis.Redis) -> None:
+    ids = add(raw, 2)
+    async with operator(settings) as side:
+        for group in ("cr", "pg"):
+            reader = side.reader(group)
+            await reader.ensure_group()
+            assert [event.id for event in (await reader.read()).events] == ids
+
+
+async def test_a_read_waits_for_the_next_event(settings: RedisSettings, raw: redis.Redis) -> None:
+    async with operator(settings) as side:
+        reader = side.reader()
+        await reader.ensure_group()
+        job = asyncio.create_task(reader.read(block_ms=4000))
+        await blocked(raw)
+        (stream_id,) = add(raw)
+        assert [event.id for event in (await job).events] == [stream_id]
+
+
+async def test_a_read_without_news_ends_empty(settings: RedisSettings) -> None:
+    async with operator(settings) as side:
+        reader = side.reader()
+        await reader.ensure_group()
+        assert await reader.read(block_ms=1) == stream.Batch((), ())
+
+
+async def test_a_group_that_vanished_is_a_lookup_error(settings: RedisSettings, raw: redis.Redis) -> None:
+    async with operator(settings) as side:
+        reader = side.reader()
+        await reader.ensure_group()
+        raw.flushall()
+        with pytest.raises(LookupError, match="consumer group cr is gone"):
+            await reader.read()
+        assert await reader.ensure_group()
+
+
+async def test_a_group_that_vanishes_while_it_is_read_is_a_lookup_error(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    async with operator(settings) as side:
+        reader = side.reader()
+        await reader.ensure_group()
+        await reader.read(block_ms=1)
+        job = asyncio.create_task(reader.read(block_ms=4000))
+        await blocked(raw)
+        raw.delete(naming.KEY_STREAM)
+        with pytest.raises(LookupError):
+            await job
+
+
+async def test_a_stream_that_was_read_has_no_gap(settings: RedisSettings, raw: redis.Redis) -> None:
+    add(raw, 50)
+    async with operator(settings) as side:
+        reader = side.reader()
+        await reader.ensure_group()
+        await reader.read()
+        await reader.read(block_ms=1)
+        raw.xtrim(naming.KEY_STREAM, maxlen=10, approximate=False)
+        assert not await reader.gap()
+
+
+async def test_a_stream_that_was_trimmed_past_the_reader_has_a_gap(settings: RedisSettings, raw: redis.Redis) -> None:
+    add(raw, 5)
+    async with operator(settings) as side:
+        reader = side.reader()
+        await reader.ensure_group()
+        await reader.read()
+        assert not await reader.gap()
+        add(raw, 300)
+        raw.xtrim(naming.KEY_STREAM, maxlen=100, approximate=False)
+        assert await reader.gap()
+
+
+async def test_a_missing_group_is_a_gap(settings: RedisSettings, raw: redis.Redis) -> None:
+    add(raw)
+    async with operator(settings) as side:
+        assert await side.reader().gap()
+
+
+async def test_entries_that_are_no_events_are_told_and_stop_no_others(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    bad = str(raw.xadd(naming.KEY_STREAM, {"k": "exploded", "uid": UID, "att": 1}))
+    other = str(raw.xadd(naming.KEY_STREAM, {"hello": "world"}))
+    (good,) = add(raw)
+    async with operator(settings) as side:
+        reader = side.reader()
+        await reader.ensure_group()
+        batch = await reader.read()
+    assert [event.id for event in batch.events] == [good]
+    assert [stream_id for stream_id, _ in batch.broken] == [bad, other]
+    assert "no field" in batch.broken[1][1]
+
+
+async def test_a_backlog_whose_entries_were_trimmed_can_be_acknowledged(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    ids = add(raw, 2)
+    async with operator(settings) as side:
+        reader = side.reader()
+        await reader.ensure_group()
+        await reader.read()
+        await reader.read(block_ms=1)
+        raw.xtrim(naming.KEY_STREAM, maxlen=0, approximate=False)
+        await reader.ensure_group()
+        batch = await reader.read()
+        assert [stream_id for stream_id, _ in batch.broken] == ids
+        await reader.acknowledge(ids)
+    pending = raw.xpending(naming.KEY_STREAM, "cr")
+    assert pending["pending"] == 0

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import hmac
+from unittest.mock import Mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu.transport.redis import Channel
+from pydantic import SecretStr
+
+from taskflow_core.broker.app import make_app
+from taskflow_core.broker.publish import queue_lists
+from taskflow_core.domain import naming
+from taskflow_core.settings import RedisSettings
+from tests.builders import TOKEN_KEY, UID
+
+QUEUE_NAMES = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
+
+
+def kombus_list(queue: str, priority: int) -> str:
+    """What kombu's Redis transport would use with the options of our application."""
+    options = make_app(RedisSettings(url=SecretStr("redis://127.0.0.1:1/0"))).conf.broker_transport_options
+    channel = Mock(spec=Channel)
+    channel.sep, channel.priority_steps = options["sep"], options["priority_steps"]
+    channel.priority = lambda number: Channel.priority(channel, number)
+    found: str = Channel._q_for_pri(channel, queue, priority)
+    return found
+
+
+@pytest.mark.parametrize("priority", range(10))
+def test_the_list_of_a_priority_is_the_one_that_kombu_uses(priority: int) -> None:
+    expected = kombus_list("team-a.default", naming.broker_priority(priority))
+    assert naming.broker_list("team-a", "default", priority) == expected
+
+
+@pytest.mark.parametrize(
+    ("priority", "served"), [(9, 0), (8, 0), (7, 0), (6, 3), (5, 3), (4, 3), (3, 6), (2, 6), (1, 6), (0, 9)]
+)
+def test_higher_priorities_are_served_first(priority: int, served: int) -> None:
+    name = naming.broker_list("n", "q", priority)
+    assert (int(name.partition(naming.PRIORITY_SEPARATOR)[2] or 0)) == served
+
+
+def test_the_lists_of_a_queue_cover_every_priority_once_and_best_first() -> None:
+    lists = queue_lists("team-a", ["default"])
+    assert len(lists) == len(set(lists)) == len(naming.PRIORITY_STEPS)
+    assert {naming.broker_list("team-a", "default", priority) for priority in range(10)} == set(lists)
+    assert lists[0] == "team-a.default"
+
+
+@given(first=st.tuples(QUEUE_NAMES, QUEUE_NAMES), second=st.tuples(QUEUE_NAMES, QUEUE_NAMES))
+def test_queues_of_two_namespaces_never_mix(first: tuple[str, str], second: tuple[str, str]) -> None:
+    assert (naming.broker_queue(*first) == naming.broker_queue(*second)) == (first == second)
+
+
+def test_a_member_names_one_attempt_and_reads_back() -> None:
+    assert naming.split_member(naming.member(UID, 12)) == (UID, 12)
+    assert naming.claim_key(UID, 12) == f"tf:cl:{UID}:12"
+
+
+@pytest.mark.parametrize("text", ["", "nothing", ":1", "uid:", "uid:x", "uid:1.5"])
+def test_what_is_no_member_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"expected uid:attempt|invalid literal"):
+        naming.split_member(text)
+
+
+def test_a_token_is_the_first_half_of_an_hmac() -> None:
+    full = hmac.new(TOKEN_KEY.encode(), f"{UID}:3".encode(), "sha256").hexdigest()
+    assert naming.attempt_token(TOKEN_KEY, UID, 3) == full[:32]
+
+
+def test_tokens_differ_by_key_task_and_attempt_and_are_the_same_after_a_restart() -> None:
+    tokens = {
+        naming.attempt_token(key, uid, attempt)
+        for key in (TOKEN_KEY, TOKEN_KEY[::-1])
+        for uid in ("a", "b")
+        for attempt in (1, 2)
+    }
+    assert len(tokens) == 8
+    assert naming.attempt_token(TOKEN_KEY, "a", 1) in tokens
+
+
+def test_attempts_never_share_a_prefix_in_the_object_store() -> None:
+    one, two = naming.attempt_prefix("n", UID, 1), naming.attempt_prefix("n", UID, 11)
+    assert not two.startswith(one)
+    assert one.startswith(naming.object_prefix("n"))

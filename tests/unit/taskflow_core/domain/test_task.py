@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from taskflow_core.domain.phases import OPEN_SELECTOR, Phase, Reason
+from taskflow_core.domain.task import Condition, LastError, StoredOutput, Task, TaskStatus
+from tests.builders import NOW, make_object, make_task
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def full_status() -> TaskStatus:
+    return TaskStatus(
+        observed_generation=2,
+        phase=Phase.FAILED,
+        reason=Reason.HANDLER_ERROR,
+        message="attempt 3: no",
+        attempt=3,
+        handbacks=1,
+        worker="pod:1",
+        next_attempt_time=NOW,
+        start_time=NOW,
+        completion_time=NOW,
+        duration="3.0s",
+        last_error=LastError(attempt=3, reason=Reason.HANDLER_ERROR, type="ValueError", message="no"),
+        result={"rows": None},
+        outputs=(StoredOutput(name="o", key="n/u/3/o", size_bytes=1, sha256="00", content_type="text/plain"),),
+        conditions=(Condition(type="Failed", status="True", reason="HandlerError", last_transition_time=NOW),),
+    )
+
+
+def test_a_task_reads_back_as_it_was_written() -> None:
+    task = make_task(
+        args=[1, None, "x"],
+        kwargs={"deep": {"list": [None]}},
+        priority=9,
+        inputs=[{"name": "a", "key": "b/c"}],
+        outputs=[{"name": "o"}],
+        retryPolicy={"maxAttempts": 7},
+    ).model_copy(update={"status": full_status()})
+    assert Task.from_object(make_object(task)) == task
+
+
+@given(args=st.lists(json_values, max_size=4), kwargs=st.dictionaries(st.text(max_size=5), json_values, max_size=3))
+def test_arguments_of_any_json_survive(args: list[Any], kwargs: dict[str, Any]) -> None:
+    task = make_task(args=args, kwargs=kwargs)
+    assert Task.from_object(make_object(task)) == task
+
+
+@given(result=json_values.filter(lambda value: value is not None))
+def test_a_result_of_any_json_survives_with_its_nulls(result: Any) -> None:
+    written = TaskStatus(phase=Phase.SUCCEEDED, result=result).to_object()
+    assert written["result"] == result
+    assert TaskStatus.model_validate(written).result == result
+
+
+def test_the_wire_is_camel_case_with_whole_seconds_and_without_what_is_unset() -> None:
+    written = TaskStatus(phase=Phase.RUNNING, start_time=NOW + timedelta(milliseconds=900)).to_object()
+    assert written["startTime"] == "2026-03-01T12:00:00Z"
+    assert "completionTime" not in written
+    assert "worker" not in written
+    assert {key for key in written if "_" in key} == set()
+
+
+def test_a_time_in_another_zone_is_kept_in_utc() -> None:
+    there = datetime(2026, 3, 1, 14, 0, tzinfo=timezone(timedelta(hours=2)))
+    assert TaskStatus(start_time=there).start_time == NOW
+    assert TaskStatus(start_time=there).start_time.tzinfo is UTC  # type: ignore[union-attr]
+
+
+def test_a_field_of_a_newer_version_is_passed_over() -> None:
+    body = make_object(make_task(phase=Phase.QUEUED))
+    body["spec"]["notBefore"] = "2026-03-01T12:00:00Z"
+    body["status"]["progress"] = 5
+    assert Task.from_object(body).spec.handler == "reports.summarise"
+
+
+def test_a_task_without_status_is_at_its_first_attempt() -> None:
+    body = make_object(make_task())
+    assert "status" not in body
+    task = Task.from_object(body)
+    assert (task.status.attempt, task.status.phase, task.finished) == (1, None, False)
+
+
+@pytest.mark.parametrize(
+    "spec", [{"handler": None}, {}, {"handler": "h", "priority": 10}, {"handler": "h", "retryPolicy": 3}]
+)
+def test_what_the_crd_would_not_admit_is_refused(spec: dict[str, Any]) -> None:
+    body = make_object(make_task()) | {"spec": spec}
+    with pytest.raises(ValidationError):
+        Task.from_object(body)
+
+
+def test_a_frozen_model_is_not_changed_by_accident() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        make_task().spec.queue = "other"  # type: ignore[misc]
+
+
+def test_terminal_phases_are_final_and_the_selector_leaves_them_out() -> None:
+    assert {phase for phase in Phase if phase.terminal} == {Phase.SUCCEEDED, Phase.FAILED}
+    assert OPEN_SELECTOR == "status.phase!=Succeeded,status.phase!=Failed"
+    assert [make_task(phase=phase).finished for phase in Phase] == [phase.terminal for phase in Phase]
+
+
+def test_reasons_are_one_camel_case_word_each() -> None:
+    assert all(reason.isalpha() and reason[0].isupper() and len(reason) <= 64 for reason in Reason)
+    assert [reason for reason in Reason if reason.final] == [
+        "PayloadTooLarge", "PayloadTooDeep", "UnknownHandler", "InvalidArguments", "InputMissing", "OutputMissing",
+        "ResultNotSerialisable", "ResultTooLarge",
+    ]  # fmt: skip

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import aiohttp
+import pytest
+
+from taskflow_core.errors import Cause, Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
+from taskflow_core.kube.client import APPLY_PATCH, JSON_PATCH, KubeClient, resource_path, tasks_path
+
+
+@dataclass
+class Answer:
+    status: int
+    payload: bytes
+
+    async def read(self) -> bytes:
+        return self.payload
+
+
+@dataclass
+class FakeSession:
+    """Gives prepared answers in order and keeps what was asked."""
+
+    answers: list[Answer | Exception]
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def request(self, method: str, path: str, **rest: Any) -> AsyncIterator[Answer]:
+        self.asked.append({"method": method, "path": path, **rest, "params": dict(rest["params"] or {})})
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        yield answer
+
+
+@dataclass
+class FakeConfiguration:
+    token: str | None = "Bearer secret"
+
+    async def get_api_key_with_prefix(self, name: str) -> str | None:
+        assert name == "BearerToken"
+        return self.token
+
+
+def client(*answers: Answer | Exception) -> tuple[KubeClient, FakeSession]:
+    session = FakeSession(list(answers))
+    return KubeClient(cast("Any", session), cast("Any", FakeConfiguration())), session
+
+
+def ok(**body: Any) -> Answer:
+    return Answer(200, json.dumps(body).encode())
+
+
+def refusal(status: int, message: str = "no", **rest: Any) -> Answer:
+    return Answer(status, json.dumps({"kind": "Status", "message": message, **rest}).encode())
+
+
+def test_paths_are_those_of_the_api_server() -> None:
+    assert tasks_path() == "/apis/taskflow.dev/v1alpha1/tasks"
+    assert tasks_path("n", "x") == "/apis/taskflow.dev/v1alpha1/namespaces/n/tasks/x"
+    assert resource_path("api/v1", "pods", "n") == "/api/v1/namespaces/n/pods"
+
+
+async def test_a_request_carries_the_token_and_compact_json() -> None:
+    kube, session = client(ok(a=1))
+    assert await kube.request("POST", "/x", {"b": [1, 2]}) == {"a": 1}
+    (asked,) = session.asked
+    assert asked["headers"] == {"Content-Type": "application/json", "Authorization": "Bearer secret"}
+    assert asked["data"] == b'{"b":[1,2]}'
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, Invalid),
+        (401, Unavailable),
+        (403, Forbidden),
+        (404, NotFound),
+        (408, Unavailable),
+        (409, Conflict),
+        (410, Conflict),
+        (413, Invalid),
+        (422, Invalid),
+        (429, Unavailable),
+        (500, Unavailable),
+        (502, Unavailable),
+        (503, Unavailable),
+        (504, Unavailable),
+    ],
+)
+async def test_each_refusal_becomes_the_error_that_says_what_to_do(status: int, error: type[TaskflowError]) -> None:
+    kube, _ = client(refusal(status, "because of this"))
+    with pytest.raises(error, match="because of this"):
+        await kube.request("GET", "/x")
+
+
+@pytest.mark.parametrize("failure", [aiohttp.ClientConnectionError("refused"), TimeoutError(), OSError("unreachable")])
+async def test_no_answer_is_unavailable_and_names_the_request(failure: Exception) -> None:
+    kube, _ = client(failure)
+    with pytest.raises(Unavailable, match=r"API server: GET /x: (refused|TimeoutError|unreachable)"):
+        await kube.request("GET", "/x")
+
+
+async def test_the_causes_of_a_refusal_are_kept_field_by_field() -> None:
+    causes = [{"field": "spec.queue", "message": "Invalid value", "reason": "FieldValueInvalid"}]
+    kube, _ = client(refusal(422, details={"causes": causes}))
+    with pytest.raises(Invalid) as caught:
+        await kube.request("POST", "/x", {})
+    assert caught.value.causes == (Cause("spec.queue", "Invalid value"),)
+
+
+@pytest.mark.parametrize("payload", [b"<html>bad gateway</html>", b"[]", b"", b"\xff\xfe"])
+async def test_a_refusal_that_is_no_status_object_is_still_told(payload: bytes) -> None:
+    kube, _ = client(Answer(502, payload))
+    with pytest.raises(Unavailable, match="API server answered 502"):
+        await kube.request("GET", "/x")
+
+
+async def test_a_list_is_read_page_by_page() -> None:
+    kube, session = client(
+        ok(items=[{"n": 1}], metadata={"continue": "next"}), ok(items=[{"n": 2}], metadata={"continue": ""})
+    )
+    assert [page async for page in kube.list_pages("/x", "status.phase!=Failed")] == [[{"n": 1}], [{"n": 2}]]
+    assert [each["params"].get("continue") for each in session.asked] == [None, "next"]
+    assert {each["params"]["fieldSelector"] for each in session.asked} == {"status.phase!=Failed"}
+    assert {each["params"]["limit"] for each in session.asked} == {"500"}
+
+
+async def test_a_list_that_expired_between_pages_says_to_begin_again() -> None:
+    kube, _ = client(ok(items=[], metadata={"continue": "next"}), refusal(410, "Expired"))
+    with pytest.raises(Conflict, match="Expired"):
+        [page async for page in kube.list_pages("/x")]
+
+
+async def test_a_status_is_patched_only_into_the_same_task() -> None:
+    kube, session = client(ok())
+    await kube.patch_task_status("n", "x", "uid-1", {"phase": "Running"})
+    (asked,) = session.asked
+    assert asked["path"].endswith("/namespaces/n/tasks/x/status")
+    assert asked["headers"]["Content-Type"] == JSON_PATCH
+    assert json.loads(asked["data"]) == [
+        {"op": "test", "path": "/metadata/uid", "value": "uid-1"},
+        {"op": "add", "path": "/status", "value": {"phase": "Running"}},
+    ]
+
+
+async def test_another_task_of_that_name_is_a_conflict() -> None:
+    kube, _ = client(refusal(422, "the server rejected our request due to an error in our request"))
+    with pytest.raises(Conflict, match="no longer the one with uid uid-1"):
+        await kube.patch_task_status("n", "x", "uid-1", {})
+
+
+async def test_any_other_refusal_of_a_status_is_passed_on() -> None:
+    kube, _ = client(refusal(422, "status.phase: Unsupported value"))
+    with pytest.raises(Invalid, match="Unsupported value"):
+        await kube.patch_task_status("n", "x", "uid-1", {})
+
+
+async def test_an_apply_takes_the_fields_over() -> None:
+    kube, session = client(ok())
+    await kube.apply("/x", {"kind": "Deployment"})
+    (asked,) = session.asked
+    assert (asked["method"], asked["headers"]["Content-Type"]) == ("PATCH", APPLY_PATCH)
+    assert asked["params"] == {"fieldManager": "taskflow-operator", "force": "true"}

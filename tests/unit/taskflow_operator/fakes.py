@@ -1,0 +1,230 @@
+"""The operator's ports in memory, and its parts connected as `wiring` connects them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Self, cast
+
+from taskflow_core.broker.publish import Outgoing
+from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.task import Task, TaskStatus
+from taskflow_core.errors import NotFound, TaskflowError, Unavailable
+from taskflow_core.ledger.operator import Attempt, Entered, Entry, State
+from taskflow_operator.apply_cr import ApplyToResources
+from taskflow_operator.closing import Closer
+from taskflow_operator.dispatch import Dispatcher
+from taskflow_operator.memory import OpenTasks, PoolQueues
+from taskflow_operator.status_writer import StatusWriter
+from tests.builders import NOW, NOW_MS, TOKEN_KEY
+
+
+async def eventually(what: Callable[[], object], seconds: float = 5) -> None:
+    """Let the loop run until it is true-like."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        await asyncio.sleep(0.001)
+
+
+class Journal(list[str]):
+    """What happened, in order, over all fakes."""
+
+
+@dataclass
+class FakeLedger:
+    """Entries and claims in memory. While `down` is true it answers nothing."""
+
+    journal: Journal
+    waiting: set[tuple[str, int]] = field(default_factory=set)
+    claims: dict[tuple[str, int], str] = field(default_factory=dict)
+    notes: list[Attempt] = field(default_factory=list)
+    settled: list[tuple[Attempt, Kind]] = field(default_factory=list)
+    down: bool = False
+
+    def _check(self) -> None:
+        if self.down:
+            raise Unavailable("Redis: down")
+
+    async def enqueue(self, attempts: Sequence[Attempt], *, again: bool = False) -> list[Entered]:
+        await asyncio.sleep(0)
+        self._check()
+        answers: list[Entered] = []
+        for item in attempts:
+            key = item.uid, item.attempt
+            if key in self.claims:
+                answers.append(Entered(Entry.TAKEN, 0))
+                continue
+            fresh = key not in self.waiting or again
+            self.waiting.add(key)
+            self.journal.append(f"entered {item.attempt}")
+            answers.append(Entered(Entry.NEW if fresh else Entry.WAITING, NOW_MS))
+        return answers
+
+    async def settle(self, item: Attempt, kind: Kind = Kind.SETTLED) -> None:
+        self._check()
+        self.journal.append(f"{kind} {item.attempt}")
+        self.waiting.discard((item.uid, item.attempt))
+        self.claims[item.uid, item.attempt] = kind.value
+        self.settled.append((item, kind))
+
+    async def note(self, item: Attempt, kind: Kind = Kind.PENDING) -> None:
+        self._check()
+        self.notes.append(item)
+
+    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
+        self._check()
+        return [State(self.claims.get(key, ""), leased=False, waiting=key in self.waiting) for key in attempts]
+
+
+@dataclass
+class FakePublisher:
+    journal: Journal
+    sent: list[Outgoing] = field(default_factory=list)
+    down: bool = False
+
+    def publish(self, outgoing: Sequence[Outgoing]) -> None:
+        if self.down:
+            raise Unavailable("broker: down")
+        self.journal.extend(f"published {item.message.attempt}" for item in outgoing)
+        self.sent += outgoing
+
+
+@dataclass
+class FakeApi:
+    """Keeps what was written; `failures` are raised first, one a request; while `open` is clear a request hangs."""
+
+    journal: Journal
+    written: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    failures: list[TaskflowError] = field(default_factory=list)
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    running: int = 0
+    most: int = 0
+
+    def __post_init__(self) -> None:
+        self.open.set()
+
+    async def patch_task_status(self, namespace: str, name: str, uid: str, status: dict[str, Any]) -> None:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await self.open.wait()
+            if self.failures:
+                raise self.failures.pop(0)
+        finally:
+            self.running -= 1
+        self.journal.append(f"written {status['phase']}")
+        self.written.append((uid, status))
+
+    @property
+    def phases(self) -> list[str]:
+        return [status["phase"] for _, status in self.written]
+
+
+@dataclass
+class FakeReader:
+    acknowledged: list[str] = field(default_factory=list)
+
+    async def acknowledge(self, ids: Sequence[str]) -> None:
+        self.acknowledged += ids
+
+
+@dataclass
+class FakeKube:
+    """Answers GET of one Task by name, and lists."""
+
+    objects: dict[str, dict[str, Any] | TaskflowError] = field(default_factory=dict)
+    pages: list[list[dict[str, Any]] | TaskflowError] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+
+    async def request(self, method: str, path: str) -> dict[str, Any]:
+        self.asked.append(path)
+        found = self.objects.get(path.rpartition("/")[2], NotFound("no such task"))
+        if isinstance(found, TaskflowError):
+            raise found
+        return found
+
+    async def list_pages(self, path: str, selector: str = "") -> Any:
+        for page in self.pages:
+            if isinstance(page, TaskflowError):
+                raise page
+            yield page
+
+
+class Parts:
+    """Dispatcher, closer, writer and the `cr` group over fakes. `async with` runs the loops of writer and dispatcher."""
+
+    def __init__(self, *, quiet: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.journal = Journal()
+        self.now = NOW
+        self.tasks, self.pools = OpenTasks(), PoolQueues()
+        self.ledger, self.publisher = FakeLedger(self.journal), FakePublisher(self.journal)
+        self.api, self.reader = FakeApi(self.journal), FakeReader()
+        self.unsettled: list[str] = []
+        self.lost: list[str] = []
+        self.writer = StatusWriter(self.api, 10_000, clock)
+        ledger = cast("Any", self.ledger)
+        self.dispatcher = Dispatcher(
+            self.tasks, self.pools, ledger, self.publisher, self.writer, token_key=TOKEN_KEY, quiet_seconds=quiet,
+            now=lambda: self.now,
+        )  # fmt: skip
+        self.closer = Closer(self.tasks, self.writer, ledger, self.dispatcher.wake_at)
+        self.dispatcher.closer = self.closer
+        self.resources = ApplyToResources(
+            self.tasks, self.writer, self.closer, ledger, cast("Any", self.reader), token_key=TOKEN_KEY,
+            quiet_seconds=quiet, unsettled=self.unsettled.append, data_lost=self.lost.append,
+        )  # fmt: skip
+        self._jobs: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._jobs = [asyncio.create_task(loop) for loop in (self.writer.run(), self.dispatcher.run())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for job in self._jobs:
+            job.cancel()
+        results = await asyncio.gather(*self._jobs, return_exceptions=True)
+        await self.writer.drain(1)
+        self.dispatcher.close()
+        assert [each for each in results if not isinstance(each, asyncio.CancelledError)] == [], (
+            "a loop ended by itself"
+        )
+
+    def serve(self, *queues: str, namespace: str = "team-a") -> None:
+        if self.pools.put(namespace, "main", frozenset(queues)):
+            self.dispatcher.pools_changed(namespace)
+
+    def add(self, task: Task) -> Task:
+        assert self.tasks.add(task)
+        return task
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    def status(self, uid: str) -> TaskStatus:
+        known = self.tasks.get(uid)
+        assert known is not None
+        return known.task.status
+
+    async def take(self, *events: Event) -> None:
+        await self.resources._take(events, ())
+
+    async def done(self) -> list[str]:
+        """What may be acknowledged by now."""
+        await self.resources.flush()
+        return self.reader.acknowledged
+
+
+class FakeClock:
+    def __init__(self, start: float = 1000.0) -> None:
+        self.now = start
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def at(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from taskflow_core.domain.events import Kind
+from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.errors import Conflict
+from taskflow_operator import closing, dispatch, status_writer, transitions
+from tests.builders import NOW, UID, make_event, make_task
+from tests.unit.taskflow_operator.fakes import Parts, eventually
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (dispatch, closing, status_writer):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
+    monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
+
+
+async def test_the_status_stands_before_the_attempt_is_settled() -> None:
+    async with Parts() as parts:
+        task = parts.add(make_task(phase=Phase.RUNNING))
+        await parts.closer.close(task, transitions.ended(task, make_event(Kind.SUCCEEDED, result=1)))
+    assert parts.journal == ["written Succeeded", "settled 1"]
+    (settled,) = parts.ledger.settled
+    assert (settled[0].attempt, settled[0].snapshot.phase, settled[0].snapshot.result) == (1, Phase.SUCCEEDED, 1)
+
+
+async def test_the_attempt_that_ended_is_settled_and_the_next_one_is_due() -> None:
+    async with Parts() as parts:
+        task = parts.add(make_task(phase=Phase.RUNNING))
+        await parts.closer.close(
+            task, transitions.ended(task, make_event(Kind.FAILED, reason=Reason.HANDLER_ERROR, message="no"))
+        )
+        known = parts.tasks.get(UID)
+        assert known is not None
+        assert (known.closing, known.task.status.attempt) == (False, 2)
+        assert parts.ledger.settled[0][0].attempt == 1
+        parts.serve("default")
+        parts.pass_time(60)
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: parts.publisher.sent)
+    assert parts.journal[:2] == ["written Pending", "settled 1"]
+
+
+async def test_while_the_status_is_written_the_task_is_not_dispatched() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        task = parts.add(make_task(phase=Phase.QUEUED))
+        parts.api.open.clear()
+        status = transitions.ended(task, make_event(Kind.RELEASED, reason=Reason.DRAIN, message="stop"))
+        job = asyncio.create_task(parts.closer.close(task, status))
+        await eventually(lambda: parts.api.running)
+        parts.dispatcher.wake(UID)
+        await asyncio.sleep(0.01)
+        assert parts.publisher.sent == []
+        parts.api.open.set()
+        await job
+        parts.pass_time(1)
+        await eventually(lambda: parts.publisher.sent)
+    assert parts.journal[:4] == ["written Pending", "settled 1", "entered 2", "published 2"]
+
+
+async def test_a_resource_that_belongs_to_another_task_is_withdrawn() -> None:
+    async with Parts() as parts:
+        task = parts.add(make_task(phase=Phase.RUNNING))
+        parts.api.failures = [Conflict("another uid")]
+        await parts.closer.close(task, transitions.ended(task, make_event(Kind.SUCCEEDED)))
+    assert parts.journal == ["deleted 1"]
+    assert parts.tasks.get(UID) is None
+
+
+async def test_closing_what_is_closed_does_nothing() -> None:
+    async with Parts() as parts:
+        task = make_task(phase=Phase.RUNNING)
+        await parts.closer.close(task, transitions.refused(task, Reason.PAYLOAD_TOO_LARGE, "x", NOW))
+    assert parts.journal == []
+
+
+async def test_what_is_withdrawn_is_the_attempt_that_counts_now() -> None:
+    async with Parts() as parts:
+        seen_earlier = parts.add(make_task(phase=Phase.QUEUED))
+        parts.tasks.set_status(UID, seen_earlier.status.model_copy(update={"attempt": 2}))
+        await parts.closer.withdraw(seen_earlier)
+    assert "deleted 2" in parts.journal

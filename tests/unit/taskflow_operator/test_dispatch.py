@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from taskflow_core.domain import naming
+from taskflow_core.domain.events import Kind
+from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.task import MAX_PAYLOAD_BYTES
+from taskflow_operator import closing, dispatch, status_writer
+from tests.builders import NOW, NOW_MS, TOKEN_KEY, UID, make_task
+from tests.unit.taskflow_operator.fakes import Parts, eventually
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (dispatch, closing, status_writer):
+        monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
+    monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
+
+
+def backing_off(seconds: float) -> dict[str, Any]:
+    return {
+        "reason": Reason.BACKING_OFF,
+        "message": "attempt 1: no",
+        "next_attempt_time": NOW + timedelta(seconds=seconds),
+    }
+
+
+async def test_an_admitted_task_is_entered_before_it_is_published() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.add(make_task(args=[1], priority=3))
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: parts.publisher.sent and parts.api.written)
+    assert parts.journal[:2] == ["entered 1", "published 1"]
+    (sent,) = parts.publisher.sent
+    assert sent.entered_ms == NOW_MS
+    assert (sent.message.member, sent.message.args, sent.message.priority) == (f"{UID}:1", (1,), 3)
+    assert sent.message.token == naming.attempt_token(TOKEN_KEY, UID, 1)
+    assert parts.api.phases == ["Queued"]
+    assert parts.status(UID).reason == Reason.WAITING_FOR_WORKER
+
+
+async def test_waking_a_task_twice_publishes_it_once() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.add(make_task())
+        for _ in range(3):
+            parts.dispatcher.wake(UID)
+            await eventually(lambda: parts.publisher.sent)
+        await asyncio.sleep(0.01)
+    assert parts.journal.count("published 1") == 1
+
+
+async def test_while_redis_is_away_nothing_is_lost() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.ledger.down = True
+        parts.add(make_task())
+        parts.dispatcher.wake(UID)
+        await asyncio.sleep(0.02)
+        assert parts.publisher.sent == []
+        parts.ledger.down = False
+        await eventually(lambda: parts.publisher.sent)
+
+
+async def test_a_failed_publication_keeps_the_entry_for_the_reconciler() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.publisher.down = True
+        task = parts.add(make_task())
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: parts.ledger.waiting)
+        parts.publisher.down = False
+        await eventually(lambda: parts.status(UID).phase is Phase.QUEUED)
+        await asyncio.sleep(0.02)
+        assert parts.ledger.waiting == {(UID, 1)}
+        await parts.dispatcher.publish_again([task])
+        assert [sent.message.attempt for sent in parts.publisher.sent] == [1]
+
+
+async def test_a_task_waits_for_a_pool_and_goes_when_one_appears() -> None:
+    async with Parts() as parts:
+        parts.add(make_task(queue="reports"))
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: parts.api.written)
+        assert parts.status(UID).reason == Reason.NO_WORKER_POOL
+        assert [note.attempt for note in parts.ledger.notes] == [1]
+        parts.serve("default")
+        parts.serve("reports", namespace="team-b")
+        await asyncio.sleep(0.01)
+        assert parts.publisher.sent == []
+        parts.serve("default", "reports")
+        await eventually(lambda: parts.publisher.sent)
+    assert parts.ledger.notes[0].snapshot.phase is Phase.PENDING
+
+
+async def test_a_wait_that_goes_on_is_noted_once() -> None:
+    async with Parts() as parts:
+        parts.add(make_task())
+        for _ in range(3):
+            parts.dispatcher.wake(UID)
+            await eventually(lambda: parts.api.written)
+        await asyncio.sleep(0.01)
+    assert len(parts.ledger.notes) == 1
+    assert len(parts.api.written) == 1
+
+
+async def test_a_queued_task_says_when_its_last_pool_went() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.add(make_task())
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: parts.publisher.sent)
+        parts.pools.remove("team-a", "main")
+        parts.dispatcher.pools_changed("team-a")
+        assert (parts.status(UID).phase, parts.status(UID).reason) == (Phase.QUEUED, Reason.NO_WORKER_POOL)
+        parts.serve("default")
+        assert parts.status(UID).reason == Reason.WAITING_FOR_WORKER
+
+
+async def test_a_backoff_is_dispatched_at_its_time() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.add(make_task(phase=Phase.PENDING, attempt=2, status=backing_off(5)))
+        parts.dispatcher.wake(UID)
+        await asyncio.sleep(0.02)
+        assert parts.publisher.sent == []
+        parts.pass_time(5)
+        parts.dispatcher.wake_at("nobody", NOW)
+        await eventually(lambda: parts.publisher.sent)
+    assert parts.publisher.sent[0].message.attempt == 2
+
+
+async def test_a_payload_that_is_too_large_fails_the_task_without_a_message() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.add(make_task(args=["x" * MAX_PAYLOAD_BYTES]))
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: parts.tasks.get(UID) is None)
+    assert parts.journal == ["written Failed", "settled 1"]
+    assert parts.api.written[0][1]["reason"] == "PayloadTooLarge"
+    assert parts.ledger.settled[0][1] is Kind.SETTLED
+
+
+@pytest.mark.parametrize("state", ["closing", "held", "running"])
+async def test_what_is_busy_is_left_alone(state: str) -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.add(make_task(phase=Phase.RUNNING if state == "running" else Phase.QUEUED))
+        known = parts.tasks.get(UID)
+        assert known is not None
+        known.closing, known.held = state == "closing", state == "held"
+        parts.dispatcher.wake(UID)
+        await asyncio.sleep(0.02)
+    assert parts.journal == []
+
+
+async def test_an_attempt_that_is_claimed_already_is_shown_as_running() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.ledger.claims[UID, 1] = "pod-1|7|x"
+        parts.add(make_task())
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: parts.status(UID).phase is Phase.RUNNING)
+    assert parts.publisher.sent == []
+
+
+async def test_a_start_that_came_while_redis_answered_is_not_overwritten() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.add(make_task())
+        known = parts.tasks.get(UID)
+        assert known is not None
+        known.sequence = 2
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: parts.publisher.sent)
+    assert parts.status(UID).phase is None
+
+
+async def test_a_large_batch_goes_in_parts_and_in_order() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        names = [f"{number:04}" for number in range(dispatch.BATCH + 20)]
+        for name in names:
+            parts.add(make_task(uid=name, name=name))
+            parts.dispatcher.wake(name)
+        await eventually(lambda: len(parts.publisher.sent) == len(names))
+    assert [sent.message.name for sent in parts.publisher.sent] == names
+
+
+async def test_a_task_that_cannot_be_sent_stops_no_other() -> None:
+    # The API server admits arguments nested 300 deep; pydantic serialises no more than 255 levels.
+    deep: Any = None
+    for _ in range(300):
+        deep = [deep]
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.add(make_task(uid="deep", name="deep", args=[deep]))
+        parts.add(make_task())
+        parts.dispatcher.wake("deep")
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: UID in {sent.message.uid for sent in parts.publisher.sent}, seconds=2)
+
+
+async def test_a_status_of_another_version_stops_nothing() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.add(make_task(uid="odd", phase=Phase.PENDING, attempt=2, status=backing_off(60) | {"reason": "Newer"}))
+        parts.add(make_task())
+        parts.dispatcher.wake("odd")
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: UID in {sent.message.uid for sent in parts.publisher.sent}, seconds=2)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from taskflow_core.domain.phases import Phase
+from taskflow_operator.memory import FORGET_SECONDS, OpenTasks, PoolQueues
+from tests.builders import UID, make_task
+
+
+def test_a_task_is_taken_note_of_once() -> None:
+    tasks = OpenTasks()
+    assert tasks.add(make_task())
+    assert not tasks.add(make_task(name="renamed"))
+    assert [known.task.name for known in tasks] == ["report"]
+
+
+def test_a_closed_task_does_not_come_back_from_a_late_list() -> None:
+    tasks = OpenTasks()
+    tasks.add(make_task())
+    tasks.close(UID, 100.0)
+    assert tasks.get(UID) is None
+    assert not tasks.add(make_task())
+    tasks.prune(100.0 + FORGET_SECONDS)
+    assert not tasks.add(make_task())
+    tasks.prune(101.0 + FORGET_SECONDS)
+    assert tasks.add(make_task())
+
+
+def test_a_new_attempt_starts_its_events_anew_and_a_new_phase_does_not() -> None:
+    tasks = OpenTasks()
+    tasks.add(make_task(phase=Phase.RUNNING))
+    known = tasks.get(UID)
+    assert known is not None
+    known.sequence = 2
+    tasks.set_status(UID, known.task.status.model_copy(update={"phase": Phase.QUEUED}))
+    assert known.sequence == 2
+    tasks.set_status(UID, known.task.status.model_copy(update={"attempt": 2}))
+    assert known.sequence == -1
+
+
+def test_tasks_may_be_closed_while_they_are_looked_through() -> None:
+    tasks = OpenTasks()
+    for number in range(3):
+        tasks.add(make_task(uid=str(number)))
+    for known in tasks:
+        tasks.close(known.task.uid, 0)
+    assert len(tasks) == 0
+
+
+def test_a_pools_queues_count_for_its_namespace_alone() -> None:
+    pools = PoolQueues()
+    assert pools.put("a", "one", frozenset({"x"}))
+    assert pools.put("a", "two", frozenset({"x", "y"}))
+    assert pools.put("b", "one", frozenset({"z"}))
+    assert pools.queues("a") == {"x", "y"}
+    assert pools.queues("none") == frozenset()
+    assert not pools.put("a", "one", frozenset({"x"}))
+    assert pools.remove("a", "two")
+    assert not pools.remove("a", "two")
+    assert pools.queues("a") == {"x"}

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from taskflow_core.settings import RedisSettings, explain
+from taskflow_worker.settings import WorkerSettings
+
+
+def read(monkeypatch: pytest.MonkeyPatch, **values: str) -> WorkerSettings:
+    for name, value in ({"namespace": "team-a", "queues": "default", "name": "pod-1"} | values).items():
+        monkeypatch.setenv(f"TASKFLOW_WORKER_{name.upper()}", value)
+    return WorkerSettings()
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, **values: str) -> list[str]:
+    with pytest.raises(ValidationError) as caught:
+        read(monkeypatch, **values)
+    return explain(caught.value)
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch, queues=" default, reports ,,", handlers="a.b,c")
+    assert settings.queues == ("default", "reports")
+    assert settings.handlers == ("a.b", "c")
+
+
+def test_a_worker_needs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch)
+    assert (settings.concurrency, settings.handlers, settings.lease_seconds) == (1, (), 15)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("queues", ""),
+        ("queues", " , "),
+        ("concurrency", "0"),
+        ("concurrency", "65"),
+        ("concurrency", "many"),
+        ("name", "pod|1"),
+        ("name", "pod 1"),
+        ("name", "x" * 201),
+        ("lease_seconds", "1"),
+        ("drain_seconds", "-1"),
+        ("patience_seconds", "86401"),
+    ],
+)
+def test_an_unusable_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    (line,) = problems(monkeypatch, **{name: value})
+    assert line.startswith(f"WorkerSettings: {name}: ")
+    assert "environment" in line
+
+
+def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError) as caught:
+        WorkerSettings()
+    assert {line.split(":")[1].strip() for line in explain(caught.value)} == {"namespace", "queues"}
+
+
+def test_a_secret_never_shows_in_an_explanation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKFLOW_REDIS_URL", "redis://:very-secret@host/0")
+    settings = RedisSettings()
+    assert "very-secret" not in repr(settings)
+    (line,) = problems(monkeypatch, name="very|secret")
+    assert "very|secret" not in line
