@@ -10,7 +10,7 @@ from taskflow_core.settings import StorageSettings
 from taskflow_local.stack import Stack
 
 
-@pytest.fixture(scope="session", params=["minio", "versitygw"])
+@pytest.fixture(scope="package", params=["minio", "versitygw"])
 def server(request: pytest.FixtureRequest) -> Iterator[Stack]:
     with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
         stack = Stack(Path(folder) / "state", components=(request.param,))

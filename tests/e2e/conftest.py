@@ -32,7 +32,7 @@ POOL = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def product() -> Iterator[Product]:
     """The whole product with one warm worker. A test that stops a part starts it again."""
     # Not pytest's own folder: PostgreSQL, which root cannot run, has to pass through.

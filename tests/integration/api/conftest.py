@@ -101,7 +101,7 @@ class Installation:
         self.tokens[name] = self.kube(add)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def installation() -> Iterator[Installation]:
     # Not pytest's own folder, which PostgreSQL's user may not pass when the tests run as root.
     with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:

@@ -42,7 +42,7 @@ class Cluster:
         return json.loads(self.kubectl("get", "--raw", path))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     stack = Stack(Path(tmp_path_factory.mktemp("crds")) / "state", components=("etcd", "kube-apiserver"))
     try:

@@ -14,7 +14,7 @@ from taskflow_local.stack import Stack
 from tests.integration.ledger.builders import disconnect_workers
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def redis_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     stack = Stack(Path(tmp_path_factory.mktemp("redis")) / "state", components=("redis",))
     try:

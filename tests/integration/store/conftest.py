@@ -13,7 +13,7 @@ from taskflow_core.store.migrate import migrate
 from taskflow_local.stack import Stack
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def postgres() -> Iterator[Stack]:
     # Not pytest's own folder, which PostgreSQL's user may not pass when the tests run as root.
     with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
