@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from celery import Celery
-from kombu.exceptions import KombuError, OperationalError
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from taskflow_core.broker.app import make_app
 from taskflow_core.domain import naming
@@ -35,6 +38,8 @@ class Publisher:
 
     def __init__(self, settings: RedisSettings) -> None:
         self._app: Celery = make_app(settings, socket_timeout=_SOCKET_TIMEOUT)
+        self._connection: Any = None
+        self._producer: Any = None
 
     def publish(self, outgoing: Sequence[Outgoing]) -> None:
         """Send a batch, in order.
@@ -43,17 +48,24 @@ class Publisher:
             Unavailable: some, all or none were sent; the reconciler finds those that were not.
         """
         try:
-            with (
-                self._app.producer_pool.acquire(block=True, timeout=_SOCKET_TIMEOUT) as producer,
-                producer.batch(_BATCH),
-            ):
+            if self._producer is None:
+                # Not from the app's pool: kombu shares that in the whole process, and once closed it stays closed.
+                self._connection = self._app.connection_for_write()
+                self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
+            with self._producer.batch(_BATCH):
                 for item in outgoing:
-                    self._send(producer, item)
-        except (KombuError, OperationalError, OSError) as error:
-            self._app.pool.force_close_all()
+                    self._send(item)
+        except (KombuError, RedisError, OSError) as error:
+            self._drop()
             raise Unavailable(f"broker: {str(error) or type(error).__name__}") from error
 
-    def _send(self, producer: object, item: Outgoing) -> None:
+    def _drop(self) -> None:
+        connection, self._connection, self._producer = self._connection, None, None
+        if connection is not None:
+            with suppress(KombuError, RedisError, OSError):
+                connection.collect()
+
+    def _send(self, item: Outgoing) -> None:
         message = item.message
         self._app.send_task(
             naming.CELERY_TASK,
@@ -64,13 +76,14 @@ class Publisher:
             headers={HEADER_ENTERED: item.entered_ms},
             argsrepr=message.member,
             kwargsrepr="",
-            producer=producer,
+            producer=self._producer,
             ignore_result=True,
             retry=False,
         )
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connection."""
+        self._drop()
         self._app.close()
 
 
