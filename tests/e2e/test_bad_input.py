@@ -30,7 +30,6 @@ ONE_TRY = {"maxAttempts": 1}
             "missing a required argument: 'seconds'",
         ),
         ("not-json", "e2e.not_json", {}, "ResultNotSerialisable", "returned object, which has no JSON form"),
-        ("big", "e2e.big_result", {"kwargs": {"size": 5000}}, "ResultTooLarge", "5002 bytes of JSON, at most 4096"),
         (
             "no-input",
             "e2e.upper",

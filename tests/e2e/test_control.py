@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def blocked(product: Product, folder: Path, label: str) -> Path:
     for number in (1, 2):
         record = folder / f"{label}-{number}.record"
         product.apply(task(f"{label}-{number}", "e2e.wait_for_file", kwargs={"record": str(record), "path": str(gate)}))
-        eventually(lambda record=record: records(record, "start"), lambda starts: len(starts) == 1)
+        eventually(partial(records, record, "start"), lambda starts: len(starts) == 1)
     return gate
 
 

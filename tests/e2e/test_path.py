@@ -59,7 +59,9 @@ def test_a_failed_attempt_is_followed_by_another_after_its_backoff(product: Prod
         "reason": "HandlerError",
         "type": "RuntimeError",
         "message": "asked to fail",
+        "trace": found["status"]["lastError"]["trace"],
     }
+    assert "builtin.py" in found["status"]["lastError"]["trace"]
     outcomes = [(a["attempt"], a["outcome"]) for a in product.history("flaky", "Succeeded")["attempts"]]
     assert sorted(outcomes) == [(1, "failed"), (2, "succeeded")]
 

@@ -7,23 +7,24 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from billiard import current_process
 from billiard.exceptions import WorkerLostError
 from celery import Celery, signals
 from celery.worker import state
 from celery.worker.request import Request
 from pydantic import ValidationError
 
-from taskflow_core.blobs.store import ObjectStore
 from taskflow_core.broker.app import make_app
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Kind, Success
 from taskflow_core.domain.message import Message
 from taskflow_core.ledger.connect import connect_sync
-from taskflow_core.ledger.worker import WorkerLedger
+from taskflow_core.ledger.worker import Heartbeat, WorkerLedger
 from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings
-from taskflow_core.telemetry.logs import get_logger, setup_logging
-from taskflow_worker.execution import patiently, run_attempt
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_worker.board import Board
+from taskflow_worker.enforcing import Enforcer
 from taskflow_worker.holdings import Holdings
+from taskflow_worker.pool_process import PoolProcess
 from taskflow_worker.registry import REGISTRY
 from taskflow_worker.settings import WorkerSettings
 
@@ -46,12 +47,16 @@ class Worker:
         self._storage = storage
         self._logs = logs
         self._identity = f"{settings.name}:{secrets.token_hex(4)}"
-        self._ledger: tuple[int, WorkerLedger] | None = None
+        self._process: PoolProcess | None = None
+        self._board = Board(settings.concurrency)
+        ledger = self._new_ledger()
         self.holdings = Holdings(
-            self._new_ledger(),
+            ledger,
             settings.lease_seconds / RENEWALS_PER_LEASE,
             lambda request: request in state.active_requests,
+            self._hear,
         )
+        self._enforcer = Enforcer(self.holdings, self._board, ledger, settings.stop_grace_seconds)
         self.app = self._make_celery()
 
     def run(self) -> int:
@@ -82,35 +87,17 @@ class Worker:
         except ValidationError as error:
             log.error("message_invalid", error=str(error))  # noqa: TRY400 - the trace says nothing more
             return
-        ledger = self._process_ledger()
-        patience = self._settings.patience_seconds
-        candidate = ledger.candidate(message, os.getpid())
-        claim = patiently(lambda: ledger.claim(candidate), what="claim", seconds=patience)
-        bound = log.bind(task=f"{message.namespace}/{message.name}", uid=message.uid, attempt=message.attempt)
-        if claim is None:
-            bound.info("delivery_refused")
-            return
-        bound.info("attempt_started", handler=message.handler)
-        outcome = run_attempt(message, REGISTRY, ObjectStore(self._storage), patience=patience)
-        kind = Kind.SUCCEEDED if isinstance(outcome, Success) else Kind.FAILED
-        counted = patiently(lambda: ledger.finish(claim, kind, outcome), what="finish", seconds=patience)
-        bound.info(
-            "attempt_ended",
-            kind=kind,
-            run_ms=outcome.run_ms,
-            counted=counted,
-            reason=None if isinstance(outcome, Success) else outcome.reason,
-        )
+        # A connection must not cross a fork: each pool process makes its own at its first task.
+        if self._process is None or self._process.pid != os.getpid():
+            slot = self._board.slot(current_process().index)
+            self._process = PoolProcess(self._new_ledger(), self._storage, self._settings, self._logs.level, slot)
+        self._process.execute(message)
+
+    def _hear(self, answer: Heartbeat) -> None:
+        self._enforcer.hear(answer)
 
     def _new_ledger(self) -> WorkerLedger:
         return WorkerLedger(connect_sync(self._redis), self._identity, self._settings.lease_seconds * 1000)
-
-    def _process_ledger(self) -> WorkerLedger:
-        # A connection must not cross a fork: each pool process opens its own at its first task.
-        pid = os.getpid()
-        if self._ledger is None or self._ledger[0] != pid:
-            self._ledger = (pid, self._new_ledger())
-        return self._ledger[1]
 
     def _make_celery(self) -> Celery:
         app = make_app(self._redis)
@@ -120,7 +107,7 @@ class Worker:
             """Tells the main process which pool process runs what."""
 
             def on_accepted(self, pid: int, time_accepted: float) -> None:
-                holdings.accepted(self, self.id, pid)
+                holdings.accepted(self, self.id, pid, _token(self.args))
                 super().on_accepted(pid, time_accepted)
 
             def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
@@ -130,17 +117,19 @@ class Worker:
                     holdings.process_died(self, f"the process that ran the handler died: {error}")
                 return super().on_failure(exc_info, *args, **kwargs)
 
-        run = app.task(self.execute, name=naming.CELERY_TASK, acks_late=True, ignore_result=True)
+        # Not shared: a Celery application that is served here too must not get it.
+        run = app.task(self.execute, name=naming.CELERY_TASK, acks_late=True, ignore_result=True, shared=False)
         run.Request = HeldRequest
         self._connect_signals()
         return app
 
     def _connect_signals(self) -> None:
         def on_logging(**_: Any) -> None:
-            setup_logging(self._logs, "worker")
+            """Logging is set up already; a receiver of this signal keeps Celery from doing it."""
 
         def on_ready(**_: Any) -> None:
             self.holdings.start()
+            self._enforcer.start()
             log.info("worker_ready", worker=self._identity)
 
         def on_stopping(**_: Any) -> None:
@@ -150,6 +139,7 @@ class Worker:
             timer.start()
 
         def on_stopped(**_: Any) -> None:
+            self._enforcer.stop()
             self.holdings.stop()
 
         # Strong references: Celery's signals keep weak ones by default.
@@ -162,3 +152,11 @@ class Worker:
         count = self.holdings.hand_back()
         log.info("worker_gave_up", handed_back=count)
         os.kill(os.getpid(), signal.SIGQUIT)
+
+
+def _token(arguments: Any) -> str:
+    """The attempt's token, from the arguments of the Celery message; empty for one that is not ours."""
+    try:
+        return str(arguments[0]["token"])
+    except (LookupError, TypeError):
+        return ""

@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import random
 import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from taskflow_core.blobs.store import Stored
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Failure, Success
+from taskflow_core.domain.events import Advance, Failure, Success
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.task import (
-    MAX_JSON_LEVELS,
-    MAX_MESSAGE_CHARS,
-    MAX_RESULT_BYTES,
-    Output,
-    StoredOutput,
-    nested_deeper,
-)
+from taskflow_core.domain.task import MAX_RESULT_BYTES, Output, StoredOutput
 from taskflow_core.errors import NotFound, TaskflowError, Unavailable
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_worker.context import Context
-from taskflow_worker.failures import AttemptFailed
+from taskflow_worker.context import Context, last_checkpoint
+from taskflow_worker.failures import AttemptFailed, failure_of, handlers_trace, type_name, words
+from taskflow_worker.output import attempt_logger
 from taskflow_worker.registry import Registry
+from taskflow_worker.results import RESULT_OUTPUT, checked_json, inline
+from taskflow_worker.stopping import Fixed, Stop
 
 log = get_logger(__name__)
 T = TypeVar("T")
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 5.0
+_GO_ON = Fixed()
 
 
 class Objects(Protocol):
@@ -67,25 +64,50 @@ def patiently(action: Callable[[], T], *, what: str, seconds: float) -> T:
         wait = min(wait * 2, _LONGEST_WAIT)
 
 
-def run_attempt(message: Message, registry: Registry, objects: Objects, *, patience: float) -> Success | Failure:
-    """Fetch the inputs, run the handler, store its outputs. Never raises: whatever goes wrong becomes a `Failure`."""
+def run_attempt(
+    message: Message,
+    registry: Registry,
+    objects: Objects,
+    *,
+    patience: float,
+    stop: Stop = _GO_ON,
+    tell: Callable[[Advance], None] = lambda _: None,
+) -> Success | Failure:
+    """Fetch the inputs, run the handler, store its outputs. Never raises: whatever goes wrong becomes a `Failure`.
+
+    Args:
+        message: the attempt.
+        registry: the handlers.
+        objects: where inputs and outputs lie.
+        patience: seconds to wait for objects that cannot be reached.
+        stop: whether the attempt is to stop.
+        tell: takes what the handler says of its progress; any thread of the handler may call it.
+    """
     started = time.monotonic()
     try:
         with tempfile.TemporaryDirectory(prefix="taskflow-", ignore_cleanup_errors=True) as folder:
-            success = _run(message, registry, objects, Path(folder), patience)
+            success = _run(message, registry, objects, Path(folder), patience, stop, tell)
     except AttemptFailed as error:
         return error.failure.model_copy(update={"run_ms": _since(started)})
     except TaskflowError as error:
-        failure = Failure(reason=Reason.STORAGE_UNAVAILABLE, type=type(error).__name__, message=_text(error))
+        failure = AttemptFailed(Reason.STORAGE_UNAVAILABLE, words(error), type(error).__name__).failure
         return failure.model_copy(update={"run_ms": _since(started)})
     except Exception as error:  # a hint that cannot be used, no room for files: the attempt's end must be told
         log.exception("attempt_broken", uid=message.uid, attempt=message.attempt)
-        failure = Failure(reason=Reason.HANDLER_ERROR, type=_type_name(error), message=_text(error))
+        failure = AttemptFailed(Reason.HANDLER_ERROR, words(error), type_name(error)).failure
         return failure.model_copy(update={"run_ms": _since(started)})
     return success.model_copy(update={"run_ms": _since(started)})
 
 
-def _run(message: Message, registry: Registry, objects: Objects, folder: Path, patience: float) -> Success:
+def _run(
+    message: Message,
+    registry: Registry,
+    objects: Objects,
+    folder: Path,
+    patience: float,
+    stop: Stop,
+    tell: Callable[[Advance], None],
+) -> Success:
     handler = registry.find(message.handler)
     values = handler.bind(message.args, message.kwargs)
     inputs = _fetch(message, objects, folder / "inputs", patience)
@@ -99,17 +121,35 @@ def _run(message: Message, registry: Registry, objects: Objects, folder: Path, p
         token=message.token,
         inputs=inputs,
         outputs=outputs,
+        deadline=_deadline(message, datetime.now(UTC)),
+        last_checkpoint=last_checkpoint(message.checkpoint),
+        _asked=stop.asked,
+        _tell=tell,
     )
     try:
-        returned = handler.call(values, context)
+        returned = handler.call(values, context, stop)
     except AttemptFailed:
         raise
     except BaseException as error:  # a handler's SystemExit or KeyboardInterrupt ends the attempt, not the worker
-        log.info("handler_raised", handler=message.handler, exc_info=True)
-        raise AttemptFailed(Reason.HANDLER_ERROR, _text(error), _type_name(error)) from error
-    result = _checked_result(returned, message.handler)
-    stored = tuple(_store(output, outputs[output.name], message, objects, patience) for output in message.outputs)
-    return Success(result=result, outputs=stored)
+        attempt_logger.error("handler_raised", handler=message.handler, exception=handlers_trace(error))
+        raise failure_of(error, stop.asked(), handler.timeout_error) from error
+    result = checked_json(returned, message.handler)
+    fits = len(result.encode()) <= MAX_RESULT_BYTES
+    value = inline(result, message.handler) if fits else {"artifact": RESULT_OUTPUT}
+    stored = [_store(output, outputs[output.name], message, objects, patience) for output in message.outputs]
+    if not fits:
+        stored.append(_store_result(result, folder, message, objects, patience))
+    return Success(result=value, outputs=tuple(stored))
+
+
+def _deadline(message: Message, now: datetime) -> datetime | None:
+    """When the attempt that begins now will be told to stop."""
+    ends = [] if message.deadline is None else [message.deadline]
+    if message.deadline is None and message.active_deadline_seconds is not None:
+        ends.append(now + timedelta(seconds=message.active_deadline_seconds))
+    if message.attempt_timeout_seconds is not None:
+        ends.append(now + timedelta(seconds=message.attempt_timeout_seconds))
+    return min(ends, default=None)
 
 
 def _fetch(message: Message, objects: Objects, folder: Path, patience: float) -> dict[str, Path]:
@@ -148,56 +188,17 @@ def _store(output: Output, path: Path, message: Message, objects: Objects, patie
     )
 
 
-def _checked_result(returned: Any, handler: str) -> Any:
-    try:
-        text = json.dumps(returned, allow_nan=False, ensure_ascii=False)
-        size = len(text.encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise AttemptFailed(
-            Reason.RESULT_NOT_SERIALISABLE,
-            f"{handler} returned {_type_name(returned)}, which has no JSON form: {error}; return JSON or write an output",
-            type(error).__name__,
-        ) from error
-    if nested_deeper(returned, MAX_JSON_LEVELS):
-        raise AttemptFailed(
-            Reason.RESULT_NOT_SERIALISABLE,
-            f"{handler} returned JSON nested deeper than {MAX_JSON_LEVELS} levels; return less or write an output",
-        )
-    if size > MAX_RESULT_BYTES:
+def _store_result(result: str, folder: Path, message: Message, objects: Objects, patience: float) -> StoredOutput:
+    """Store a result that is too large for the resource, as an output that the Task did not declare."""
+    if any(output.name == RESULT_OUTPUT for output in message.outputs):
         raise AttemptFailed(
             Reason.RESULT_TOO_LARGE,
-            f"{handler} returned {size} bytes of JSON, at most {MAX_RESULT_BYTES} are kept inline; write an output",
+            f"{message.handler} returned {len(result.encode())} bytes of JSON, at most {MAX_RESULT_BYTES} are kept inline, and "
+            f"{RESULT_OUTPUT}, where more would be stored, is a declared output; rename that output",
         )
-    if _beyond_64_bits(returned):
-        raise AttemptFailed(
-            Reason.RESULT_NOT_SERIALISABLE,
-            f"{handler} returned an integer beyond 64 bits, which Kubernetes cannot keep; return it as a string",
-        )
-    # What was measured is what travels: tuples as lists, keys as strings.
-    return json.loads(text)
-
-
-def _type_name(value: object) -> str:
-    kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _beyond_64_bits(value: Any) -> bool:
-    if isinstance(value, dict | list | tuple):
-        return any(_beyond_64_bits(child) for child in (value.values() if isinstance(value, dict) else value))
-    return isinstance(value, int) and not -(2**63) <= value < 2**63
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return _short(str(error))
-    except Exception:  # noqa: BLE001 - an error that cannot even be printed is still an error
-        return "(the error has no printable message)"
-
-
-def _short(text: str) -> str:
-    # A lone surrogate has no UTF-8 form and would stop the report.
-    return text.encode("utf-8", "backslashreplace").decode()[:MAX_MESSAGE_CHARS]
+    path = folder / RESULT_OUTPUT
+    path.write_text(result)
+    return _store(Output(name=RESULT_OUTPUT, content_type="application/json"), path, message, objects, patience)
 
 
 def _since(started: float) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from taskflow_core.domain.events import Failure, Kind
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.worker import Holding, WorkerLedger
+from taskflow_core.ledger.worker import Heartbeat, Holding, WorkerLedger
 from taskflow_core.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -24,12 +24,20 @@ class Holdings:
         ledger: of this thread alone.
         interval: seconds between renewals.
         active: whether Celery still counts a request as running.
+        hear: takes each answer: what somebody wants stopped.
     """
 
-    def __init__(self, ledger: WorkerLedger, interval: float, active: Callable[[object], bool]) -> None:
+    def __init__(
+        self,
+        ledger: WorkerLedger,
+        interval: float,
+        active: Callable[[object], bool],
+        hear: Callable[[Heartbeat], None] = lambda _: None,
+    ) -> None:
         self._ledger = ledger
         self._interval = interval
         self._active = active
+        self._hear = hear
         self._held: dict[Holding, weakref.ref[object]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -45,10 +53,15 @@ class Holdings:
         self._stop.set()
         self._thread.join(timeout=self._interval + 10)
 
-    def accepted(self, request: object, member: str, pid: int) -> None:
+    def accepted(self, request: object, member: str, pid: int, token: str = "") -> None:
         """A pool process took the request."""
         with self._lock:
-            self._held[Holding(member, pid)] = weakref.ref(request)
+            self._held[Holding(member, pid, token)] = weakref.ref(request)
+
+    def forget(self, holding: Holding) -> None:
+        """Its end was told; nothing more is to be said of it."""
+        with self._lock:
+            self._held.pop(holding, None)
 
     def process_died(self, request: object, message: str) -> None:
         """The pool process that ran it is gone: say so at once, instead of letting the lease run out."""
@@ -64,9 +77,10 @@ class Holdings:
         failure = Failure(
             reason=Reason.DRAIN, message="the worker was told to stop and the handler did not end in the time it leaves"
         )
-        return sum(self._surrender(holding, Kind.RELEASED, failure) for holding in self._current())
+        return sum(self._surrender(holding, Kind.RELEASED, failure) for holding in self.current())
 
-    def _current(self) -> list[Holding]:
+    def current(self) -> list[Holding]:
+        """What runs now."""
         with self._lock:
             for holding, reference in list(self._held.items()):
                 request = reference()
@@ -88,12 +102,13 @@ class Holdings:
         while not self._stop.wait(self._interval):
             started = time.monotonic()
             try:
-                answer = self._ledger.heartbeat(self._current(), self._epoch)
+                answer = self._ledger.heartbeat(self.current(), self._epoch)
             except Unavailable as error:
                 log.warning("heartbeat_failed", error=str(error))
                 continue
             self._epoch = answer.epoch
             for member in answer.fenced:
                 log.warning("attempt_fenced", member=member)
+            self._hear(answer)
             if (took := time.monotonic() - started) > self._interval:
                 log.warning("heartbeat_slow", seconds=round(took, 1))

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import importlib
 import inspect
 import json
 import typing
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import entry_points
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -17,13 +18,34 @@ from pydantic_core import ErrorDetails
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Invalid
 from taskflow_worker.context import Context
-from taskflow_worker.failures import AttemptFailed
+from taskflow_worker.failures import AttemptFailed, Stopped
+from taskflow_worker.stopping import Fixed, Stop
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 ENTRY_POINT_GROUP = "taskflow.handlers"
 _SHOWN_CHARS = 80
+_STOP_POLL_SECONDS = 0.25
+_GO_ON = Fixed()
+
+
+class Runnable(Protocol):
+    """What a Task may name."""
+
+    name: str
+    timeout_error: type[BaseException]
+    """What is raised inside it when its time is over."""
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Check the arguments of a Task, which are JSON; raises AttemptFailed."""
+
+    def call(self, values: Mapping[str, Any], context: Context, stop: Stop) -> Any:
+        """Run it with what `bind` returned."""
+
+    @property
+    def place(self) -> str:
+        """Where it is defined, for a person."""
 
 
 @dataclass
@@ -32,6 +54,12 @@ class Handler:
 
     name: str
     function: Callable[..., Any]
+    timeout_error: type[BaseException] = Stopped
+
+    @property
+    def place(self) -> str:
+        """Where the function is defined."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
 
     @cached_property
     def _hints(self) -> dict[str, Any]:
@@ -89,8 +117,13 @@ class Handler:
             return {key: convert(json.dumps(item), strict=True) for key, item in value.items()}
         return convert(json.dumps(value), strict=True)
 
-    def call(self, values: Mapping[str, Any], context: Context) -> Any:
-        """Call the function with bound arguments, and the context if it asks for it."""
+    def call(self, values: Mapping[str, Any], context: Context, stop: Stop = _GO_ON) -> Any:
+        """Call the function with bound arguments, and the context if it asks for it; run it to its end if it is `async`.
+
+        Raises:
+            BaseException: what the function raises; `Stopped` when its time is over, `asyncio.CancelledError` in a
+                coroutine that was told to stop.
+        """
         given = dict(values)
         if self._context is not None:
             given[self._context] = context
@@ -98,14 +131,29 @@ class Handler:
         signature = inspect.signature(self.function)
         ordered = OrderedDict((name, given[name]) for name in signature.parameters if name in given)
         bound = inspect.BoundArguments(signature, ordered)
-        return self.function(*bound.args, **bound.kwargs)
+        if inspect.iscoroutinefunction(self.function):
+            return asyncio.run(_until_stopped(self.function(*bound.args, **bound.kwargs), stop))
+        with stop.interrupts(self.timeout_error):
+            return self.function(*bound.args, **bound.kwargs)
+
+
+async def _until_stopped(work: Coroutine[Any, Any, R], stop: Stop) -> R:
+    """Run it; cancel it once when it is to stop."""
+    task = asyncio.ensure_future(work)
+    told = False
+    while not task.done():
+        if not told and stop.asked() is not None:
+            told = True
+            task.cancel()
+        await asyncio.wait({task}, timeout=_STOP_POLL_SECONDS)
+    return task.result()
 
 
 class Registry:
     """The handlers that this worker knows, by name."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, Handler] = {}
+        self._handlers: dict[str, Runnable] = {}
 
     def add(self, name: str, function: Callable[..., Any]) -> None:
         """Register a function.
@@ -113,14 +161,19 @@ class Registry:
         Raises:
             Invalid: the name is taken by another function.
         """
-        former = self._handlers.get(name)
-        if former is not None and former.function is not function:
-            raise Invalid(
-                f"two handlers are named {name!r}: {_place(former.function)} and {_place(function)}; rename one of them"
-            )
-        self._handlers[name] = Handler(name, function)
+        self.register(Handler(name, function))
 
-    def find(self, name: str) -> Handler:
+    def register(self, new: Runnable) -> None:
+        """Register anything that runs.
+
+        Raises:
+            Invalid: the name is taken by something else.
+        """
+        former = self._handlers.setdefault(new.name, new)
+        if former != new:
+            raise Invalid(f"two handlers are named {new.name!r}: {former.place} and {new.place}; rename one of them")
+
+    def find(self, name: str) -> Runnable:
         """The handler of that name.
 
         Raises:
@@ -179,10 +232,6 @@ def discover(modules: Iterable[str]) -> None:
 
 def _is_context(hint: object) -> bool:
     return hint is Context or Context in typing.get_args(hint)
-
-
-def _place(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{function.__qualname__}"
 
 
 def _explain(name: str, detail: ErrorDetails) -> str:

@@ -20,6 +20,8 @@ class WorkerSettings(BaseSettings):
     """Tasks at a time, each in a process of its own."""
     handlers: Annotated[tuple[str, ...], NoDecode] = ()
     """Modules to import for their handlers, besides the installed entry points of group `taskflow.handlers`."""
+    app: str | None = Field(default=None, pattern=r"^[\w.]+(:[\w.]+)?$")
+    """A Celery application whose tasks are served as handlers too: `module:attribute`, or a module that has one."""
     name: str = Field(default_factory=socket.gethostname, pattern=r"^[^|\s]+$", max_length=200)
     """Name of the pod."""
     lease_seconds: int = Field(default=15, ge=2, le=600)
@@ -27,6 +29,10 @@ class WorkerSettings(BaseSettings):
     drain_seconds: int = Field(default=50, ge=0, le=86400)
     """After SIGTERM, how long running handlers may go on before their attempts are handed back. Keep it below the pod's
     grace period."""
+    stop_grace_seconds: int = Field(default=10, ge=0, le=3600)
+    """How long an attempt that was told to stop may go on before its process is killed."""
+    log_limit_bytes: int = Field(default=10 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024)
+    """How much of what an attempt prints and logs is kept; it waits in memory while the object store is away."""
     patience_seconds: int = Field(default=300, ge=0, le=86400)
     """How long a running attempt waits for an object store or a Redis that does not answer."""
 

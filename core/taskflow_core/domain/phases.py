@@ -70,7 +70,7 @@ class Reason(StrEnum):
     RESULT_NOT_SERIALISABLE = "ResultNotSerialisable"
     """The handler's result has no JSON form. Final."""
     RESULT_TOO_LARGE = "ResultTooLarge"
-    """The result exceeds the inline limit; write it as an output. Final."""
+    """The result is larger than 64 MiB, or cannot be stored as an object because an output has its name. Final."""
     HANDLER_ERROR = "HandlerError"
     """The handler raised."""
     STORAGE_UNAVAILABLE = "StorageUnavailable"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis
 
@@ -30,6 +30,8 @@ class Holding:
 
     member: str
     pid: int
+    token: str = ""
+    """The attempt's, so that what the main process says of it is believed."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,12 @@ class Heartbeat:
     epoch: str
     fenced: tuple[str, ...]
     """Members that somebody else holds, or that were declared lost: their outcome will be refused."""
-    stops: Mapping[str, Reason]
+    stops: Mapping[str, Reason] = field(default_factory=dict)
     """Members that the operator wants stopped, and why."""
 
 
 class WorkerLedger:
-    """What a worker does with the ledger. Synchronous; one per process and thread.
+    """What a worker does with the ledger. Synchronous; one per process, which its threads may share.
 
     All methods raise `Unavailable` when Redis does not answer, and all may be repeated then.
 
@@ -166,6 +168,7 @@ class WorkerLedger:
             uid,
             attempt,
             self._prefix(holding.pid),
+            holding.token,
             self._worker,
             kind.value,
             failure.model_dump_json(by_alias=True, exclude_none=True),

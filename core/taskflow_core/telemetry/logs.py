@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import TextIO
 
@@ -46,6 +47,17 @@ def setup_logging(settings: LogSettings, component: str, stream: TextIO = sys.st
     for noisy in ("kopf.objects", "urllib3", "httpx", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(component=component)
+
+
+def own_stdout() -> TextIO:
+    """The process's stdout on a descriptor of its own, so that it stays when descriptor 1 is led elsewhere."""
+    return os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+
+
+def trace_id(traceparent: str | None) -> str | None:
+    """The trace id of a W3C `traceparent` (version-traceid-parentid-flags); None if there is none."""
+    parts = (traceparent or "").split("-")
+    return parts[1] if len(parts) >= 4 and len(parts[1]) == 32 else None  # noqa: PLR2004 - the format's own numbers
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -4,10 +4,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from taskflow_operator.admit import Admitted, Refuse, Wait, admit
 
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_PAYLOAD_BYTES
-from taskflow_operator.admit import Admitted, Refuse, Wait, admit
 from taskflow_operator.memory import PoolQueues
 from tests.builders import NOW, make_task
 

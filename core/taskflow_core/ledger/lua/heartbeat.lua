@@ -18,8 +18,7 @@ for i = 4, #KEYS do
       stops[#stops + 1] = reason
     end
   elseif owner then
-    local mine = string.sub(owner, 1, 5 + #prefix) == 'done|' .. prefix
-    if not mine and owner ~= 'settled' and owner ~= 'deleted' then fenced[#fenced + 1] = member end
+    if string.sub(owner, 1, 5 + #prefix) ~= 'done|' .. prefix then fenced[#fenced + 1] = member end
   elseif epoch ~= ARGV[1] then
     redis.call('SET', KEYS[i], prefix .. '?', 'EX', ARGV[3])
     redis.call('ZADD', KEYS[1], now + ARGV[2], member)

@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskflow_worker.attempt_log import CHUNK_BYTES, AttemptLog, Chunk, Lines, chunk_key
+
+NOON = datetime(2026, 3, 1, 13, 0, 0, 123456, tzinfo=timezone(timedelta(hours=1)))
+STAMP = "2026-03-01T12:00:00.123Z"
+MANY = 10**9
+
+
+def make(limit: int = MANY) -> AttemptLog:
+    return AttemptLog(limit, lambda: NOON)
+
+
+def test_a_line_has_its_time_in_utc_and_where_it_came_from() -> None:
+    log = make()
+    log.add("stdout", "hello\n")
+    assert log.text() == f"{STAMP} stdout hello\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("a\nb", ["a", "b"]),
+        ("a\r\nb\n", ["a", "b"]),
+        ("10%\r20%\r", ["10%", "20%"]),
+        ("a\n\nb\n", ["a", "", "b"]),
+        ("\n", [""]),
+        ("line\u2028separator\x0b\n", ["line\u2028separator\x0b"]),
+    ],
+)
+def test_every_line_of_a_text_stands_for_itself(text: str, lines: list[str]) -> None:
+    log = make()
+    log.add("stdout", text)
+    assert log.text() == "".join(f"{STAMP} stdout {line}\n" for line in lines)
+
+
+def test_a_lone_surrogate_is_shown_escaped() -> None:
+    log = make()
+    log.add("stdout", "\ud800")
+    assert log.text() == f"{STAMP} stdout \\ud800\n"
+
+
+def test_a_log_that_is_full_says_so_in_its_last_line_and_takes_no_more() -> None:
+    log = make(limit=200)
+    for _ in range(100):
+        log.add("stdout", "x" * 20)
+    lines = log.text().splitlines()
+    assert log.full
+    assert lines[-1] == f"{STAMP} taskflow the log is cut here: at most 200 bytes are kept"
+    assert sum(len(line) + 1 for line in lines[:-1]) <= 200
+    assert all(line == f"{STAMP} stdout {'x' * 20}" for line in lines[:-1])
+
+
+def test_a_chunk_grows_until_it_is_closed_and_is_forgotten_once_it_is_stored_whole() -> None:
+    log = make()
+    log.add("stdout", "a")
+    (first,) = log.pending()
+    assert first.number == 1
+    log.stored(first)
+    assert log.pending() == []
+    log.add("stdout", "b")
+    (longer,) = log.pending()
+    assert longer.number == 1
+    assert longer.content.startswith(first.content)
+    log.add("stdout", "x" * CHUNK_BYTES)
+    log.add("stdout", "next")
+    # What was stored before the chunk was closed is not all of it.
+    log.stored(longer)
+    whole, second = log.pending()
+    assert (whole.number, second.number) == (1, 2)
+    log.stored(whole)
+    assert log.pending() == [second]
+    assert log.text().encode() == second.content
+
+
+@given(st.lists(st.text(alphabet="ab\n\ré", max_size=30), max_size=60), st.integers(1, 20))
+def test_chunks_in_order_are_the_log_however_often_they_are_stored(pieces: list[str], every: int) -> None:
+    log, bucket = AttemptLog(MANY, lambda: NOON, chunk_bytes=100), dict[int, bytes]()
+    expected = make()
+    for index, piece in enumerate(pieces):
+        log.add("t", piece)
+        expected.add("t", piece)
+        if index % every == 0:
+            for chunk in log.pending():
+                bucket[chunk.number] = chunk.content
+                log.stored(chunk)
+    for chunk in log.pending():
+        bucket[chunk.number] = chunk.content
+        log.stored(chunk)
+    # The second log forgets nothing, as nothing of it is stored.
+    assert b"".join(content for _, content in sorted(bucket.items())) == expected.text().encode()
+
+
+def test_keys_sort_in_the_order_of_the_chunks() -> None:
+    assert chunk_key("ns", "u", 2, 7) == "ns/u/2/logs/000007.log"
+    keys = [chunk_key("ns", "u", 2, number) for number in (1, 9, 10, 999, 1000)]
+    assert keys == sorted(keys)
+
+
+def test_pieces_of_a_stream_become_lines() -> None:
+    log = make()
+    lines = Lines(log, "stdout")
+    for piece in ("he", "llo\nwor", "ld", "\n", "rest"):
+        lines.feed(piece)
+    assert log.text() == f"{STAMP} stdout hello\n{STAMP} stdout world\n"
+    lines.finish()
+    assert log.text().endswith(f"{STAMP} stdout rest\n")
+
+
+def test_a_character_may_be_spread_over_pieces() -> None:
+    log = make()
+    lines = Lines(log, "stdout")
+    for byte in "é\U0001f40d\n".encode() + b"\xff\n" + "é".encode()[:1]:
+        lines.feed_bytes(bytes([byte]))
+    lines.finish()
+    assert [line.split(" ", 2)[2] for line in log.text().splitlines()] == ["é\U0001f40d", "\\xff", "\\xc3"]
+
+
+def test_a_line_without_an_end_does_not_grow_for_ever() -> None:
+    log = make()
+    lines = Lines(log, "stdout")
+    for _ in range(100):
+        lines.feed("x" * 1000)
+    assert len(log.text()) > 80_000
+
+
+def test_nothing_printed_is_nothing_stored() -> None:
+    log = make()
+    Lines(log, "stdout").finish()
+    assert log.pending() == []
+    assert datetime.now(UTC) > NOON
+
+
+def test_a_chunk_is_what_it_says() -> None:
+    log = make()
+    log.add("stdout", "x")
+    assert log.pending() == [Chunk(1, f"{STAMP} stdout x\n".encode())]

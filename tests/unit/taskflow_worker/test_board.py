@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+
+from taskflow_core.domain.phases import Reason
+from taskflow_worker.board import Board
+
+
+def test_a_running_attempt_is_found_by_its_process() -> None:
+    board = Board(2)
+    board.slot(1).begin(77, "a:1", 12.5)
+    found = board.find(77, "a:1")
+    assert found is board.slot(1)
+    assert found.timeout_at == 12.5
+    assert board.find(77, "a:2") is None
+    assert board.find(78, "a:1") is None
+
+
+def test_an_attempt_that_ended_is_not_found() -> None:
+    board = Board(1)
+    board.slot(0).begin(77, "a:1", None)
+    board.slot(0).end("a:1")
+    assert board.find(77, "a:1") is None
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+def test_every_reason_arrives(reason: Reason) -> None:
+    slot = Board(1).slot(0)
+    slot.begin(77, "a:1", None)
+    assert slot.asked("a:1") is None
+    slot.ask("a:1", reason)
+    assert slot.asked("a:1") is reason
+
+
+def test_what_was_meant_for_one_attempt_never_hits_the_next() -> None:
+    slot = Board(1).slot(0)
+    slot.begin(77, "a:1", None)
+    slot.end("a:1")
+    slot.begin(77, "b:1", None)
+    slot.ask("a:1", Reason.CANCELLED)
+    assert slot.asked("b:1") is None
+
+
+def test_a_new_attempt_starts_without_what_was_asked_of_the_last() -> None:
+    slot = Board(1).slot(0)
+    slot.begin(77, "a:1", None)
+    slot.ask("a:1", Reason.CANCELLED)
+    slot.begin(77, "a:1", None)
+    assert slot.asked("a:1") is None
+
+
+def test_a_doomed_process_waits_for_its_end_and_goes_on_when_it_is_spared() -> None:
+    slot = Board(1).slot(0)
+    slot.begin(77, "a:1", None)
+    slot.doom("a:1")
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        assert not slot.runs(77, "a:1"), "the main process has to see that it ended"
+        waits.append(seconds)
+        if len(waits) == 3:
+            slot.spare()
+
+    slot.end("a:1", sleep)
+    assert len(waits) == 3
+
+
+def test_a_main_process_that_never_decides_does_not_stop_a_process_for_ever() -> None:
+    slot = Board(1).slot(0)
+    slot.begin(77, "a:1", None)
+    slot.doom("a:1")
+    waits: list[float] = []
+    slot.end("a:1", waits.append)
+    assert 59 < sum(waits) < 61
+
+
+def test_slots_do_not_touch_each_other() -> None:
+    board = Board(64)
+    for index in range(64):
+        board.slot(index).begin(100 + index, f"a:{index}", float(index + 1))
+    for index in range(64):
+        assert board.slot(index).runs(100 + index, f"a:{index}")
+        assert board.slot(index).timeout_at == index + 1

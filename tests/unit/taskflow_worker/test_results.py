@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pydantic import BaseModel, Field
+
+from taskflow_core.domain.phases import Reason
+from taskflow_core.domain.task import MAX_RESULT_BYTES
+from taskflow_worker import results
+from taskflow_worker.results import RESULT_OUTPUT, as_json
+from taskflow_worker.testing import run
+
+
+class Sale(BaseModel):
+    item: str
+    on: date = Field(serialization_alias="soldOn")
+
+
+@dataclass
+class Point:
+    x: int
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+def returning(value: Any) -> Callable[[], Any]:
+    def give() -> Any:
+        return value
+
+    return give
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Sale(item="tea", on=date(2026, 3, 1)), {"item": "tea", "soldOn": "2026-03-01"}),
+        ([Point(1), {"p": Point(2)}], [{"x": 1}, {"p": {"x": 2}}]),
+        (datetime(2026, 3, 1, 12, tzinfo=UTC), "2026-03-01T12:00:00Z"),
+        (Decimal("1.10"), "1.10"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Colour.RED, "red"),
+        (Path("/a/b"), "/a/b"),
+        ({1}, [1]),
+        ((1, (2,)), [1, [2]]),
+        ({3: None}, {"3": None}),
+        (b"text", "text"),
+    ],
+)
+def test_what_pydantic_can_write_is_a_result(value: Any, expected: Any) -> None:
+    assert run(returning(value)).result == expected
+
+
+def numbers() -> Iterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), float("nan"), {"a": [Decimal(1), float("inf")]}, numbers(), b"\xff", "\ud800", Point(float("nan"))],  # type: ignore[arg-type]
+    ids=["object", "nan", "infinity", "generator", "bytes", "surrogate", "nan inside"],
+)
+def test_what_has_no_json_form_is_refused(value: Any) -> None:
+    failure = run(returning(value)).failure
+    assert failure is not None
+    assert failure.reason is Reason.RESULT_NOT_SERIALISABLE
+    assert "has no JSON form" in failure.message
+
+
+def test_a_result_up_to_the_limit_is_inline() -> None:
+    value = "x" * (MAX_RESULT_BYTES - 2)
+    outcome = run(returning(value))
+    assert outcome.result == value
+    assert outcome.outputs == {}
+
+
+def test_a_larger_one_is_stored_and_named() -> None:
+    value = {"rows": ["é" * 100] * 100}
+    outcome = run(returning(value))
+    assert outcome.result == {"artifact": RESULT_OUTPUT}
+    assert json.loads(outcome.outputs[RESULT_OUTPUT]) == value
+
+
+def test_a_declared_output_is_never_overwritten_by_a_result() -> None:
+    outcome = run(returning("x" * 5000), outputs=[RESULT_OUTPUT])
+    assert outcome.failure is not None
+    assert outcome.failure.reason is Reason.OUTPUT_MISSING
+
+
+def test_a_result_beyond_what_is_stored_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "MAX_STORED_RESULT_BYTES", 10_000)
+    failure = run(returning("x" * 9_999)).failure
+    assert failure is not None
+    assert failure.reason is Reason.RESULT_TOO_LARGE
+    assert "10001 bytes of JSON, at most 10000 are stored" in failure.message
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("levels", [51, 500, 2000])
+def test_a_result_nested_too_deeply_is_refused(levels: int) -> None:
+    failure = run(returning(nested(levels))).failure
+    assert failure is not None
+    assert failure.reason is Reason.RESULT_NOT_SERIALISABLE
+
+
+def test_integers_that_kubernetes_cannot_keep_are_refused() -> None:
+    failure = run(returning({"a": [2**63]})).failure
+    assert failure is not None
+    assert failure.reason is Reason.RESULT_NOT_SERIALISABLE
+    assert run(returning([2**63 - 1, -(2**63), True])).result == [2**63 - 1, -(2**63), True]
+
+
+def test_a_value_is_written_as_plain_json() -> None:
+    assert as_json({"a": [1, None, "é"]}) == '{"a": [1, None, "é"]}'.replace("None", "null")

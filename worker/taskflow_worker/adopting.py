@@ -1,0 +1,211 @@
+"""The tasks of a Celery application as handlers, without a change to its code.
+
+Celery's own tracer runs a task, so bound tasks, `self.request`, hooks (`on_failure`, `after_return` ...) and signals work
+as in Celery. What would reach for the application's broker or result backend is replaced: `retry` ends the attempt and
+leaves the rest to TaskFlow, `update_state` becomes progress.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import socket
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Any
+
+from celery import Celery, states
+from celery._state import set_default_app
+from celery.app.trace import build_tracer
+from celery.app.utils import find_app
+from celery.exceptions import Retry, SoftTimeLimitExceeded
+
+from taskflow_core.domain.phases import Reason
+from taskflow_core.errors import Invalid
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_worker.context import Context
+from taskflow_worker.failures import AttemptFailed, trimmed_trace, type_name
+from taskflow_worker.registry import Registry
+from taskflow_worker.stopping import Stop
+
+log = get_logger(__name__)
+_CELERYS_OWN = "celery."
+
+
+def adopt(name: str, registry: Registry) -> None:
+    """Register the tasks of an application under their names.
+
+    Args:
+        name: `module:attribute`, or a module that has an application; as `celery --app` takes it.
+        registry: where.
+
+    Raises:
+        Invalid: it cannot be imported, is no Celery application, or has no tasks.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        app = attrgetter(attribute)(importlib.import_module(module)) if attribute else find_app(name)
+    except Exception as error:
+        raise Invalid(
+            f"Celery application {name!r} cannot be imported: {type(error).__name__}: {error}; expected module:attribute"
+        ) from error
+    if not isinstance(app, Celery):
+        raise Invalid(f"{name!r} is a {type_name(app)}; expected a Celery application")
+    try:
+        app.loader.import_default_modules()
+        app.finalize()
+    except Exception as error:
+        raise Invalid(f"tasks of {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+    tasks = [task for task_name, task in app.tasks.items() if not task_name.startswith(_CELERYS_OWN)]
+    if not tasks:
+        raise Invalid(f"Celery application {name!r} has no tasks; name them in its `include` or `imports`")
+    register(tasks, registry)
+    log.info("app_adopted", app=name, tasks=sorted(task.name for task in tasks))
+
+
+def register(tasks: Iterable[Any], registry: Registry) -> None:
+    """Register Celery tasks; from now on their `retry` and `update_state` are TaskFlow's.
+
+    Raises:
+        Invalid: a name is taken.
+    """
+    for task in tasks:
+        registry.register(CeleryHandler(task.name, task))
+
+
+@dataclass
+class _Attempt:
+    """What the task said while it ran."""
+
+    context: Context
+    retry: Retry | None = None
+    spent: bool = False
+
+
+@dataclass
+class CeleryHandler:
+    """A Celery task as a handler."""
+
+    name: str
+    task: Any
+    timeout_error: type[BaseException] = SoftTimeLimitExceeded
+    _attempt: _Attempt | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # On the instance, so that `self.retry` and Celery's autoretry find them; nothing may be stored in its backend.
+        self.task.retry = self._retry
+        self.task.update_state = self._update_state
+        self.task.store_eager_result = False
+        self.task.store_errors_even_if_ignored = False
+
+    @property
+    def place(self) -> str:
+        """Where the task is defined."""
+        return f"Celery task of {self.task.__module__}"
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Check the arguments as `delay` would: their number and names, unless the task is declared with `typing=False`."""
+        if self.task.typing:
+            try:
+                self.task.__header__(*args, **kwargs)
+            except TypeError as error:
+                raise AttemptFailed(
+                    Reason.INVALID_ARGUMENTS, f"{self.name} was given other arguments: {error}"
+                ) from error
+        return {"args": list(args), "kwargs": dict(kwargs)}
+
+    def call(self, values: Mapping[str, Any], context: Context, stop: Stop) -> Any:
+        """Run the task once, as a Celery worker would.
+
+        Raises:
+            AttemptFailed: it asked for something that has no meaning as an exception.
+            BaseException: what it raised.
+        """
+        attempt = self._attempt = _Attempt(context)
+        # Celery's pool makes the worker's application the current one; `delay` in a shared task would go to our broker.
+        self.task.app.set_current()
+        set_default_app(self.task.app)
+        tracer = build_tracer(self.name, self.task, app=self.task.app, eager=True, propagate=False)
+        request = {
+            "id": context.uid,
+            "task": self.name,
+            "root_id": context.uid,
+            "correlation_id": context.uid,
+            "retries": context.attempt - 1,
+            "is_eager": False,
+            "hostname": socket.gethostname(),
+            "delivery_info": {},
+        }
+        try:
+            with stop.interrupts(self.timeout_error):
+                traced = tracer(context.uid, values["args"], values["kwargs"], request)
+        finally:
+            self._attempt = None
+        if traced.info is None and attempt.retry is None:
+            return traced.retval
+        state = traced.info.state if traced.info else states.RETRY
+        if state == states.IGNORED:
+            return None
+        raise _ending(attempt, state, traced.info.retval if traced.info else None)
+
+    def _retry(
+        self,
+        args: Any = None,  # noqa: ARG002 - Celery's signature
+        kwargs: Any = None,  # noqa: ARG002
+        exc: Any = None,
+        throw: bool = True,
+        eta: Any = None,
+        countdown: Any = None,
+        max_retries: int | None = None,
+        **options: Any,  # noqa: ARG002
+    ) -> Retry:
+        """In place of `Task.retry`: raises `Retry`, or the error itself when `max_retries` is used up."""
+        attempt = self._current()
+        cause = exc if exc is not None else sys.exc_info()[1]
+        limit = self.task.max_retries if max_retries is None else max_retries
+        if limit is not None and attempt.context.attempt > limit:
+            attempt.spent = True
+            raise cause or self.task.MaxRetriesExceededError(f"{self.name} asked for more than {limit} retries")
+        attempt.retry = Retry(exc=cause, when=eta or countdown)
+        if throw:
+            raise attempt.retry
+        return attempt.retry
+
+    def _update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **_: Any) -> None:
+        """In place of `Task.update_state`: `current` and `total` of `meta` become progress, the rest its message."""
+        context = self._current().context
+        if task_id is not None and task_id != context.uid:
+            log.warning("state_of_another_task_ignored", task=self.name)
+            return
+        known = dict(meta) if isinstance(meta, Mapping) else {}
+        done, total = known.pop("current", None), known.pop("total", None)
+        words = [state or ""] + ([json.dumps(known or meta, default=str)] if known or (meta and done is None) else [])
+        context.progress(_whole(done) or 0, _whole(total), " ".join(word for word in words if word))
+
+    def _current(self) -> _Attempt:
+        if self._attempt is None:
+            raise RuntimeError(f"{self.name} is called outside a TaskFlow attempt")
+        return self._attempt
+
+
+def _whole(number: Any) -> int | None:
+    return max(int(number), 0) if isinstance(number, (int, float)) else None
+
+
+def _ending(attempt: _Attempt, state: str, error: Any) -> BaseException:
+    """What to raise for a task that did not succeed."""
+    if state == states.REJECTED:
+        reason = Reason.HANDLER_ERROR if error.requeue else Reason.NOT_RETRYABLE
+        return AttemptFailed(reason, f"the task was rejected: {error.reason}", type_name(error))
+    if state == states.RETRY:
+        asked = error if attempt.retry is None else attempt.retry
+        if isinstance(asked.exc, Exception):
+            return asked.exc
+        return AttemptFailed(Reason.HANDLER_ERROR, "the task asked for a retry", type_name(asked))
+    if attempt.spent:
+        told = f"{error} (max_retries is used up)"
+        return AttemptFailed(Reason.NOT_RETRYABLE, told, type_name(error), trimmed_trace(error))
+    ended: BaseException = error
+    return ended
