@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic.alias_generators import to_camel
 
 from taskflow_api.access import LABEL
@@ -28,6 +28,7 @@ MediaType = Annotated[
     ),
 ]
 Seconds = Annotated[int, Field(ge=0, le=86400)]
+ErrorType = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 
 class Body(BaseModel):
@@ -43,6 +44,9 @@ class RetryPolicyBody(Body):
     backoff_seconds: Seconds = 5
     backoff_factor: Annotated[int, Field(ge=1, le=10)] = 2
     max_backoff_seconds: Seconds = 600
+    jitter_percent: Annotated[int, Field(ge=0, le=100)] = 10
+    retry_on: Annotated[list[ErrorType], Field(max_length=32)] = []
+    no_retry_on: Annotated[list[ErrorType], Field(max_length=32)] = []
 
 
 class InputBody(Body):
@@ -59,6 +63,14 @@ class OutputBody(Body):
     content_type: MediaType = "application/octet-stream"
 
 
+class DependencyBody(Body):
+    """A Task of the same namespace that has to end first."""
+
+    name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
+    # Strict models take no string for an enumeration, and JSON has nothing else.
+    outcome: Literal["Succeeded", "Finished"] = "Succeeded"
+
+
 class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives __init__ a **kwargs of its own
     """What is wanted; immutable."""
 
@@ -70,6 +82,14 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
     inputs: Annotated[list[InputBody], Field(max_length=16)] = []
     outputs: Annotated[list[OutputBody], Field(max_length=16)] = []
     retry_policy: RetryPolicyBody = RetryPolicyBody()
+    attempt_timeout_seconds: Annotated[int | None, Field(ge=1, le=604800)] = None
+    active_deadline_seconds: Annotated[int | None, Field(ge=1, le=2592000)] = None
+    queue_timeout_seconds: Annotated[int | None, Field(ge=1, le=2592000)] = None
+    not_before: AwareDatetime | None = None
+    depends_on: Annotated[list[DependencyBody], Field(max_length=32)] = []
+    suspend: bool = False
+    cancel: bool = False
+    ttl_seconds_after_finished: Annotated[int | None, Field(ge=0, le=315360000)] = None
 
 
 class TaskBody(Body):

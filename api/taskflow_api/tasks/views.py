@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.task import Condition, LastError, Model, StoredOutput, Task
+from taskflow_core.domain.task import Condition, LastError, Model, Progress, StoredOutput, Task
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
 
 
@@ -39,8 +39,12 @@ class TaskView(TaskSummary):
     result: Any = None
     outputs: list[StoredOutput]
     labels: dict[str, str] | None = None
-    """Only of a live one, as the three below."""
+    """Only of a live one, as those below."""
     worker: str | None = None
+    progress: Progress | None = None
+    attempts_started: int | None = None
+    duplicate_deliveries: int | None = None
+    stale_events: int | None = None
     last_error: LastError | None = None
     conditions: list[Condition] | None = None
 
@@ -121,6 +125,10 @@ def from_object(body: dict[str, Any]) -> TaskView:
         outputs=list(status.outputs),
         labels=body["metadata"].get("labels") or {},
         worker=status.worker,
+        progress=status.progress,
+        attempts_started=status.attempts,
+        duplicate_deliveries=status.duplicate_deliveries,
+        stale_events=status.stale_events,
         last_error=status.last_error,
         conditions=list(status.conditions),
     )

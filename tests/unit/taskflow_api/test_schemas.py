@@ -25,6 +25,10 @@ def _resolved(schema: Any, definitions: dict[str, Any]) -> Any:
         if "$ref" in schema:
             target = definitions[schema["$ref"].rpartition("/")[2]]
             return _resolved({**target, **{k: v for k, v in schema.items() if k != "$ref"}}, definitions)
+        # What may be left out is null in JSON Schema, and absent in the CRD.
+        if [each for each in schema.get("anyOf", ()) if each.get("type") == "null"]:
+            (present,) = [each for each in schema["anyOf"] if each.get("type") != "null"]
+            return _resolved({**present, **{k: v for k, v in schema.items() if k != "anyOf"}}, definitions)
         return {name: _resolved(value, definitions) for name, value in schema.items()}
     return schema
 
@@ -36,7 +40,9 @@ def _bounds(schema: dict[str, Any], where: str = "spec") -> dict[str, Any]:
     if schema.get("required"):
         found[f"{where}.required"] = sorted(schema["required"])
     if schema.get("default") not in (None, [], {}):
-        found[f"{where}.default"] = schema["default"]
+        default = schema["default"]
+        filled = {k: v for k, v in default.items() if v != []} if isinstance(default, dict) else default
+        found[f"{where}.default"] = filled
     for name, child in schema.get("properties", {}).items():
         found |= _bounds(child, f"{where}.{name}")
     if isinstance(schema.get("items"), dict):

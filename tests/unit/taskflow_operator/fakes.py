@@ -11,6 +11,7 @@ from typing import Any, Self, cast
 
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_core.errors import NotFound, TaskflowError, Unavailable
 from taskflow_core.ledger.operator import Attempt, Entered, Entry, State
@@ -43,6 +44,7 @@ class FakeLedger:
     claims: dict[tuple[str, int], str] = field(default_factory=dict)
     notes: list[Attempt] = field(default_factory=list)
     settled: list[tuple[Attempt, Kind]] = field(default_factory=list)
+    stops: list[tuple[str, int, Reason]] = field(default_factory=list)
     down: bool = False
 
     def _check(self) -> None:
@@ -70,6 +72,18 @@ class FakeLedger:
         self.waiting.discard((item.uid, item.attempt))
         self.claims[item.uid, item.attempt] = kind.value
         self.settled.append((item, kind))
+
+    async def withdraw(self, uid: str, attempt: int) -> bool:
+        self._check()
+        if (uid, attempt) in self.claims:
+            return False
+        self.waiting.discard((uid, attempt))
+        self.journal.append(f"withdrawn {attempt}")
+        return True
+
+    async def request_stop(self, uid: str, attempt: int, reason: Reason) -> None:
+        self._check()
+        self.stops.append((uid, attempt, reason))
 
     async def note(self, item: Attempt, kind: Kind = Kind.PENDING) -> None:
         self._check()
@@ -139,9 +153,11 @@ class FakeKube:
     objects: dict[str, dict[str, Any] | TaskflowError] = field(default_factory=dict)
     pages: list[list[dict[str, Any]] | TaskflowError] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    bodies: list[Any] = field(default_factory=list)
 
-    async def request(self, method: str, path: str) -> dict[str, Any]:
+    async def request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         self.asked.append(path)
+        self.bodies.append(body)
         found = self.objects.get(path.rpartition("/")[2], NotFound("no such task"))
         if isinstance(found, TaskflowError):
             raise found
@@ -165,17 +181,18 @@ class Parts:
         self.api, self.reader = FakeApi(self.journal), FakeReader()
         self.unsettled: list[str] = []
         self.lost: list[str] = []
+        self.finished: list[Task] = []
         self.writer = StatusWriter(self.api, 10_000, clock)
         ledger = cast("Any", self.ledger)
         self.dispatcher = Dispatcher(
             self.tasks, self.pools, ledger, self.publisher, self.writer, token_key=TOKEN_KEY, quiet_seconds=quiet,
             now=lambda: self.now,
         )  # fmt: skip
-        self.closer = Closer(self.tasks, self.writer, ledger, self.dispatcher.wake_at)
+        self.closer = Closer(self.tasks, self.writer, ledger, self.dispatcher.wake_at, self.finished.append)
         self.dispatcher.closer = self.closer
         self.resources = ApplyToResources(
             self.tasks, self.writer, self.closer, ledger, cast("Any", self.reader), token_key=TOKEN_KEY,
-            quiet_seconds=quiet, unsettled=self.unsettled.append, data_lost=self.lost.append,
+            quiet_seconds=quiet, wake_at=self.dispatcher.wake_at, unsettled=self.unsettled.append, data_lost=self.lost.append,
         )  # fmt: skip
         self._jobs: list[asyncio.Task[None]] = []
 

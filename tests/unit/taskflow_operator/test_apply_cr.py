@@ -174,13 +174,36 @@ async def test_what_is_no_event_is_acknowledged_so_that_it_does_not_come_again()
         assert await parts.done() == ["9-0"]
 
 
-@pytest.mark.parametrize("kind", [Kind.DUPLICATE, Kind.STALE, Kind.QUEUED, Kind.SETTLED, Kind.PENDING, Kind.DELETED])
+@pytest.mark.parametrize("kind", [Kind.QUEUED, Kind.SETTLED, Kind.PENDING, Kind.DELETED])
 async def test_events_that_move_no_attempt_are_acknowledged(kind: Kind) -> None:
     async with Parts() as parts:
         before = parts.add(make_task(phase=Phase.QUEUED)).status
         await parts.take(make_event(kind, id="3-0"))
         assert parts.status(UID) == before
         assert await parts.done() == ["3-0"]
+
+
+@pytest.mark.parametrize(("kind", "counter"), [(Kind.DUPLICATE, "duplicate_deliveries"), (Kind.STALE, "stale_events")])
+async def test_what_was_refused_is_counted_and_changes_nothing_else(kind: Kind, counter: str) -> None:
+    async with Parts() as parts:
+        before = parts.add(make_task(phase=Phase.QUEUED)).status
+        await parts.take(make_event(kind, id="3-0"), make_event(kind, id="4-0", attempt=7))
+        assert parts.status(UID) == before.model_copy(update={counter: 2})
+        assert await parts.done() == ["3-0", "4-0"]
+    assert parts.api.written == []
+
+
+async def test_progress_follows_progress_and_nothing_else_goes_back() -> None:
+    async with Parts() as parts:
+        parts.add(make_task(phase=Phase.QUEUED))
+        for number in (1, 2):
+            await parts.take(make_event(Kind.PROGRESS, id=f"{number}-0", progress={"done": number}))
+        await parts.take(started())
+        status = parts.status(UID)
+        assert status.progress is not None
+        assert (status.progress.done, status.phase) == (2, Phase.QUEUED)
+        await parts.take(make_event(Kind.PROGRESS, id="9-0", attempt=2, progress={"done": 9}))
+        assert parts.status(UID) == status
 
 
 async def test_a_task_that_was_deleted_while_it_ran_is_withdrawn() -> None:

@@ -22,7 +22,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_status_stands_before_the_attempt_is_settled() -> None:
     async with Parts() as parts:
         task = parts.add(make_task(phase=Phase.RUNNING))
-        await parts.closer.close(task, transitions.ended(task, make_event(Kind.SUCCEEDED, result=1)))
+        await parts.closer.close(task, transitions.ended(task, make_event(Kind.SUCCEEDED, result=1), 0.0))
     assert parts.journal == ["written Succeeded", "settled 1"]
     (settled,) = parts.ledger.settled
     assert (settled[0].attempt, settled[0].snapshot.phase, settled[0].snapshot.result) == (1, Phase.SUCCEEDED, 1)
@@ -32,7 +32,7 @@ async def test_the_attempt_that_ended_is_settled_and_the_next_one_is_due() -> No
     async with Parts() as parts:
         task = parts.add(make_task(phase=Phase.RUNNING))
         await parts.closer.close(
-            task, transitions.ended(task, make_event(Kind.FAILED, reason=Reason.HANDLER_ERROR, message="no"))
+            task, transitions.ended(task, make_event(Kind.FAILED, reason=Reason.HANDLER_ERROR, message="no"), 0.0)
         )
         known = parts.tasks.get(UID)
         assert known is not None
@@ -50,7 +50,7 @@ async def test_while_the_status_is_written_the_task_is_not_dispatched() -> None:
         parts.serve("default")
         task = parts.add(make_task(phase=Phase.QUEUED))
         parts.api.open.clear()
-        status = transitions.ended(task, make_event(Kind.RELEASED, reason=Reason.DRAIN, message="stop"))
+        status = transitions.ended(task, make_event(Kind.RELEASED, reason=Reason.DRAIN, message="stop"), 0.0)
         job = asyncio.create_task(parts.closer.close(task, status))
         await eventually(lambda: parts.api.running)
         parts.dispatcher.wake(UID)
@@ -67,7 +67,7 @@ async def test_a_resource_that_belongs_to_another_task_is_withdrawn() -> None:
     async with Parts() as parts:
         task = parts.add(make_task(phase=Phase.RUNNING))
         parts.api.failures = [Conflict("another uid")]
-        await parts.closer.close(task, transitions.ended(task, make_event(Kind.SUCCEEDED)))
+        await parts.closer.close(task, transitions.ended(task, make_event(Kind.SUCCEEDED), 0.0))
     assert parts.journal == ["deleted 1"]
     assert parts.tasks.get(UID) is None
 
@@ -75,7 +75,7 @@ async def test_a_resource_that_belongs_to_another_task_is_withdrawn() -> None:
 async def test_closing_what_is_closed_does_nothing() -> None:
     async with Parts() as parts:
         task = make_task(phase=Phase.RUNNING)
-        await parts.closer.close(task, transitions.refused(task, Reason.PAYLOAD_TOO_LARGE, "x", NOW))
+        await parts.closer.close(task, transitions.stopped(task, Phase.FAILED, Reason.PAYLOAD_TOO_LARGE, "x", NOW))
     assert parts.journal == []
 
 

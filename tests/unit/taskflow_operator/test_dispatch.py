@@ -215,3 +215,70 @@ async def test_a_status_of_another_version_stops_nothing() -> None:
         parts.dispatcher.wake("odd")
         parts.dispatcher.wake(UID)
         await eventually(lambda: UID in {sent.message.uid for sent in parts.publisher.sent}, seconds=2)
+
+
+async def test_suspending_a_queued_task_takes_it_out_of_the_ledger() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.add(make_task(phase=Phase.QUEUED, suspend=True))
+        parts.ledger.waiting.add((UID, 1))
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: parts.api.phases == ["Suspended"])
+    assert parts.ledger.waiting == set()
+    assert parts.publisher.sent == []
+    assert parts.ledger.notes[0].snapshot.phase is Phase.SUSPENDED
+
+
+async def test_cancelling_a_queued_task_ends_it_at_once() -> None:
+    async with Parts() as parts:
+        parts.add(make_task(phase=Phase.QUEUED, cancel=True))
+        parts.ledger.waiting.add((UID, 1))
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: parts.tasks.get(UID) is None)
+    assert parts.journal == ["withdrawn 1", "written Cancelled", "settled 1"]
+
+
+async def test_cancelling_what_runs_asks_for_a_stop_again_and_again() -> None:
+    async with Parts() as parts:
+        parts.add(make_task(phase=Phase.RUNNING, cancel=True))
+        parts.ledger.claims[UID, 1] = "pod-1|7|x"
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: len(parts.ledger.stops) == 1)
+        parts.pass_time(6)
+        parts.dispatcher.wake_at("nobody", NOW)
+        await eventually(lambda: len(parts.ledger.stops) == 2)
+    assert parts.ledger.stops[0] == (UID, 1, Reason.CANCELLED)
+    assert parts.api.written == []
+
+
+async def test_what_a_worker_took_just_before_the_queue_timeout_goes_on() -> None:
+    async with Parts() as parts:
+        parts.add(make_task(phase=Phase.QUEUED, queue_timeout_seconds=1, status={"queued_time": NOW}))
+        parts.ledger.claims[UID, 1] = "pod-1|7|x"
+        parts.pass_time(5)
+        parts.dispatcher.wake(UID)
+        await asyncio.sleep(0.02)
+    assert parts.journal == []
+    assert parts.ledger.stops == []
+
+
+async def test_a_queue_timeout_is_looked_at_in_time() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.add(make_task(queue_timeout_seconds=5))
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: parts.publisher.sent)
+        parts.pass_time(5)
+        parts.dispatcher.wake_at("nobody", NOW)
+        await eventually(lambda: parts.tasks.get(UID) is None)
+    assert parts.api.written[-1][1]["reason"] == "QueueTimeout"
+
+
+async def test_a_new_priority_publishes_again() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        task = parts.add(make_task(phase=Phase.QUEUED, priority=9))
+        parts.ledger.waiting.add((UID, 1))
+        parts.dispatcher.requeue(task)
+        await eventually(lambda: parts.publisher.sent)
+    assert parts.publisher.sent[0].message.priority == 9

@@ -5,6 +5,7 @@ from typing import Any, cast
 import pytest
 
 from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, NotFound, TaskflowError, Unavailable
 from taskflow_operator import closing, status_writer
 from taskflow_operator.observe import Observer
@@ -23,9 +24,11 @@ class Seen:
         self.parts = Parts()
         self.kube = FakeKube()
         self.woken: list[str] = []
+        self.requeued: list[Task] = []
         self.observer = Observer(
-            self.parts.tasks, self.parts.writer, self.parts.closer, cast("Any", self.kube), self.woken.append
-        )
+            self.parts.tasks, self.parts.writer, self.parts.closer, cast("Any", self.kube),
+            wake=self.woken.append, requeue=self.requeued.append,
+        )  # fmt: skip
 
     async def checked(self) -> None:
         await eventually(lambda: not self.observer._checks)
@@ -148,3 +151,29 @@ async def test_a_missing_answer_during_a_list_is_not_a_missing_task() -> None:
     seen.kube.objects["report"] = NotFound("gone")
     await seen.observer.list_open()
     assert len(seen.parts.tasks) == 0
+
+
+async def test_a_changed_specification_is_taken_and_the_status_stays_ours() -> None:
+    seen = Seen()
+    seen.observer.observe(make_object(make_task(phase=Phase.QUEUED)))
+    seen.observer.observe(make_object(make_task(phase=Phase.PENDING, generation=2, suspend=True)))
+    known = seen.parts.tasks.get(UID)
+    assert known is not None
+    assert (known.task.spec.suspend, known.task.generation, known.task.status.phase) == (True, 2, Phase.QUEUED)
+    assert seen.woken == [UID, UID]
+    assert seen.requeued == []
+
+
+@pytest.mark.parametrize(("phase", "requeued"), [(Phase.QUEUED, 1), (Phase.PENDING, 0), (Phase.RUNNING, 0)])
+async def test_a_new_priority_sends_again_what_is_queued(phase: Phase, requeued: int) -> None:
+    seen = Seen()
+    seen.observer.observe(make_object(make_task(phase=phase)))
+    seen.observer.observe(make_object(make_task(phase=phase, generation=2, priority=9)))
+    assert [task.spec.priority for task in seen.requeued] == [9] * requeued
+
+
+async def test_a_task_that_appears_wakes_those_that_wait_for_it() -> None:
+    seen = Seen()
+    seen.observer.observe(make_object(make_task(uid="second", name="second", depends_on=[{"name": "first"}])))
+    seen.observer.observe(make_object(make_task(uid="first", name="first")))
+    assert seen.woken == ["second", "second", "first"]

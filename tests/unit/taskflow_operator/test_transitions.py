@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskflow_core import resources
-from taskflow_core.domain.events import ENDS, Event, Failure, Kind
+from taskflow_core.domain.events import ENDS, Advance, Event, Failure, Kind
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.task import Condition, RetryPolicy, Task, TaskStatus
+from taskflow_core.domain.task import Condition, Progress, RetryPolicy, Task, TaskStatus
 from taskflow_operator import transitions
 from tests.builders import NOW, NOW_MS, make_event, make_task
 
@@ -51,7 +51,7 @@ def failed_event(reason: Reason = Reason.HANDLER_ERROR, *, seconds: float = 3, *
 
 
 def test_waiting_says_why() -> None:
-    status = transitions.waiting(make_task(generation=2), Reason.NO_WORKER_POOL, "nobody", NOW)
+    status = transitions.waiting(make_task(generation=2), Phase.PENDING, Reason.NO_WORKER_POOL, "nobody", NOW)
     assert (status.phase, status.reason, status.message) == (Phase.PENDING, "NoWorkerPool", "nobody")
     assert marks(status) == {"Accepted": "True", "Queued": "False"}
     assert status.observed_generation == 2
@@ -80,7 +80,7 @@ def test_the_start_is_that_of_the_first_attempt() -> None:
 def test_success_keeps_result_outputs_and_times() -> None:
     stored = {"name": "o", "key": "k", "sizeBytes": 1, "sha256": "0", "contentType": "t/t"}
     event = make_event(Kind.SUCCEEDED, time_ms=NOW_MS + 2500, result={"rows": 3}, outputs=[stored], runMs=2400)
-    status = transitions.ended(running_task(), event)
+    status = transitions.ended(running_task(), event, 0.0)
     assert (status.phase, status.reason, status.message) == (Phase.SUCCEEDED, "Succeeded", "")
     assert (status.result, status.outputs[0].key) == ({"rows": 3}, "k")
     assert (status.completion_time, status.duration) == (NOW + timedelta(seconds=2.5), "2.5s")
@@ -95,12 +95,12 @@ def test_success_keeps_result_outputs_and_times() -> None:
 
 
 def test_success_without_a_start_counts_back_from_the_end() -> None:
-    status = transitions.ended(make_task(), make_event(Kind.SUCCEEDED, time_ms=NOW_MS, runMs=1500))
+    status = transitions.ended(make_task(), make_event(Kind.SUCCEEDED, time_ms=NOW_MS, runMs=1500), 0.0)
     assert (status.start_time, status.duration) == (NOW - timedelta(milliseconds=1500), "1.5s")
 
 
 def test_a_failure_with_attempts_left_waits_for_the_next() -> None:
-    status = transitions.ended(running_task(), failed_event())
+    status = transitions.ended(running_task(), failed_event(), 0.0)
     assert (status.phase, status.reason, status.attempt, status.handbacks) == (Phase.PENDING, "BackingOff", 2, 0)
     assert status.message == "attempt 1: ValueError: no rows; attempt 2 follows in 5 s"
     assert status.next_attempt_time == NOW + timedelta(seconds=8)
@@ -112,7 +112,7 @@ def test_a_failure_with_attempts_left_waits_for_the_next() -> None:
 
 def test_the_last_failure_fails_the_task() -> None:
     task = running_task(attempt=3)
-    status = transitions.ended(task, failed_event())
+    status = transitions.ended(task, failed_event(), 0.0)
     assert (status.phase, status.reason, status.attempt) == (Phase.FAILED, "HandlerError", 3)
     assert status.message == "attempt 3: ValueError: no rows"
     assert (status.completion_time, status.duration) == (NOW + timedelta(seconds=3), "3.0s")
@@ -121,30 +121,82 @@ def test_the_last_failure_fails_the_task() -> None:
 
 
 def test_a_final_reason_fails_the_task_at_its_first_attempt() -> None:
-    status = transitions.ended(running_task(), failed_event(Reason.INVALID_ARGUMENTS))
+    status = transitions.ended(running_task(), failed_event(Reason.INVALID_ARGUMENTS), 0.0)
     assert (status.phase, status.reason, status.attempt) == (Phase.FAILED, "InvalidArguments", 1)
 
 
 def test_a_handback_is_followed_at_once_and_does_not_count() -> None:
     task = running_task(attempt=3)
     event = make_event(Kind.RELEASED, attempt=3, reason=Reason.DRAIN, message="stopping")
-    status = transitions.ended(task, event)
+    status = transitions.ended(task, event, 0.0)
     assert (status.phase, status.reason, status.attempt, status.handbacks) == (Phase.PENDING, "Drain", 4, 1)
     assert status.next_attempt_time == NOW
     again = with_status(task, status)
-    assert transitions.ended(again, failed_event(attempt=4)).phase is Phase.FAILED
+    assert transitions.ended(again, failed_event(attempt=4), 0.0).phase is Phase.FAILED
 
 
 def test_a_lost_attempt_names_the_worker_that_had_it() -> None:
-    status = transitions.ended(running_task(), make_event(Kind.LOST, worker="", reason=Reason.WORKER_LOST, message="x"))
+    status = transitions.ended(
+        running_task(), make_event(Kind.LOST, worker="", reason=Reason.WORKER_LOST, message="x"), 0.0
+    )
     assert status.worker == "pod-1:ab"
     assert status.message.startswith("attempt 1: x; attempt 2 follows")
 
 
 def test_a_refusal_is_an_end_without_a_start() -> None:
-    status = transitions.refused(make_task(), Reason.PAYLOAD_TOO_LARGE, "too large", NOW)
+    status = transitions.stopped(make_task(), Phase.FAILED, Reason.PAYLOAD_TOO_LARGE, "too large", NOW)
     assert (status.phase, status.completion_time, status.start_time) == (Phase.FAILED, NOW, None)
     assert marks(status) == {"Accepted": "False", "Failed": "True", "Finished": "True"}
+
+
+def test_a_cancellation_is_an_end_of_its_own_kind() -> None:
+    status = transitions.stopped(running_task(), Phase.CANCELLED, Reason.CANCELLED, "told to", NOW)
+    assert (status.phase, status.reason) == (Phase.CANCELLED, "Cancelled")
+    assert marks(status) == {
+        "Accepted": "True",
+        "Queued": "False",
+        "Running": "False",
+        "Cancelled": "True",
+        "Finished": "True",
+    }
+
+
+def test_a_worker_that_stopped_as_told_cancels_the_task() -> None:
+    event = make_event(Kind.CANCELLED, reason=Reason.CANCELLED, message="stopped")
+    assert transitions.ended(running_task(cancel=True), event, 0.0).phase is Phase.CANCELLED
+    assert transitions.ended(running_task(), event, 0.0).phase is Phase.CANCELLED
+
+
+def test_a_failure_after_the_deadline_is_not_followed_by_another_attempt() -> None:
+    status = transitions.ended(running_task(active_deadline_seconds=2), failed_event(seconds=3), 0.0)
+    assert (status.phase, status.reason) == (Phase.FAILED, "DeadlineExceeded")
+    assert status.last_error is not None
+    assert status.last_error.reason is Reason.HANDLER_ERROR
+
+
+def test_a_success_after_a_cancellation_was_asked_for_is_a_success() -> None:
+    status = transitions.ended(running_task(cancel=True), make_event(Kind.SUCCEEDED), 0.0)
+    assert status.phase is Phase.SUCCEEDED
+
+
+def test_progress_and_checkpoint_replace_only_what_was_told() -> None:
+    task = running_task()
+    first = transitions.advanced(task, Advance(progress=Progress(done=1, total=3), checkpoint="[1]"))
+    second = transitions.advanced(with_status(task, first), Advance(progress=Progress(done=2, total=3)))
+    assert (second.checkpoint, second.progress) == ("[1]", Progress(done=2, total=3))
+
+
+def test_the_next_attempt_gets_the_checkpoint_and_no_progress() -> None:
+    task = running_task()
+    task = with_status(task, transitions.advanced(task, Advance(progress=Progress(done=1), checkpoint="[1]")))
+    status = transitions.ended(task, failed_event(), 0.0)
+    assert (status.checkpoint, status.progress, status.attempts) == ("[1]", None, 1)
+
+
+def test_the_jitter_lengthens_the_wait() -> None:
+    task = running_task(retry_policy={"backoffSeconds": 100, "jitterPercent": 50})
+    status = transitions.ended(task, failed_event(seconds=0), 0.5)
+    assert status.next_attempt_time == NOW + timedelta(seconds=125)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +204,7 @@ def test_a_refusal_is_an_end_without_a_start() -> None:
 )
 def test_a_payload_that_does_not_fit_is_a_value_error(payload: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
-        transitions.ended(running_task(), make_event(Kind.FAILED, **payload))
+        transitions.ended(running_task(), make_event(Kind.FAILED, **payload), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -226,13 +278,13 @@ def test_every_story_ends_once_with_conditions_that_agree(policy: RetryPolicy, s
     for event in story:
         attempt = task.status.attempt
         ends = event.kind in ENDS
-        status = transitions.ended(task, event) if ends else transitions.running(task, event.worker, NOW)
+        status = transitions.ended(task, event, 0.0) if ends else transitions.running(task, event.worker, NOW)
         task = with_status(task, status)
         fits(status.to_object(), SCHEMA)
         kinds = [c.type for c in status.conditions]
         assert len(kinds) == len(set(kinds))
         found = marks(status)
-        outcomes = [kind for kind in ("Complete", "Failed") if found.get(kind) == "True"]
+        outcomes = [kind for kind in ("Complete", "Failed", "Cancelled") if found.get(kind) == "True"]
         assert status.phase is not None
         assert (found.get("Finished") == "True") == status.phase.terminal
         assert len(outcomes) == (1 if status.phase.terminal else 0)

@@ -204,12 +204,10 @@ def test_wrong_arguments_and_unknown_handlers_touch_no_object() -> None:
         float("nan"),
         float("inf"),
         "\ud800",
-        {"k": {1, 2}},
         {(1, 2): 3},
-        b"x",
         10**5000,
     ],
-    ids=["object", "nan", "inf", "lone surrogate", "set", "tuple key", "bytes", "too many digits"],
+    ids=["object", "nan", "inf", "lone surrogate", "tuple key", "too many digits"],
 )
 def test_a_result_without_a_json_form_is_final(value: Any) -> None:
     found = failure(returning(value))
@@ -240,9 +238,9 @@ def test_a_result_is_measured_in_bytes(value: str, fits: bool) -> None:
         assert isinstance(outcome, Success)
         assert outcome.result == value
     else:
-        assert isinstance(outcome, Failure)
-        assert outcome.reason is Reason.RESULT_TOO_LARGE
-        assert f"at most {MAX_RESULT_BYTES}" in outcome.message
+        assert isinstance(outcome, Success)
+        assert outcome.result == {"artifact": "result.json"}
+        assert [output.name for output in outcome.outputs] == ["result.json"]
 
 
 def test_a_result_travels_as_json_has_it() -> None:

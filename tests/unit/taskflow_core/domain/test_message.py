@@ -23,5 +23,5 @@ def test_every_delivery_of_an_attempt_has_the_same_id() -> None:
 
 
 def test_a_field_of_a_newer_operator_is_passed_over() -> None:
-    wire = make_message().model_dump(mode="json", by_alias=True) | {"deadline": 5}
+    wire = make_message().model_dump(mode="json", by_alias=True) | {"ofANewerVersion": 5}
     assert Message.model_validate(wire) == make_message()

@@ -84,8 +84,8 @@ def test_a_time_in_another_zone_is_kept_in_utc() -> None:
 
 def test_a_field_of_a_newer_version_is_passed_over() -> None:
     body = make_object(make_task(phase=Phase.QUEUED))
-    body["spec"]["notBefore"] = "2026-03-01T12:00:00Z"
-    body["status"]["progress"] = 5
+    body["spec"]["ofANewerVersion"] = "2026-03-01T12:00:00Z"
+    body["status"]["alsoNewer"] = 5
     assert Task.from_object(body).spec.handler == "reports.summarise"
 
 
@@ -111,14 +111,15 @@ def test_a_frozen_model_is_not_changed_by_accident() -> None:
 
 
 def test_terminal_phases_are_final_and_the_selector_leaves_them_out() -> None:
-    assert {phase for phase in Phase if phase.terminal} == {Phase.SUCCEEDED, Phase.FAILED}
-    assert OPEN_SELECTOR == "status.phase!=Succeeded,status.phase!=Failed"
+    assert {phase for phase in Phase if phase.terminal} == {Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED}
+    assert OPEN_SELECTOR == "status.phase!=Succeeded,status.phase!=Failed,status.phase!=Cancelled"
     assert [make_task(phase=phase).finished for phase in Phase] == [phase.terminal for phase in Phase]
 
 
 def test_reasons_are_one_camel_case_word_each() -> None:
     assert all(reason.isalpha() and reason[0].isupper() and len(reason) <= 64 for reason in Reason)
     assert [reason for reason in Reason if reason.final] == [
-        "PayloadTooLarge", "PayloadTooDeep", "UnknownHandler", "InvalidArguments", "InputMissing", "OutputMissing",
-        "ResultNotSerialisable", "ResultTooLarge",
+        "PayloadTooLarge", "DependencyFailed", "DependencyCycle", "PayloadTooDeep", "UnknownHandler",
+        "InvalidArguments", "InputMissing", "OutputMissing", "ResultNotSerialisable", "ResultTooLarge", "Cancelled",
+        "QueueTimeout", "DeadlineExceeded", "NotRetryable",
     ]  # fmt: skip
