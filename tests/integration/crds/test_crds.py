@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskflow_core.domain.phases import OPEN_SELECTOR, Phase
+from taskflow_core.domain.phases import FINISHED_SELECTOR, OPEN_SELECTOR, Phase
 from taskflow_core.domain.task import RetryPolicy, Task, TaskStatus
 from taskflow_core.errors import Conflict, Invalid, NotFound
 from taskflow_core.kube.client import KubeClient
@@ -54,6 +54,11 @@ def empty(cluster: Cluster) -> Iterator[Cluster]:
     cluster.kubectl("delete", "tasks.taskflow.dev,workerpools.taskflow.dev", "--all")
 
 
+def filled(policy: RetryPolicy) -> dict[str, Any]:
+    """What the API server fills in: everything but lists, which stay absent."""
+    return {name: value for name, value in policy.model_dump(by_alias=True).items() if value != ()}
+
+
 def test_what_a_task_leaves_out_is_filled_in(cluster: Cluster) -> None:
     made = cluster.create(task(outputs=[{"name": "o"}]))
     assert made["spec"] == {
@@ -61,14 +66,16 @@ def test_what_a_task_leaves_out_is_filled_in(cluster: Cluster) -> None:
         "queue": "default",
         "priority": 0,
         "outputs": [{"name": "o", "contentType": "application/octet-stream"}],
-        "retryPolicy": RetryPolicy().model_dump(by_alias=True),
+        "retryPolicy": filled(RetryPolicy()),
+        "suspend": False,
+        "cancel": False,
     }
     assert Task.from_object(made).spec.retry_policy == RetryPolicy()
 
 
 def test_a_part_of_the_retry_policy_keeps_the_other_defaults(cluster: Cluster) -> None:
     made = cluster.create(task(retryPolicy={"maxAttempts": 1}))
-    assert made["spec"]["retryPolicy"] == RetryPolicy(max_attempts=1).model_dump(by_alias=True)
+    assert made["spec"]["retryPolicy"] == filled(RetryPolicy(max_attempts=1))
 
 
 def test_arguments_of_any_json_are_kept_as_they_are(cluster: Cluster) -> None:
@@ -105,13 +112,15 @@ def test_a_manifest_at_every_limit_is_admitted(cluster: Cluster) -> None:
         ("args", [1, None]),
         ("kwargs", {"a": 1, "b": 2}),
         ("queue", "other"),
-        ("priority", 5),
+        ("notBefore", "2030-01-01T00:00:00Z"),
+        ("dependsOn", [{"name": "x"}]),
+        ("attemptTimeoutSeconds", 9),
         ("inputs", [{"name": "a", "key": "c"}]),
         ("outputs", []),
         ("retryPolicy", {"maxAttempts": 9}),
     ],
 )
-def test_no_field_of_a_task_can_be_changed(cluster: Cluster, path: str, value: Any) -> None:
+def test_what_is_wanted_of_a_task_cannot_be_changed(cluster: Cluster, path: str, value: Any) -> None:
     made = cluster.create(
         task(args=[1], kwargs={"a": 1}, inputs=[{"name": "a", "key": "b"}], outputs=[{"name": "o"}], priority=1)
     )
@@ -119,7 +128,31 @@ def test_no_field_of_a_task_can_be_changed(cluster: Cluster, path: str, value: A
     patch = json.dumps({"spec": {path: value}})
     done = cluster.run("patch", "tft", name, "--type=merge", "-p", patch)
     assert done.returncode != 0
-    assert "spec is immutable; delete this Task and create another one" in done.stderr
+    assert f"{path} is immutable; delete this Task and create another one" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("priority", 5),
+        ("suspend", True),
+        ("cancel", True),
+        ("activeDeadlineSeconds", 5),
+        ("queueTimeoutSeconds", 5),
+        ("ttlSecondsAfterFinished", 0),
+    ],
+)
+def test_what_controls_a_task_can_be_changed(cluster: Cluster, path: str, value: Any) -> None:
+    name = cluster.create(task(args=[1, None]))["metadata"]["name"]
+    cluster.kubectl("patch", "tft", name, "--type=merge", "-p", json.dumps({"spec": {path: value}}))
+    assert json.loads(cluster.kubectl("get", "tft", name, "-o", "json"))["spec"][path] == value
+
+
+def test_a_cancellation_cannot_be_taken_back(cluster: Cluster) -> None:
+    name = cluster.create(task(cancel=True))["metadata"]["name"]
+    done = cluster.run("patch", "tft", name, "--type=merge", "-p", '{"spec": {"cancel": false}}')
+    assert done.returncode != 0
+    assert "a cancelled Task stays cancelled; create another one" in done.stderr
 
 
 def test_labels_of_a_task_can_be_changed_and_applying_it_again_changes_nothing(cluster: Cluster) -> None:
@@ -140,7 +173,7 @@ def test_a_user_cannot_write_the_status_with_the_resource(cluster: Cluster) -> N
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        ({"phase": "Cancelled"}, "Unsupported value"),
+        ({"phase": "Lost"}, "Unsupported value"),
         ({"attempt": 0}, "should be greater than or equal to 1"),
         ({"message": "x" * 1025}, "may not be more than 1024"),
         ({"conditions": [{"type": "Finished", "status": "True"}]}, "Required value"),
@@ -167,9 +200,18 @@ def test_open_tasks_can_be_selected_and_one_without_status_is_open(empty: Cluste
         empty.create(task(phase.lower()))
         set_status(empty, "tft", phase.lower(), {"phase": phase})
     empty.create(task("new"))
-    assert names(empty, OPEN_SELECTOR) == {"new", "pending", "queued", "running"}
-    assert names(empty, "status.phase!=Succeeded") == {"new", "pending", "queued", "running", "failed"}
+    assert names(empty, OPEN_SELECTOR) == {"new", "pending", "suspended", "queued", "running"}
+    assert names(empty, "status.phase!=Succeeded") == {
+        "new",
+        "pending",
+        "suspended",
+        "queued",
+        "running",
+        "failed",
+        "cancelled",
+    }
     assert names(empty, "status.phase=Failed") == {"failed"}
+    assert names(empty, FINISHED_SELECTOR) == {"succeeded", "failed", "cancelled"}
 
 
 def test_tasks_can_be_selected_by_queue_and_handler(empty: Cluster) -> None:
@@ -209,7 +251,7 @@ def test_discovery_knows_short_names_and_the_category(cluster: Cluster) -> None:
     ("path", "words"),
     [
         ("tft", "one unit of work"),
-        ("tft.spec", "Immutable"),
+        ("tft.spec", "Only priority, suspend, cancel"),
         ("tft.spec.retryPolicy.maxAttempts", "does not count"),
         ("tft.status.conditions", "Finished"),
         ("tfp.spec.template", "Overrides of the worker pod"),
