@@ -128,23 +128,28 @@ class Operator:
         self._store = ApplyToStore(
             self._database, StreamReader(self._redis, "pg"), lambda: kube.list_pages(tasks_path())
         )
-        self._resources = ApplyToResources(
-            tasks,
-            self._writer,
-            closer,
-            ledger,
-            StreamReader(self._redis, "cr"),
-            token_key=key,
-            quiet_seconds=settings.quiet_seconds,
-            wake_at=self._dispatcher.wake_at,
-            unsettled=self._store.mirror_again,
-            data_lost=self._reconciler.recover,
-        )
+        self._resources = self._apply_to_resources(settings, tasks, closer, ledger)
         self._health = HealthServer(settings.health_host, settings.health_port, self._problems)
         self._loops: list[asyncio.Task[None]] = []
         self._stopping = False
         self.broken = False
         """A loop ended by itself, which none ever should."""
+
+    def _apply_to_resources(
+        self, settings: OperatorSettings, tasks: OpenTasks, closer: Closer, ledger: OperatorLedger
+    ) -> ApplyToResources:
+        return ApplyToResources(
+            tasks,
+            self._writer,
+            closer,
+            ledger,
+            StreamReader(self._redis, "cr"),
+            token_key=settings.token_key.get_secret_value(),
+            quiet_seconds=settings.quiet_seconds,
+            wake_at=self._dispatcher.wake_at,
+            unsettled=self._store.mirror_again,
+            data_lost=self._reconciler.recover,
+        )
 
     async def start(self) -> None:
         """Read what there is, then start the loops; waits for the API server and Redis as long as it takes."""
