@@ -46,7 +46,8 @@ lint: setup ## formatting, style, types, imports, sizes, CRDs against models
 	@echo "mypy"; $(BIN)/mypy
 	@echo "import-linter"; $(BIN)/lint-imports --no-cache
 	@echo "sizes"; $(BIN)/python tools/check_sizes.py
-	@echo "generated pages"; $(BIN)/python tools/gen_reference.py --check
+	@echo "generated pages"; $(BIN)/python tools/gen_reference.py --check; \
+		$(BIN)/python tools/gen_settings.py --check; $(BIN)/python tools/gen_metrics.py --check
 	@echo "CRDs against models"; $(PYTEST) -q -p no:cacheprovider tests/unit/taskflow_core/domain/test_crd_matches_models.py
 
 bench: setup programs ## latency, throughput, CPU and memory beside a floor of the same run (2 minutes); N=3000 Tasks
@@ -54,6 +55,8 @@ bench: setup programs ## latency, throughput, CPU and memory beside a floor of t
 
 gen: setup ## write what is generated: the reference pages
 	@$(BIN)/python tools/gen_reference.py
+	@$(BIN)/python tools/gen_settings.py
+	@$(BIN)/python tools/gen_metrics.py
 
 fmt: setup ## format and fix what can be fixed
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

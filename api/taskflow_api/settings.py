@@ -12,7 +12,9 @@ class ApiSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_API_", frozen=True)
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(default=8080, ge=1, le=65535)
+    """Likewise."""
     audiences: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated. A token has to be made for one of them; empty means the API server's own audience."""
 

@@ -37,9 +37,13 @@ class StorageSettings(BaseSettings):
     endpoint: str
     """http(s)://host:port, without a path."""
     bucket: str
+    """Exists already."""
     access_key: SecretStr
+    """May read, write and list in the bucket."""
     secret_key: SecretStr
+    """Belongs to the access key."""
     region: str = "us-east-1"
+    """Signed into each request; most servers other than AWS take any."""
 
 
 class LogSettings(BaseSettings):
@@ -48,6 +52,7 @@ class LogSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_LOG_", frozen=True)
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Less severe lines are left out."""
     format: Literal["json", "text"] = "json"
     """`json` for machines, one object a line; `text` for a person at a terminal."""
 

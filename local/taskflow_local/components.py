@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from taskflow_local.cluster import SYSTEM_NAMESPACE
 from taskflow_local.errors import LocalError
 from taskflow_local.state import Folder, Memory, write_private
 
@@ -19,7 +20,10 @@ REGION = "us-east-1"
 ALL = (
     "etcd", "kube-apiserver", "kube-controller-manager", "redis", "postgres", "minio", "node", "operator", "api",
 )  # fmt: skip
-OPERATOR_SETTINGS = ("TASKFLOW_LEASE_SECONDS", "TASKFLOW_RESYNC_SECONDS", "TASKFLOW_STATUS_WRITES_PER_SECOND")
+OPERATOR_SETTINGS = (
+    "TASKFLOW_LEASE_SECONDS", "TASKFLOW_RESYNC_SECONDS", "TASKFLOW_STATUS_WRITES_PER_SECOND", "TASKFLOW_LEADER_ELECTION",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+)  # fmt: skip
 """Settings that the operator gets from the environment of `taskflow-local up`, if they are set there."""
 _HOST = "127.0.0.1"
 # The API server's default is an hour; a stack should not lose its identities while a developer has lunch.
@@ -276,6 +280,8 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
         found |= {name: base[name] for name in OPERATOR_SETTINGS if name in base}
         found |= {"TASKFLOW_TOKEN_KEY": memory.token_key, "TASKFLOW_HEALTH_HOST": _HOST}
         found |= {"TASKFLOW_HEALTH_PORT": str(memory.ports["operator"])}
+        # There is one operator process in a stack, so one that is started again takes its own Lease back at once.
+        found |= {"TASKFLOW_LEADER_IDENTITY": "local", "TASKFLOW_LEADER_NAMESPACE": SYSTEM_NAMESPACE}
     if component == "api":
         found |= {"TASKFLOW_API_HOST": _HOST, "TASKFLOW_API_PORT": str(memory.ports["api"])}
     return found

@@ -1,37 +1,48 @@
 """`python -m taskflow_operator`: reconcile Tasks and WorkerPools until SIGTERM.
 
-Exit codes: 0 stopped as told, 1 a part broke (see the log), 2 settings or credentials are unusable (said on stderr).
+Exit codes: 0 stopped as told, 1 a part broke (see the log), 2 settings or credentials are unusable (said on stderr), 3 another operator
+took the Lease.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 
-import kopf
 from pydantic import ValidationError
 
 from taskflow_core.errors import Invalid
 from taskflow_core.kube.client import KubeClient
 from taskflow_core.settings import DatabaseSettings, LogSettings, RedisSettings, explain
 from taskflow_core.telemetry.logs import setup_logging
-from taskflow_operator.handlers import lifecycle, pools, tasks
+from taskflow_core.telemetry.tracing import setup_tracing
+from taskflow_operator.handlers import lifecycle
+from taskflow_operator.kopf_runner import KopfRunner
+from taskflow_operator.leadership import Always, Leadership, LeaseLeadership
+from taskflow_operator.lifetime import Exit, Lifetime, end_now, limit_stop
 from taskflow_operator.settings import OperatorSettings
 from taskflow_operator.wiring import Operator
 
 
-async def serve(settings: OperatorSettings, redis: RedisSettings, database: DatabaseSettings) -> None:
-    """Run until SIGTERM or SIGINT, which Kopf listens for."""
-    operator = Operator(settings, redis, database, await KubeClient.connect())
-    registry = kopf.OperatorRegistry()
-    kopf_settings = kopf.OperatorSettings()
-    lifecycle.configure(kopf_settings)
-    lifecycle.register(registry, operator.start, operator.stop)
-    tasks.register(registry, operator.observer)
-    pools.register(registry, operator.pools)
-    await kopf.operator(registry=registry, settings=kopf_settings, standalone=True, clusterwide=True)
-    if operator.broken:
-        raise SystemExit(1)
+async def serve(settings: OperatorSettings, redis: RedisSettings, database: DatabaseSettings) -> Exit:
+    """Run until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    kube = await KubeClient.connect()
+    # Of its own: a renewal must not wait for a connection that lists or writes.
+    lease_kube = await KubeClient.connect(connections=2)
+    leadership: Leadership = Always()
+    if settings.leader_election:
+        leadership = LeaseLeadership(lease_kube, settings.leader_namespace, settings.leader_identity)
+    operator = Operator(settings, redis, database, kube, lease_kube, leadership, setup_tracing("operator"))
+    operator.runner = KopfRunner(lifecycle.watch(operator.inbox, operator.observer, operator.pools))
+    await operator.open()
+    try:
+        return await Lifetime(leadership, operator, end_now, limit_stop).run(stop)
+    finally:
+        await operator.close()
 
 
 def main() -> int:
@@ -41,14 +52,13 @@ def main() -> int:
         settings, redis, database = OperatorSettings(), RedisSettings(), DatabaseSettings()
     except ValidationError as error:
         print(*explain(error), sep="\n", file=sys.stderr)
-        return 2
+        return Exit.UNUSABLE
     setup_logging(logs, "operator")
     try:
-        asyncio.run(serve(settings, redis, database))
+        return asyncio.run(serve(settings, redis, database))
     except Invalid as error:
         print(f"taskflow-operator: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return Exit.UNUSABLE
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 
 from taskflow_core.domain.events import ENDS, Advance, Event, Kind
@@ -13,11 +13,14 @@ from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator import transitions
+from taskflow_operator import outage, transitions
+from taskflow_operator.attempt_times import AttemptTimes
 from taskflow_operator.closing import Closer
+from taskflow_operator.going_on import Stumbles
 from taskflow_operator.memory import Known, OpenTasks
 from taskflow_operator.reading import read_for_ever
 from taskflow_operator.status_writer import StatusWriter
+from taskflow_operator.trace_fields import trace_fields
 
 log = get_logger(__name__)
 MAX_CLOSING = 2000
@@ -42,6 +45,8 @@ class ApplyToResources:
         wake_at: Callable[[str, datetime | None], None],
         unsettled: Callable[[str], None],
         data_lost: Callable[[str], None],
+        times: AttemptTimes,
+        may_read: Callable[[], Awaitable[None]],
     ) -> None:
         self._tasks = tasks
         self._writer = writer
@@ -53,12 +58,15 @@ class ApplyToResources:
         self._wake_at = wake_at
         self._unsettled = unsettled
         self._data_lost = data_lost
+        self._times = times
+        self._may_read = may_read
+        self._stumbles = Stumbles("resources")
         self._done: list[str] = []
         self._closing: dict[str, asyncio.Task[None]] = {}
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs until cancelled."""
-        return self._acknowledge_for_ever(), read_for_ever(self._reader, self._take, self._data_lost)
+        return self._acknowledge_for_ever(), read_for_ever(self._reader, self._take, self._data_lost, self._may_read)
 
     async def flush(self) -> None:
         """Acknowledge what is done, before the process ends."""
@@ -67,12 +75,22 @@ class ApplyToResources:
 
     async def _take(self, events: tuple[Event, ...], broken: tuple[str, ...]) -> None:
         self._done += broken
+        done = set(self._done)
         for event in events:
-            # After a reconnection the backlog is read again, and with it what is being applied at the moment.
-            if event.id not in self._closing:
-                self._apply(event)
+            # Now and then the backlog is read again, and with it what is being applied or acknowledged at the moment.
+            if event.id not in self._closing and event.id not in done:
+                self._apply_safely(event)
         while len(self._closing) > MAX_CLOSING:
             await asyncio.wait(list(self._closing.values()), return_when=asyncio.FIRST_COMPLETED)
+
+    def _apply_safely(self, event: Event) -> None:
+        """One event that nobody thought of must not stop the others. It stays unacknowledged, so it is tried again, later."""
+        try:
+            self._apply(event)
+        except Exception as error:  # noqa: BLE001
+            self._stumbles.over(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
+        else:
+            self._stumbles.passed()
 
     def _apply(self, event: Event) -> None:
         known = self._tasks.get(event.uid)
@@ -89,14 +107,26 @@ class ApplyToResources:
         self._done.append(event.id)
 
     def _in_background(self, event: Event, work: Coroutine[None, None, None]) -> None:
-        job = asyncio.create_task(work)
+        job = asyncio.create_task(self._safely(event, work))
         self._closing[event.id] = job
         job.add_done_callback(lambda _: self._closing.pop(event.id, None))
+
+    async def _safely(self, event: Event, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001
+            known = self._tasks.get(event.uid)
+            if known is not None:
+                # It counts again when it is read again.
+                known.closing, known.sequence = False, min(known.sequence, event.sequence - 1)
+            self._stumbles.over(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
 
     def _counts(self, known: Known, event: Event) -> bool:
         if event.kind in (Kind.DUPLICATE, Kind.STALE):
             self._tally(known, event)
             return False
+        if event.kind is Kind.QUEUED and event.attempt == known.task.status.attempt:
+            self._times.note(known.task, event)
         if event.kind not in (Kind.STARTED, Kind.PROGRESS) and event.kind not in ENDS:
             return False
         task = known.task
@@ -105,7 +135,7 @@ class ApplyToResources:
         if event.attempt != task.status.attempt or not newer or known.closing:
             return False
         if event.kind in _WITH_TOKEN and event.token != attempt_token(self._token_key, event.uid, event.attempt):
-            log.warning("event_forged", uid=event.uid, attempt=event.attempt, kind=event.kind, worker=event.worker)
+            log.warning("event_forged", **trace_fields(task), event_kind=event.kind, worker=event.worker)
             return False
         return True
 
@@ -113,10 +143,10 @@ class ApplyToResources:
         """Count a refused delivery or outcome; told with the next status, not by a write of its own."""
         status = known.task.status
         if event.kind is Kind.DUPLICATE:
-            metrics.DUPLICATES.inc()
+            metrics.DUPLICATES.labels(queue=metrics.queue_label(known.task.spec.queue)).inc()
             counted = {"duplicate_deliveries": status.duplicate_deliveries + 1}
         else:
-            metrics.STALE.inc()
+            metrics.STALE.labels(queue=metrics.queue_label(known.task.spec.queue)).inc()
             counted = {"stale_events": status.stale_events + 1}
         if not known.closing:
             self._tasks.set_status(event.uid, status.model_copy(update=counted))
@@ -128,14 +158,14 @@ class ApplyToResources:
         try:
             status = transitions.advanced(known.task, Advance.model_validate(event.payload))
         except ValueError as error:
-            log.error("event_broken", id=event.id, uid=event.uid, error=str(error))  # noqa: TRY400
+            log.error("event_broken", id=event.id, **trace_fields(known.task), error=str(error))  # noqa: TRY400
             return
         self._writer.submit(self._tasks.set_status(event.uid, status), self._quiet)
 
     def _start(self, known: Known, event: Event) -> None:
         task = known.task
         when = transitions.event_time(event)
-        metrics.QUEUE_WAIT.observe(max((when - task.created).total_seconds(), 0))
+        self._times.note(task, event)
         if task.status.phase is not Phase.RUNNING or task.status.worker != event.worker:
             after = self._tasks.set_status(task.uid, transitions.running(task, event.worker, when))
             self._writer.submit(after, self._quiet)
@@ -148,12 +178,10 @@ class ApplyToResources:
             status = transitions.ended(known.task, event, random.random())  # noqa: S311 - spreads retries, no secret
         except ValueError as error:
             # Whatever it was, the attempt is over: its worker gave it up.
-            log.error("event_broken", id=event.id, uid=event.uid, error=str(error))  # noqa: TRY400
-            status = transitions.ended(known.task, transitions.broken(event, str(error)), 0.0)
-        if status.phase is not None and status.phase.terminal:
-            metrics.FINISHED.labels(outcome=status.phase.value).inc()
-        else:
-            metrics.RETRIES.labels(reason=status.last_error.reason if status.last_error else "").inc()
+            log.error("event_broken", id=event.id, **trace_fields(known.task), error=str(error))  # noqa: TRY400
+            event = transitions.broken(event, str(error))
+            status = transitions.ended(known.task, event, 0.0)
+        self._times.note(known.task, event)
         await self._closer.close(known.task, status)
         self._done.append(event.id)
 
@@ -163,7 +191,8 @@ class ApplyToResources:
         while True:
             try:
                 (state,) = await self._ledger.states([(event.uid, event.attempt)])
-            except Unavailable:
+            except Unavailable as error:
+                outage.away(error)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 break
@@ -174,9 +203,11 @@ class ApplyToResources:
     async def _acknowledge_for_ever(self) -> None:
         while True:
             await asyncio.sleep(ACKNOWLEDGE_SECONDS)
+            self._stumbles.check()
             done, self._done = self._done, []
             try:
                 await self._reader.acknowledge(done)
             except Unavailable as error:
-                log.warning("acknowledge_postponed", entries=len(done), error=str(error))
+                outage.away(error)
                 self._done = done + self._done
+                await asyncio.sleep(RETRY_SECONDS)

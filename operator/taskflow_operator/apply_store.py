@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from taskflow_core.domain.events import Event
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import TaskflowError
+from taskflow_core.errors import TaskflowError, Unavailable
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator import outage
+from taskflow_operator.going_on import Stumbles
 from taskflow_operator.reading import read_for_ever
 
 log = get_logger(__name__)
@@ -34,15 +36,22 @@ class ApplyToStore:
         history: the database.
         reader: the group.
         list_tasks: pages of all Tasks as Kubernetes objects.
+        may_read: waits while this process is not sure to be the leader.
     """
 
     def __init__(
-        self, history: History, reader: StreamReader, list_tasks: Callable[[], AsyncIterator[list[dict[str, Any]]]]
+        self,
+        history: History,
+        reader: StreamReader,
+        list_tasks: Callable[[], AsyncIterator[list[dict[str, Any]]]],
+        may_read: Callable[[], Awaitable[None]],
     ) -> None:
         self._history = history
         self._reader = reader
         self._list_tasks = list_tasks
+        self._may_read = may_read
         self._wanted = asyncio.Event()
+        self._stumbles = Stumbles("history")
 
     def mirror_again(self, why: str) -> None:
         """Mirror all Tasks that still exist, because events may be missing."""
@@ -51,11 +60,32 @@ class ApplyToStore:
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs until cancelled."""
-        return read_for_ever(self._reader, self._take, self.mirror_again), self._mirror_when_wanted()
+        reading = read_for_ever(self._reader, self._take, self.mirror_again, self._may_read)
+        return reading, self._mirror_when_wanted()
 
     async def _take(self, events: tuple[Event, ...], broken: tuple[str, ...]) -> None:
-        await self._history.apply_events(events)
+        self._stumbles.check()
+        try:
+            await self._history.apply_events(events)
+        except Unavailable:
+            raise
+        except Exception:  # noqa: BLE001 - one of them is at fault: find it, keep the others
+            await self._one_by_one(events)
+        else:
+            self._stumbles.passed()
+        outage.back(outage.POSTGRES)
         await self._reader.acknowledge([*(event.id for event in events), *broken])
+
+    async def _one_by_one(self, events: Sequence[Event]) -> None:
+        for event in events:
+            try:
+                await self._history.apply_events([event])
+            except Unavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - left out of the history, and said
+                self._stumbles.over(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
+            else:
+                self._stumbles.passed()
 
     async def _mirror_when_wanted(self) -> None:
         while True:
@@ -64,7 +94,7 @@ class ApplyToStore:
             try:
                 count = await self._mirror()
             except TaskflowError as error:
-                log.warning("mirroring_postponed", error=str(error))
+                outage.away(error)
                 self._wanted.set()
                 await asyncio.sleep(RETRY_SECONDS)
             else:
@@ -79,6 +109,18 @@ class ApplyToStore:
                     tasks.append(Task.from_object(body))
                 except ValidationError as error:
                     log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
-            await self._history.upsert_tasks(tasks)
-            count += len(tasks)
+            count += await self._upsert(tasks)
         return count
+
+    async def _upsert(self, tasks: Sequence[Task]) -> int:
+        try:
+            await self._history.upsert_tasks(tasks)
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - one of them is at fault: find it, keep the others
+            if len(tasks) == 1:
+                self._stumbles.over(error, uid=tasks[0].uid)
+                return 0
+            return sum([await self._upsert([task]) for task in tasks])
+        self._stumbles.passed()
+        return len(tasks)

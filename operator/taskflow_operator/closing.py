@@ -10,10 +10,11 @@ from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator import transitions
+from taskflow_operator import outage, transitions
 from taskflow_operator.memory import OpenTasks
 from taskflow_operator.snapshots import snapshot
 from taskflow_operator.status_writer import StatusWriter, Written
+from taskflow_operator.trace_fields import trace_fields
 
 log = get_logger(__name__)
 RETRY_SECONDS = 1.0
@@ -60,7 +61,7 @@ class Closer:
         if after.finished:
             # A status that the API server refuses stays open there, and the next resync shows it again; see the log.
             self._forget(after)
-            log.info("task_finished", task=f"{task.namespace}/{task.name}", uid=task.uid, phase=status.phase)
+            log.info("task_finished", **trace_fields(after), phase=status.phase, reason=status.reason)
             return
         known.closing = False
         self._dispatch_at(task.uid, status.next_attempt_time)
@@ -71,14 +72,14 @@ class Closer:
         task = known.task if known is not None else task
         await self._settle(Attempt(task.uid, task.status.attempt, snapshot(task)), Kind.DELETED)
         self._forget(task)
-        log.info("task_withdrawn", task=f"{task.namespace}/{task.name}", uid=task.uid)
+        log.info("task_withdrawn", **trace_fields(task))
 
     async def _settle(self, attempt: Attempt, kind: Kind) -> None:
         while True:
             try:
                 await self._ledger.settle(attempt, kind)
             except Unavailable as error:
-                log.warning("settle_postponed", uid=attempt.uid, error=str(error))
+                outage.away(error)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return

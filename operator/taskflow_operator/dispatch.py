@@ -15,9 +15,10 @@ from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskStatus
 from taskflow_core.errors import TaskflowError
 from taskflow_core.ledger.operator import Attempt, Entry, OperatorLedger
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator import transitions
+from taskflow_operator import outage, transitions
 from taskflow_operator.closing import Closer
 from taskflow_operator.decide import DependencyState, End, Enqueue, Hold, Pools, decide, no_pool
+from taskflow_operator.going_on import Stumbles
 from taskflow_operator.memory import OpenTasks
 from taskflow_operator.snapshots import current_attempt
 from taskflow_operator.status_writer import StatusWriter
@@ -79,6 +80,7 @@ class Dispatcher:
         # kombu's connection belongs to one thread.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._jobs: set[asyncio.Task[None]] = set()
+        self._stumbles = Stumbles("dispatch")
 
     def wake(self, uid: str) -> None:
         """Look at this Task now."""
@@ -108,15 +110,36 @@ class Dispatcher:
         """Dispatch what is due, until cancelled."""
         while True:
             await self._wait_for_work()
+            self._stumbles.check()
             batch = [uid for uid, _ in zip(list(self._due), range(BATCH), strict=False)]
             for uid in batch:
                 del self._due[uid]
             try:
                 await self._dispatch(batch)
             except TaskflowError as error:
-                log.warning("dispatch_postponed", tasks=len(batch), error=str(error))
+                outage.away(error)
                 self._due = dict.fromkeys(batch) | self._due
                 await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:  # noqa: BLE001 - one of them is at fault: find it, dispatch the others
+                if len(batch) == 1:
+                    # It is looked at again when something changes, or by the next resync.
+                    self._stumbles.over(error, uid=batch[0])
+                else:
+                    await self._dispatch_each(batch)
+            else:
+                self._stumbles.passed()
+
+    async def _dispatch_each(self, batch: Sequence[str]) -> None:
+        for uid in batch:
+            try:
+                await self._dispatch([uid])
+            except TaskflowError as error:
+                outage.away(error)
+                self.wake(uid)
+            except Exception as error:  # noqa: BLE001
+                self._stumbles.over(error, uid=uid)
+            else:
+                self._stumbles.passed()
 
     def close(self) -> None:
         """Let the running publication end."""

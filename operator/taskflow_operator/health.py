@@ -1,18 +1,45 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 
-class HealthServer:
-    """/livez: the process answers. /readyz: it does its duty, or says what it lacks. /metrics: for Prometheus."""
+class Level(StrEnum):
+    """What a finding means for readiness."""
 
-    def __init__(self, host: str, port: int, problems: Callable[[], list[str]]) -> None:
+    OK = "ok"
+    DEGRADED = "degraded"
+    """Worth knowing, but restarting or avoiding this process would not help."""
+    LACKS = "lacks"
+    """Not ready."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    level: Level
+    words: str
+
+
+class HealthServer:
+    """/livez: the event loop turns. /readyz: what is lacking, a line each; `?verbose` everything. /metrics: for Prometheus.
+
+    Args:
+        host: address to listen on.
+        port: likewise; 0 takes a free one.
+        findings: looks at everything; cheap.
+    """
+
+    def __init__(self, host: str, port: int, findings: Callable[[], Sequence[Finding]]) -> None:
         self._host = host
-        self._port = port
-        self._problems = problems
+        self.port = port
+        self._findings = findings
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -27,7 +54,8 @@ class HealthServer:
         app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host, self._port).start()
+        await web.TCPSite(self._runner, self._host, self.port).start()
+        self.port = int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -37,11 +65,13 @@ class HealthServer:
     async def _live(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
-    async def _ready(self, _: web.Request) -> web.Response:
-        problems = self._problems()
-        if problems:
-            return web.Response(status=503, text="\n".join(problems) + "\n")
-        return web.Response(text="ok\n")
+    async def _ready(self, request: web.Request) -> web.Response:
+        findings = self._findings()
+        ready = all(finding.level is not Level.LACKS for finding in findings)
+        if "verbose" not in request.query:
+            findings = [finding for finding in findings if finding.level is Level.LACKS]
+        lines = [f"{finding.what}: {finding.level}: {finding.words}" for finding in findings]
+        return web.Response(status=200 if ready else 503, text="\n".join(lines or ["ok"]) + "\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

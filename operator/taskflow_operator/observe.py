@@ -13,6 +13,7 @@ from taskflow_core.errors import NotFound, TaskflowError
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator import outage
 from taskflow_operator.closing import Closer
 from taskflow_operator.memory import Known, OpenTasks
 from taskflow_operator.status_writer import StatusWriter
@@ -67,6 +68,13 @@ class Observer:
             for waiting in self._tasks.waiting_for(task.namespace, task.name):
                 self._wake(waiting)
             self._writer.seen(uid, body.get("status") or {})
+            if task.status.phase is None:
+                # Nobody has seen it before, but for an operator that ended within a moment.
+                metrics.CREATED.labels(
+                    namespace=task.namespace,
+                    queue=metrics.queue_label(task.spec.queue),
+                    handler=metrics.handler_label(task.spec.handler),
+                ).inc()
             metrics.OPEN.set(len(self._tasks))
             self._wake(uid)
 
@@ -111,7 +119,7 @@ class Observer:
             return
         except TaskflowError as error:
             # The next list finds it again.
-            log.warning("check_postponed", task=f"{task.namespace}/{task.name}", error=str(error))
+            outage.away(error)
             return
         if body["metadata"]["uid"] != task.uid:
             await self._closer.withdraw(task)

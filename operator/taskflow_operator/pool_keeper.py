@@ -8,8 +8,9 @@ from taskflow_core.domain import naming
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound
 from taskflow_core.kube.client import JSON_PATCH, KubeClient, resource_path
 from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator.kube_events import KubeEvents, Regarding
 from taskflow_operator.memory import PoolQueues
-from taskflow_operator.pools import Pool, deployment, deployment_name, pool_status
+from taskflow_operator.pools import STALLED, Pool, deployment, deployment_name, pool_status
 
 log = get_logger(__name__)
 POOLS = f"apis/{naming.API_VERSION}"
@@ -24,16 +25,30 @@ class PoolKeeper:
         image: of workers whose pool names none.
         lease_seconds: handed to the workers.
         changed: called with the namespace when the queues served in it change.
+        events: where a pool that cannot get its workers is told of.
     """
 
     def __init__(
-        self, kube: KubeClient, queues: PoolQueues, *, image: str, lease_seconds: int, changed: Callable[[str], None]
+        self,
+        kube: KubeClient,
+        queues: PoolQueues,
+        *,
+        image: str,
+        lease_seconds: int,
+        changed: Callable[[str], None],
+        events: KubeEvents,
     ) -> None:
         self._kube = kube
         self._queues = queues
         self._image = image
         self._lease_seconds = lease_seconds
         self._changed = changed
+        self._events = events
+        self._served: dict[tuple[str, str], frozenset[str]] = {}
+
+    def served(self) -> set[tuple[str, str]]:
+        """(namespace, queue) of all pools."""
+        return {(namespace, queue) for (namespace, _), queues in self._served.items() for queue in queues}
 
     async def list_pools(self) -> None:
         """Learn which queues are served, before the first Task is admitted.
@@ -49,9 +64,11 @@ class PoolKeeper:
         """A WorkerPool as the API server showed it."""
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         if gone or body["metadata"].get("deletionTimestamp"):
+            self._served.pop((namespace, name), None)
             changed = self._queues.remove(namespace, name)
         else:
-            changed = self._queues.put(namespace, name, frozenset(body["spec"]["queues"]))
+            queues = self._served[namespace, name] = frozenset(body["spec"]["queues"])
+            changed = self._queues.put(namespace, name, queues)
         if changed:
             self._changed(namespace)
 
@@ -110,3 +127,14 @@ class PoolKeeper:
             await self._kube.request("PATCH", path, patch, content_type=JSON_PATCH)
         except (NotFound, Invalid) as error:
             log.info("pool_status_dropped", pool=f"{pool.namespace}/{pool.name}", error=str(error))
+            return
+        stalled, before = _stalled(status), _stalled(former)
+        if stalled and stalled != before:
+            about = Regarding("WorkerPool", pool.namespace, pool.name, pool.uid)
+            self._events.warn(about, *stalled, action="Deploy")
+
+
+def _stalled(status: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Reason and message of a pool that is stalled."""
+    found = next((c for c in status.get("conditions") or () if c["type"] == STALLED and c["status"] == "True"), None)
+    return (found["reason"], found["message"]) if found else None

@@ -1,44 +1,57 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 from taskflow_core.domain.events import Event
-from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator import outage
 
 log = get_logger(__name__)
 RETRY_SECONDS = 1.0
+AGAIN_SECONDS = 30.0
+"""How often what was read and not acknowledged is read again: it failed, or a former leader read it and ended."""
 
 Take = Callable[[tuple[Event, ...], tuple[str, ...]], Awaitable[None]]
 
 
-async def read_for_ever(reader: StreamReader, take: Take, data_lost: Callable[[str], None]) -> None:
+async def read_for_ever(
+    reader: StreamReader,
+    take: Take,
+    data_lost: Callable[[str], None],
+    may_read: Callable[[], Awaitable[None]],
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
     """Read a group's events and hand them on, until cancelled.
 
     Args:
         reader: the group.
-        take: gets the events and the ids of entries that are none. If it raises one of our errors, it gets the same ones again.
+        take: gets the events and the ids of entries that are none. If it raises `Unavailable`, it gets the same ones again.
         data_lost: called with the reason when events may be missing: the group was made anew, or the stream trimmed past it.
+        may_read: waits while this process is not sure to be the leader; what it read, no other one would.
+        clock: monotonic seconds.
     """
-    fresh = True
+    fresh_until = 0.0
     while True:
+        await may_read()
         try:
-            if fresh:
+            if clock() >= fresh_until:
                 if await reader.ensure_group():
                     data_lost("its place in the stream was lost")
                 elif await reader.gap():
                     data_lost("the stream was trimmed before it was read")
-                fresh = False
+                fresh_until = clock() + AGAIN_SECONDS
             batch = await reader.read()
         except LookupError:
-            fresh = True
+            fresh_until = 0.0
             continue
         except Unavailable as error:
-            log.warning("stream_read_postponed", error=str(error))
+            outage.away(error)
             # After an outage the group may be gone, or entries trimmed: look before reading on.
-            fresh = True
+            fresh_until = 0.0
             await asyncio.sleep(RETRY_SECONDS)
             continue
         for stream_id, problem in batch.broken:
@@ -51,8 +64,8 @@ async def _insist(take: Take, events: tuple[Event, ...], broken: tuple[str, ...]
     while True:
         try:
             await take(events, broken)
-        except TaskflowError as error:
-            log.warning("events_postponed", events=len(events), error=str(error))
+        except Unavailable as error:
+            outage.away(error)
             await asyncio.sleep(RETRY_SECONDS)
         else:
             return

@@ -15,11 +15,13 @@ from taskflow_core.errors import TaskflowError, Unavailable
 from taskflow_core.ledger.operator import OperatorLedger, State
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator import transitions
+from taskflow_operator import outage, transitions
 from taskflow_operator.closing import Closer
 from taskflow_operator.dispatch import Dispatcher
+from taskflow_operator.going_on import Stumbles
 from taskflow_operator.memory import OpenTasks
 from taskflow_operator.observe import Observer
+from taskflow_operator.trace_fields import trace_fields
 
 log = get_logger(__name__)
 TICK_SECONDS = 1.0
@@ -74,8 +76,11 @@ class Reconciler:
         self._resync = resync_seconds
         self._clock = clock
         self._contact = clock()
+        self.listed_at = clock()
+        """When all open Tasks were last listed (monotonic seconds)."""
         self._hold_until = 0.0
         self._scanned_ms = 0
+        self._stumbles = Stumbles("reconcile")
         self._recoveries: set[asyncio.Task[None]] = set()
         self._adrift: set[tuple[str, int]] = set()
 
@@ -87,7 +92,7 @@ class Reconciler:
     async def start(self) -> None:
         """Begin or join the epoch, before anything is dispatched. If Redis knows nothing of Tasks that were in flight, recover."""
         await self._check_epoch()
-        self._contact = self._clock()
+        self._contact = self.listed_at = self._clock()
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs until cancelled: a look every second, and a list every `resync_seconds`."""
@@ -112,10 +117,16 @@ class Reconciler:
 
     async def _tick_for_ever(self) -> None:
         while True:
+            self._stumbles.check()
             try:
                 await self._tick()
             except Unavailable as error:
-                log.warning("redis_away", seconds=round(self.contact_age), error=str(error))
+                outage.away(error)
+            except Exception as error:  # noqa: BLE001 - the next look may well succeed
+                self._stumbles.over(error)
+            else:
+                outage.back(outage.REDIS)
+                self._stumbles.passed()
             await asyncio.sleep(TICK_SECONDS)
 
     async def _tick(self) -> None:
@@ -127,8 +138,10 @@ class Reconciler:
         if self._clock() < self._hold_until:
             return
         for name in await self._ledger.expire():
-            log.warning("lease_expired", member=name)
-            metrics.LOST.inc()
+            known = self._tasks.get(name.rpartition(":")[0])
+            queue = metrics.queue_label(known.task.spec.queue) if known else metrics.UNKNOWN
+            log.warning("lease_expired", member=name, **(trace_fields(known.task) if known else {}))
+            metrics.LOST.labels(queue=queue).inc()
         await self._publish_lost()
 
     async def _check_epoch(self) -> None:
@@ -143,7 +156,11 @@ class Reconciler:
         self._scanned_ms = waiting[-1][1] if len(waiting) == SCAN else 0
         tasks: dict[str, Task] = {}
         for name, _ in waiting:
-            uid, attempt = naming.split_member(name)
+            try:
+                uid, attempt = naming.split_member(name)
+            except ValueError:
+                # Nothing of ours has such a name, so it has no message to miss.
+                continue
             known = self._tasks.get(uid)
             if known is not None and known.task.status.attempt == attempt and not known.closing:
                 tasks[name] = known.task
@@ -157,8 +174,9 @@ class Reconciler:
         heads = dict(zip(distinct, await self._ledger.oldest_messages(distinct), strict=True))
         lost = lost_messages(waiting, lists, heads)
         if lost:
-            log.warning("messages_lost", count=len(lost), first=lost[0])
-            metrics.REPUBLISHED.inc(len(lost))
+            log.warning("messages_lost", count=len(lost), **trace_fields(tasks[lost[0]]))
+            for name in lost:
+                metrics.REPUBLISHED.labels(queue=metrics.queue_label(tasks[name].spec.queue)).inc()
             await self._dispatcher.publish_again([tasks[name] for name in lost])
 
     async def _resync_for_ever(self) -> None:
@@ -167,8 +185,13 @@ class Reconciler:
             try:
                 await self._observer.list_open()
             except TaskflowError as error:
-                log.warning("resync_postponed", error=str(error))
+                outage.away(error)
                 continue
+            except Exception as error:  # noqa: BLE001 - the next list may well succeed
+                self._stumbles.over(error)
+                continue
+            self.listed_at = self._clock()
+            self._stumbles.passed()
             if self._clock() < self._hold_until:
                 continue
             for known in self._tasks:
@@ -208,7 +231,8 @@ class Reconciler:
         while True:
             try:
                 states = await self._ledger.states([(task.uid, task.status.attempt) for task in in_flight])
-            except Unavailable:
+            except Unavailable as error:
+                outage.away(error)
                 await asyncio.sleep(TICK_SECONDS)
             else:
                 break
@@ -219,7 +243,10 @@ class Reconciler:
             known.held = False
             if known.closing or known.task.status.attempt != task.status.attempt:
                 continue
-            await self._recover_one(known.task, state)
+            try:
+                await self._recover_one(known.task, state)
+            except Exception as error:  # noqa: BLE001 - the others are recovered nevertheless
+                self._stumbles.over(error, **trace_fields(task))
 
     async def _recover_one(self, task: Task, state: State) -> None:
         if state.leased or state.waiting:

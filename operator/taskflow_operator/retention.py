@@ -15,6 +15,7 @@ from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, NotFound, TaskflowError
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator import outage
 
 log = get_logger(__name__)
 SLICE = 100
@@ -99,7 +100,7 @@ class Retention:
             try:
                 await self._list()
             except TaskflowError as error:
-                log.warning("retention_list_postponed", error=str(error))
+                outage.away(error)
                 await asyncio.sleep(RETRY.total_seconds())
             else:
                 await asyncio.sleep(LIST_SECONDS)
@@ -131,7 +132,7 @@ class Retention:
         try:
             stored = await self._past.stored([entry.uid for entry in entries])
         except TaskflowError as error:
-            log.warning("retention_postponed", tasks=len(entries), error=str(error))
+            outage.away(error)
             stored = set()
         slots = asyncio.Semaphore(AT_ONCE)
         await asyncio.gather(*(self._delete_one(entry, slots) for entry in entries if entry.uid in stored))
@@ -148,6 +149,6 @@ class Retention:
             except (NotFound, Conflict):
                 pass
             except TaskflowError as error:
-                log.warning("delete_postponed", task=f"{entry.namespace}/{entry.name}", error=str(error))
+                outage.away(error)
                 return
         self._known.discard(entry.uid)

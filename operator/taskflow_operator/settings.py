@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+import secrets
+import socket
 from importlib.metadata import version
+from pathlib import Path
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def _own_namespace() -> str:
+    try:
+        return _POD_NAMESPACE.read_text().strip()
+    except OSError:
+        return "taskflow-system"
 
 
 class OperatorSettings(BaseSettings):
@@ -13,11 +25,23 @@ class OperatorSettings(BaseSettings):
 
     token_key: SecretStr = Field(min_length=32)
     """Secret from which the token of each attempt is derived. Keep it over restarts, or what is in flight is not believed."""
+    leader_election: bool = True
+    """Act only while holding the Lease `taskflow-operator`; off is for a single operator in development."""
+    leader_namespace: str = Field(
+        default_factory=_own_namespace, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63
+    )
+    """Namespace of the Lease. Default: the pod's own, outside a cluster `taskflow-system`."""
+    leader_identity: str = Field(
+        default_factory=lambda: f"{socket.gethostname()}_{secrets.token_hex(4)}", min_length=1, max_length=253
+    )
+    """Name in the Lease. With the pod's name here, a container that is started again takes its own Lease back at once instead of
+    waiting until it runs out; no two processes may share one. Default: the host's name and a random part."""
     health_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
+    """Address of /livez, /readyz and /metrics."""
     health_port: int = Field(default=8081, ge=1, le=65535)
     """Port of /livez, /readyz and /metrics."""
     worker_image: str = Field(default_factory=lambda: f"taskflow-worker:{version('taskflow-operator')}")
-    """Image of worker pods whose pool names none."""
+    """Image of worker pods whose pool names none. Default: `taskflow-worker` of the operator's own version."""
     lease_seconds: int = Field(default=15, ge=2, le=600)
     """How long a silent worker keeps its attempts."""
     resync_seconds: int = Field(default=60, ge=1, le=3600)

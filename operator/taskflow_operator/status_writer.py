@@ -10,7 +10,11 @@ from typing import Any, Protocol
 
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Forbidden, NotFound, TaskflowError, Unavailable
+from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator import outage
+from taskflow_operator.going_on import Stumbles
+from taskflow_operator.trace_fields import trace_fields
 
 log = get_logger(__name__)
 TICK_SECONDS = 0.05
@@ -66,6 +70,7 @@ class StatusWriter:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._writing: set[str] = set()
         self._running: set[asyncio.Task[None]] = set()
+        self._stumbles = Stumbles("status")
 
     def submit(self, task: Task, delay: float = 0.0) -> asyncio.Future[Written]:
         """Write the Task's status after `delay` seconds, unless a later call replaces it; the future tells when it stands."""
@@ -73,6 +78,8 @@ class StatusWriter:
         due = self._clock() + delay
         former = self._pending.get(task.uid)
         waiters = [*former.waiters, future] if former else [future]
+        if former:
+            metrics.STATUS_WRITES.labels(result="avoided").inc()
         self._pending[task.uid] = _Pending(task, due, waiters)
         heapq.heappush(self._schedule, (due, task.uid))
         return future
@@ -88,6 +95,7 @@ class StatusWriter:
     async def run(self) -> None:
         """Write what is due, until cancelled."""
         while True:
+            self._stumbles.check()
             for uid in self._due():
                 await self._slots.acquire()
                 await self._token()
@@ -130,29 +138,44 @@ class StatusWriter:
             await asyncio.sleep((1 - self._tokens) / self._rate)
 
     async def _write(self, uid: str, entry: _Pending) -> None:
-        task = entry.task
         try:
-            status = task.status.to_object()
-            if self._last.get(uid) != status:
-                await self._api.patch_task_status(task.namespace, task.name, uid, status)
-                self._last[uid] = status
-            result = Written.DONE
+            result = await self._write_once(entry.task)
         except (Unavailable, Forbidden) as error:
-            # Rights come and go while RBAC is changed; a status is worth waiting for.
-            log.warning("status_write_postponed", task=f"{task.namespace}/{task.name}", error=str(error))
+            outage.away(error)
+            metrics.STATUS_WRITES.labels(result="postponed").inc()
             self._again(uid, entry)
             return
-        except (NotFound, Conflict):
-            result = Written.GONE
-        except (TaskflowError, ValueError) as error:
-            log.error("status_refused", task=f"{task.namespace}/{task.name}", error=str(error))  # noqa: TRY400
-            result = Written.REFUSED
         finally:
             self._writing.discard(uid)
             self._slots.release()
         for waiter in entry.waiters:
             if not waiter.done():
                 waiter.set_result(result)
+
+    async def _write_once(self, task: Task) -> Written:
+        try:
+            status = task.status.to_object()
+            if self._last.get(task.uid) == status:
+                metrics.STATUS_WRITES.labels(result="avoided").inc()
+                return Written.DONE
+            await self._api.patch_task_status(task.namespace, task.name, task.uid, status)
+            self._last[task.uid] = status
+            result = Written.DONE
+        except (Unavailable, Forbidden):
+            # Rights come and go while RBAC is changed; a status is worth waiting for.
+            raise
+        except (NotFound, Conflict):
+            result = Written.GONE
+        except TaskflowError as error:
+            log.error("status_refused", **trace_fields(task), error=str(error))  # noqa: TRY400
+            result = Written.REFUSED
+        except Exception as error:  # noqa: BLE001 - whoever waits for it must not wait for ever
+            self._stumbles.over(error, **trace_fields(task))
+            result = Written.REFUSED
+        else:
+            self._stumbles.passed()
+        metrics.STATUS_WRITES.labels(result=result.value).inc()
+        return result
 
     def _again(self, uid: str, entry: _Pending) -> None:
         newer = self._pending.get(uid)

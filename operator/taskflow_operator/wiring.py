@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from importlib.metadata import version
 
 import redis.asyncio
+from prometheus_client import REGISTRY
 
 from taskflow_core.broker.publish import Publisher
 from taskflow_core.domain.events import Event
@@ -21,16 +22,28 @@ from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.settings import DatabaseSettings, RedisSettings
 from taskflow_core.store import repository
 from taskflow_core.store.engine import create_engine, transaction
+from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
+from taskflow_core.telemetry.tracing import Tracing
+from taskflow_operator import outage
 from taskflow_operator.apply_cr import ApplyToResources
 from taskflow_operator.apply_store import ApplyToStore
+from taskflow_operator.attempt_times import AttemptTimes
 from taskflow_operator.closing import Closer
 from taskflow_operator.dependencies import DependencyLookup
 from taskflow_operator.dispatch import Dispatcher
-from taskflow_operator.health import HealthServer
+from taskflow_operator.finished import Finished
+from taskflow_operator.gauges import QueueGauges, StreamGauges
+from taskflow_operator.going_on import keep_running, together
+from taskflow_operator.health import Finding, HealthServer
+from taskflow_operator.inbox import Inbox
+from taskflow_operator.kopf_runner import KopfRunner
+from taskflow_operator.kube_events import KubeEvents
+from taskflow_operator.leadership import Leadership
 from taskflow_operator.memory import OpenTasks, PoolQueues
 from taskflow_operator.observe import Observer
 from taskflow_operator.pool_keeper import PoolKeeper
+from taskflow_operator.readiness import API_SERVER_SECONDS, SLACK_SECONDS, Sight, findings
 from taskflow_operator.reconcile import Reconciler
 from taskflow_operator.retention import Retention
 from taskflow_operator.settings import OperatorSettings
@@ -39,7 +52,7 @@ from taskflow_operator.status_writer import StatusWriter
 log = get_logger(__name__)
 START_RETRY_SECONDS = 2.0
 DRAIN_SECONDS = 5.0
-REDIS_AGE_LIMIT = 10.0
+CLOSE_SECONDS = 3.0
 
 
 class Database:
@@ -78,15 +91,30 @@ class Operator:
     """All parts of the operator, from start to stop."""
 
     def __init__(
-        self, settings: OperatorSettings, redis_settings: RedisSettings, database: DatabaseSettings, kube: KubeClient
+        self,
+        settings: OperatorSettings,
+        redis_settings: RedisSettings,
+        database: DatabaseSettings,
+        kube: KubeClient,
+        lease_kube: KubeClient,
+        leadership: Leadership,
+        tracing: Tracing,
     ) -> None:
+        self._settings = settings
         self._kube = kube
+        self._lease_kube = lease_kube
+        self._leadership = leadership
+        self._tracing = tracing
         self._redis: redis.asyncio.Redis = connect_async(redis_settings)
         self._publisher = Publisher(redis_settings)
         self._database = Database(database)
-        key = settings.token_key.get_secret_value()
         tasks, queues = OpenTasks(), PoolQueues()
         ledger = OperatorLedger(self._redis)
+        times = AttemptTimes(tracing)
+        self.inbox = Inbox()
+        self.runner: KopfRunner | None = None
+        """Set before it works."""
+        self._events = KubeEvents(kube, settings.leader_identity)
         self._writer = StatusWriter(kube, settings.status_writes_per_second)
         self._dispatcher = Dispatcher(
             tasks,
@@ -94,7 +122,7 @@ class Operator:
             ledger,
             self._publisher,
             self._writer,
-            token_key=key,
+            token_key=settings.token_key.get_secret_value(),
             quiet_seconds=settings.quiet_seconds,
         )
         self._retention = Retention(
@@ -103,7 +131,8 @@ class Operator:
             default_seconds=settings.ttl_seconds_after_finished,
             per_namespace=settings.finished_tasks_per_namespace,
         )
-        closer = Closer(tasks, self._writer, ledger, self._dispatcher.wake_at, self._retention.finished)
+        finished = Finished(times, self._events, self._retention.finished)
+        closer = Closer(tasks, self._writer, ledger, self._dispatcher.wake_at, finished)
         self._dispatcher.closer = closer
         self._dispatcher.dependencies = DependencyLookup(tasks, kube, self._database)
         self.observer = Observer(
@@ -115,7 +144,15 @@ class Operator:
             image=settings.worker_image,
             lease_seconds=settings.lease_seconds,
             changed=self._dispatcher.pools_changed,
+            events=self._events,
         )
+        self._wire_streams(tasks, ledger, closer, times)
+        self._leads = self._started = False
+        self._failing: set[str] = set()
+        self._wire_face(tasks)
+
+    def _wire_streams(self, tasks: OpenTasks, ledger: OperatorLedger, closer: Closer, times: AttemptTimes) -> None:
+        settings = self._settings
         self._reconciler = Reconciler(
             tasks,
             ledger,
@@ -125,20 +162,11 @@ class Operator:
             lease_seconds=settings.lease_seconds,
             resync_seconds=settings.resync_seconds,
         )
+        may_read = self._leadership.until_confirmed
         self._store = ApplyToStore(
-            self._database, StreamReader(self._redis, "pg"), lambda: kube.list_pages(tasks_path())
+            self._database, StreamReader(self._redis, "pg"), lambda: self._kube.list_pages(tasks_path()), may_read
         )
-        self._resources = self._apply_to_resources(settings, tasks, closer, ledger)
-        self._health = HealthServer(settings.health_host, settings.health_port, self._problems)
-        self._loops: list[asyncio.Task[None]] = []
-        self._stopping = False
-        self.broken = False
-        """A loop ended by itself, which none ever should."""
-
-    def _apply_to_resources(
-        self, settings: OperatorSettings, tasks: OpenTasks, closer: Closer, ledger: OperatorLedger
-    ) -> ApplyToResources:
-        return ApplyToResources(
+        self._resources = ApplyToResources(
             tasks,
             self._writer,
             closer,
@@ -149,70 +177,101 @@ class Operator:
             wake_at=self._dispatcher.wake_at,
             unsettled=self._store.mirror_again,
             data_lost=self._reconciler.recover,
+            times=times,
+            may_read=may_read,
         )
 
-    async def start(self) -> None:
-        """Read what there is, then start the loops; waits for the API server and Redis as long as it takes."""
+    async def open(self) -> None:
+        """Answer probes."""
         await self._health.start()
+
+    async def work(self) -> None:
+        """Read what there is, then run the loops; waits for the API server and Redis as long as it takes."""
+        self._leads = True
         while True:
             try:
                 await self.pools.list_pools()
                 await self.observer.list_open()
                 await self._reconciler.start()
             except TaskflowError as error:
-                log.warning("start_postponed", error=str(error))
+                outage.away(error)
                 await asyncio.sleep(START_RETRY_SECONDS)
             else:
                 break
-        for loop in (
-            self._writer.run(),
-            self._dispatcher.run(),
-            *self._resources.loops(),
-            *self._store.loops(),
-            *self._reconciler.loops(),
-            *self._retention.loops(),
-        ):
-            job = asyncio.create_task(loop)
-            job.add_done_callback(self._loop_ended)
-            self._loops.append(job)
+        self._started = True
         log.info("operator_started")
+        await together([keep_running(kind, start, self._failing) for kind, start in self._loops().items()])
 
-    async def stop(self) -> None:
-        """Stop the loops, let running writes end, close everything."""
-        self._stopping = True
-        running = {loop for loop in self._loops if not loop.done()}
-        while running:
-            for loop in running:
-                loop.cancel()
-            # Again, if need be: a Redis connection that is just being made can swallow a cancellation.
-            _, running = await asyncio.wait(running, timeout=1)
+    async def drain(self) -> None:
+        """Let running writes end, acknowledge what is done, let the running publication end."""
+        self._started = False
         await self._writer.drain(DRAIN_SECONDS)
-        try:
-            await self._resources.flush()
-        except TaskflowError as error:
-            # They are read again at the next start; applying them twice has no effect.
-            log.warning("acknowledge_skipped", error=str(error))
-        self._dispatcher.close()
+        for closing in (self._resources.flush(), asyncio.to_thread(self._dispatcher.close)):
+            try:
+                await asyncio.wait_for(closing, CLOSE_SECONDS)
+            except (TaskflowError, TimeoutError) as error:
+                # What is not acknowledged is read again at the next start, what is not published is found by its reconciler.
+                log.warning("drain_cut_short", error=str(error) or type(error).__name__)
+
+    async def close(self) -> None:
+        """Close everything."""
+        REGISTRY.unregister(self._queue_gauges)
+        await asyncio.wait([asyncio.create_task(asyncio.to_thread(self._tracing.close))], timeout=CLOSE_SECONDS)
         self._publisher.close()
         await self._redis.aclose()
         await self._database.close()
         await self._kube.close()
+        await self._lease_kube.close()
         await self._health.stop()
         log.info("operator_stopped")
 
-    def _loop_ended(self, loop: asyncio.Task[None]) -> None:
-        if self._stopping:
-            return
-        # All of them depend on each other: start afresh rather than go on with a part.
-        self.broken = True
-        log.critical("loop_ended", loop=str(loop.get_coro()), exc_info=None if loop.cancelled() else loop.exception())
-        os.kill(os.getpid(), signal.SIGTERM)
+    def _loops(self) -> dict[str, Callable[[], Awaitable[None]]]:
+        assert self.runner is not None, "wired before it works"  # noqa: S101 - a mistake of ours, not of a user
+        runner = self.runner
+        return {
+            "status": self._writer.run,
+            "dispatch": self._dispatcher.run,
+            "resources": lambda: together(self._resources.loops()),
+            "history": lambda: together(self._store.loops()),
+            "reconcile": lambda: together(self._reconciler.loops()),
+            "retention": lambda: together(self._retention.loops()),
+            "inbox": self.inbox.run,
+            "watch": runner.run,
+            "events": self._events.run,
+            "gauges": self._stream_gauges.run,
+        }
 
-    def _problems(self) -> list[str]:
-        if not self._loops:
-            return ["starting: has not read all Tasks yet"]
-        if self.broken:
-            return ["a loop ended; the log says why"]
-        if (age := self._reconciler.contact_age) > REDIS_AGE_LIMIT:
-            return [f"Redis has not answered for {age:.0f} s"]
-        return []
+    def _wire_face(self, tasks: OpenTasks) -> None:
+        self._health = HealthServer(self._settings.health_host, self._settings.health_port, self._findings)
+        self._queue_gauges = QueueGauges(tasks, self.pools.served)
+        self._stream_gauges = StreamGauges(self._redis, self._queue_gauges)
+
+        def answered(verb: str, code: int) -> None:
+            metrics.K8S_REQUESTS.labels(verb=verb, code=str(code)).inc()
+            if 0 < code < 500:  # noqa: PLR2004 - HTTP's own border
+                outage.back(outage.API_SERVER)
+
+        self._kube.answered = self._lease_kube.answered = answered
+        self._kube.may_write = lambda: self._leadership.confirmed
+        metrics.BUILD.labels(version=version("taskflow-operator")).set(1)
+        metrics.LEADER.set_function(lambda: float(self._leads and self._leadership.confirmed))
+        metrics.WATCH_AGE.set_function(lambda: time.monotonic() - max(self.inbox.latest, self._reconciler.listed_at))
+        REGISTRY.register(self._queue_gauges)
+
+    def _findings(self) -> list[Finding]:
+        now, settings = time.monotonic(), self._settings
+        unrenewed = settings.resync_seconds + SLACK_SECONDS
+        return findings(
+            Sight(
+                standby=not self._leads,
+                holder=self._leadership.holder if self._leadership.holder != settings.leader_identity else "",
+                started=self._started,
+                confirmed=self._leadership.confirmed,
+                lost_loops=sorted(self._failing),
+                redis_age=self._reconciler.contact_age,
+                api_server_age=now - max(self._kube.answered_at, self._lease_kube.answered_at),
+                api_server_limit=API_SERVER_SECONDS if settings.leader_election else unrenewed,
+                watch_down=self.runner.down_seconds if self.runner else 0.0,
+                lags=list(self._stream_gauges.lags.values()),
+            )
+        )

@@ -4,7 +4,7 @@ import json
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from taskflow_api.access import LABEL, InServices, Namespace, TaskName, may, may_on
 from taskflow_api.documented import PROBLEMS
@@ -15,7 +15,7 @@ from taskflow_api.tasks.schemas import TaskBody
 from taskflow_api.tasks.views import TaskDetail, TaskPage, TaskView, detail, from_object, from_row, summary
 from taskflow_core.domain import naming
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, payload_bytes
+from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, TRACEPARENT, payload_bytes
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.kube.client import tasks_path
 
@@ -33,15 +33,22 @@ router = APIRouter(tags=["tasks"], responses=PROBLEMS)
     dependencies=[Depends(may("create"))],
 )
 async def create_task(
-    request: Request, response: Response, namespace: Namespace, body: TaskBody, services: InServices
+    request: Request,
+    response: Response,
+    namespace: Namespace,
+    body: TaskBody,
+    services: InServices,
+    traceparent: Annotated[str | None, Header(max_length=256, description="W3C trace context of the caller.")] = None,
 ) -> TaskView:
     """Create the resource; the API server validates it once more, and its objections are the answer's `errors`."""
     request.state.audit["name"] = body.name or ""
     _check_payload(body)
     params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-    created = await services.kube.request(
-        "POST", tasks_path(namespace), body.to_object(naming.API_VERSION), params=params
-    )
+    wanted = body.to_object(naming.API_VERSION)
+    # One that is not valid is as none: https://www.w3.org/TR/trace-context/#traceparent-header
+    if traceparent is not None and TRACEPARENT.fullmatch(traceparent):
+        wanted["metadata"]["annotations"] = {naming.ANNOTATION_TRACEPARENT: traceparent}
+    created = await services.kube.request("POST", tasks_path(namespace), wanted, params=params)
     view = from_object(created)
     request.state.audit["name"] = view.name
     response.headers["Location"] = f"/v1/namespaces/{namespace}/tasks/{view.name}"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -31,6 +32,8 @@ _ERRORS: dict[int, type[TaskflowError]] = {
     410: Conflict,
 }
 _RETRYABLE = {408, 429, 500, 502, 503, 504}
+_VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+NO_ANSWER = 0
 # An API server answers within its own 60 s limit or never.
 _TIMEOUT = aiohttp.ClientTimeout(total=65, connect=5)
 
@@ -52,6 +55,12 @@ class KubeClient:
     def __init__(self, session: aiohttp.ClientSession, configuration: official.Configuration) -> None:
         self._session = session
         self._configuration = configuration
+        self.answered_at = time.monotonic()
+        """When the API server last answered other than by a 5xx (monotonic seconds)."""
+        self.may_write: Callable[[], bool] = lambda: True
+        """Whether this process may change anything at the moment: a leader in doubt may not."""
+        self.answered: Callable[[str, int], None] = lambda _verb, _code: None
+        """Called after each request with the API verb and the HTTP status, or `NO_ANSWER`."""
 
     @classmethod
     async def connect(cls, connections: int = 32) -> KubeClient:
@@ -97,8 +106,11 @@ class KubeClient:
 
         Raises:
             NotFound, Conflict, Forbidden, Invalid: as the API server says, with its message.
-            Unavailable: no answer, or one that says to come again.
+            Unavailable: no answer, or one that says to come again; or this process may not write now.
         """
+        if method != "GET" and not self.may_write():
+            raise Unavailable("API server: leadership is not confirmed, so nothing is written")
+        verb = "list" if params and "limit" in params else _VERBS.get(method, method.lower())
         headers = {"Content-Type": content_type}
         # Also reads the pod's token again when it is about to expire.
         if token := await self._configuration.get_api_key_with_prefix("BearerToken"):
@@ -107,6 +119,7 @@ class KubeClient:
         try:
             async with self._session.request(method, path, data=data, params=params, headers=headers) as response:
                 payload = await response.read()
+                self._note(verb, response.status)
                 if response.status < 400:  # noqa: PLR2004 - HTTP's own border
                     answer: dict[str, Any] = read_json(payload)
                     return answer
@@ -114,7 +127,13 @@ class KubeClient:
         except ValueError as error:
             raise Unavailable(f"API server: {method} {path}: the answer is no JSON") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.answered(verb, NO_ANSWER)
             raise Unavailable(f"API server: {method} {path}: {str(error) or type(error).__name__}") from error
+
+    def _note(self, verb: str, code: int) -> None:
+        if code < 500:  # noqa: PLR2004 - HTTP's own border
+            self.answered_at = time.monotonic()
+        self.answered(verb, code)
 
     async def list_pages(self, path: str, field_selector: str = "") -> AsyncIterator[list[dict[str, Any]]]:
         """All objects, up to 500 a page.

@@ -1,20 +1,133 @@
-"""Every metric's name and labels. Labels are bounded: never a uid, a name or a user."""
+"""Every metric's name, labels and buckets, in one place. Labels are bounded: never a uid, a name or a user.
+
+Only the operator keeps these: it sees the life of every Task, and outlives the workers. `docs/reference/metrics.md` is generated
+from this module.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram
+from collections.abc import Collection
+from threading import Lock
 
-FINISHED = Counter("taskflow_tasks_finished", "Tasks that finished.", ["outcome"])
-RETRIES = Counter(
-    "taskflow_task_attempts", "Attempts that ended and were followed by another, by the reason.", ["reason"]
-)
-DUPLICATES = Counter("taskflow_task_duplicates_fenced", "Second deliveries of an attempt, refused by its claim.")
-STALE = Counter("taskflow_task_stale_finishes", "Outcomes refused because the attempt had been taken away.")
-LOST = Counter("taskflow_leases_expired", "Leases that ran out.")
-REPUBLISHED = Counter("taskflow_messages_republished", "Messages that were lost and sent again.")
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15, 60, 300, 1800, 7200, 21600)
+"""5 ms to 6 h: what waits for a worker."""
+RUNS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400)
+"""10 ms to 24 h: what runs."""
+MAX_HANDLERS = 100
+OTHER = "other"
+UNKNOWN = "unknown"
+"""Queue of an attempt whose Task is not known any more."""
+
+CREATED = Counter("taskflow_tasks_created", "Tasks seen for the first time.", ["namespace", "queue", "handler"])
+FINISHED = Counter("taskflow_tasks_finished", "Tasks that finished.", ["namespace", "queue", "handler", "outcome"])
+OPEN = Gauge("taskflow_tasks_open", "Tasks that are not finished.")
 QUEUE_WAIT = Histogram(
+    "taskflow_task_queue_wait_seconds",
+    "From entering the queue to the claim by a worker, of each attempt.",
+    ["queue", "priority"],
+    buckets=WAITS,
+)
+START_LATENCY = Histogram(
     "taskflow_task_start_latency_seconds",
-    "From the creation of the Task (whole seconds, as the API server keeps it) to the start of an attempt.",
+    "From the creation of the Task (whole seconds, as the API server keeps it) to the start of its first attempt.",
+    ["queue"],
     buckets=(0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 14400, 21600),
 )
-OPEN = Gauge("taskflow_tasks_open", "Tasks that are not finished.")
+RUN = Histogram(
+    "taskflow_task_run_seconds",
+    "From the start to the end of each attempt.",
+    ["queue", "handler", "outcome"],
+    buckets=RUNS,
+)
+TOTAL = Histogram(
+    "taskflow_task_total_seconds",
+    "From the creation to the end of each Task.",
+    ["queue", "handler", "outcome"],
+    buckets=RUNS,
+)
+ATTEMPTS = Counter("taskflow_task_attempts", "Attempts that ended, by the reason.", ["queue", "reason"])
+DUPLICATES = Counter(
+    "taskflow_task_duplicates_fenced", "Second deliveries of an attempt, refused by its claim.", ["queue"]
+)
+STALE = Counter("taskflow_task_stale_finishes", "Outcomes refused because the attempt had been taken away.", ["queue"])
+LOST = Counter("taskflow_leases_expired", "Leases of workers that ran out.", ["queue"])
+REPUBLISHED = Counter("taskflow_messages_republished", "Messages that were lost and sent again.", ["queue"])
+
+DEPTH = ("taskflow_queue_depth", "Open Tasks by where they are.", ("namespace", "queue", "state"))
+"""A gauge, computed when it is read: name, help, labels. States: `ready`, `leased`, `delayed`."""
+OLDEST = (
+    "taskflow_queue_oldest_age_seconds",
+    "How long the longest waiting Task of the queue waits for a worker; 0 when none does.",
+    ("namespace", "queue"),
+)
+"""Likewise."""
+
+ERRORS = Counter(
+    "taskflow_reconcile_errors",
+    "Unexpected errors that a loop went on over; the log has each of them.",
+    ["kind"],
+)
+WATCH_ENDS = Counter("taskflow_watch_ends", "Times that Kopf ended by itself and was started again.")
+WATCH_AGE = Gauge(
+    "taskflow_watch_contact_age_seconds",
+    "Since the last watch event or complete list of open Tasks; at most the resync period while all is well.",
+)
+K8S_REQUESTS = Counter(
+    "taskflow_k8s_requests",
+    "Requests to the API server, Kopf's not included; code 0 is no answer.",
+    ["verb", "code"],
+)
+K8S_EVENTS = Counter(
+    "taskflow_k8s_events", "Kubernetes Events: posted, dropped by the rate limit, or failed.", ["result"]
+)
+LEADER = Gauge("taskflow_leader", "1 while this process holds the Lease and acts.")
+STATUS_WRITES = Counter(
+    "taskflow_status_writes",
+    "Task status writes: done, avoided (equal or replaced by a later one), postponed, gone, refused.",
+    ["result"],
+)
+MIRROR_LAG = Gauge(
+    "taskflow_mirror_lag_seconds", "Age of the oldest event that a reader of the stream is not done with.", ["consumer"]
+)
+STREAM_PENDING = Gauge("taskflow_stream_pending", "Events that a reader of the stream is not done with.", ["consumer"])
+BUILD = Gauge("taskflow_build_info", "Always 1, with the version.", ["version"])
+
+_BY_QUEUE: tuple[MetricWrapperBase, ...] = (
+    CREATED, FINISHED, QUEUE_WAIT, START_LATENCY, RUN, TOTAL, ATTEMPTS, DUPLICATES, STALE, LOST, REPUBLISHED,
+)  # fmt: skip
+_handlers: set[str] = set()
+_queues: set[str] = set()
+_lock = Lock()
+
+
+def handler_label(name: str) -> str:
+    """The handler, while fewer than `MAX_HANDLERS` others were seen before it; else `other`."""
+    with _lock:
+        if name in _handlers:
+            return name
+        if len(_handlers) >= MAX_HANDLERS:
+            return OTHER
+        _handlers.add(name)
+        return name
+
+
+def queue_label(name: str) -> str:
+    """The queue, noted so that `forget_queues` can remove its series."""
+    _queues.add(name)
+    return name
+
+
+def known_queues() -> frozenset[str]:
+    """Queues that have series."""
+    return frozenset(_queues)
+
+
+def forget_queues(keep: Collection[str]) -> None:
+    """Remove the series of all queues but these."""
+    for queue in _queues - set(keep) - {UNKNOWN}:
+        _queues.discard(queue)
+        for metric in _BY_QUEUE:
+            metric.remove_by_labels({"queue": queue})

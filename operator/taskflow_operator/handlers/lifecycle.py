@@ -1,12 +1,71 @@
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import logging
+from collections.abc import Collection
 from typing import Any
 
 import kopf
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.phases import OPEN_SELECTOR
+from taskflow_operator.handlers import pools, tasks
+from taskflow_operator.inbox import Inbox
+from taskflow_operator.kopf_runner import Watch
+from taskflow_operator.observe import Observer
+from taskflow_operator.pool_keeper import PoolKeeper
+
+END_SECONDS = 3.0
+
+
+def watch(inbox: Inbox, observer: Observer, keeper: PoolKeeper) -> Watch:
+    """What the runner runs in a thread of its own; make it on the event loop that everything else lives on."""
+    home = asyncio.get_running_loop()
+    quieten()
+
+    async def run(stop: asyncio.Event) -> None:
+        registry = kopf.OperatorRegistry()
+        # Read again whenever the API server answers 401, so a rotated ServiceAccount token is picked up.
+        kopf.on.login(registry=registry, id="kubeconfig")(kopf.login_with_kubeconfig)
+        kopf.on.login(registry=registry, id="service-account")(kopf.login_with_service_account)
+        tasks.register(registry, inbox, observer)
+        pools.register(registry, inbox, keeper, home)
+        settings = kopf.OperatorSettings()
+        configure(settings)
+        roots = await kopf.spawn_tasks(
+            registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop
+        )
+        await _end_with(roots)
+
+    return run
+
+
+async def _end_with(roots: Collection[asyncio.Task[Any]]) -> None:
+    """What `kopf.operator` does with its tasks, but no longer than `END_SECONDS` after the first of them ended.
+
+    When one of them fails, Kopf 1.45 may wait for ever for another, whose request it could not cancel (`request_cancel_callback`).
+    """
+    ours = {task for task in (asyncio.current_task(),) if task is not None}
+    running = asyncio.create_task(kopf.run_tasks(roots, ignored=ours))
+    ours.add(running)
+    done, _ = await asyncio.wait(roots, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([running], timeout=END_SECONDS)
+    for task in (running, *done):
+        if task.done() and not task.cancelled():
+            task.result()
+
+
+def quieten() -> None:
+    """What Kopf should not say: each retry of each request, and what the runner says anyway. Errors of handlers remain."""
+    for name in ("kopf._core.reactor.observation", "kopf._cogs.clients.watching", "kopf.objects"):
+        logging.getLogger(name).addFilter(_no_retry)
+    logging.getLogger("kopf._core.engines.activities").setLevel(logging.WARNING)
+    # That it hears no signals is what we want of it, and why it ended is in `watch_ended`.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.CRITICAL)
+
+
+def _no_retry(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith("Request attempt #")
 
 
 def configure(settings: kopf.OperatorSettings) -> None:
@@ -15,7 +74,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.posting.enabled = False
     settings.queueing.idle_timeout = 0.5
     settings.queueing.error_delays = (1, 2, 5, 10, 30)
-    settings.queueing.exit_timeout = 10
+    settings.queueing.exit_timeout = 2
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 360
     settings.watching.connect_timeout = 10
@@ -24,26 +83,11 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.label_selectors["apps", "v1", "deployments"] = naming.LABEL_POOL
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 5
-    settings.networking.error_backoffs = (0.5, 1, 2, 5, 10, 20, 30, 60, 120)
+    # Short: when they are used up Kopf ends, and is started again with longer pauses than it would make itself.
+    settings.networking.error_backoffs = (0.5, 1, 2, 5, 10)
     settings.networking.enforce_retry_after = True
     settings.persistence.finalizer = f"{naming.GROUP}/finalizer"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=naming.GROUP)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=naming.GROUP)
-    settings.process.ultimate_exiting_timeout = 30
-
-
-def register(
-    registry: kopf.OperatorRegistry, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]
-) -> None:
-    """Start our own loops before Kopf watches, and stop them before Kopf cancels what is left on the event loop."""
-    # Read again whenever the API server answers 401, so a rotated ServiceAccount token is picked up.
-    kopf.on.login(registry=registry, id="kubeconfig")(kopf.login_with_kubeconfig)
-    kopf.on.login(registry=registry, id="service-account")(kopf.login_with_service_account)
-
-    @kopf.on.startup(registry=registry)
-    async def start_loops(**_: Any) -> None:
-        await start()
-
-    @kopf.on.cleanup(registry=registry)
-    async def stop_loops(**_: Any) -> None:
-        await stop()
+    # It would kill the whole process from within its thread.
+    settings.process.ultimate_exiting_timeout = None

@@ -1,32 +1,57 @@
 from __future__ import annotations
 
+import asyncio
+import copy
+from collections.abc import Coroutine
 from typing import Any
 
 import kopf
 
 from taskflow_core.domain import naming
 from taskflow_core.errors import Unavailable
+from taskflow_operator import outage
+from taskflow_operator.inbox import Inbox, Seen
 from taskflow_operator.pool_keeper import PoolKeeper
 
 RETRY_SECONDS = 5
 
 
-def register(registry: kopf.OperatorRegistry, keeper: PoolKeeper) -> None:
-    """WorkerPools are few and change rarely, so Kopf's state machine and its annotation are worth their writes here."""
+def register(
+    registry: kopf.OperatorRegistry, inbox: Inbox, keeper: PoolKeeper, home: asyncio.AbstractEventLoop
+) -> None:
+    """WorkerPools are few and change rarely, so Kopf's state machine and its annotation are worth their writes here.
+
+    Kopf's thread waits for the keeper, which works on the event loop `home`.
+    """
+
+    async def at_home(work: Coroutine[Any, Any, None]) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
+
+    def take(body: dict[str, Any], gone: bool) -> None:
+        keeper.observe(body, gone=gone)
 
     @kopf.on.event(naming.GROUP, naming.VERSION, "workerpools", registry=registry)
     async def observe_pool(event: kopf.RawEvent, **_: Any) -> None:
-        keeper.observe(dict(event["object"]), gone=event["type"] == "DELETED")
+        inbox.put(Seen(take, dict(event["object"]), event["type"] == "DELETED"))
 
     @kopf.on.resume(naming.GROUP, naming.VERSION, "workerpools", registry=registry)
     @kopf.on.create(naming.GROUP, naming.VERSION, "workerpools", registry=registry)
     @kopf.on.update(naming.GROUP, naming.VERSION, "workerpools", registry=registry)
     async def apply_pool(body: kopf.Body, **_: Any) -> None:
         try:
-            await keeper.apply(body)
+            # A copy: Kopf's own view must not be read from another thread.
+            await at_home(keeper.apply(copy.deepcopy(dict(body))))
         except Unavailable as error:
             raise kopf.TemporaryError(str(error), delay=RETRY_SECONDS) from error
 
     @kopf.on.event("apps", "v1", "deployments", labels={naming.LABEL_POOL: kopf.PRESENT}, registry=registry)
     async def observe_deployment(event: kopf.RawEvent, **_: Any) -> None:
-        await keeper.deployment_seen(dict(event["object"]), gone=event["type"] == "DELETED")
+        while True:
+            try:
+                await at_home(keeper.deployment_seen(dict(event["object"]), gone=event["type"] == "DELETED"))
+            except Unavailable as error:
+                # Kopf does not repeat such a handler. Later events of the same Deployment wait for this one.
+                home.call_soon_threadsafe(outage.away, error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return

@@ -26,6 +26,22 @@ async def test_a_task_is_created_as_it_was_sent_and_defaults_are_left_to_kuberne
     assert sent["spec"] == BODY["spec"]
 
 
+@pytest.mark.parametrize(
+    ("header", "kept"),
+    [
+        ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", True),
+        ("00-00000000000000000000000000000000-b7ad6b7169203331-01", False),
+        ("not a trace", False),
+    ],
+)
+async def test_the_callers_trace_goes_with_the_task_and_one_that_is_none_is_ignored(header: str, kept: bool) -> None:
+    api = Api()
+    answer = await api.call("POST", TASKS, BODY, traceparent=header)
+    assert answer.status == 201
+    annotations = api.kube.calls[-1][2]["metadata"].get("annotations")
+    assert annotations == ({"taskflow.dev/traceparent": header} if kept else None)
+
+
 async def test_a_generated_name_is_told_in_the_location() -> None:
     answer = await Api().call("POST", TASKS, {"generateName": "job-", "spec": {"handler": "a"}})
     assert answer.headers["location"] == TASKS + "/job-abcde"

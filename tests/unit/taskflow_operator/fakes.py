@@ -15,7 +15,9 @@ from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_core.errors import NotFound, TaskflowError, Unavailable
 from taskflow_core.ledger.operator import Attempt, Entered, Entry, State
+from taskflow_core.telemetry.tracing import NoTracing
 from taskflow_operator.apply_cr import ApplyToResources
+from taskflow_operator.attempt_times import AttemptTimes
 from taskflow_operator.closing import Closer
 from taskflow_operator.dispatch import Dispatcher
 from taskflow_operator.memory import OpenTasks, PoolQueues
@@ -192,7 +194,7 @@ class Parts:
         self.dispatcher.closer = self.closer
         self.resources = ApplyToResources(
             self.tasks, self.writer, self.closer, ledger, cast("Any", self.reader), token_key=TOKEN_KEY,
-            quiet_seconds=quiet, wake_at=self.dispatcher.wake_at, unsettled=self.unsettled.append, data_lost=self.lost.append,
+            quiet_seconds=quiet, wake_at=self.dispatcher.wake_at, unsettled=self.unsettled.append, data_lost=self.lost.append, times=AttemptTimes(NoTracing()), may_read=at_once,
         )  # fmt: skip
         self._jobs: list[asyncio.Task[None]] = []
 
@@ -233,6 +235,10 @@ class Parts:
         """What may be acknowledged by now."""
         await self.resources.flush()
         return self.reader.acknowledged
+
+
+async def at_once() -> None:
+    """Leadership is beyond doubt."""
 
 
 class FakeClock:

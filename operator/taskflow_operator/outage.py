@@ -1,0 +1,73 @@
+"""Says once that something went away and once that it is back, whoever notices and however often it is tried meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from taskflow_core.errors import TaskflowError
+from taskflow_core.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+SETTLED_SECONDS = 3.0
+"""It is back when it answers and nobody failed for so long; else each of several callers would say so in turn."""
+
+REDIS, API_SERVER, POSTGRES = "redis", "api-server", "postgres"
+_FROM_WORDS = {"Redis": REDIS, "broker": REDIS, "API server": API_SERVER, "history database": POSTGRES}
+
+
+class Outage:
+    """One thing that others depend on.
+
+    Args:
+        dependency: its name.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, dependency: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._dependency = dependency
+        self._clock = clock
+        self._since: float | None = None
+        self._latest = 0.0
+        self._failures = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been away; 0 when it is there."""
+        return 0.0 if self._since is None else self._clock() - self._since
+
+    def away(self, error: BaseException) -> None:
+        """A call failed."""
+        self._latest = self._clock()
+        self._failures += 1
+        if self._since is None:
+            self._since = self._latest
+            log.warning("dependency_away", dependency=self._dependency, error=str(error))
+
+    def back(self) -> None:
+        """A call succeeded."""
+        if self._since is None or self._clock() - self._latest < SETTLED_SECONDS:
+            return
+        seconds = round(self.seconds, 1)
+        log.info("dependency_back", dependency=self._dependency, seconds=seconds, failures=self._failures)
+        self._since, self._failures = None, 0
+
+
+OUTAGES = {name: Outage(name) for name in (REDIS, API_SERVER, POSTGRES)}
+"""One of each in the process, as there is one log."""
+
+
+def away(error: TaskflowError) -> None:
+    """A call failed; which dependency it was says the beginning of the message, which our own adapters write."""
+    words = str(error)
+    name = next((name for prefix, name in _FROM_WORDS.items() if words.startswith(prefix)), None)
+    if name is None:
+        # No outage but a refusal, such as a list whose snapshot expired: it is tried again, and told of each time.
+        log.warning("postponed", error=words)
+        return
+    OUTAGES[name].away(error)
+
+
+def back(name: str) -> None:
+    """A call to this dependency succeeded."""
+    OUTAGES[name].back()

@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+from taskflow_core.domain.task import Task
+from taskflow_core.telemetry.logs import trace_id
+
+
+def trace_fields(task: Task) -> dict[str, str | int | None]:
+    """What every log line about a Task says: which it is, its current attempt, and its trace."""
+    return {
+        "task": f"{task.namespace}/{task.name}",
+        "uid": task.uid,
+        "attempt": task.status.attempt,
+        "trace_id": trace_id(task.traceparent),
+    }

@@ -1,0 +1,188 @@
+"""The operator through trouble that is routine in production, and what it shows meanwhile."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_client
+
+from tests.e2e.product import Product, condition, eventually, records, task
+
+pytestmark = pytest.mark.e2e
+
+POISON_UID = "00000000-0000-4000-8000-000000000000"
+
+
+def ask(product: Product, path: str) -> tuple[int, str]:
+    """HTTP status and body of the operator's health server."""
+    url = f"http://127.0.0.1:{product.stack.port('operator')}{path}"
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def metric(product: Product, name: str, **labels: str) -> float:
+    """Sum of the series that have these labels."""
+    total = 0.0
+    for line in ask(product, "/metrics")[1].splitlines():
+        found = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line)
+        if found is None or found[1] != name:
+            continue
+        pairs = dict(re.findall(r'(\w+)="([^"]*)"', found[2] or ""))
+        if labels.items() <= pairs.items():
+            total += float(found[3])
+    return total
+
+
+def operator_lines(product: Product, event: str) -> list[str]:
+    return [line for line in product.stack.log("operator").read_text().splitlines() if event in line]
+
+
+@pytest.fixture
+def operator(product: Product) -> Iterator[int]:
+    """The pid of the operator, which must be the same in the end: nobody started it again."""
+    pid = product.stack.pid("operator")
+    assert pid is not None
+    yield pid
+    assert product.stack.pid("operator") == pid
+
+
+def test_an_api_server_restarted_in_the_middle_of_work_costs_nothing_but_time(
+    product: Product, operator: int, tmp_path: Path
+) -> None:
+    gate, record = tmp_path / "gate", tmp_path / "record"
+    product.apply(task("over-restart", "e2e.wait_for_file", kwargs={"record": str(record), "path": str(gate)}))
+    eventually(lambda: records(record, "start"), lambda starts: len(starts) == 1)
+    before = len(operator_lines(product, "dependency_away"))
+    product.stack.stop("kube-apiserver")
+    gate.touch()
+    eventually(lambda: records(record, "end"), lambda ends: len(ends) == 1)
+    # Long enough for the Lease to be in doubt, which stops all writes and ends nothing.
+    eventually(lambda: ask(product, "/readyz")[1], lambda text: "leader in doubt" in text, 30)
+    product.stack.start("kube-apiserver")
+    assert product.finished("over-restart")["status"]["attempt"] == 1
+    assert product.run("after-restart", "taskflow.echo", kwargs={"value": 1})["status"]["result"] == 1
+    eventually(lambda: ask(product, "/readyz"), lambda answer: answer == (200, "ok\n"), 60)
+    assert len(operator_lines(product, "dependency_away")) == before + 1
+
+
+def test_readyz_tells_when_redis_is_away_and_when_it_is_back(product: Product, operator: int) -> None:
+    product.stack.stop("redis")
+    try:
+        _, text = eventually(lambda: ask(product, "/readyz"), lambda answer: answer[0] == 503, 30)
+        assert re.search(r"^Redis: lacks: has not answered for \d+ s$", text, re.MULTILINE)
+        assert ask(product, "/livez") == (200, "ok\n")
+    finally:
+        product.stack.start("redis")
+    eventually(lambda: ask(product, "/readyz"), lambda answer: answer == (200, "ok\n"), 30)
+    verbose = ask(product, "/readyz?verbose")[1]
+    for line in ("role: ok: leader", "Redis: ok", "API server: ok", "watch: ok", "events to PostgreSQL: ok"):
+        assert line in verbose
+    assert product.run("after-redis", "taskflow.echo", kwargs={"value": 2})["status"]["result"] == 2
+
+
+def test_metrics_tell_of_twenty_tasks(product: Product, operator: int) -> None:
+    before = {
+        name: metric(product, name, queue="default")
+        for name in (
+            "taskflow_tasks_created_total",
+            "taskflow_tasks_finished_total",
+            "taskflow_task_queue_wait_seconds_count",
+        )
+    }
+    product.apply(*(task(f"counted-{number}", "taskflow.echo", kwargs={"value": number}) for number in range(19)))
+    product.apply(task("counted-bad", "taskflow.fail", retryPolicy={"maxAttempts": 1}))
+    for name in (*(f"counted-{number}" for number in range(19)), "counted-bad"):
+        product.finished(name)
+    after = eventually(
+        lambda: {name: metric(product, name, queue="default") - count for name, count in before.items()},
+        lambda counts: set(counts.values()) == {20.0},
+    )
+    assert after["taskflow_task_queue_wait_seconds_count"] == 20
+    labels = {"namespace": "default", "queue": "default"}
+    assert metric(product, "taskflow_tasks_finished_total", **labels, handler="taskflow.fail", outcome="Failed") >= 1
+    assert metric(product, "taskflow_task_run_seconds_count", queue="default", outcome="succeeded") >= 19
+    assert metric(product, "taskflow_task_attempts_total", queue="default", reason="HandlerError") >= 1
+    eventually(lambda: metric(product, "taskflow_queue_depth", **labels), lambda depth: depth == 0)
+    assert metric(product, "taskflow_leader") == 1
+    assert metric(product, "taskflow_build_info") == 1
+    assert metric(product, "taskflow_k8s_requests_total", verb="patch", code="200") > 0
+    assert metric(product, "taskflow_status_writes_total", result="done") > 0
+    assert metric(product, "taskflow_mirror_lag_seconds") < 60
+
+
+def test_a_failed_task_is_told_as_a_kubernetes_event_and_a_good_one_is_not(product: Product) -> None:
+    failed = product.run("told-bad", "taskflow.fail", kwargs={"message": "no luck"}, retryPolicy={"maxAttempts": 1})
+    product.run("told-good", "taskflow.echo")
+
+    def events(name: str) -> list[dict[str, Any]]:
+        selector = f"regarding.name={name},regarding.kind=Task"
+        listed = product.kubectl("get", "events.events.k8s.io", "--field-selector", selector, "-o", "json")
+        found: list[dict[str, Any]] = json.loads(listed)["items"]
+        return found
+
+    (event,) = eventually(lambda: events("told-bad"), lambda found: len(found) == 1)
+    assert (event["type"], event["reason"]) == ("Warning", "HandlerError")
+    assert "no luck" in event["note"]
+    assert event["regarding"]["uid"] == failed["metadata"]["uid"]
+    assert "no luck" in product.kubectl("describe", "tft", "told-bad")
+    assert events("told-good") == []
+
+
+def test_garbage_in_the_stream_and_in_the_ledger_stops_nothing(product: Product, operator: int) -> None:
+    redis = redis_client.Redis.from_url(product.stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True)
+    garbage: list[dict[Any, Any]] = [
+        {"nonsense": "1"},
+        {"k": "no-such-kind", "uid": "u", "att": "1"},
+        {"k": "succeeded", "uid": "u", "att": "one"},
+        {"k": "started", "uid": POISON_UID, "att": "1", "ts": "99999999999999999999"},
+        {"k": "failed", "uid": POISON_UID, "att": "1", "p": '{"reason": 5}'},
+        {"k": "queued", "uid": POISON_UID, "att": "1", "p": '{"namespace": "\\u0000"}'},
+        {"k": "succeeded", "uid": POISON_UID, "att": "1", "p": "[" * 5000},
+    ]
+    for fields in garbage:
+        redis.xadd("tf:ev", fields)
+    redis.zadd("tf:led", {"no-member": 1, ":": 2, "x:y": 3})
+    try:
+        found = product.run("after-garbage", "taskflow.echo", kwargs={"value": 4})
+        assert found["status"]["result"] == 4
+        product.history("after-garbage", "Succeeded")
+        for group in ("cr", "pg"):
+            eventually(lambda group=group: redis.xpending("tf:ev", group)["pending"], lambda count: count == 0, 60)  # type: ignore[misc]
+    finally:
+        redis.zrem("tf:led", "no-member", ":", "x:y")
+
+
+def test_a_task_that_the_operator_cannot_read_stops_no_other(product: Product, operator: int) -> None:
+    # The API server takes the year 0, Python has none.
+    product.apply(task("unreadable", "taskflow.echo", notBefore="0000-01-01T00:00:00Z"))
+    eventually(
+        lambda: operator_lines(product, "task_unreadable"), lambda lines: any("unreadable" in line for line in lines)
+    )
+    assert product.run("beside-it", "taskflow.echo", kwargs={"value": 6})["status"]["result"] == 6
+    product.kubectl("delete", "tft", "unreadable")
+
+
+def test_the_trace_of_a_task_is_in_the_operators_log(product: Product) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    body = task("traced", "taskflow.echo")
+    body["metadata"]["annotations"] = {"taskflow.dev/traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+    product.apply(body)
+    found = product.finished("traced")
+    assert condition(found, "Finished")["status"] == "True"
+    (line,) = eventually(
+        lambda: [line for line in operator_lines(product, "task_finished") if "default/traced" in line],
+        lambda lines: len(lines) == 1,
+    )
+    assert trace in line
+    assert found["metadata"]["uid"] in line

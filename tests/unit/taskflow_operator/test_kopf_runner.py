@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from taskflow_operator.inbox import Inbox, Seen
+from taskflow_operator.kopf_runner import FIRST_PAUSE, LONGEST_PAUSE, KopfRunner
+from tests.unit.taskflow_operator.clock import Clock, until
+
+
+def ends() -> float:
+    return REGISTRY.get_sample_value("taskflow_watch_ends_total") or 0.0
+
+
+async def test_a_watch_that_ends_is_started_again_with_growing_pauses() -> None:
+    clock, pauses, lives = Clock(), list[float](), list[str]()
+    enough = asyncio.Event()
+
+    async def watch(_: asyncio.Event) -> None:
+        lives.append(threading.current_thread().name)
+        raise RuntimeError("410 Gone")
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 7:
+            enough.set()
+            await asyncio.Event().wait()
+
+    before = ends()
+    with capture_logs() as logs:
+        running = asyncio.create_task(KopfRunner(watch, clock=clock, sleep=sleep).run())
+        await asyncio.wait_for(enough.wait(), 10)
+    running.cancel()
+    assert pauses == [FIRST_PAUSE, 2, 4, 8, 16, LONGEST_PAUSE, LONGEST_PAUSE]
+    assert ends() - before == 7
+    assert set(lives) == {"kopf"}
+    assert [line["event"] for line in logs] == ["watch_ended"] * 7
+    assert "410 Gone" in logs[0]["error"]
+
+
+async def test_after_a_long_life_the_pause_is_short_again() -> None:
+    clock, pauses = Clock(), list[float]()
+    enough = asyncio.Event()
+
+    async def watch(_: asyncio.Event) -> None:
+        if len(pauses) == 2:
+            clock.now += LONGEST_PAUSE + 1
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            enough.set()
+            await asyncio.Event().wait()
+
+    running = asyncio.create_task(KopfRunner(watch, clock=clock, sleep=sleep).run())
+    await asyncio.wait_for(enough.wait(), 10)
+    running.cancel()
+    assert pauses == [1, 2, 1]
+
+
+async def test_stopping_sets_the_flag_and_waits_for_the_thread() -> None:
+    said = list[str]()
+    began = threading.Event()
+
+    async def watch(stop: asyncio.Event) -> None:
+        began.set()
+        await stop.wait()
+        said.append("stopped in order")
+
+    running = asyncio.create_task(KopfRunner(watch).run())
+    assert await asyncio.to_thread(began.wait, 10)
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
+    assert said == ["stopped in order"]
+
+
+async def test_a_watch_that_will_not_stop_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskflow_operator.kopf_runner.STOP_SECONDS", 0.05)
+    began, free = threading.Event(), threading.Event()
+
+    async def watch(_: asyncio.Event) -> None:
+        began.set()
+        free.wait()
+
+    with capture_logs() as logs:
+        running = asyncio.create_task(KopfRunner(watch).run())
+        assert await asyncio.to_thread(began.wait, 10)
+        running.cancel()
+        await asyncio.wait([running], timeout=10)
+    assert running.done()
+    assert logs[-1]["event"] == "watch_abandoned"
+    free.set()
+
+
+async def test_it_says_how_long_there_is_no_watch() -> None:
+    clock = Clock()
+    asleep = asyncio.Event()
+
+    async def watch(_: asyncio.Event) -> None:
+        return
+
+    async def sleep(_: float) -> None:
+        asleep.set()
+        await asyncio.Event().wait()
+
+    runner = KopfRunner(watch, clock=clock, sleep=sleep)
+    assert runner.down_seconds == 0
+    running = asyncio.create_task(runner.run())
+    await asyncio.wait_for(asleep.wait(), 10)
+    clock.now += 7
+    assert runner.down_seconds == 7
+    running.cancel()
+
+
+async def test_what_another_thread_saw_arrives_in_order_and_one_poisoned_object_stops_nothing() -> None:
+    taken = list[tuple[int, bool]]()
+    inbox = Inbox()
+
+    def take(body: dict[str, int], gone: bool) -> None:
+        if body["n"] == 3:
+            raise KeyError("spec")
+        taken.append((body["n"], gone))
+
+    def put_all() -> None:
+        for number in range(200):
+            inbox.put(Seen(take, {"n": number, "metadata": {"uid": f"u{number}"}}, number % 2 == 0))
+
+    with capture_logs() as logs:
+        running = asyncio.create_task(inbox.run())
+        await asyncio.to_thread(put_all)
+        await until(lambda: len(taken) == 199)
+    running.cancel()
+    assert [number for number, _ in taken] == [number for number in range(200) if number != 3]
+    assert taken[0] == (0, True)
+    assert [line["uid"] for line in logs if line["event"] == "unexpected"] == ["u3"]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+
+from taskflow_core.domain.events import Kind
+from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.task import TaskStatus
+from taskflow_core.telemetry import metrics
+from taskflow_core.telemetry.tracing import NoTracing
+from taskflow_operator.attempt_times import AttemptTimes
+from taskflow_operator.gauges import QueueGauges
+from taskflow_operator.memory import OpenTasks
+from tests.unit.taskflow_operator.builders import CREATED, make_event, make_task
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """No series of another test."""
+    metrics.forget_queues([])
+    metrics._handlers.clear()
+    yield
+    metrics.forget_queues([])
+    metrics._handlers.clear()
+
+
+def sample(name: str, **labels: str) -> float | None:
+    return REGISTRY.get_sample_value(name, labels)
+
+
+def test_an_attempt_is_counted_with_its_wait_its_run_and_its_reason() -> None:
+    times, task = AttemptTimes(NoTracing()), make_task(queue="q", priority=7)
+    times.note(task, make_event(Kind.QUEUED, 1000))
+    times.note(task, make_event(Kind.STARTED, 1020))
+    times.note(task, make_event(Kind.STARTED, 1020))
+    times.note(task, make_event(Kind.SUCCEEDED, 3020))
+    assert sample("taskflow_task_queue_wait_seconds_sum", queue="q", priority="7") == pytest.approx(0.02)
+    assert sample("taskflow_task_queue_wait_seconds_count", queue="q", priority="7") == 1
+    assert sample("taskflow_task_start_latency_seconds_sum", queue="q") == pytest.approx(1.02)
+    run = {"queue": "q", "handler": "h", "outcome": "succeeded"}
+    assert sample("taskflow_task_run_seconds_sum", **run) == pytest.approx(2.0)
+    assert sample("taskflow_task_attempts_total", queue="q", reason="Succeeded") == 1
+    assert not times._times
+
+
+def test_what_a_former_operator_saw_begin_is_counted_without_a_wait() -> None:
+    times = AttemptTimes(NoTracing())
+    times.note(make_task(queue="q"), make_event(Kind.LOST, 900, reason="WorkerLost"))
+    assert sample("taskflow_task_attempts_total", queue="q", reason="WorkerLost") == 1
+    assert sample("taskflow_task_queue_wait_seconds_count", queue="q", priority="0") is None
+
+
+def test_handlers_beyond_the_first_hundred_share_a_label() -> None:
+    labels = [metrics.handler_label(f"h{number}") for number in range(metrics.MAX_HANDLERS + 50)]
+    assert labels[: metrics.MAX_HANDLERS] == [f"h{number}" for number in range(metrics.MAX_HANDLERS)]
+    assert set(labels[metrics.MAX_HANDLERS :]) == {metrics.OTHER}
+    assert metrics.handler_label("h5") == "h5"
+
+
+def test_series_of_a_queue_that_is_gone_are_removed() -> None:
+    for queue in ("stays", "goes"):
+        times = AttemptTimes(NoTracing())
+        times.note(make_task(queue=queue), make_event(Kind.FAILED, 10, reason="HandlerError", runMs=5))
+    metrics.forget_queues(["stays"])
+    text = generate_latest().decode()
+    assert 'queue="stays"' in text
+    assert 'queue="goes"' not in text
+
+
+def test_depth_and_age_are_told_for_what_is_open_or_served_and_for_nothing_else() -> None:
+    tasks = OpenTasks()
+    queued = CREATED + timedelta(seconds=5)
+    for uid, phase, spec in (
+        ("a", Phase.QUEUED, {"queue": "busy"}),
+        ("b", Phase.QUEUED, {"queue": "busy"}),
+        ("c", Phase.RUNNING, {"queue": "busy"}),
+        ("d", Phase.PENDING, {"queue": "busy", "notBefore": CREATED}),
+    ):
+        since = queued if phase is Phase.QUEUED else None
+        tasks.add(make_task(uid, status=TaskStatus(phase=phase, reason=Reason.VALID, queued_time=since), **spec))
+    registry = CollectorRegistry()
+    gauges = QueueGauges(tasks, lambda: {("team", "idle")}, now=lambda: CREATED + timedelta(seconds=65))
+    registry.register(gauges)
+
+    def depth(queue: str, state: str) -> float | None:
+        return registry.get_sample_value("taskflow_queue_depth", {"namespace": "team", "queue": queue, "state": state})
+
+    assert [depth("busy", state) for state in ("ready", "leased", "delayed")] == [2, 1, 1]
+    assert [depth("idle", state) for state in ("ready", "leased", "delayed")] == [0, 0, 0]
+    where = {"namespace": "team", "queue": "busy"}
+    assert registry.get_sample_value("taskflow_queue_oldest_age_seconds", where) == 60
+    for uid in "abcd":
+        tasks.close(uid, 0.0)
+    assert depth("busy", "ready") is None
+
+
+def ours() -> dict[str, MetricWrapperBase]:
+    return {name: metric for name, metric in vars(metrics).items() if isinstance(metric, MetricWrapperBase)}
+
+
+@pytest.mark.parametrize("name", sorted(ours()))
+def test_a_metric_keeps_the_rules_of_prometheus_and_ours(name: str) -> None:
+    """What `promtool check metrics` looks for, and our own bound on labels."""
+    (family,) = ours()[name].describe()
+    assert re.fullmatch(r"taskflow_[a-z0-9]+(_[a-z0-9]+)*", family.name)
+    assert not family.name.endswith(("_count", "_sum", "_bucket", "_total", "_milliseconds"))
+    assert family.documentation.endswith(".")
+    labels = set(ours()[name]._labelnames)
+    assert not labels & {"uid", "name", "task", "pod", "worker", "user", "le", "quantile"}
+    if family.type == "histogram":
+        assert family.name.endswith("_seconds")
+        assert len(ours()[name]._upper_bounds) <= 16  # type: ignore[attr-defined]
+
+
+def test_the_waits_and_runs_that_matter_fall_within_the_buckets() -> None:
+    assert (metrics.WAITS[0], metrics.WAITS[-1]) == (0.005, 6 * 3600)
+    assert (metrics.RUNS[0], metrics.RUNS[-1]) == (0.01, 24 * 3600)

@@ -1,0 +1,94 @@
+"""Writes docs/reference/metrics.md from the metrics module. With --check it writes nothing and fails on a difference."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client.metrics import MetricWrapperBase
+
+from taskflow_core.telemetry import metrics
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "metrics.md"
+INTRODUCTION = """# Metrics
+
+The operator serves them at `/metrics` on `TASKFLOW_HEALTH_PORT`, in the text format of Prometheus, with those of the Python process
+(`process_*`, `python_*`). A standby serves them too; its `taskflow_leader` is 0, so sum over instances or select by it.
+
+No label carries a uid, a name of a Task or a user. Of handlers the first {handlers} that a process sees have a label of their own, all later
+ones share `{other}`. The series of a queue are removed ten minutes after its last pool and its last open Task are gone. Counters begin
+at 0 with each process, and Tasks that were open at that moment are not counted as created again.
+
+Written by `make gen`.
+
+| metric | type | labels | |
+|---|---|---|---|
+"""
+OUTRO = """
+## What the ages mean
+
+`taskflow_watch_contact_age_seconds`: Kopf does not tell of bookmarks or reconnections, so this counts from the last event that a watch
+brought, or the last complete list of open Tasks by the operator itself, whichever is later. The list comes every
+`TASKFLOW_RESYNC_SECONDS`, so that is its bound while all is well, and what a dead watch misses is late by no more. Kopf itself
+reconnects a watch that is silent for 70 s; one that ended is started again, and `taskflow_watch_ends_total` counts it.
+
+`taskflow_mirror_lag_seconds` and `taskflow_stream_pending`: `consumer` is `cr` (events to the status of Tasks) or `pg` (events to PostgreSQL).
+
+`/readyz` fails on what a restart or another instance may help against: it has not started, a loop has failed, Redis or the API server
+do not answer, leadership is in doubt, no watch for 90 s, events to resources older than 60 s. What is only late, such as the
+mirror in PostgreSQL, is shown as `degraded` by `/readyz?verbose`.
+"""
+
+
+@dataclass(frozen=True)
+class Described:
+    """A metric as a scraper sees it."""
+
+    name: str
+    type: str
+    labels: tuple[str, ...]
+    help: str
+    buckets: tuple[float, ...] = ()
+
+
+def described() -> Iterator[Described]:
+    """Every metric of the module, in its order."""
+    for found in vars(metrics).values():
+        if isinstance(found, MetricWrapperBase):
+            kind = found._type
+            name = found._name + ("_total" if kind == "counter" else "")
+            buckets = tuple(bound for bound in getattr(found, "_upper_bounds", ()) if bound != float("inf"))
+            yield Described(name, str(kind), tuple(found._labelnames), str(found._documentation), buckets)
+    for name, text, labels in (metrics.DEPTH, metrics.OLDEST):
+        yield Described(name, "gauge", labels, text)
+
+
+def page() -> str:
+    """The whole reference."""
+    rows = []
+    for each in sorted(described(), key=lambda found: found.name):
+        labels = ", ".join(f"`{label}`" for label in each.labels)
+        words = each.help
+        if each.buckets:
+            words += f" Buckets: {', '.join(f'{bound:g}' for bound in each.buckets)}."
+        rows.append(f"| `{each.name}` | {each.type} | {labels} | {words} |")
+    introduction = INTRODUCTION.format(handlers=metrics.MAX_HANDLERS, other=metrics.OTHER)
+    return introduction + "\n".join(rows) + "\n" + OUTRO
+
+
+def main() -> int:
+    """Write or check the page."""
+    text = page()
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(text)
+        return 0
+    if PAGE.exists() and PAGE.read_text() == text:
+        return 0
+    print("docs/reference/metrics.md is not what the code says; run make gen")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
