@@ -26,7 +26,7 @@ status: setup ## show what runs
 	@$(BIN)/taskflow-local status
 
 ##@ Check it
-test: setup programs ## all tests: unit, contract, integration, end to end (about 8 minutes)
+test: setup programs ## all tests: unit, contract, integration, end to end (about 10 minutes)
 	@$(PYTEST) tests
 
 test-unit: setup ## tests without a socket (seconds)
