@@ -123,7 +123,8 @@ class ApplyToResources:
 
     def _counts(self, known: Known, event: Event) -> bool:
         if event.kind in (Kind.DUPLICATE, Kind.STALE):
-            self._tally(known, event)
+            if _follows(known, event):
+                self._tally(known, event)
             return False
         if event.kind is Kind.QUEUED and event.attempt == known.task.status.attempt:
             self._times.note(known.task, event)
@@ -131,13 +132,14 @@ class ApplyToResources:
             return False
         task = known.task
         # Progress follows progress; everything else happens once in an attempt.
-        newer = event.sequence > known.sequence or (event.kind is Kind.PROGRESS and event.sequence == known.sequence)
+        again = event.kind is Kind.PROGRESS
+        newer = event.sequence >= known.sequence if again else event.sequence > known.sequence
         if event.attempt != task.status.attempt or not newer or known.closing:
             return False
         if event.kind in _WITH_TOKEN and event.token != attempt_token(self._token_key, event.uid, event.attempt):
             log.warning("event_forged", **trace_fields(task), event_kind=event.kind, worker=event.worker)
             return False
-        return True
+        return not again or _follows(known, event)
 
     def _tally(self, known: Known, event: Event) -> None:
         """Count a refused delivery or outcome; told with the next status, not by a write of its own."""
@@ -211,3 +213,12 @@ class ApplyToResources:
                 outage.away(error)
                 self._done = done + self._done
                 await asyncio.sleep(RETRY_SECONDS)
+
+
+def _follows(known: Known, event: Event) -> bool:
+    """Whether an event of a kind that may come many times is a new one; after an outage the backlog is read again."""
+    position = tuple(int(part) for part in event.id.split("-"))
+    if position <= known.position:
+        return False
+    known.position = position
+    return True

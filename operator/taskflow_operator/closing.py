@@ -64,7 +64,8 @@ class Closer:
             log.info("task_finished", **trace_fields(after), phase=status.phase, reason=status.reason)
             return
         known.closing = False
-        self._dispatch_at(task.uid, status.next_attempt_time)
+        # Now, and not when the next attempt is due: the user may have cancelled or changed it meanwhile.
+        self._dispatch_at(task.uid, None)
 
     async def withdraw(self, task: Task) -> None:
         """The resource is gone before it finished: nobody may claim it any more, and a late finish is refused."""

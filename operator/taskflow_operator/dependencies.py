@@ -57,19 +57,20 @@ class DependencyLookup:
 def find_cycle(task: Task, tasks: OpenTasks) -> Sequence[str]:
     """Names of the cycle of open Tasks that leads from this one back to it, itself first and last; empty if there is none."""
     path: list[str] = [task.name]
-    done: set[str] = set()
+    seen: set[str] = set()
     # Depth first, without recursion: a chain may be as long as there are Tasks.
     stack = [iter([dependency.name for dependency in task.spec.depends_on])]
     while stack:
         name = next(stack[-1], None)
         if name is None:
             stack.pop()
-            done.add(path.pop())
+            path.pop()
             continue
         if name == task.name:
             return [*path, name]
         known = tasks.by_name(task.namespace, name)
-        if known is not None and name not in done and name not in path:
+        if known is not None and name not in seen:
+            seen.add(name)
             path.append(name)
             stack.append(iter([dependency.name for dependency in known.task.spec.depends_on]))
     return ()

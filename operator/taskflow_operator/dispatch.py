@@ -26,7 +26,7 @@ from taskflow_operator.status_writer import StatusWriter
 log = get_logger(__name__)
 BATCH = 500
 RETRY_SECONDS = 1.0
-STOP_AGAIN = timedelta(seconds=5)
+LOOK_AGAIN = timedelta(seconds=5)
 """A stop is asked for again until it happened, since a Redis that lost its data lost the request too."""
 WAITING_MESSAGE = "waits for a free worker"
 
@@ -184,7 +184,11 @@ class Dispatcher:
         admitted: list[Task] = []
         for uid in uids:
             known = self._tasks.get(uid)
-            if known is None or known.closing or known.held:
+            if known is None or known.closing:
+                # What is being closed is looked at again when that is done.
+                continue
+            if known.held:
+                self.wake_at(uid, self._now() + LOOK_AGAIN)
                 continue
             try:
                 await self._look(known.task, admitted)
@@ -197,7 +201,13 @@ class Dispatcher:
             await self._enter(admitted, again=False)
 
     async def _look(self, task: Task, admitted: list[Task]) -> None:
-        states, cycle = await self.dependencies.states(task) if self.dependencies else ((), ())
+        try:
+            states, cycle = await self.dependencies.states(task) if self.dependencies else ((), ())
+        except TaskflowError as error:
+            # The history may be away for long; that is this Task's problem, and no other's.
+            outage.away(error)
+            self.wake_at(task.uid, self._now() + LOOK_AGAIN)
+            return
         decision = decide(task, self._pools, states, cycle, self._now())
         if isinstance(decision, Enqueue):
             admitted.append(task)
@@ -220,7 +230,8 @@ class Dispatcher:
             self.wake_at(task.uid, decision.until)
         if (task.status.phase, task.status.message) == (decision.phase, decision.message[:MAX_MESSAGE_CHARS]):
             return
-        if task.status.phase is Phase.QUEUED and not await self._ledger.withdraw(task.uid, task.status.attempt):
+        # Whatever its phase: what is queued is shown a moment later, and an operator may die before that.
+        if not await self._ledger.withdraw(task.uid, task.status.attempt):
             # A worker was faster. What it started goes on; the next attempt, if there is one, is held.
             return
         status = transitions.waiting(task, decision.phase, decision.reason, decision.message, self._now())
@@ -229,11 +240,11 @@ class Dispatcher:
 
     async def _end(self, task: Task, decision: End) -> None:
         attempt = task.status.attempt
-        if task.status.phase in (Phase.QUEUED, Phase.RUNNING) and not await self._ledger.withdraw(task.uid, attempt):
+        if not await self._ledger.withdraw(task.uid, attempt):
             if decision.reason is Reason.QUEUE_TIMEOUT:
                 return
             await self._ledger.request_stop(task.uid, attempt, decision.reason)
-            self.wake_at(task.uid, self._now() + STOP_AGAIN)
+            self.wake_at(task.uid, self._now() + LOOK_AGAIN)
             return
         assert self.closer is not None, "wired before it runs"  # noqa: S101 - a mistake of ours, not of a user
         status = transitions.stopped(task, decision.phase, decision.reason, decision.message, self._now())

@@ -22,6 +22,8 @@ class Known:
     task: Task
     sequence: int = -1
     """Sequence of the latest event taken for the current attempt."""
+    position: tuple[int, ...] = ()
+    """Stream id of the latest event taken of those that may come many times in an attempt."""
     closing: bool = False
     """Its attempt ended and that is being written: do not dispatch it."""
     held: bool = False

@@ -82,7 +82,8 @@ class Observer:
         """What may change: priority, suspend, cancel, deadlines, time to live. The status stays ours."""
         former = known.task
         known.task = former.model_copy(update={"spec": task.spec, "generation": task.generation})
-        if former.spec.priority != task.spec.priority and former.status.phase is Phase.QUEUED:
+        leaves = task.spec.suspend or task.spec.cancel
+        if former.spec.priority != task.spec.priority and former.status.phase is Phase.QUEUED and not leaves:
             self._requeue(known.task)
         self._wake(task.uid)
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import defaultdict, deque
+from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -69,27 +70,41 @@ class Retention:
         self._per_namespace = per_namespace
         self._now = now
         self._due: list[Expiry] = []
-        self._known: set[str] = set()
-        self._kept: dict[str, deque[Expiry]] = defaultdict(deque)
+        self._known: dict[str, Expiry] = {}
+        self._kept: dict[str, list[Expiry]] = defaultdict(list)
+        """By namespace, oldest end first; what is due for its namespace's sake is no longer in it."""
 
     def finished(self, task: Task) -> None:
         """Take note of a Task that finished."""
         end = task.status.completion_time
         if not task.finished or end is None or task.uid in self._known:
             return
-        self._known.add(task.uid)
         seconds = task.spec.ttl_seconds_after_finished
         seconds = self._default if seconds is None else seconds
+        if seconds is None and self._per_namespace is None:
+            return
         entry = Expiry(end, task.namespace, task.name, task.uid)
+        self._known[task.uid] = entry
         if seconds is not None:
             heapq.heappush(self._due, Expiry(end + timedelta(seconds=seconds), task.namespace, task.name, task.uid))
         if self._per_namespace is not None:
             kept = self._kept[task.namespace]
-            kept.append(entry)
-            while len(kept) > self._per_namespace:
-                oldest = kept.popleft()
-                if oldest.uid in self._known:
-                    heapq.heappush(self._due, oldest)
+            # A list shows them in the order of their names.
+            insort(kept, entry)
+            if len(kept) > self._per_namespace:
+                heapq.heappush(self._due, kept.pop(0))
+
+    def _forget(self, uid: str) -> None:
+        """It exists no more, so it does not count any longer."""
+        entry = self._known.pop(uid, None)
+        if entry is None:
+            return
+        kept = self._kept[entry.namespace]
+        place = bisect_left(kept, entry)
+        if kept[place : place + 1] == [entry]:
+            del kept[place]
+        if not kept:
+            del self._kept[entry.namespace]
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs until cancelled."""
@@ -106,12 +121,17 @@ class Retention:
                 await asyncio.sleep(LIST_SECONDS)
 
     async def _list(self) -> None:
+        gone = set(self._known)
         async for page in self._kube.list_pages(tasks_path(), FINISHED_SELECTOR):
             for body in page:
+                gone.discard(body["metadata"]["uid"])
                 try:
                     self.finished(Task.from_object(body))
                 except ValidationError as error:
                     log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
+        # What somebody else deleted.
+        for uid in gone:
+            self._forget(uid)
 
     async def _delete_for_ever(self) -> None:
         while True:
@@ -151,4 +171,4 @@ class Retention:
             except TaskflowError as error:
                 outage.away(error)
                 return
-        self._known.discard(entry.uid)
+        self._forget(entry.uid)

@@ -115,13 +115,20 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
         trace=failure.trace[:MAX_TRACE_CHARS],
     )
     told = f"attempt {attempt}: {failure.type + ': ' if failure.type else ''}{failure.message}"
-    if (end := overdue(task, now)) is not None:
+    attempts = max(task.status.attempts, attempt)
+    # A worker took it, whether or not we heard of it before: its time in the queue is over.
+    taken = task.model_copy(update={"status": task.status.model_copy(update={"queued_time": None})})
+    if (end := overdue(taken, now)) is not None:
         status = stopped(task, end.phase, end.reason, end.message, now)
-        return status.model_copy(update={"last_error": error, "worker": worker or task.status.worker})
+        return status.model_copy(
+            update={"last_error": error, "worker": worker or task.status.worker, "attempts": attempts}
+        )
     decision = after_failure(policy, counted=attempt - handbacks, failure=failure, draw=draw)
     if isinstance(decision, GiveUp):
         status = _finished(task, c.FAILED, Phase.FAILED, failure.reason, told, now)
-        return status.model_copy(update={"last_error": error, "worker": worker or task.status.worker})
+        return status.model_copy(
+            update={"last_error": error, "worker": worker or task.status.worker, "attempts": attempts}
+        )
     due = now + timedelta(seconds=decision.delay_seconds)
     message = f"{told}; attempt {attempt + 1} follows" + (
         f" in {decision.delay_seconds} s" if decision.delay_seconds else ""
@@ -136,7 +143,7 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
             "next_attempt_time": due,
             "last_error": error,
             "worker": worker or task.status.worker,
-            "attempts": max(task.status.attempts, attempt),
+            "attempts": attempts,
             "progress": None,
         }
     )

@@ -79,8 +79,9 @@ class FakeLedger:
         self._check()
         if (uid, attempt) in self.claims:
             return False
-        self.waiting.discard((uid, attempt))
-        self.journal.append(f"withdrawn {attempt}")
+        if (uid, attempt) in self.waiting:
+            self.waiting.discard((uid, attempt))
+            self.journal.append(f"withdrawn {attempt}")
         return True
 
     async def request_stop(self, uid: str, attempt: int, reason: Reason) -> None:
