@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 from pytest_socket import disable_socket, enable_socket
 
@@ -12,6 +13,14 @@ UNIT = Path(__file__).parent / "unit"
 # No deadline: one example may meet a pause of a busy machine.
 settings.register_profile("taskflow", max_examples=50, deadline=None)
 settings.load_profile("taskflow")
+# Plain traces: where rich is installed, structlog's default draws one of a deep value for half a minute.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,
+        structlog.dev.ConsoleRenderer(colors=False),
+    ]
+)
 _PROXIES = {"http_proxy", "https_proxy", "all_proxy", "no_proxy"}
 _KEPT = ("TASKFLOW_PROGRAM_", "TASKFLOW_DOWNLOAD_", "TASKFLOW_KEEP")
 """Where programs are, and what to leave running: they steer the tests, not the product."""

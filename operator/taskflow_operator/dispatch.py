@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -13,9 +12,10 @@ from taskflow_core.domain.naming import attempt_token
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskStatus
 from taskflow_core.errors import TaskflowError
-from taskflow_core.ledger.operator import Attempt, Entry, OperatorLedger
+from taskflow_core.ledger.operator import Entry, OperatorLedger
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage, transitions
+from taskflow_operator.agenda import Agenda
 from taskflow_operator.closing import Closer
 from taskflow_operator.decide import DependencyState, End, Enqueue, Hold, Pools, decide, no_pool
 from taskflow_operator.going_on import Stumbles
@@ -55,45 +55,33 @@ class Dispatcher:
     def __init__(
         self,
         tasks: OpenTasks,
+        agenda: Agenda,
         pools: Pools,
+        dependencies: Dependencies,
         ledger: OperatorLedger,
         publisher: Publishing,
         writer: StatusWriter,
+        closer: Closer,
         *,
         token_key: str,
         quiet_seconds: float,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._tasks = tasks
+        self._agenda = agenda
         self._pools = pools
+        self._dependencies = dependencies
         self._ledger = ledger
         self._publisher = publisher
         self._writer = writer
+        self._closer = closer
         self._token_key = token_key
         self._quiet = quiet_seconds
         self._now = now
-        self.closer: Closer | None = None
-        self.dependencies: Dependencies | None = None
-        self._due: dict[str, None] = {}
-        self._timers: list[tuple[datetime, str]] = []
-        self._wakeup = asyncio.Event()
         # kombu's connection belongs to one thread.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._jobs: set[asyncio.Task[None]] = set()
         self._stumbles = Stumbles("dispatch")
-
-    def wake(self, uid: str) -> None:
-        """Look at this Task now."""
-        self._due[uid] = None
-        self._wakeup.set()
-
-    def wake_at(self, uid: str, when: datetime | None) -> None:
-        """Look at this Task at that time; None is now."""
-        if when is None:
-            self.wake(uid)
-            return
-        heapq.heappush(self._timers, (when, uid))
-        self._wakeup.set()
 
     def pools_changed(self, namespace: str) -> None:
         """The queues that are served in the namespace changed: look again at what waits there."""
@@ -102,44 +90,21 @@ class Dispatcher:
             if task.namespace != namespace or known.closing:
                 continue
             if task.status.reason == Reason.NO_WORKER_POOL and task.status.phase is Phase.PENDING:
-                self.wake(task.uid)
+                self._agenda.wake(task.uid)
             elif task.status.phase is Phase.QUEUED:
                 self._show_queued(task)
 
     async def run(self) -> None:
         """Dispatch what is due, until cancelled."""
         while True:
-            await self._wait_for_work()
+            batch = await self._agenda.take(BATCH)
             self._stumbles.check()
-            batch = [uid for uid, _ in zip(list(self._due), range(BATCH), strict=False)]
-            for uid in batch:
-                del self._due[uid]
             try:
                 await self._dispatch(batch)
             except TaskflowError as error:
                 outage.away(error)
-                self._due = dict.fromkeys(batch) | self._due
+                self._agenda.put_back(batch)
                 await asyncio.sleep(RETRY_SECONDS)
-            except Exception as error:  # noqa: BLE001 - one of them is at fault: find it, dispatch the others
-                if len(batch) == 1:
-                    # It is looked at again when something changes, or by the next resync.
-                    self._stumbles.over(error, uid=batch[0])
-                else:
-                    await self._dispatch_each(batch)
-            else:
-                self._stumbles.passed()
-
-    async def _dispatch_each(self, batch: Sequence[str]) -> None:
-        for uid in batch:
-            try:
-                await self._dispatch([uid])
-            except TaskflowError as error:
-                outage.away(error)
-                self.wake(uid)
-            except Exception as error:  # noqa: BLE001
-                self._stumbles.over(error, uid=uid)
-            else:
-                self._stumbles.passed()
 
     def close(self) -> None:
         """Let the running publication end."""
@@ -147,9 +112,7 @@ class Dispatcher:
 
     def requeue(self, task: Task) -> None:
         """Its priority changed: send it to the other list; the message in the former one will be refused."""
-        job = asyncio.create_task(self._requeue(task))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        self._in_background(task.uid, self._requeue(task))
 
     async def _requeue(self, task: Task) -> None:
         try:
@@ -157,6 +120,19 @@ class Dispatcher:
         except TaskflowError as error:
             # Then it is served by its former priority.
             log.warning("priority_not_changed", uid=task.uid, error=str(error))
+
+    def _in_background(self, uid: str, work: Coroutine[None, None, None]) -> None:
+        job = asyncio.create_task(self._safely(uid, work))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _safely(self, uid: str, work: Coroutine[None, None, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - one Task at fault; it is looked at again at the next resync
+            if (known := self._tasks.get(uid)) is not None:
+                known.closing = False
+            self._stumbles.over(error, uid=uid)
 
     async def publish_again(self, tasks: Sequence[Task]) -> None:
         """Send the current attempts again: their messages were lost, or their priority changed.
@@ -166,20 +142,6 @@ class Dispatcher:
         """
         await self._enter(tasks, again=True)
 
-    async def _wait_for_work(self) -> None:
-        while True:
-            now = self._now()
-            while self._timers and self._timers[0][0] <= now:
-                self._due[heapq.heappop(self._timers)[1]] = None
-            if self._due:
-                return
-            self._wakeup.clear()
-            timeout = (self._timers[0][0] - now).total_seconds() if self._timers else None
-            try:
-                await asyncio.wait_for(self._wakeup.wait(), timeout)
-            except TimeoutError:
-                continue
-
     async def _dispatch(self, uids: Sequence[str]) -> None:
         admitted: list[Task] = []
         for uid in uids:
@@ -188,25 +150,26 @@ class Dispatcher:
                 # What is being closed is looked at again when that is done.
                 continue
             if known.held:
-                self.wake_at(uid, self._now() + LOOK_AGAIN)
+                self._agenda.wake_at(uid, self._now() + LOOK_AGAIN)
                 continue
             try:
                 await self._look(known.task, admitted)
             except TaskflowError:
                 raise
-            except Exception:
-                # One Task that nobody foresaw must not stop the others; the next resync looks at it again.
-                log.exception("task_skipped", uid=uid)
+            except Exception as error:  # noqa: BLE001 - one Task at fault; it is looked at again at the next resync
+                self._stumbles.over(error, uid=uid)
+            else:
+                self._stumbles.passed()
         if admitted:
             await self._enter(admitted, again=False)
 
     async def _look(self, task: Task, admitted: list[Task]) -> None:
         try:
-            states, cycle = await self.dependencies.states(task) if self.dependencies else ((), ())
+            states, cycle = await self._dependencies.states(task)
         except TaskflowError as error:
             # The history may be away for long; that is this Task's problem, and no other's.
             outage.away(error)
-            self.wake_at(task.uid, self._now() + LOOK_AGAIN)
+            self._agenda.wake_at(task.uid, self._now() + LOOK_AGAIN)
             return
         decision = decide(task, self._pools, states, cycle, self._now())
         if isinstance(decision, Enqueue):
@@ -220,14 +183,14 @@ class Dispatcher:
 
     def _keep(self, task: Task, until: datetime | None, admitted: list[Task]) -> None:
         if until is not None:
-            self.wake_at(task.uid, until)
+            self._agenda.wake_at(task.uid, until)
         if task.status.phase is Phase.QUEUED:
             # Entering it again is harmless, and finds out if it is in no ledger, claim or lease.
             admitted.append(task)
 
     async def _hold(self, task: Task, decision: Hold) -> None:
         if decision.until is not None:
-            self.wake_at(task.uid, decision.until)
+            self._agenda.wake_at(task.uid, decision.until)
         if (task.status.phase, task.status.message) == (decision.phase, decision.message[:MAX_MESSAGE_CHARS]):
             return
         # Whatever its phase: what is queued is shown a moment later, and an operator may die before that.
@@ -244,48 +207,52 @@ class Dispatcher:
             if decision.reason is Reason.QUEUE_TIMEOUT:
                 return
             await self._ledger.request_stop(task.uid, attempt, decision.reason)
-            self.wake_at(task.uid, self._now() + LOOK_AGAIN)
+            self._agenda.wake_at(task.uid, self._now() + LOOK_AGAIN)
             return
-        assert self.closer is not None, "wired before it runs"  # noqa: S101 - a mistake of ours, not of a user
         status = transitions.stopped(task, decision.phase, decision.reason, decision.message, self._now())
-        job = asyncio.create_task(self.closer.close(task, status))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        self._in_background(task.uid, self._closer.close(task, status))
 
     async def _enter(self, tasks: Sequence[Task], *, again: bool) -> None:
-        prepared = [ready for task in tasks if (ready := self._prepare(task)) is not None]
-        entered = await self._ledger.enqueue([attempt for _, attempt, _ in prepared], again=again)
+        try:
+            await self._enter_together(tasks, again=again)
+        except TaskflowError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one of them is at fault: find it, and enter the others
+            if len(tasks) == 1:
+                self._stumbles.over(error, uid=tasks[0].uid)
+                return
+            for task in tasks:
+                # Again: it may be in the ledger by now without having been sent.
+                await self._enter([task], again=True)
+        else:
+            self._stumbles.passed()
+
+    async def _enter_together(self, tasks: Sequence[Task], *, again: bool) -> None:
+        attempts = [current_attempt(self._as_queued(task)) for task in tasks]
+        entered = await self._ledger.enqueue(attempts, again=again)
         fresh = [
-            Outgoing(message, answer.time_ms)
-            for (_, _, message), answer in zip(prepared, entered, strict=True)
+            Outgoing(self._message(task), answer.time_ms)
+            for task, answer in zip(tasks, entered, strict=True)
             if answer.entry is Entry.NEW
         ]
-        for (task, _, _), answer in zip(prepared, entered, strict=True):
-            known = self._tasks.get(task.uid)
-            # While the ledger answered, its attempt may have started or ended: then that is the news.
-            if known is None or known.closing or known.task.status != task.status or known.sequence > 0:
-                continue
-            if answer.entry is not Entry.TAKEN:
-                after = self._show_queued(known.task)
-                seconds, since = after.spec.queue_timeout_seconds, after.status.queued_time
-                if seconds is not None and since is not None:
-                    self.wake_at(after.uid, since + timedelta(seconds=seconds))
-            elif known.task.status.phase not in (Phase.QUEUED, Phase.RUNNING):
-                self._show(known.task, transitions.running(known.task, None, self._now()))
+        for task, answer in zip(tasks, entered, strict=True):
+            self._entered(task, answer.entry)
         if fresh:
             await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, fresh)
             log.info("published", messages=len(fresh), again=again)
 
-    def _prepare(self, task: Task) -> tuple[Task, Attempt, Message] | None:
-        """What goes into the ledger and to the broker; None for a Task that cannot be written down, which stops no other."""
-        try:
-            attempt, message = current_attempt(self._as_queued(task)), self._message(task)
-            attempt.snapshot.model_dump_json()
-            message.model_dump_json()
-        except Exception:
-            log.exception("task_skipped", uid=task.uid)
-            return None
-        return task, attempt, message
+    def _entered(self, task: Task, entry: Entry) -> None:
+        known = self._tasks.get(task.uid)
+        # While the ledger answered, its attempt may have started or ended: then that is the news.
+        if known is None or known.closing or known.task.status != task.status or known.sequence > 0:
+            return
+        if entry is not Entry.TAKEN:
+            after = self._show_queued(known.task)
+            seconds, since = after.spec.queue_timeout_seconds, after.status.queued_time
+            if seconds is not None and since is not None:
+                self._agenda.wake_at(after.uid, since + timedelta(seconds=seconds))
+        elif known.task.status.phase not in (Phase.QUEUED, Phase.RUNNING):
+            self._show(known.task, transitions.running(known.task, None, self._now()))
 
     def _as_queued(self, task: Task) -> Task:
         return task.model_copy(update={"status": self._queued_status(task)})

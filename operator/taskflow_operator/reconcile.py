@@ -16,6 +16,7 @@ from taskflow_core.ledger.operator import OperatorLedger, State
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage, transitions
+from taskflow_operator.agenda import Agenda
 from taskflow_operator.closing import Closer
 from taskflow_operator.dispatch import Dispatcher
 from taskflow_operator.going_on import Stumbles
@@ -59,6 +60,7 @@ class Reconciler:
         self,
         tasks: OpenTasks,
         ledger: OperatorLedger,
+        agenda: Agenda,
         dispatcher: Dispatcher,
         closer: Closer,
         observer: Observer,
@@ -69,6 +71,7 @@ class Reconciler:
     ) -> None:
         self._tasks = tasks
         self._ledger = ledger
+        self._agenda = agenda
         self._dispatcher = dispatcher
         self._closer = closer
         self._observer = observer
@@ -197,7 +200,7 @@ class Reconciler:
             for known in self._tasks:
                 # Entering an attempt again is harmless, and finds what is in no ledger, claim or lease.
                 if not known.closing and known.task.status.phase is not Phase.RUNNING:
-                    self._dispatcher.wake(known.task.uid)
+                    self._agenda.wake(known.task.uid)
             await self._look_after_running()
 
     async def _look_after_running(self) -> None:
@@ -252,7 +255,7 @@ class Reconciler:
         if state.leased or state.waiting:
             return
         if task.status.phase is Phase.QUEUED and not state.claim:
-            self._dispatcher.wake(task.uid)
+            self._agenda.wake(task.uid)
             return
         failure = Failure(
             reason=Reason.BROKER_DATA_LOST,

@@ -5,9 +5,9 @@ import heapq
 from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -41,6 +41,8 @@ class Expiry:
     namespace: str
     name: str
     uid: str
+    surplus: bool = False
+    """Its namespace keeps too many, whatever its time to live says."""
 
 
 class Retention:
@@ -71,31 +73,39 @@ class Retention:
         self._now = now
         self._due: list[Expiry] = []
         self._known: dict[str, Expiry] = {}
+        self._times: dict[str, datetime] = {}
+        """By uid, when its time to live is over, as last read."""
         self._kept: dict[str, list[Expiry]] = defaultdict(list)
         """By namespace, oldest end first; what is due for its namespace's sake is no longer in it."""
 
     def finished(self, task: Task) -> None:
-        """Take note of a Task that finished."""
+        """Take note of a Task that finished, or of its time to live that was changed since."""
         end = task.status.completion_time
-        if not task.finished or end is None or task.uid in self._known:
+        if not task.finished or end is None:
             return
         seconds = task.spec.ttl_seconds_after_finished
         seconds = self._default if seconds is None else seconds
-        if seconds is None and self._per_namespace is None:
+        if seconds is None:
+            self._times.pop(task.uid, None)
+        elif self._times.get(task.uid) != (due := end + timedelta(seconds=seconds)):
+            self._times[task.uid] = due
+            heapq.heappush(self._due, Expiry(due, task.namespace, task.name, task.uid))
+        if task.uid not in self._known and (seconds is not None or self._per_namespace is not None):
+            self._keep(Expiry(end, task.namespace, task.name, task.uid))
+
+    def _keep(self, entry: Expiry) -> None:
+        self._known[entry.uid] = entry
+        if self._per_namespace is None:
             return
-        entry = Expiry(end, task.namespace, task.name, task.uid)
-        self._known[task.uid] = entry
-        if seconds is not None:
-            heapq.heappush(self._due, Expiry(end + timedelta(seconds=seconds), task.namespace, task.name, task.uid))
-        if self._per_namespace is not None:
-            kept = self._kept[task.namespace]
-            # A list shows them in the order of their names.
-            insort(kept, entry)
-            if len(kept) > self._per_namespace:
-                heapq.heappush(self._due, kept.pop(0))
+        kept = self._kept[entry.namespace]
+        # A list shows them in the order of their names.
+        insort(kept, entry)
+        if len(kept) > self._per_namespace:
+            heapq.heappush(self._due, replace(kept.pop(0), surplus=True))
 
     def _forget(self, uid: str) -> None:
         """It exists no more, so it does not count any longer."""
+        self._times.pop(uid, None)
         entry = self._known.pop(uid, None)
         if entry is None:
             return
@@ -125,10 +135,7 @@ class Retention:
         async for page in self._kube.list_pages(tasks_path(), FINISHED_SELECTOR):
             for body in page:
                 gone.discard(body["metadata"]["uid"])
-                try:
-                    self.finished(Task.from_object(body))
-                except ValidationError as error:
-                    log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
+                self._read(body)
         # What somebody else deleted.
         for uid in gone:
             self._forget(uid)
@@ -155,20 +162,44 @@ class Retention:
             outage.away(error)
             stored = set()
         slots = asyncio.Semaphore(AT_ONCE)
-        await asyncio.gather(*(self._delete_one(entry, slots) for entry in entries if entry.uid in stored))
+        settled = await asyncio.gather(*(self._delete_one(entry, slots) for entry in entries if entry.uid in stored))
+        done = {uid for uid in settled if uid is not None}
         for entry in entries:
-            if entry.uid in self._known:
+            if entry.uid not in done:
                 # Not in the history yet, or not deleted: the resource is the only record of it, so it stays.
-                heapq.heappush(self._due, Expiry(self._now() + RETRY, entry.namespace, entry.name, entry.uid))
+                heapq.heappush(self._due, replace(entry, due=self._now() + RETRY))
 
-    async def _delete_one(self, entry: Expiry, slots: asyncio.Semaphore) -> None:
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": entry.uid}}
+    async def _delete_one(self, entry: Expiry, slots: asyncio.Semaphore) -> str | None:
+        """Delete it, unless it was given more time; its uid once there is nothing left to do now."""
+        path = tasks_path(entry.namespace, entry.name)
         async with slots:
             try:
-                await self._kube.request("DELETE", tasks_path(entry.namespace, entry.name), options)
-            except (NotFound, Conflict):
+                body = await self._kube.request("GET", path)
+                meta = body["metadata"]
+                if meta["uid"] == entry.uid:
+                    if not entry.surplus and self._given_more_time(body):
+                        return entry.uid
+                    # As it was just read: a change in between is a conflict, and then it is looked at again.
+                    only = {"uid": entry.uid, "resourceVersion": meta["resourceVersion"]}
+                    options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": only}
+                    await self._kube.request("DELETE", path, options)
+            except NotFound:
                 pass
+            except Conflict:
+                return None
             except TaskflowError as error:
                 outage.away(error)
-                return
+                return None
         self._forget(entry.uid)
+        return entry.uid
+
+    def _given_more_time(self, body: dict[str, Any]) -> bool:
+        self._read(body)
+        due = self._times.get(body["metadata"]["uid"])
+        return due is None or due > self._now()
+
+    def _read(self, body: dict[str, Any]) -> None:
+        try:
+            self.finished(Task.from_object(body))
+        except ValidationError as error:
+            log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400

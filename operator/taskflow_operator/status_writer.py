@@ -77,11 +77,14 @@ class StatusWriter:
         future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         due = self._clock() + delay
         former = self._pending.get(task.uid)
-        waiters = [*former.waiters, future] if former else [future]
+        waiters = [future]
         if former:
+            # What waits already is not put off: news that never ends would never be written.
+            due, waiters = min(due, former.due), [*former.waiters, future]
             metrics.STATUS_WRITES.labels(result="avoided").inc()
         self._pending[task.uid] = _Pending(task, due, waiters)
-        heapq.heappush(self._schedule, (due, task.uid))
+        if former is None or due < former.due:
+            heapq.heappush(self._schedule, (due, task.uid))
         return future
 
     def seen(self, uid: str, status: dict[str, Any]) -> None:

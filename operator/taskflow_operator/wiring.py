@@ -26,6 +26,7 @@ from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_core.telemetry.tracing import Tracing
 from taskflow_operator import outage
+from taskflow_operator.agenda import Agenda
 from taskflow_operator.apply_cr import ApplyToResources
 from taskflow_operator.apply_store import ApplyToStore
 from taskflow_operator.attempt_times import AttemptTimes
@@ -116,15 +117,7 @@ class Operator:
         """Set before it works."""
         self._events = KubeEvents(kube, settings.leader_identity)
         self._writer = StatusWriter(kube, settings.status_writes_per_second)
-        self._dispatcher = Dispatcher(
-            tasks,
-            queues,
-            ledger,
-            self._publisher,
-            self._writer,
-            token_key=settings.token_key.get_secret_value(),
-            quiet_seconds=settings.quiet_seconds,
-        )
+        self._agenda = Agenda()
         self._retention = Retention(
             kube,
             self._database,
@@ -132,11 +125,21 @@ class Operator:
             per_namespace=settings.finished_tasks_per_namespace,
         )
         finished = Finished(times, self._events, self._retention.finished)
-        closer = Closer(tasks, self._writer, ledger, self._dispatcher.wake_at, finished)
-        self._dispatcher.closer = closer
-        self._dispatcher.dependencies = DependencyLookup(tasks, kube, self._database)
+        closer = Closer(tasks, self._writer, ledger, self._agenda.wake_at, finished)
+        self._dispatcher = Dispatcher(
+            tasks,
+            self._agenda,
+            queues,
+            DependencyLookup(tasks, kube, self._database),
+            ledger,
+            self._publisher,
+            self._writer,
+            closer,
+            token_key=settings.token_key.get_secret_value(),
+            quiet_seconds=settings.quiet_seconds,
+        )
         self.observer = Observer(
-            tasks, self._writer, closer, kube, wake=self._dispatcher.wake, requeue=self._dispatcher.requeue
+            tasks, self._writer, closer, kube, wake=self._agenda.wake, requeue=self._dispatcher.requeue
         )
         self.pools = PoolKeeper(
             kube,
@@ -156,6 +159,7 @@ class Operator:
         self._reconciler = Reconciler(
             tasks,
             ledger,
+            self._agenda,
             self._dispatcher,
             closer,
             self.observer,
@@ -174,7 +178,7 @@ class Operator:
             StreamReader(self._redis, "cr"),
             token_key=settings.token_key.get_secret_value(),
             quiet_seconds=settings.quiet_seconds,
-            wake_at=self._dispatcher.wake_at,
+            wake_at=self._agenda.wake_at,
             unsettled=self._store.mirror_again,
             data_lost=self._reconciler.recover,
             times=times,

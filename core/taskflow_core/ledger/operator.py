@@ -69,6 +69,7 @@ class OperatorLedger:
         self._settle = client.register_script(script("settle"))
         self._withdraw = client.register_script(script("withdraw"))
         self._expire = client.register_script(script("expire"))
+        self._stop = client.register_script(script("stop"))
 
     async def enqueue(self, attempts: Sequence[Attempt], *, again: bool = False) -> list[Entered]:
         """Enter attempts, in one round trip; the answers are in the same order.
@@ -125,7 +126,9 @@ class OperatorLedger:
     async def request_stop(self, uid: str, attempt: int, reason: Reason) -> None:
         """Ask whoever runs the attempt to stop; its worker hears of it with its next heartbeat. `settle` takes it back."""
         with redis_errors():
-            await self._client.hset(naming.KEY_STOPS, naming.member(uid, attempt), reason.value)
+            await self._stop(
+                keys=[naming.KEY_LEASES, naming.KEY_STOPS], args=[naming.member(uid, attempt), reason.value]
+            )
 
     async def note(self, item: Attempt, kind: Kind = Kind.PENDING) -> None:
         """Tell the history of a Task that is not queued."""

@@ -48,4 +48,6 @@ async def test_a_stop_is_told_with_the_heartbeat_until_the_attempt_is_settled(
         assert ledger.heartbeat([HELD], "").stops == {MEMBER: Reason.CANCELLED}
         assert worker(settings, "pod-2:x").heartbeat([HELD], "").stops == {}
         await side.ledger.settle(entry())
-    assert raw.hgetall(naming.KEY_STOPS) == {}
+        assert raw.hgetall(naming.KEY_STOPS) == {}
+        await side.ledger.request_stop(UID, 1, Reason.CANCELLED)
+    assert raw.hgetall(naming.KEY_STOPS) == {}, "asked when it was over: nobody would take it back"

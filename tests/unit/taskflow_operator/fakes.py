@@ -16,9 +16,11 @@ from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_core.errors import NotFound, TaskflowError, Unavailable
 from taskflow_core.ledger.operator import Attempt, Entered, Entry, State
 from taskflow_core.telemetry.tracing import NoTracing
+from taskflow_operator.agenda import Agenda
 from taskflow_operator.apply_cr import ApplyToResources
 from taskflow_operator.attempt_times import AttemptTimes
 from taskflow_operator.closing import Closer
+from taskflow_operator.decide import DependencyState
 from taskflow_operator.dispatch import Dispatcher
 from taskflow_operator.memory import OpenTasks, PoolQueues
 from taskflow_operator.status_writer import StatusWriter
@@ -48,6 +50,8 @@ class FakeLedger:
     settled: list[tuple[Attempt, Kind]] = field(default_factory=list)
     stops: list[tuple[str, int, Reason]] = field(default_factory=list)
     down: bool = False
+    bug: list[Exception] = field(default_factory=list)
+    """Raised by `settle`, one a call."""
 
     def _check(self) -> None:
         if self.down:
@@ -70,6 +74,8 @@ class FakeLedger:
 
     async def settle(self, item: Attempt, kind: Kind = Kind.SETTLED) -> None:
         self._check()
+        if self.bug:
+            raise self.bug.pop()
         self.journal.append(f"{kind} {item.attempt}")
         self.waiting.discard((item.uid, item.attempt))
         self.claims[item.uid, item.attempt] = kind.value
@@ -106,6 +112,9 @@ class FakePublisher:
     def publish(self, outgoing: Sequence[Outgoing]) -> None:
         if self.down:
             raise Unavailable("broker: down")
+        for item in outgoing:
+            # As the real one does, which sends it so.
+            item.message.model_dump_json()
         self.journal.extend(f"published {item.message.attempt}" for item in outgoing)
         self.sent += outgoing
 
@@ -173,6 +182,18 @@ class FakeKube:
             yield page
 
 
+@dataclass
+class FakeDependencies:
+    """Nobody waits for anybody; or, of those who do, nobody can tell."""
+
+    away: bool = False
+
+    async def states(self, task: Task) -> tuple[Sequence[DependencyState], Sequence[str]]:
+        if self.away and task.spec.depends_on:
+            raise Unavailable("PostgreSQL: down")
+        return (), ()
+
+
 class Parts:
     """Dispatcher, closer, writer and the `cr` group over fakes. `async with` runs the loops of writer and dispatcher."""
 
@@ -187,15 +208,16 @@ class Parts:
         self.finished: list[Task] = []
         self.writer = StatusWriter(self.api, 10_000, clock)
         ledger = cast("Any", self.ledger)
+        self.agenda = Agenda(now=lambda: self.now)
+        self.closer = Closer(self.tasks, self.writer, ledger, self.agenda.wake_at, self.finished.append)
+        self.dependencies = FakeDependencies()
         self.dispatcher = Dispatcher(
-            self.tasks, self.pools, ledger, self.publisher, self.writer, token_key=TOKEN_KEY, quiet_seconds=quiet,
-            now=lambda: self.now,
+            self.tasks, self.agenda, self.pools, self.dependencies, ledger, self.publisher, self.writer, self.closer,
+            token_key=TOKEN_KEY, quiet_seconds=quiet, now=lambda: self.now,
         )  # fmt: skip
-        self.closer = Closer(self.tasks, self.writer, ledger, self.dispatcher.wake_at, self.finished.append)
-        self.dispatcher.closer = self.closer
         self.resources = ApplyToResources(
             self.tasks, self.writer, self.closer, ledger, cast("Any", self.reader), token_key=TOKEN_KEY,
-            quiet_seconds=quiet, wake_at=self.dispatcher.wake_at, unsettled=self.unsettled.append, data_lost=self.lost.append, times=AttemptTimes(NoTracing()), may_read=at_once,
+            quiet_seconds=quiet, wake_at=self.agenda.wake_at, unsettled=self.unsettled.append, data_lost=self.lost.append, times=AttemptTimes(NoTracing()), may_read=at_once,
         )  # fmt: skip
         self._jobs: list[asyncio.Task[None]] = []
 

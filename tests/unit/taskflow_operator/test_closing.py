@@ -40,7 +40,7 @@ async def test_the_attempt_that_ended_is_settled_and_the_next_one_is_due() -> No
         assert parts.ledger.settled[0][0].attempt == 1
         parts.serve("default")
         parts.pass_time(60)
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await eventually(lambda: parts.publisher.sent)
     assert parts.journal[:2] == ["written Pending", "settled 1"]
 
@@ -53,7 +53,7 @@ async def test_while_the_status_is_written_the_task_is_not_dispatched() -> None:
         status = transitions.ended(task, make_event(Kind.RELEASED, reason=Reason.DRAIN, message="stop"), 0.0)
         job = asyncio.create_task(parts.closer.close(task, status))
         await eventually(lambda: parts.api.running)
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await asyncio.sleep(0.01)
         assert parts.publisher.sent == []
         parts.api.open.set()

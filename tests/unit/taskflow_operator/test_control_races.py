@@ -10,9 +10,7 @@ import pytest
 from taskflow_core.domain.events import Event, Kind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Dependency, Task
-from taskflow_core.errors import Unavailable
 from taskflow_operator import apply_cr, closing, dispatch, status_writer, transitions
-from taskflow_operator.decide import DependencyState
 from taskflow_operator.dependencies import find_cycle
 from taskflow_operator.memory import OpenTasks
 from taskflow_operator.observe import Observer
@@ -32,7 +30,7 @@ def change(parts: Parts, **fields: Any) -> None:
     known = parts.tasks.get(UID)
     assert known is not None
     known.task = known.task.model_copy(update={"spec": known.task.spec.model_copy(update=fields)})
-    parts.dispatcher.wake(UID)
+    parts.agenda.wake(UID)
 
 
 def failed(seconds: float = 3) -> Event:
@@ -60,12 +58,12 @@ async def test_a_stop_that_fell_due_while_redis_data_were_recovered_is_asked_for
         known = parts.tasks.get(UID)
         assert known is not None
         known.held = True
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await asyncio.sleep(0.02)
         assert parts.ledger.stops == []
         known.held = False
         parts.pass_time(5)
-        parts.dispatcher.wake_at("nobody", NOW)
+        parts.agenda.wake_at("nobody", NOW)
         await eventually(lambda: parts.ledger.stops)
 
 
@@ -101,23 +99,14 @@ async def test_what_leaves_its_queue_is_not_published_for_its_new_priority(field
     assert bool(requeued) is sent
 
 
-class Away:
-    """The history does not answer."""
-
-    async def states(self, task: Task) -> tuple[list[DependencyState], list[str]]:
-        if task.spec.depends_on:
-            raise Unavailable("PostgreSQL: down")
-        return [], []
-
-
 async def test_a_dependency_that_cannot_be_looked_up_delays_no_other_task() -> None:
     async with Parts() as parts:
-        parts.dispatcher.dependencies = Away()
+        parts.dependencies.away = True
         parts.serve("default")
         parts.add(make_task(uid="waits", name="waits", dependsOn=[{"name": "long-gone"}]))
         parts.add(make_task())
-        parts.dispatcher.wake("waits")
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake("waits")
+        parts.agenda.wake(UID)
         await eventually(lambda: [sent.message.name for sent in parts.publisher.sent] == ["report"])
 
 

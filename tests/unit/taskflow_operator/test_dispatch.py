@@ -34,7 +34,7 @@ async def test_an_admitted_task_is_entered_before_it_is_published() -> None:
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task(args=[1], priority=3))
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await eventually(lambda: parts.publisher.sent and parts.api.written)
     assert parts.journal[:2] == ["entered 1", "published 1"]
     (sent,) = parts.publisher.sent
@@ -50,7 +50,7 @@ async def test_waking_a_task_twice_publishes_it_once() -> None:
         parts.serve("default")
         parts.add(make_task())
         for _ in range(3):
-            parts.dispatcher.wake(UID)
+            parts.agenda.wake(UID)
             await eventually(lambda: parts.publisher.sent)
         await asyncio.sleep(0.01)
     assert parts.journal.count("published 1") == 1
@@ -61,7 +61,7 @@ async def test_while_redis_is_away_nothing_is_lost() -> None:
         parts.serve("default")
         parts.ledger.down = True
         parts.add(make_task())
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await asyncio.sleep(0.02)
         assert parts.publisher.sent == []
         parts.ledger.down = False
@@ -73,7 +73,7 @@ async def test_a_failed_publication_keeps_the_entry_for_the_reconciler() -> None
         parts.serve("default")
         parts.publisher.down = True
         task = parts.add(make_task())
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await eventually(lambda: parts.ledger.waiting)
         parts.publisher.down = False
         await eventually(lambda: parts.status(UID).phase is Phase.QUEUED)
@@ -86,7 +86,7 @@ async def test_a_failed_publication_keeps_the_entry_for_the_reconciler() -> None
 async def test_a_task_waits_for_a_pool_and_goes_when_one_appears() -> None:
     async with Parts() as parts:
         parts.add(make_task(queue="reports"))
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await eventually(lambda: parts.api.written)
         assert parts.status(UID).reason == Reason.NO_WORKER_POOL
         assert [note.attempt for note in parts.ledger.notes] == [1]
@@ -103,7 +103,7 @@ async def test_a_wait_that_goes_on_is_noted_once() -> None:
     async with Parts() as parts:
         parts.add(make_task())
         for _ in range(3):
-            parts.dispatcher.wake(UID)
+            parts.agenda.wake(UID)
             await eventually(lambda: parts.api.written)
         await asyncio.sleep(0.01)
     assert len(parts.ledger.notes) == 1
@@ -114,7 +114,7 @@ async def test_a_queued_task_says_when_its_last_pool_went() -> None:
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task())
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await eventually(lambda: parts.publisher.sent)
         parts.pools.remove("team-a", "main")
         parts.dispatcher.pools_changed("team-a")
@@ -127,11 +127,11 @@ async def test_a_backoff_is_dispatched_at_its_time() -> None:
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task(phase=Phase.PENDING, attempt=2, status=backing_off(5)))
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await asyncio.sleep(0.02)
         assert parts.publisher.sent == []
         parts.pass_time(5)
-        parts.dispatcher.wake_at("nobody", NOW)
+        parts.agenda.wake_at("nobody", NOW)
         await eventually(lambda: parts.publisher.sent)
     assert parts.publisher.sent[0].message.attempt == 2
 
@@ -140,7 +140,7 @@ async def test_a_payload_that_is_too_large_fails_the_task_without_a_message() ->
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task(args=["x" * MAX_PAYLOAD_BYTES]))
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await eventually(lambda: parts.tasks.get(UID) is None)
     assert parts.journal == ["written Failed", "settled 1"]
     assert parts.api.written[0][1]["reason"] == "PayloadTooLarge"
@@ -155,7 +155,7 @@ async def test_what_is_busy_is_left_alone(state: str) -> None:
         known = parts.tasks.get(UID)
         assert known is not None
         known.closing, known.held = state == "closing", state == "held"
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await asyncio.sleep(0.02)
     assert parts.journal == []
 
@@ -165,7 +165,7 @@ async def test_an_attempt_that_is_claimed_already_is_shown_as_running() -> None:
         parts.serve("default")
         parts.ledger.claims[UID, 1] = "pod-1|7|x"
         parts.add(make_task())
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await eventually(lambda: parts.status(UID).phase is Phase.RUNNING)
     assert parts.publisher.sent == []
 
@@ -177,7 +177,7 @@ async def test_a_start_that_came_while_redis_answered_is_not_overwritten() -> No
         known = parts.tasks.get(UID)
         assert known is not None
         known.sequence = 2
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await eventually(lambda: parts.publisher.sent)
     assert parts.status(UID).phase is None
 
@@ -188,7 +188,7 @@ async def test_a_large_batch_goes_in_parts_and_in_order() -> None:
         names = [f"{number:04}" for number in range(dispatch.BATCH + 20)]
         for name in names:
             parts.add(make_task(uid=name, name=name))
-            parts.dispatcher.wake(name)
+            parts.agenda.wake(name)
         await eventually(lambda: len(parts.publisher.sent) == len(names))
     assert [sent.message.name for sent in parts.publisher.sent] == names
 
@@ -202,9 +202,36 @@ async def test_a_task_that_cannot_be_sent_stops_no_other() -> None:
         parts.serve("default")
         parts.add(make_task(uid="deep", name="deep", args=[deep]))
         parts.add(make_task())
-        parts.dispatcher.wake("deep")
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake("deep")
+        parts.agenda.wake(UID)
         await eventually(lambda: UID in {sent.message.uid for sent in parts.publisher.sent}, seconds=2)
+
+
+async def test_a_message_that_cannot_be_written_stops_no_other_that_is_sent_again() -> None:
+    deep: Any = None
+    for _ in range(300):
+        deep = [deep]
+    async with Parts() as parts:
+        parts.serve("default")
+        tasks = [
+            parts.add(make_task(uid="deep", name="deep", phase=Phase.QUEUED, args=[deep])),
+            parts.add(make_task(phase=Phase.QUEUED)),
+        ]
+        await parts.dispatcher.publish_again(tasks)
+    assert [sent.message.uid for sent in parts.publisher.sent] == [UID]
+
+
+async def test_an_end_that_fails_unexpectedly_is_tried_again() -> None:
+    async with Parts() as parts:
+        parts.ledger.bug = [AssertionError("nobody thought of it")]
+        parts.add(make_task(phase=Phase.QUEUED, cancel=True))
+        parts.ledger.waiting.add((UID, 1))
+        parts.agenda.wake(UID)
+        await eventually(lambda: parts.ledger.bug == [] and not parts.dispatcher._jobs)
+        assert parts.tasks.get(UID) is not None
+        parts.agenda.wake(UID)
+        await eventually(lambda: parts.tasks.get(UID) is None)
+    assert parts.ledger.settled[0][1] is Kind.SETTLED
 
 
 async def test_a_status_of_another_version_stops_nothing() -> None:
@@ -212,8 +239,8 @@ async def test_a_status_of_another_version_stops_nothing() -> None:
         parts.serve("default")
         parts.add(make_task(uid="odd", phase=Phase.PENDING, attempt=2, status=backing_off(60) | {"reason": "Newer"}))
         parts.add(make_task())
-        parts.dispatcher.wake("odd")
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake("odd")
+        parts.agenda.wake(UID)
         await eventually(lambda: UID in {sent.message.uid for sent in parts.publisher.sent}, seconds=2)
 
 
@@ -222,7 +249,7 @@ async def test_suspending_a_queued_task_takes_it_out_of_the_ledger() -> None:
         parts.serve("default")
         parts.add(make_task(phase=Phase.QUEUED, suspend=True))
         parts.ledger.waiting.add((UID, 1))
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await eventually(lambda: parts.api.phases == ["Suspended"])
     assert parts.ledger.waiting == set()
     assert parts.publisher.sent == []
@@ -233,7 +260,7 @@ async def test_cancelling_a_queued_task_ends_it_at_once() -> None:
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.QUEUED, cancel=True))
         parts.ledger.waiting.add((UID, 1))
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await eventually(lambda: parts.tasks.get(UID) is None)
     assert parts.journal == ["withdrawn 1", "written Cancelled", "settled 1"]
 
@@ -242,10 +269,10 @@ async def test_cancelling_what_runs_asks_for_a_stop_again_and_again() -> None:
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.RUNNING, cancel=True))
         parts.ledger.claims[UID, 1] = "pod-1|7|x"
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await eventually(lambda: len(parts.ledger.stops) == 1)
         parts.pass_time(6)
-        parts.dispatcher.wake_at("nobody", NOW)
+        parts.agenda.wake_at("nobody", NOW)
         await eventually(lambda: len(parts.ledger.stops) == 2)
     assert parts.ledger.stops[0] == (UID, 1, Reason.CANCELLED)
     assert parts.api.written == []
@@ -256,7 +283,7 @@ async def test_what_a_worker_took_just_before_the_queue_timeout_goes_on() -> Non
         parts.add(make_task(phase=Phase.QUEUED, queue_timeout_seconds=1, status={"queued_time": NOW}))
         parts.ledger.claims[UID, 1] = "pod-1|7|x"
         parts.pass_time(5)
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await asyncio.sleep(0.02)
     assert parts.journal == []
     assert parts.ledger.stops == []
@@ -266,10 +293,10 @@ async def test_a_queue_timeout_is_looked_at_in_time() -> None:
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task(queue_timeout_seconds=5))
-        parts.dispatcher.wake(UID)
+        parts.agenda.wake(UID)
         await eventually(lambda: parts.publisher.sent)
         parts.pass_time(5)
-        parts.dispatcher.wake_at("nobody", NOW)
+        parts.agenda.wake_at("nobody", NOW)
         await eventually(lambda: parts.tasks.get(UID) is None)
     assert parts.api.written[-1][1]["reason"] == "QueueTimeout"
 

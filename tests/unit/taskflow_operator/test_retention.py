@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import Unavailable
+from taskflow_core.errors import Conflict, Unavailable
 from taskflow_operator.retention import Retention
 from tests.builders import NOW, make_object, make_task
 from tests.unit.taskflow_operator.fakes import FakeKube, at
@@ -38,6 +38,16 @@ class Kept:
             now=lambda: self.now,
         )
 
+    def finish(self, task: Task) -> None:
+        self.show(task)
+        self.retention.finished(task)
+
+    def show(self, task: Task) -> None:
+        """The API server has it like this."""
+        body = make_object(task)
+        body["metadata"]["resourceVersion"] = "7"
+        self.kube.objects[task.name] = body
+
     async def pass_to(self, when: datetime) -> list[str]:
         self.now = when
         if due := self.retention._take():
@@ -58,7 +68,7 @@ def done(uid: str, *, seconds: float = 0, ttl: int | None = None, namespace: str
 
 async def test_a_task_is_deleted_by_its_uid_when_its_time_is_over_and_not_before() -> None:
     kept = Kept("a")
-    kept.retention.finished(done("a", ttl=10))
+    kept.finish(done("a", ttl=10))
     assert await kept.pass_to(at(9.9)) == []
     assert await kept.pass_to(at(10)) == ["a"]
     assert kept.kube.asked[-1].endswith("/namespaces/team-a/tasks/a")
@@ -66,20 +76,20 @@ async def test_a_task_is_deleted_by_its_uid_when_its_time_is_over_and_not_before
 
 async def test_the_default_holds_for_tasks_that_say_nothing() -> None:
     kept = Kept("a", "b", default=5)
-    kept.retention.finished(done("a"))
-    kept.retention.finished(done("b", ttl=100))
+    kept.finish(done("a"))
+    kept.finish(done("b", ttl=100))
     assert await kept.pass_to(at(50)) == ["a"]
 
 
 async def test_without_any_time_to_live_a_task_stays() -> None:
     kept = Kept("a")
-    kept.retention.finished(done("a"))
+    kept.finish(done("a"))
     assert await kept.pass_to(at(10**8)) == []
 
 
 async def test_what_the_history_does_not_have_is_never_deleted() -> None:
     kept = Kept()
-    kept.retention.finished(done("a", ttl=0))
+    kept.finish(done("a", ttl=0))
     assert await kept.pass_to(at(1)) == []
     kept.past.uids.add("a")
     assert await kept.pass_to(at(5)) == []
@@ -89,7 +99,7 @@ async def test_what_the_history_does_not_have_is_never_deleted() -> None:
 async def test_while_the_history_is_away_nothing_is_deleted() -> None:
     kept = Kept("a")
     kept.past.down = True
-    kept.retention.finished(done("a", ttl=0))
+    kept.finish(done("a", ttl=0))
     assert await kept.pass_to(at(1)) == []
     kept.past.down = False
     assert await kept.pass_to(at(20)) == ["a"]
@@ -98,20 +108,21 @@ async def test_while_the_history_is_away_nothing_is_deleted() -> None:
 async def test_a_namespace_keeps_so_many_and_the_oldest_go_first() -> None:
     kept = Kept("a", "b", "c", "other", per_namespace=2)
     for number, uid in enumerate("abc"):
-        kept.retention.finished(done(uid, seconds=number))
-    kept.retention.finished(done("other", namespace="team-b"))
+        kept.finish(done(uid, seconds=number))
+    kept.finish(done("other", namespace="team-b"))
     assert await kept.pass_to(at(10)) == ["a"]
 
 
 async def test_a_task_told_twice_counts_once() -> None:
     kept = Kept("a", "b", per_namespace=1)
     for _ in range(3):
-        kept.retention.finished(done("a"))
+        kept.finish(done("a"))
     assert await kept.pass_to(at(1)) == []
 
 
 async def test_what_finished_while_the_operator_was_away_is_found_by_the_list() -> None:
     kept = Kept("a")
+    kept.show(done("a", ttl=3))
     kept.kube.pages = [[make_object(done("a", ttl=3))]]
     await kept.retention._list()
     assert await kept.pass_to(at(3)) == ["a"]
@@ -119,5 +130,49 @@ async def test_what_finished_while_the_operator_was_away_is_found_by_the_list() 
 
 async def test_an_open_task_is_no_business_of_retention() -> None:
     kept = Kept("a", default=0)
-    kept.retention.finished(make_task(uid="a", phase=Phase.RUNNING))
+    kept.finish(make_task(uid="a", phase=Phase.RUNNING))
     assert await kept.pass_to(at(100)) == []
+
+
+async def test_more_time_given_to_a_finished_task_counts() -> None:
+    kept = Kept("a")
+    kept.finish(done("a", ttl=10))
+    kept.show(done("a", ttl=100))
+    assert await kept.pass_to(at(99)) == []
+    assert await kept.pass_to(at(100)) == ["a"]
+
+
+async def test_less_time_given_to_a_finished_task_is_found_by_the_list() -> None:
+    kept = Kept("a", default=1000)
+    kept.finish(done("a"))
+    kept.show(done("a", ttl=10))
+    kept.kube.pages = [[make_object(done("a", ttl=10))]]
+    await kept.retention._list()
+    assert await kept.pass_to(at(10)) == ["a"]
+
+
+async def test_a_task_that_is_to_stay_after_all_still_counts_in_its_namespace() -> None:
+    kept = Kept("a", "b", per_namespace=1)
+    kept.finish(done("a", ttl=10))
+    kept.show(done("a"))
+    assert await kept.pass_to(at(50)) == []
+    kept.finish(done("b", seconds=60))
+    assert await kept.pass_to(at(61)) == ["a"]
+
+
+async def test_a_task_of_the_same_name_made_since_is_not_deleted() -> None:
+    kept = Kept("a")
+    kept.finish(done("a", ttl=10))
+    kept.kube.objects["a"]["metadata"]["uid"] = "another"
+    assert await kept.pass_to(at(20)) == []
+    assert kept.retention._known == {}
+
+
+async def test_a_change_between_reading_and_deleting_is_looked_at_again() -> None:
+    kept = Kept("a")
+    kept.finish(done("a", ttl=10))
+    kept.kube.objects["a"] = Conflict("changed")
+    assert await kept.pass_to(at(10)) == []
+    kept.show(done("a", ttl=10))
+    assert await kept.pass_to(at(20)) == ["a"]
+    assert kept.kube.bodies[-1]["preconditions"] == {"uid": "a", "resourceVersion": "7"}

@@ -70,6 +70,18 @@ async def test_a_value_waits_for_its_time_and_an_end_does_not() -> None:
     assert api.phases == ["Succeeded", "Queued"]
 
 
+async def test_news_that_never_ends_is_written_nevertheless() -> None:
+    clock = FakeClock()
+    api = FakeApi(Journal())
+    writer = StatusWriter(api, 10_000, clock)
+    async with running(writer):
+        for number in range(10):
+            told = writer.submit(in_phase(Phase.RUNNING, attempt=number), 1.0)
+            clock.now += 0.4
+        await told
+    assert api.written[-1][1]["attempt"] == 9
+
+
 async def test_equal_values_are_not_written() -> None:
     writer, api = make()
     async with running(writer):
