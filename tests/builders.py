@@ -39,6 +39,7 @@ def make_object(task: Task) -> dict[str, Any]:
             "namespace": task.namespace,
             "name": task.name,
             "generation": task.generation,
+            "resourceVersion": "7",
             "creationTimestamp": task.created.strftime("%Y-%m-%dT%H:%M:%SZ"),
         },
         "spec": task.spec.model_dump(mode="json", by_alias=True),

@@ -44,9 +44,7 @@ class Kept:
 
     def show(self, task: Task) -> None:
         """The API server has it like this."""
-        body = make_object(task)
-        body["metadata"]["resourceVersion"] = "7"
-        self.kube.objects[task.name] = body
+        self.kube.objects[task.name] = make_object(task)
 
     async def pass_to(self, when: datetime) -> list[str]:
         self.now = when
@@ -163,7 +161,7 @@ async def test_a_task_that_is_to_stay_after_all_still_counts_in_its_namespace() 
 async def test_a_task_of_the_same_name_made_since_is_not_deleted() -> None:
     kept = Kept("a")
     kept.finish(done("a", ttl=10))
-    kept.kube.objects["a"]["metadata"]["uid"] = "another"
+    kept.kube.objects["a"] = make_object(done("another", ttl=10))
     assert await kept.pass_to(at(20)) == []
     assert kept.retention._known == {}
 
