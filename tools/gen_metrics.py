@@ -29,10 +29,9 @@ Written by `make gen`.
 OUTRO = """
 ## What the ages mean
 
-`taskflow_watch_contact_age_seconds`: Kopf does not tell of bookmarks or reconnections, so this counts from the last event that a watch
-brought, or the last complete list of open Tasks by the operator itself, whichever is later. The list comes every
-`TASKFLOW_RESYNC_SECONDS`, so that is its bound while all is well, and what a dead watch misses is late by no more. Kopf itself
-reconnects a watch that is silent for 70 s; one that ended is started again, and `taskflow_watch_ends_total` counts it.
+`taskflow_watch_contact_age_seconds`: the API server sends a bookmark once a minute when nothing happens, so more than that is trouble.
+A watch that is silent for 90 s is begun again, and all open Tasks are listed every `TASKFLOW_RESYNC_SECONDS`, so what a dead
+watch misses is late by no more. `taskflow_watch_ends_total`: `watch` is `tasks`, or `kopf` for pools and their Deployments.
 
 `taskflow_mirror_lag_seconds` and `taskflow_stream_pending`: `consumer` is `cr` (events to the status of Tasks) or `pg` (events to PostgreSQL).
 

@@ -37,7 +37,7 @@ async def serve(settings: OperatorSettings, redis: RedisSettings, database: Data
     if settings.leader_election:
         leadership = LeaseLeadership(lease_kube, settings.leader_namespace, settings.leader_identity)
     operator = Operator(settings, redis, database, kube, lease_kube, leadership, setup_tracing("operator"))
-    operator.runner = KopfRunner(lifecycle.watch(operator.inbox, operator.observer, operator.pools))
+    operator.runner = KopfRunner(lifecycle.watch(operator.pools))
     await operator.open()
     try:
         return await Lifetime(leadership, operator, end_now, limit_stop).run(stop)

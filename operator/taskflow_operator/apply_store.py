@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import ValidationError
 
 from taskflow_core.domain.events import Event
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.kube.client import Page
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage
@@ -43,7 +44,7 @@ class ApplyToStore:
         self,
         history: History,
         reader: StreamReader,
-        list_tasks: Callable[[], AsyncIterator[list[dict[str, Any]]]],
+        list_tasks: Callable[[], AsyncIterator[Page]],
         may_read: Callable[[], Awaitable[None]],
     ) -> None:
         self._history = history
@@ -104,7 +105,7 @@ class ApplyToStore:
         count = 0
         async for page in self._list_tasks():
             tasks: list[Task] = []
-            for body in page:
+            for body in page.items:
                 try:
                     tasks.append(Task.from_object(body))
                 except ValidationError as error:

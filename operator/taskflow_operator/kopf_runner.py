@@ -73,8 +73,13 @@ class KopfRunner:
             self._down_since = self._clock()
             if self._down_since - began > LONGEST_PAUSE:
                 pause = FIRST_PAUSE
-            metrics.WATCH_ENDS.inc()
-            log.warning("watch_ended", error=repr(error) if error else "it ended by itself", again_in_seconds=pause)
+            metrics.WATCH_ENDS.labels(watch="kopf").inc()
+            log.warning(
+                "watch_ended",
+                watch="kopf",
+                error=repr(error) if error else "it ended by itself",
+                again_in_seconds=pause,
+            )
             await self._sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
 

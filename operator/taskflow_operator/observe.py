@@ -87,16 +87,20 @@ class Observer:
             self._requeue(known.task)
         self._wake(task.uid)
 
-    async def list_open(self) -> None:
+    async def list_open(self) -> str:
         """Hold what is known against all open Tasks: what the watch missed comes in, what is gone is found.
+
+        Returns the resourceVersion of the list.
 
         Raises:
             Unavailable, Conflict: the list could not be read to its end; nothing was concluded from its absences.
         """
         before = {known.task.uid: known.task for known in self._tasks}
         seen: set[str] = set()
+        version = ""
         async for page in self._kube.list_pages(tasks_path(), OPEN_SELECTOR):
-            for body in page:
+            version = page.version
+            for body in page.items:
                 seen.add(body["metadata"]["uid"])
                 self.observe(body)
         for uid, task in before.items():
@@ -105,6 +109,7 @@ class Observer:
                 await self._check(task)
         self._tasks.prune(time.monotonic())
         metrics.OPEN.set(len(self._tasks))
+        return version
 
     def _check_later(self, task: Task) -> None:
         job = asyncio.create_task(self._check(task))

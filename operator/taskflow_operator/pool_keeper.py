@@ -57,7 +57,7 @@ class PoolKeeper:
             Unavailable, Conflict: the list could not be read.
         """
         async for page in self._kube.list_pages(resource_path(POOLS, "workerpools")):
-            for body in page:
+            for body in page.items:
                 self.observe(body)
 
     def observe(self, body: Mapping[str, Any], *, gone: bool = False) -> None:

@@ -133,7 +133,7 @@ class Retention:
     async def _list(self) -> None:
         gone = set(self._known)
         async for page in self._kube.list_pages(tasks_path(), FINISHED_SELECTOR):
-            for body in page:
+            for body in page.items:
                 gone.discard(body["metadata"]["uid"])
                 self._read(body)
         # What somebody else deleted.

@@ -37,7 +37,6 @@ from taskflow_operator.finished import Finished
 from taskflow_operator.gauges import QueueGauges, StreamGauges
 from taskflow_operator.going_on import keep_running, together
 from taskflow_operator.health import Finding, HealthServer
-from taskflow_operator.inbox import Inbox
 from taskflow_operator.kopf_runner import KopfRunner
 from taskflow_operator.kube_events import KubeEvents
 from taskflow_operator.leadership import Leadership
@@ -49,6 +48,7 @@ from taskflow_operator.reconcile import Reconciler
 from taskflow_operator.retention import Retention
 from taskflow_operator.settings import OperatorSettings
 from taskflow_operator.status_writer import StatusWriter
+from taskflow_operator.task_watch import TaskWatch
 
 log = get_logger(__name__)
 START_RETRY_SECONDS = 2.0
@@ -112,7 +112,6 @@ class Operator:
         tasks, queues = OpenTasks(), PoolQueues()
         ledger = OperatorLedger(self._redis)
         times = AttemptTimes(tracing)
-        self.inbox = Inbox()
         self.runner: KopfRunner | None = None
         """Set before it works."""
         self._events = KubeEvents(kube, settings.leader_identity)
@@ -138,9 +137,7 @@ class Operator:
             token_key=settings.token_key.get_secret_value(),
             quiet_seconds=settings.quiet_seconds,
         )
-        self.observer = Observer(
-            tasks, self._writer, closer, kube, wake=self._agenda.wake, requeue=self._dispatcher.requeue
-        )
+        observer = Observer(tasks, self._writer, closer, kube, wake=self._agenda.wake, requeue=self._dispatcher.requeue)
         self.pools = PoolKeeper(
             kube,
             queues,
@@ -149,12 +146,15 @@ class Operator:
             changed=self._dispatcher.pools_changed,
             events=self._events,
         )
-        self._wire_streams(tasks, ledger, closer, times)
+        self._watch = TaskWatch(kube, observer)
+        self._wire_streams(tasks, ledger, closer, observer, times)
         self._leads = self._started = False
         self._failing: set[str] = set()
         self._wire_face(tasks)
 
-    def _wire_streams(self, tasks: OpenTasks, ledger: OperatorLedger, closer: Closer, times: AttemptTimes) -> None:
+    def _wire_streams(
+        self, tasks: OpenTasks, ledger: OperatorLedger, closer: Closer, observer: Observer, times: AttemptTimes
+    ) -> None:
         settings = self._settings
         self._reconciler = Reconciler(
             tasks,
@@ -162,7 +162,7 @@ class Operator:
             self._agenda,
             self._dispatcher,
             closer,
-            self.observer,
+            observer,
             lease_seconds=settings.lease_seconds,
             resync_seconds=settings.resync_seconds,
         )
@@ -195,7 +195,7 @@ class Operator:
         while True:
             try:
                 await self.pools.list_pools()
-                await self.observer.list_open()
+                await self._watch.list()
                 await self._reconciler.start()
             except TaskflowError as error:
                 outage.away(error)
@@ -239,8 +239,8 @@ class Operator:
             "history": lambda: together(self._store.loops()),
             "reconcile": lambda: together(self._reconciler.loops()),
             "retention": lambda: together(self._retention.loops()),
-            "inbox": self.inbox.run,
-            "watch": runner.run,
+            "watch": self._watch.run,
+            "kopf": runner.run,
             "events": self._events.run,
             "gauges": self._stream_gauges.run,
         }
@@ -259,7 +259,7 @@ class Operator:
         self._kube.may_write = lambda: self._leadership.confirmed
         metrics.BUILD.labels(version=version("taskflow-operator")).set(1)
         metrics.LEADER.set_function(lambda: float(self._leads and self._leadership.confirmed))
-        metrics.WATCH_AGE.set_function(lambda: time.monotonic() - max(self.inbox.latest, self._reconciler.listed_at))
+        metrics.WATCH_AGE.set_function(lambda: time.monotonic() - self._watch.latest)
         REGISTRY.register(self._queue_gauges)
 
     def _findings(self) -> list[Finding]:
@@ -275,7 +275,7 @@ class Operator:
                 redis_age=self._reconciler.contact_age,
                 api_server_age=now - max(self._kube.answered_at, self._lease_kube.answered_at),
                 api_server_limit=API_SERVER_SECONDS if settings.leader_election else unrenewed,
-                watch_down=self.runner.down_seconds if self.runner else 0.0,
+                watch_down=max(self._watch.down_seconds, self.runner.down_seconds if self.runner else 0.0),
                 lags=list(self._stream_gauges.lags.values()),
             )
         )

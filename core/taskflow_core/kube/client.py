@@ -9,7 +9,9 @@ import json
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
@@ -23,6 +25,8 @@ from taskflow_core.kube.shallow import read_json
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 PAGE_SIZE = 500
+WATCH_SECONDS = 300
+"""The server ends a watch after this time, and it is begun anew where it was: a connection that died is not trusted for ever."""
 _ERRORS: dict[int, type[TaskflowError]] = {
     # The credential is being renewed or is not known yet; it is read again with each request.
     401: Unavailable,
@@ -36,6 +40,8 @@ _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DE
 NO_ANSWER = 0
 # An API server answers within its own 60 s limit or never.
 _TIMEOUT = aiohttp.ClientTimeout(total=65, connect=5)
+# Bookmarks come once a minute, so a longer silence is a dead connection.
+_WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=5, sock_read=90)
 
 
 def tasks_path(namespace: str | None = None, name: str | None = None) -> str:
@@ -47,6 +53,15 @@ def resource_path(group: str, plural: str, namespace: str | None = None, name: s
     """URL path of a resource, e.g. of group `apis/apps/v1`."""
     scope = f"/namespaces/{namespace}" if namespace else ""
     return f"/{group}{scope}/{plural}" + (f"/{name}" if name else "")
+
+
+@dataclass(frozen=True)
+class Page:
+    """A part of a list."""
+
+    items: list[dict[str, Any]]
+    version: str
+    """The resourceVersion that all pages of the list have in common; a watch may go on from it."""
 
 
 class KubeClient:
@@ -111,10 +126,7 @@ class KubeClient:
         if method != "GET" and not self.may_write():
             raise Unavailable("API server: leadership is not confirmed, so nothing is written")
         verb = "list" if params and "limit" in params else _VERBS.get(method, method.lower())
-        headers = {"Content-Type": content_type}
-        # Also reads the pod's token again when it is about to expire.
-        if token := await self._configuration.get_api_key_with_prefix("BearerToken"):
-            headers["Authorization"] = token
+        headers = {"Content-Type": content_type, **await self._authorization()}
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         try:
             async with self._session.request(method, path, data=data, params=params, headers=headers) as response:
@@ -130,12 +142,17 @@ class KubeClient:
             self.answered(verb, NO_ANSWER)
             raise Unavailable(f"API server: {method} {path}: {str(error) or type(error).__name__}") from error
 
+    async def _authorization(self) -> dict[str, str]:
+        # Also reads the pod's token again when it is about to expire.
+        token = await self._configuration.get_api_key_with_prefix("BearerToken")
+        return {"Authorization": token} if token else {}
+
     def _note(self, verb: str, code: int) -> None:
         if code < 500:  # noqa: PLR2004 - HTTP's own border
             self.answered_at = time.monotonic()
         self.answered(verb, code)
 
-    async def list_pages(self, path: str, field_selector: str = "") -> AsyncIterator[list[dict[str, Any]]]:
+    async def list_pages(self, path: str, field_selector: str = "") -> AsyncIterator[Page]:
         """All objects, up to 500 a page.
 
         Raises:
@@ -146,11 +163,40 @@ class KubeClient:
             params["fieldSelector"] = field_selector
         while True:
             page = await self.request("GET", path, params=params)
-            yield page["items"]
+            yield Page(page["items"], page["metadata"].get("resourceVersion", ""))
             token = page["metadata"].get("continue")
             if not token:
                 return
             params["continue"] = token
+
+    async def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
+        """What happens after that version, as it arrives: `{"type", "object"}`, bookmarks among them; ends when the server ends it.
+
+        The first batch is empty: the server has begun.
+
+        Raises:
+            Conflict: the server no longer knows that version (HTTP 410, or an event that says so); list again.
+            Unavailable, Forbidden: no answer, or a refusal; the watch may be begun again where it was.
+        """
+        params = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_SECONDS)}
+        params |= {"resourceVersion": version} | ({"fieldSelector": field_selector} if field_selector else {})
+        headers = await self._authorization()
+        try:
+            async with self._session.request(
+                "GET", path, params=params, headers=headers, timeout=_WATCH_TIMEOUT
+            ) as response:
+                self._note("watch", response.status)
+                if response.status >= 400:  # noqa: PLR2004 - HTTP's own border
+                    raise _error(response.status, await response.read())
+                yield ()
+                rest = b""
+                async for chunk in response.content.iter_any():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    yield [_watch_event(line) for line in lines]
+        except ValueError as error:
+            raise Unavailable(f"API server: watch of {path}: what it sends is no JSON") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"API server: watch of {path}: {str(error) or type(error).__name__}") from error
 
     async def patch_task_status(self, namespace: str, name: str, uid: str, status: dict[str, Any]) -> None:
         """Replace a Task's status, only if it is still the same Task.
@@ -183,6 +229,15 @@ class KubeClient:
         """Server-side apply with force: the fields that we set are ours."""
         params = {"fieldManager": manager, "force": "true"}
         return await self.request("PATCH", path, body, content_type=APPLY_PATCH, params=params)
+
+
+def _watch_event(line: bytes) -> dict[str, Any]:
+    event: dict[str, Any] = read_json(line)
+    if event["type"] == "ERROR":
+        status = event["object"]
+        kind = Conflict if status.get("code") == HTTPStatus.GONE else Unavailable
+        raise kind(f"API server ended the watch: {status.get('code')} {status.get('message')}")
+    return event
 
 
 def _error(status: int, payload: bytes) -> TaskflowError:

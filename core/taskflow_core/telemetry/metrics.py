@@ -70,10 +70,14 @@ ERRORS = Counter(
     "Unexpected errors that a loop went on over; the log has each of them.",
     ["kind"],
 )
-WATCH_ENDS = Counter("taskflow_watch_ends", "Times that Kopf ended by itself and was started again.")
+WATCH_ENDS = Counter(
+    "taskflow_watch_ends",
+    "Times that a watch ended other than in order and was begun again: that of Tasks, or Kopf's of pools and Deployments.",
+    ["watch"],
+)
 WATCH_AGE = Gauge(
     "taskflow_watch_contact_age_seconds",
-    "Since the last watch event or complete list of open Tasks; at most the resync period while all is well.",
+    "Since the API server last sent something on the watch of Tasks; at most a minute while all is well (bookmarks).",
 )
 K8S_REQUESTS = Counter(
     "taskflow_k8s_requests",

@@ -8,17 +8,14 @@ from typing import Any
 import kopf
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.phases import OPEN_SELECTOR
-from taskflow_operator.handlers import pools, tasks
-from taskflow_operator.inbox import Inbox
+from taskflow_operator.handlers import pools
 from taskflow_operator.kopf_runner import Watch
-from taskflow_operator.observe import Observer
 from taskflow_operator.pool_keeper import PoolKeeper
 
 END_SECONDS = 3.0
 
 
-def watch(inbox: Inbox, observer: Observer, keeper: PoolKeeper) -> Watch:
+def watch(keeper: PoolKeeper) -> Watch:
     """What the runner runs in a thread of its own; make it on the event loop that everything else lives on."""
     home = asyncio.get_running_loop()
     quieten()
@@ -28,8 +25,7 @@ def watch(inbox: Inbox, observer: Observer, keeper: PoolKeeper) -> Watch:
         # Read again whenever the API server answers 401, so a rotated ServiceAccount token is picked up.
         kopf.on.login(registry=registry, id="kubeconfig")(kopf.login_with_kubeconfig)
         kopf.on.login(registry=registry, id="service-account")(kopf.login_with_service_account)
-        tasks.register(registry, inbox, observer)
-        pools.register(registry, inbox, keeper, home)
+        pools.register(registry, keeper, home)
         settings = kopf.OperatorSettings()
         configure(settings)
         roots = await kopf.spawn_tasks(
@@ -79,7 +75,6 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.client_timeout = 360
     settings.watching.connect_timeout = 10
     settings.watching.reconnect_backoff = 1
-    settings.watching.field_selectors[naming.GROUP, naming.VERSION, "tasks"] = OPEN_SELECTOR
     settings.watching.label_selectors["apps", "v1", "deployments"] = naming.LABEL_POOL
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 5

@@ -10,15 +10,12 @@ import kopf
 from taskflow_core.domain import naming
 from taskflow_core.errors import Unavailable
 from taskflow_operator import outage
-from taskflow_operator.inbox import Inbox, Seen
 from taskflow_operator.pool_keeper import PoolKeeper
 
 RETRY_SECONDS = 5
 
 
-def register(
-    registry: kopf.OperatorRegistry, inbox: Inbox, keeper: PoolKeeper, home: asyncio.AbstractEventLoop
-) -> None:
+def register(registry: kopf.OperatorRegistry, keeper: PoolKeeper, home: asyncio.AbstractEventLoop) -> None:
     """WorkerPools are few and change rarely, so Kopf's state machine and its annotation are worth their writes here.
 
     Kopf's thread waits for the keeper, which works on the event loop `home`.
@@ -27,12 +24,12 @@ def register(
     async def at_home(work: Coroutine[Any, Any, None]) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
 
-    def take(body: dict[str, Any], gone: bool) -> None:
+    async def observe(body: dict[str, Any], *, gone: bool) -> None:
         keeper.observe(body, gone=gone)
 
     @kopf.on.event(naming.GROUP, naming.VERSION, "workerpools", registry=registry)
     async def observe_pool(event: kopf.RawEvent, **_: Any) -> None:
-        inbox.put(Seen(take, dict(event["object"]), event["type"] == "DELETED"))
+        await at_home(observe(dict(event["object"]), gone=event["type"] == "DELETED"))
 
     @kopf.on.resume(naming.GROUP, naming.VERSION, "workerpools", registry=registry)
     @kopf.on.create(naming.GROUP, naming.VERSION, "workerpools", registry=registry)

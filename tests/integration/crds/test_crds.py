@@ -310,7 +310,7 @@ async def test_our_client_reads_every_page(empty: Cluster, monkeypatch: pytest.M
         empty.create(task(f"t{number}"))
     kube = await connected(empty, monkeypatch)
     try:
-        pages = [page async for page in kube.list_pages(TASKS, OPEN_SELECTOR)]
+        pages = [page.items async for page in kube.list_pages(TASKS, OPEN_SELECTOR)]
     finally:
         await kube.close()
     assert [len(page) for page in pages] == [2, 2, 1]

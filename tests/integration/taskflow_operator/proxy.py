@@ -55,17 +55,21 @@ class Proxy:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
-    def say_on_watches(self, code: int) -> int:
-        """Send an ERROR event on every watch; the number of watches."""
+    @property
+    def watched(self) -> set[str]:
+        """Plurals of the resources that were watched so far."""
+        return {asked.path.rpartition("/")[2] for asked in self.asked if "watch=true" in asked.query}
 
-        async def say() -> int:
+    def say_on_watches(self, code: int) -> None:
+        """Send an ERROR event on every watch."""
+
+        async def say() -> None:
             status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "on purpose"}
             line = json.dumps({"type": "ERROR", "object": status}).encode() + b"\n"
             for response in list(self._watches):
                 await response.write(line)
-            return len(self._watches)
 
-        return asyncio.run_coroutine_threadsafe(say(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(say(), self._loop).result(10)
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -14,6 +14,7 @@ from taskflow_core.domain.events import Event, Kind
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_core.errors import NotFound, TaskflowError, Unavailable
+from taskflow_core.kube.client import Page
 from taskflow_core.ledger.operator import Attempt, Entered, Entry, State
 from taskflow_core.telemetry.tracing import NoTracing
 from taskflow_operator.agenda import Agenda
@@ -179,7 +180,7 @@ class FakeKube:
         for page in self.pages:
             if isinstance(page, TaskflowError):
                 raise page
-            yield page
+            yield Page(page, "9")
 
 
 @dataclass

@@ -7,13 +7,12 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from taskflow_operator.inbox import Inbox, Seen
 from taskflow_operator.kopf_runner import FIRST_PAUSE, LONGEST_PAUSE, KopfRunner
-from tests.unit.taskflow_operator.clock import Clock, until
+from tests.unit.taskflow_operator.clock import Clock
 
 
 def ends() -> float:
-    return REGISTRY.get_sample_value("taskflow_watch_ends_total") or 0.0
+    return REGISTRY.get_sample_value("taskflow_watch_ends_total", {"watch": "kopf"}) or 0.0
 
 
 async def test_a_watch_that_ends_is_started_again_with_growing_pauses() -> None:
@@ -115,26 +114,3 @@ async def test_it_says_how_long_there_is_no_watch() -> None:
     clock.now += 7
     assert runner.down_seconds == 7
     running.cancel()
-
-
-async def test_what_another_thread_saw_arrives_in_order_and_one_poisoned_object_stops_nothing() -> None:
-    taken = list[tuple[int, bool]]()
-    inbox = Inbox()
-
-    def take(body: dict[str, int], gone: bool) -> None:
-        if body["n"] == 3:
-            raise KeyError("spec")
-        taken.append((body["n"], gone))
-
-    def put_all() -> None:
-        for number in range(200):
-            inbox.put(Seen(take, {"n": number, "metadata": {"uid": f"u{number}"}}, number % 2 == 0))
-
-    with capture_logs() as logs:
-        running = asyncio.create_task(inbox.run())
-        await asyncio.to_thread(put_all)
-        await until(lambda: len(taken) == 199)
-    running.cancel()
-    assert [number for number, _ in taken] == [number for number in range(200) if number != 3]
-    assert taken[0] == (0, True)
-    assert [line["uid"] for line in logs if line["event"] == "unexpected"] == ["u3"]

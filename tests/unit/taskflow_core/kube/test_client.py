@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from taskflow_core.errors import Cause, Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
-from taskflow_core.kube.client import APPLY_PATCH, JSON_PATCH, KubeClient, resource_path, tasks_path
+from taskflow_core.kube.client import APPLY_PATCH, JSON_PATCH, KubeClient, Page, resource_path, tasks_path
 
 
 @dataclass
@@ -20,6 +20,15 @@ class Answer:
 
     async def read(self) -> bytes:
         return self.payload
+
+    @property
+    def content(self) -> Answer:
+        return self
+
+    async def iter_any(self) -> AsyncIterator[bytes]:
+        """In pieces that know nothing of lines."""
+        for start in range(0, len(self.payload), 7):
+            yield self.payload[start : start + 7]
 
 
 @dataclass
@@ -123,9 +132,11 @@ async def test_a_refusal_that_is_no_status_object_is_still_told(payload: bytes) 
 
 async def test_a_list_is_read_page_by_page() -> None:
     kube, session = client(
-        ok(items=[{"n": 1}], metadata={"continue": "next"}), ok(items=[{"n": 2}], metadata={"continue": ""})
+        ok(items=[{"n": 1}], metadata={"continue": "next", "resourceVersion": "9"}),
+        ok(items=[{"n": 2}], metadata={"continue": "", "resourceVersion": "9"}),
     )
-    assert [page async for page in kube.list_pages("/x", "status.phase!=Failed")] == [[{"n": 1}], [{"n": 2}]]
+    pages = [page async for page in kube.list_pages("/x", "status.phase!=Failed")]
+    assert pages == [Page([{"n": 1}], "9"), Page([{"n": 2}], "9")]
     assert [each["params"].get("continue") for each in session.asked] == [None, "next"]
     assert {each["params"]["fieldSelector"] for each in session.asked} == {"status.phase!=Failed"}
     assert {each["params"]["limit"] for each in session.asked} == {"500"}
@@ -167,3 +178,45 @@ async def test_an_apply_takes_the_fields_over() -> None:
     (asked,) = session.asked
     assert (asked["method"], asked["headers"]["Content-Type"]) == ("PATCH", APPLY_PATCH)
     assert asked["params"] == {"fieldManager": "taskflow-operator", "force": "true"}
+
+
+def line(kind: str, **body: Any) -> bytes:
+    return json.dumps({"type": kind, "object": body}).encode() + b"\n"
+
+
+async def watched(kube: KubeClient) -> list[dict[str, Any]]:
+    return [event async for events in kube.watch("/x", "7", "status.phase!=Failed") for event in events]
+
+
+async def test_a_watch_gives_whole_events_whatever_pieces_they_come_in() -> None:
+    kube, session = client(Answer(200, line("ADDED", name="a") + line("BOOKMARK", n=1) + b'{"type":"ADDED","obj'))
+    assert [event["type"] for event in await watched(kube)] == ["ADDED", "BOOKMARK"]
+    (asked,) = session.asked
+    assert asked["params"]["resourceVersion"] == "7"
+    assert asked["params"]["allowWatchBookmarks"] == "true"
+    assert asked["headers"] == {"Authorization": "Bearer secret"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (Answer(200, line("ERROR", code=410, message="too old")), Conflict),
+        (Answer(200, line("ERROR", code=504, message="timeout")), Unavailable),
+        (refusal(410), Conflict),
+        (refusal(503), Unavailable),
+        (Answer(200, b"<html>\n"), Unavailable),
+        (aiohttp.ClientPayloadError("cut"), Unavailable),
+    ],
+)
+async def test_what_ends_a_watch_says_whether_to_list_again(
+    answer: Answer | Exception, error: type[TaskflowError]
+) -> None:
+    kube, _ = client(answer)
+    with pytest.raises(error):
+        await watched(kube)
+
+
+async def test_an_event_nested_too_deep_for_the_parser_ends_no_watch() -> None:
+    deep = b"[" * 5000 + b"]" * 5000
+    kube, _ = client(Answer(200, b'{"type":"ADDED","object":{"spec":' + deep + b"}}\n" + line("ADDED", name="b")))
+    assert [event["type"] for event in await watched(kube)] == ["ADDED", "ADDED"]
