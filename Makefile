@@ -50,7 +50,7 @@ lint: setup ## formatting, style, types, imports, sizes, CRDs against models
 		$(BIN)/python tools/gen_settings.py --check; $(BIN)/python tools/gen_metrics.py --check
 	@echo "CRDs against models"; $(PYTEST) -q -p no:cacheprovider tests/unit/taskflow_core/domain/test_crd_matches_models.py
 
-bench: setup programs ## latency, throughput, CPU and memory beside a floor of the same run (2 minutes); N=3000 Tasks
+bench: setup programs ## latency, throughput, CPU and memory beside a floor of the same run (5 minutes); N=3000 Tasks
 	@$(BIN)/python -m bench
 
 gen: setup ## write what is generated: the reference pages

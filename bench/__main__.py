@@ -1,4 +1,4 @@
-"""`python -m bench`: latency, throughput, memory. Starts a stack of its own; about 3 minutes."""
+"""`python -m bench`: latency, throughput, memory. Starts a stack of its own; about 5 minutes."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from taskflow_local.stack import Stack
 CODE = Path(__file__).parent / "code"
 SAMPLES, RATE = 200, 10.0
 COUNT = int(os.environ.get("N", "3000"))
+MANY = 10_000
+"""Tasks in all, after which memory is looked at again."""
 AT_ONCE = (8, 16, 32)
 POOL = {
     "apiVersion": naming.API_VERSION,
@@ -142,16 +144,16 @@ async def throughput_floor(kube: KubeClient, at_once: int) -> float:
     return rate
 
 
-async def throughput(kube: KubeClient, at_once: int) -> float:
+async def throughput(kube: KubeClient, numbers: range, at_once: int) -> float:
     """Tasks/s from the first create to the last Succeeded."""
 
     async def one(number: int) -> None:
         await create(kube, "default", body(f"noop-{number}", "bench.noop"))
 
     start = time.monotonic()
-    await each(range(COUNT), one, at_once)
-    await until_finished(kube, "default", [f"noop-{number}" for number in range(COUNT)])
-    return COUNT / (time.monotonic() - start)
+    await each(numbers, one, at_once)
+    await until_finished(kube, "default", [f"noop-{number}" for number in numbers])
+    return len(numbers) / (time.monotonic() - start)
 
 
 async def measure(stack: Stack) -> None:
@@ -159,7 +161,9 @@ async def measure(stack: Stack) -> None:
     os.environ["KUBECONFIG"] = str(stack.kubeconfig)
     kube = await KubeClient.connect()
     floor = await latency_floor(stack, kube)
+    idle = usage(stack)
     writes = {at_once: await throughput_floor(kube, at_once) for at_once in AT_ONCE}
+    bare = usage(stack)
     best = max(writes, key=lambda at_once: writes[at_once])
     stack.start("operator")
     await kube.request("POST", f"/apis/{naming.API_VERSION}/namespaces/default/workerpools", POOL)
@@ -171,18 +175,23 @@ async def measure(stack: Stack) -> None:
         say(f"{name:<22}" + "".join(f"{value:>8.1f}" for value in shown))
     say(f"{'ratio':<22}{statistics.median(ours) / statistics.median(floor):>8.2f}")
     before = usage(stack)
-    rate = await throughput(kube, best)
+    rate = await throughput(kube, range(COUNT), best)
     after = usage(stack)
     say(f"\nload {load()}; {COUNT} no-op Tasks, create -> Succeeded, Tasks/s")
     say(f"{'TaskFlow':<22}{rate:>8.0f}")
     say(f"{'floor':<22}{writes[best]:>8.0f}   create + status write, {best} at once")
     say(f"{'ratio':<22}{rate / writes[best]:>8.2f}")
-    say(f"\n{'component':<22}{'CPU ms/Task':>12}{'RSS before':>12}{'RSS after':>12}   MiB")
+    if COUNT < MANY:
+        await throughput(kube, range(COUNT, MANY), best)
+    many = usage(stack)
+    say(f"\n{'':<22}{'CPU ms per Task':>24}{'resident MiB':>24}")
+    say(f"{'component':<22}{'TaskFlow':>12}{'floor':>12}{'at rest':>12}{f'{max(COUNT, MANY)} Tasks':>14}")
     for name, end in after.items():
         start = before[name]
+        floor_cpu = (bare[name].cpu - idle[name].cpu) / COUNT / len(AT_ONCE) if name in idle else 0.0
         say(
-            f"{name:<22}{(end.cpu - start.cpu) / COUNT * 1000:>12.2f}"
-            f"{start.resident / 2**20:>12.0f}{end.resident / 2**20:>12.0f}"
+            f"{name:<22}{(end.cpu - start.cpu) / COUNT * 1000:>12.2f}{floor_cpu * 1000:>12.2f}"
+            f"{start.resident / 2**20:>12.0f}{many[name].resident / 2**20:>14.0f}"
         )
     await kube.close()
 
