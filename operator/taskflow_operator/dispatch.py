@@ -224,11 +224,14 @@ class Dispatcher:
         if task.status.phase is Phase.QUEUED:
             # Entering it again is harmless, and finds out if it is in no ledger, claim or lease.
             admitted.append(task)
+        else:
+            self._show(task, transitions.observed(task))
 
     async def _hold(self, task: Task, decision: Hold) -> None:
         if decision.until is not None:
             self.wake_at(task.uid, decision.until)
         if (task.status.phase, task.status.message) == (decision.phase, decision.message[:MAX_MESSAGE_CHARS]):
+            self._show(task, transitions.observed(task))
             return
         # Whatever its phase: what is queued is shown a moment later, and an operator may die before that.
         if not await self._ledger.withdraw(task.uid, task.status.attempt):
