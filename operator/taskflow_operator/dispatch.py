@@ -14,6 +14,7 @@ from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskStatus
 from taskflow_core.errors import TaskflowError
 from taskflow_core.ledger.operator import Attempt, Entry, OperatorLedger
+from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage, transitions
 from taskflow_operator.closing import Closer
@@ -115,7 +116,8 @@ class Dispatcher:
             for uid in batch:
                 del self._due[uid]
             try:
-                await self._dispatch(batch)
+                with metrics.RECONCILE.labels(kind="dispatch").time():
+                    await self._dispatch(batch)
             except TaskflowError as error:
                 outage.away(error)
                 self._due = dict.fromkeys(batch) | self._due
