@@ -47,6 +47,8 @@ TRACING = """
 |---|---|---|
 | `OTEL_EXPORTER_OTLP_ENDPOINT` | operator | Where spans go, by OTLP over HTTP; needs the extra `otel`. Unset: no spans, at no cost. The exporter's other \
 `OTEL_EXPORTER_OTLP_` variables apply too. |
+
+Each attempt is one span in the trace of its Task (annotation `taskflow.dev/traceparent`); a retry links to the attempt before it.
 """
 
 
