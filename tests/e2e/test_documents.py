@@ -89,7 +89,7 @@ def script(typed: list[Command]) -> str:
         if text in ENDLESS:
             # Whoever follows ends when nobody reads any more.
             text = f"{text} | grep --max-count=1 '{ENDLESS[text]}'"
-        lines += [f"echo '{MARK}{number}'", text, f'echo; echo "{MARK}$?"']
+        lines += [f"echo '{MARK}{number}'", text, f'ended=$?; echo; echo "{MARK}$ended"']
     return "\n".join(lines) + "\n"
 
 
@@ -117,6 +117,13 @@ def run_in_a_shell(typed: list[Command], home: Path) -> list[Ran]:
         found.append(Ran(command, int(ended[2]), ended[1]))
         text = text[ended.end() :]
     return found
+
+
+def test_one_shell_runs_all_commands_and_a_failure_is_seen(home: Path) -> None:
+    typed = ["export SAID=tea   # for the next", "echo $SAID; false", "no-such-program", "echo on"]
+    found = run_in_a_shell([Command(text, "") for text in typed], home)
+    assert [ran.code for ran in found] == [0, 1, 127, 0]
+    assert [found[1].output, found[3].output] == ["tea\n", "on\n"]
 
 
 def without_ages(text: str) -> list[list[str]]:
