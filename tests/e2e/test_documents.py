@@ -163,10 +163,13 @@ def test_the_python_of_local_mode_works(product: Product, home: Path, monkeypatc
     namespace, in_tests = code("docs/local-mode.md")
     state(home).parent.mkdir(parents=True)
     state(home).symlink_to(product.stack.folder.root)
-    with monkeypatch.context() as patched:
-        patched.setenv("HOME", str(home))
-        run_code(namespace, {})
-    state(home).unlink()
+    try:
+        with monkeypatch.context() as patched:
+            patched.setenv("HOME", str(home))
+            run_code(namespace, {})
+    finally:
+        # What is found there in the end is deleted.
+        state(home).unlink()
     assert "taskflow-worker" in product.kubectl("-n", "team-a", "get", "secrets", "-o", "name")
     product.kubectl("delete", "namespace", "team-a", "--wait=false")
     run_code(in_tests, {"tmp_path": state(home)})
