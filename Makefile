@@ -46,17 +46,14 @@ lint: setup ## formatting, style, types, imports, sizes, CRDs against models
 	@echo "mypy"; $(BIN)/mypy
 	@echo "import-linter"; $(BIN)/lint-imports --no-cache
 	@echo "sizes"; $(BIN)/python tools/check_sizes.py
-	@echo "generated pages"; $(BIN)/python tools/gen_reference.py --check; \
-		$(BIN)/python tools/gen_settings.py --check; $(BIN)/python tools/gen_metrics.py --check
+	@echo "generated pages"; $(BIN)/python tools/gen_pages.py --check
 	@echo "CRDs against models"; $(PYTEST) -q -p no:cacheprovider tests/unit/taskflow_core/domain/test_crd_matches_models.py
 
 bench: setup programs ## latency, throughput, CPU and memory beside a floor of the same run (5 minutes); N=3000 Tasks
 	@$(BIN)/python -m bench
 
 gen: setup ## write what is generated: the reference pages
-	@$(BIN)/python tools/gen_reference.py
-	@$(BIN)/python tools/gen_settings.py
-	@$(BIN)/python tools/gen_metrics.py
+	@$(BIN)/python tools/gen_pages.py
 
 fmt: setup ## format and fix what can be fixed
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
@@ -66,7 +63,7 @@ setup: .venv/.synced ## the Python packages, from the lock file, into .venv
 
 programs: setup ## the servers that tests and local mode start: found, downloaded or built (15 minutes at most, once)
 	@$(BIN)/python -m taskflow_local.programs
-	@$(BIN)/python -m taskflow_local.programs versitygw
+	@$(BIN)/python -m taskflow_local.programs versitygw promtool
 
 clean: ## remove .venv and caches of tools; built programs stay in the user's cache
 	rm -rf .venv .bootstrap .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,17 +1,14 @@
-"""Writes docs/reference/metrics.md from the metrics module. With --check it writes nothing and fails on a difference."""
+"""docs/reference/metrics.md, from the metrics module."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
 from taskflow_core.telemetry import metrics
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "metrics.md"
 INTRODUCTION = """# Metrics
 
 The operator serves them at `/metrics` on `TASKFLOW_HEALTH_PORT`, in the text format of Prometheus, with those of the Python process
@@ -60,12 +57,16 @@ def described() -> Iterator[Described]:
             name = found._name + ("_total" if kind == "counter" else "")
             buckets = tuple(bound for bound in getattr(found, "_upper_bounds", ()) if bound != float("inf"))
             yield Described(name, str(kind), tuple(found._labelnames), str(found._documentation), buckets)
-    for name, text, labels in (metrics.DEPTH, metrics.OLDEST):
+    for name, text, labels in metrics.COMPUTED:
         yield Described(name, "gauge", labels, text)
 
 
-def page() -> str:
-    """The whole reference."""
+def pages() -> dict[str, str]:
+    """The page by its name."""
+    return {"metrics": _page()}
+
+
+def _page() -> str:
     rows = []
     for each in sorted(described(), key=lambda found: found.name):
         labels = ", ".join(f"`{label}`" for label in each.labels)
@@ -75,19 +76,3 @@ def page() -> str:
         rows.append(f"| `{each.name}` | {each.type} | {labels} | {words} |")
     introduction = INTRODUCTION.format(handlers=metrics.MAX_HANDLERS, other=metrics.OTHER)
     return introduction + "\n".join(rows) + "\n" + OUTRO
-
-
-def main() -> int:
-    """Write or check the page."""
-    text = page()
-    if "--check" not in sys.argv[1:]:
-        PAGE.write_text(text)
-        return 0
-    if PAGE.exists() and PAGE.read_text() == text:
-        return 0
-    print("docs/reference/metrics.md is not what the code says; run make gen")
-    return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

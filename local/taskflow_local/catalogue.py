@@ -94,8 +94,11 @@ PROGRAMS = {
             "versitygw", ("--version",), Accepted((1, 0)),
             GoSource("versitygw", "github.com/versity/versitygw/cmd/versitygw", "1 to 2 minutes"),
         ),
+        Program("promtool", ("--version",), Accepted((2, 30)), debian_package="prometheus"),
         Program("redis-server", ("--version",), Accepted((7, 0)), debian_package="redis-server"),
         Program("postgres", ("--version",), _POSTGRES, debian_package="postgresql", folders=_POSTGRES_FOLDERS),
         Program("initdb", ("--version",), _POSTGRES, debian_package="postgresql", folders=_POSTGRES_FOLDERS),
     )
 }  # fmt: skip
+FOR_TESTS = ("promtool", "versitygw")
+"""What only tests start."""

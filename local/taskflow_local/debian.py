@@ -18,7 +18,7 @@ def can_install() -> bool:
 
 
 def install(package: str, log: Callable[[str], None]) -> None:
-    """Install a package without starting what it serves. Raises ProgramMissingError with what apt-get said."""
+    """Install a package, and what it needs, without starting what it serves. Raises ProgramMissingError with what apt-get said."""
     log(f"installing the package {package} (its service will not be started)")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     own_policy = not _POLICY.exists()
@@ -30,7 +30,10 @@ def install(package: str, log: Callable[[str], None]) -> None:
         _CLUSTER_CONF.parent.mkdir(parents=True, exist_ok=True)
         _CLUSTER_CONF.write_text("create_main_cluster = false\n")
     try:
-        for command in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", package]):
+        for command in (
+            ["apt-get", "update", "-qq"],
+            ["apt-get", "install", "-y", "-qq", "--no-install-recommends", package],
+        ):
             answer = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
             if answer.returncode != 0:
                 raise ProgramMissingError(f"{' '.join(command)} failed: {answer.stderr.strip()}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from taskflow_local import debian, fetch, gobuild
-from taskflow_local.catalogue import PROGRAMS, Program
+from taskflow_local.catalogue import FOR_TESTS, PROGRAMS, Program
 from taskflow_local.errors import LocalError, ProgramMissingError
 from taskflow_local.versions import Version, find_version, show
 
@@ -170,7 +170,7 @@ def _locked(path: Path, say_waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def main(argv: Iterable[str] | None = None) -> int:
-    """Resolve the named programs (all but versitygw by default) and print `name path` lines."""
+    """Resolve the named programs (by default all but those that only tests start) and print `name path` lines."""
     parser = argparse.ArgumentParser(prog="python -m taskflow_local.programs", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(PROGRAMS)}")
     names = parser.parse_args(None if argv is None else list(argv)).names
@@ -179,7 +179,7 @@ def main(argv: Iterable[str] | None = None) -> int:
         parser.error(f"unknown program {unknown[0]}: expected one of {', '.join(PROGRAMS)}")
     resolver = Resolver(log=lambda line: print(line, file=sys.stderr, flush=True))
     try:
-        for name in names or [name for name in PROGRAMS if name != "versitygw"]:
+        for name in names or [name for name in PROGRAMS if name not in FOR_TESTS]:
             print(name, resolver.resolve(name), flush=True)
     except LocalError as error:
         print(f"programs: {error}", file=sys.stderr)

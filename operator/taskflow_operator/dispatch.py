@@ -13,6 +13,7 @@ from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskStatus
 from taskflow_core.errors import TaskflowError
 from taskflow_core.ledger.operator import Entry, OperatorLedger
+from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage, transitions
 from taskflow_operator.agenda import Agenda
@@ -100,7 +101,8 @@ class Dispatcher:
             batch = await self._agenda.take(BATCH)
             self._stumbles.check()
             try:
-                await self._dispatch(batch)
+                with metrics.RECONCILE.labels(kind="dispatch").time():
+                    await self._dispatch(batch)
             except TaskflowError as error:
                 outage.away(error)
                 self._agenda.put_back(batch)
@@ -187,11 +189,14 @@ class Dispatcher:
         if task.status.phase is Phase.QUEUED:
             # Entering it again is harmless, and finds out if it is in no ledger, claim or lease.
             admitted.append(task)
+        else:
+            self._show(task, transitions.observed(task))
 
     async def _hold(self, task: Task, decision: Hold) -> None:
         if decision.until is not None:
             self._agenda.wake_at(task.uid, decision.until)
         if (task.status.phase, task.status.message) == (decision.phase, decision.message[:MAX_MESSAGE_CHARS]):
+            self._show(task, transitions.observed(task))
             return
         # Whatever its phase: what is queued is shown a moment later, and an operator may die before that.
         if not await self._ledger.withdraw(task.uid, task.status.attempt):

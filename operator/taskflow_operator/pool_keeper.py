@@ -7,10 +7,11 @@ from typing import Any
 from taskflow_core.domain import naming
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound
 from taskflow_core.kube.client import JSON_PATCH, KubeClient, resource_path
+from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.kube_events import KubeEvents, Regarding
 from taskflow_operator.memory import PoolQueues
-from taskflow_operator.pools import STALLED, Pool, deployment, deployment_name, pool_status
+from taskflow_operator.pools import STALLED, Pool, PoolSize, deployment, deployment_name, pool_status
 
 log = get_logger(__name__)
 POOLS = f"apis/{naming.API_VERSION}"
@@ -44,11 +45,12 @@ class PoolKeeper:
         self._lease_seconds = lease_seconds
         self._changed = changed
         self._events = events
-        self._served: dict[tuple[str, str], frozenset[str]] = {}
+        self.seen: dict[tuple[str, str], PoolSize] = {}
+        """Every pool, by namespace and name, as it was last shown."""
 
     def served(self) -> set[tuple[str, str]]:
         """(namespace, queue) of all pools."""
-        return {(namespace, queue) for (namespace, _), queues in self._served.items() for queue in queues}
+        return {(namespace, queue) for (namespace, _), size in self.seen.items() for queue in size.queues}
 
     async def list_pools(self) -> None:
         """Learn which queues are served, before the first Task is admitted.
@@ -64,11 +66,11 @@ class PoolKeeper:
         """A WorkerPool as the API server showed it."""
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         if gone or body["metadata"].get("deletionTimestamp"):
-            self._served.pop((namespace, name), None)
+            self.seen.pop((namespace, name), None)
             changed = self._queues.remove(namespace, name)
         else:
-            queues = self._served[namespace, name] = frozenset(body["spec"]["queues"])
-            changed = self._queues.put(namespace, name, queues)
+            size = self.seen[namespace, name] = PoolSize.from_object(body)
+            changed = self._queues.put(namespace, name, size.queues)
         if changed:
             self._changed(namespace)
 
@@ -78,6 +80,10 @@ class PoolKeeper:
         Raises:
             Unavailable: try again.
         """
+        with metrics.RECONCILE.labels(kind="pool").time():
+            await self._apply(body)
+
+    async def _apply(self, body: Mapping[str, Any]) -> None:
         pool = Pool.from_object(body)
         path = resource_path("apis/apps/v1", "deployments", pool.namespace, deployment_name(pool.name))
         found: dict[str, Any] | None = None

@@ -122,7 +122,8 @@ class Reconciler:
         while True:
             self._stumbles.check()
             try:
-                await self._tick()
+                with metrics.RECONCILE.labels(kind="tick").time():
+                    await self._tick()
             except Unavailable as error:
                 outage.away(error)
             except Exception as error:  # noqa: BLE001 - the next look may well succeed
@@ -186,7 +187,8 @@ class Reconciler:
         while True:
             await asyncio.sleep(self._resync)
             try:
-                await self._observer.list_open()
+                with metrics.RECONCILE.labels(kind="resync").time():
+                    await self._observer.list_open()
             except TaskflowError as error:
                 outage.away(error)
                 continue

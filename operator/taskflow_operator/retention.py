@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from taskflow_core.domain.phases import FINISHED_SELECTOR
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import Conflict, NotFound, TaskflowError
-from taskflow_core.kube.client import KubeClient, tasks_path
+from taskflow_core.errors import Conflict, Invalid, NotFound, TaskflowError
+from taskflow_core.kube.client import JSON_PATCH, KubeClient, tasks_path
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage
 
@@ -135,10 +135,27 @@ class Retention:
         async for page in self._kube.list_pages(tasks_path(), FINISHED_SELECTOR):
             for body in page.items:
                 gone.discard(body["metadata"]["uid"])
-                self._read(body)
+                task = self._read(body)
+                if task is not None and task.status.observed_generation < task.generation:
+                    await self._observe(task)
         # What somebody else deleted.
         for uid in gone:
             self._forget(uid)
+
+    async def _observe(self, task: Task) -> None:
+        """Its specification changed after its end, which changes nothing; but `kubectl wait` wants that said."""
+        places = ["", *(f"/conditions/{number}" for number in range(len(task.status.conditions)))]
+        paths = [f"/status{place}/observedGeneration" for place in places]
+        patch: list[dict[str, object]] = [
+            {"op": "test", "path": "/metadata/uid", "value": task.uid},
+            *({"op": "add", "path": path, "value": task.generation} for path in paths),
+        ]
+        try:
+            await self._kube.request(
+                "PATCH", tasks_path(task.namespace, task.name) + "/status", patch, content_type=JSON_PATCH
+            )
+        except (NotFound, Conflict, Invalid) as error:
+            log.info("observed_generation_not_written", uid=task.uid, error=str(error))
 
     async def _delete_for_ever(self) -> None:
         while True:
@@ -198,8 +215,11 @@ class Retention:
         due = self._times.get(body["metadata"]["uid"])
         return due is None or due > self._now()
 
-    def _read(self, body: dict[str, Any]) -> None:
+    def _read(self, body: dict[str, Any]) -> Task | None:
         try:
-            self.finished(Task.from_object(body))
+            task = Task.from_object(body)
         except ValidationError as error:
             log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
+            return None
+        self.finished(task)
+        return task

@@ -67,6 +67,16 @@ def running(task: Task, worker: str | None, now: datetime) -> TaskStatus:
     )
 
 
+def observed(task: Task) -> TaskStatus:
+    """The same, once the specification as it is now was looked at: what waits for a status waits for that of this generation."""
+    if task.status.observed_generation == task.generation:
+        return task.status
+    conditions = tuple(
+        each.model_copy(update={"observed_generation": task.generation}) for each in task.status.conditions
+    )
+    return task.status.model_copy(update={"observed_generation": task.generation, "conditions": conditions})
+
+
 def advanced(task: Task, advance: Advance) -> TaskStatus:
     """The handler said how far it is, or left something for the next attempt."""
     told = {"progress": advance.progress, "checkpoint": advance.checkpoint}

@@ -42,6 +42,7 @@ from taskflow_operator.kube_events import KubeEvents
 from taskflow_operator.leadership import Leadership
 from taskflow_operator.memory import OpenTasks, PoolQueues
 from taskflow_operator.observe import Observer
+from taskflow_operator.pool_gauges import PoolGauges
 from taskflow_operator.pool_keeper import PoolKeeper
 from taskflow_operator.readiness import API_SERVER_SECONDS, SLACK_SECONDS, Sight, findings
 from taskflow_operator.reconcile import Reconciler
@@ -220,6 +221,7 @@ class Operator:
     async def close(self) -> None:
         """Close everything."""
         REGISTRY.unregister(self._queue_gauges)
+        REGISTRY.unregister(self._pool_gauges)
         await asyncio.wait([asyncio.create_task(asyncio.to_thread(self._tracing.close))], timeout=CLOSE_SECONDS)
         self._publisher.close()
         await self._redis.aclose()
@@ -248,6 +250,7 @@ class Operator:
     def _wire_face(self, tasks: OpenTasks) -> None:
         self._health = HealthServer(self._settings.health_host, self._settings.health_port, self._findings)
         self._queue_gauges = QueueGauges(tasks, self.pools.served)
+        self._pool_gauges = PoolGauges(tasks, self.pools.seen)
         self._stream_gauges = StreamGauges(self._redis, self._queue_gauges)
 
         def answered(verb: str, code: int) -> None:
@@ -261,6 +264,7 @@ class Operator:
         metrics.LEADER.set_function(lambda: float(self._leads and self._leadership.confirmed))
         metrics.WATCH_AGE.set_function(lambda: time.monotonic() - self._watch.latest)
         REGISTRY.register(self._queue_gauges)
+        REGISTRY.register(self._pool_gauges)
 
     def _findings(self) -> list[Finding]:
         now, settings = time.monotonic(), self._settings

@@ -227,3 +227,17 @@ def test_what_is_wanted_cannot_be_changed(product: Product, field: str, value: A
         "patch", "tft", "immutable", "--type=merge", "-p", json.dumps({"spec": {field: value}}), check=False
     )
     assert f"{field} is immutable; delete this Task and create another one" in said
+
+
+def test_a_change_that_changes_nothing_does_not_hide_the_conditions(product: Product, tmp_path: Path) -> None:
+    """`kubectl wait` looks at no condition of an older generation of the specification."""
+    gate = tmp_path / "gate"
+    kwargs = {"record": str(tmp_path / "record"), "path": str(gate)}
+    product.apply(task("seen-again", "e2e.wait_for_file", kwargs=kwargs))
+    product.in_phase("seen-again", "Running")
+    product.kubectl("patch", "tft", "seen-again", "--type=merge", "-p", '{"spec": {"priority": 9}}')
+    product.kubectl("wait", "tft/seen-again", "--for=condition=Running", "--timeout=20s")
+    found = product.task("seen-again")
+    assert found["metadata"]["generation"] == found["status"]["observedGeneration"] == 2
+    gate.touch()
+    assert product.finished("seen-again")["status"]["attempt"] == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import redis as redis_client
 
+from taskflow_local.programs import Resolver
 from tests.e2e.product import Product, condition, eventually, records, task
 
 pytestmark = pytest.mark.e2e
@@ -119,6 +121,35 @@ def test_metrics_tell_of_twenty_tasks(product: Product, operator: int) -> None:
     assert metric(product, "taskflow_k8s_requests_total", verb="patch", code="200") > 0
     assert metric(product, "taskflow_status_writes_total", result="done") > 0
     assert metric(product, "taskflow_mirror_lag_seconds") < 60
+
+
+def test_metrics_tell_of_pools_and_of_how_long_a_pass_takes(product: Product, operator: int, tmp_path: Path) -> None:
+    main = {"namespace": "default", "pool": "main"}
+    assert metric(product, "taskflow_pool_replicas", **main, kind="desired") == 1
+    assert metric(product, "taskflow_pool_replicas", **main, kind="ready") == 1
+    assert metric(product, "taskflow_pool_slots", **main) == 2
+    gate, record = tmp_path / "gate", tmp_path / "record"
+    product.apply(task("occupies", "e2e.wait_for_file", kwargs={"record": str(record), "path": str(gate)}))
+    eventually(lambda: metric(product, "taskflow_pool_slots_busy", **main), lambda busy: busy == 1)
+    gate.touch()
+    eventually(lambda: metric(product, "taskflow_pool_slots_busy", **main), lambda busy: busy == 0)
+    for kind in ("dispatch", "tick", "resync", "pool"):
+        eventually(lambda kind=kind: metric(product, "taskflow_reconcile_seconds_count", kind=kind), bool)  # type: ignore[misc]
+
+
+def test_promtool_has_nothing_to_say_of_the_metrics(product: Product, operator: int) -> None:
+    """`promtool check metrics`, which also refuses what it cannot parse; exit code 3 is a complaint of its linter."""
+    _, text = ask(product, "/metrics")
+    assert "taskflow_leader" in text
+    promtool = str(Resolver().resolve("promtool"))
+
+    def check(metrics: str) -> subprocess.CompletedProcess[str]:
+        arguments = [promtool, "check", "metrics"]
+        return subprocess.run(arguments, input=metrics, capture_output=True, text=True, check=False)
+
+    found = check(text)
+    assert (found.returncode, found.stdout + found.stderr) == (0, "")
+    assert check(text + "# TYPE taskflow_wrong counter\ntaskflow_wrong 1\n").returncode == 3
 
 
 def test_a_failed_task_is_told_as_a_kubernetes_event_and_a_good_one_is_not(product: Product) -> None:

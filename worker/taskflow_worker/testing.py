@@ -1,12 +1,6 @@
-r"""Run a handler without any server, as a worker would: same arguments, checks, context, errors and result.
+"""Run a handler without any server, as a worker would: same arguments, checks, context, errors and result.
 
-from taskflow_worker.testing import run
-
-def test_a_report_counts_its_rows() -> None:
-outcome = run(report, 2026, inputs={"sales.csv": b"item,price\\ntea,3\\n"}, outputs=["summary.txt"])
-assert outcome.succeeded
-assert outcome.result == {"rows": 1}
-assert outcome.outputs["summary.txt"] == b"1 row"
+`docs/howto/write-a-handler.md` has an example.
 """
 
 from __future__ import annotations

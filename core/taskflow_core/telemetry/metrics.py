@@ -16,6 +16,8 @@ WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15, 60, 300, 1800, 7200
 """5 ms to 6 h: what waits for a worker."""
 RUNS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400)
 """10 ms to 24 h: what runs."""
+PASSES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""5 ms to a minute: what the operator does between two waits."""
 MAX_HANDLERS = 100
 OTHER = "other"
 UNKNOWN = "unknown"
@@ -65,6 +67,33 @@ OLDEST = (
 )
 """Likewise."""
 
+POOL_REPLICAS = (
+    "taskflow_pool_replicas",
+    "Worker pods of the pool: desired by its specification, ready by its status.",
+    ("namespace", "pool", "kind"),
+)
+"""Likewise. Kinds: `desired`, `ready`."""
+POOL_SLOTS = (
+    "taskflow_pool_slots",
+    "Attempts that the ready workers of the pool can run at a time.",
+    ("namespace", "pool"),
+)
+"""Likewise."""
+POOL_BUSY = (
+    "taskflow_pool_slots_busy",
+    "Attempts that workers of the pool run; one whose worker is lost counts until its lease runs out.",
+    ("namespace", "pool"),
+)
+"""Likewise."""
+COMPUTED = (DEPTH, OLDEST, POOL_REPLICAS, POOL_SLOTS, POOL_BUSY)
+
+RECONCILE = Histogram(
+    "taskflow_reconcile_seconds",
+    "One pass, failed ones included: dispatch of a batch of Tasks, tick over ledger and leases (each second), resync with a list of "
+    "all open Tasks, pool to its Deployment and status.",
+    ["kind"],
+    buckets=PASSES,
+)
 ERRORS = Counter(
     "taskflow_reconcile_errors",
     "Unexpected errors that a loop went on over; the log has each of them.",

@@ -1,12 +1,14 @@
 """Spans of attempts, if OpenTelemetry is installed and an endpoint is set; otherwise nothing, at no cost.
 
 A span is written once, when its attempt has ended, from the times that were kept: an operator that is started again loses none that is
-still open. Its trace is the Task's `taskflow.dev/traceparent`. The messaging conventions of OpenTelemetry are still in development;
+still open. Its trace is the Task's `taskflow.dev/traceparent`. Its id follows from Task and attempt, so that the next attempt can link
+to it without anybody having kept it, and an end that is told twice is one span. The messaging conventions of OpenTelemetry are still in development;
 their names stand here only. https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -93,13 +95,24 @@ class OpenTelemetry:
     def __init__(self, component: str, processor: SpanProcessor) -> None:
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+        from opentelemetry.sdk.trace.id_generator import RandomIdGenerator  # noqa: PLC0415
 
-        self._provider = TracerProvider(resource=Resource.create({"service.name": f"taskflow-{component}"}))
+        class Chosen(RandomIdGenerator):
+            """The SDK asks here for the id of a span that it starts."""
+
+            span = 0
+
+            def generate_span_id(self) -> int:
+                return self.span
+
+        self._ids = Chosen()
+        resource = Resource.create({"service.name": f"taskflow-{component}"})
+        self._provider = TracerProvider(resource=resource, id_generator=self._ids)
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("taskflow")
 
     def attempt(self, span: AttemptSpan) -> None:
-        """One consumer span from the queue to the end; an event marks where the worker took it."""
+        """One consumer span from the queue to the end; an event marks where the worker took it. A retry links to what it repeats."""
         from opentelemetry import trace  # noqa: PLC0415
 
         begin = next(ms for ms in (span.queued_ms, span.started_ms, span.ended_ms) if ms is not None)
@@ -117,11 +130,19 @@ class OpenTelemetry:
             "taskflow.outcome": span.outcome,
             "taskflow.reason": span.reason,
         }
+        parent = _parent(span.traceparent)
+        trace_id = trace.get_current_span(parent).get_span_context().trace_id
+        links = []
+        if span.attempt > 1:
+            former = trace.SpanContext(trace_id, _span_id(span.uid, span.attempt - 1), is_remote=True)
+            links.append(trace.Link(former, {"taskflow.attempt": span.attempt - 1}))
+        self._ids.span = _span_id(span.uid, span.attempt)
         made = self._tracer.start_span(
             f"process {span.handler}",
-            context=_parent(span.traceparent),
+            context=parent,
             kind=trace.SpanKind.CONSUMER,
             attributes=attributes,
+            links=links,
             start_time=begin * 1_000_000,
         )
         if span.started_ms is not None:
@@ -134,6 +155,10 @@ class OpenTelemetry:
     def close(self) -> None:
         """Send what is left."""
         self._provider.shutdown()
+
+
+def _span_id(uid: str, attempt: int) -> int:
+    return int.from_bytes(hashlib.sha256(f"{uid}:{attempt}".encode()).digest()[:8], "big")
 
 
 def _parent(traceparent: str) -> Context:

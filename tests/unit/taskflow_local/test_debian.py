@@ -26,7 +26,7 @@ def use_fakes(monkeypatch: pytest.MonkeyPatch, folder: Path, status: int) -> lis
 def test_a_package_starts_no_service_and_creates_no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ran = use_fakes(monkeypatch, tmp_path, 0)
     debian.install("postgresql", print)
-    assert ("apt-get install -y -qq postgresql", True) in ran
+    assert ("apt-get install -y -qq --no-install-recommends postgresql", True) in ran
     assert not (tmp_path / "policy-rc.d").exists()
     conf = tmp_path / "postgresql-common" / "createcluster.conf"
     assert conf.read_text() == "create_main_cluster = false\n"

@@ -168,7 +168,9 @@ class FakeKube:
     asked: list[str] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
 
-    async def request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    async def request(
+        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json"
+    ) -> dict[str, Any]:
         self.asked.append(path)
         self.bodies.append(body)
         found = self.objects.get(path.rpartition("/")[2], NotFound("no such task"))

@@ -10,7 +10,7 @@ from taskflow_core.domain import naming
 from taskflow_core.domain.events import Kind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_PAYLOAD_BYTES
-from taskflow_operator import closing, dispatch, status_writer
+from taskflow_operator import closing, dispatch, status_writer, transitions
 from tests.builders import NOW, NOW_MS, TOKEN_KEY, UID, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
@@ -151,7 +151,8 @@ async def test_a_payload_that_is_too_large_fails_the_task_without_a_message() ->
 async def test_what_is_busy_is_left_alone(state: str) -> None:
     async with Parts() as parts:
         parts.serve("default")
-        parts.add(make_task(phase=Phase.RUNNING if state == "running" else Phase.QUEUED))
+        phase = Phase.RUNNING if state == "running" else Phase.QUEUED
+        parts.add(make_task(phase=phase, status={"observed_generation": 1}))
         known = parts.tasks.get(UID)
         assert known is not None
         known.closing, known.held = state == "closing", state == "held"
@@ -309,3 +310,23 @@ async def test_a_new_priority_publishes_again() -> None:
         parts.dispatcher.requeue(task)
         await eventually(lambda: parts.publisher.sent)
     assert parts.publisher.sent[0].message.priority == 9
+
+
+@pytest.mark.parametrize("phase", [Phase.SUSPENDED, Phase.QUEUED, Phase.RUNNING])
+async def test_a_specification_that_changes_nothing_is_observed_nevertheless(phase: Phase) -> None:
+    """Or `kubectl wait`, which ignores conditions of an older generation, waits for ever."""
+    async with Parts() as parts:
+        parts.serve("default")
+        task = make_task(suspend=phase is Phase.SUSPENDED)
+        parts.add(task)
+        parts.agenda.wake(UID)
+        await eventually(lambda: parts.api.written)
+        if phase is Phase.RUNNING:
+            parts.tasks.set_status(UID, transitions.running(task, "w", NOW))
+            parts.ledger.claims[UID, 1] = "w"
+        known = parts.tasks.get(UID)
+        assert known is not None
+        known.task = known.task.model_copy(update={"generation": 2})
+        parts.agenda.wake(UID)
+        await eventually(lambda: parts.api.written[-1][1]["observedGeneration"] == 2)
+        assert parts.status(UID).phase is phase

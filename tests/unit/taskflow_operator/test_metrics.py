@@ -16,6 +16,8 @@ from taskflow_core.telemetry.tracing import NoTracing
 from taskflow_operator.attempt_times import AttemptTimes
 from taskflow_operator.gauges import QueueGauges
 from taskflow_operator.memory import OpenTasks
+from taskflow_operator.pool_gauges import PoolGauges
+from taskflow_operator.pools import PoolSize
 from tests.unit.taskflow_operator.builders import CREATED, make_event, make_task
 
 
@@ -97,6 +99,38 @@ def test_depth_and_age_are_told_for_what_is_open_or_served_and_for_nothing_else(
     for uid in "abcd":
         tasks.close(uid, 0.0)
     assert depth("busy", "ready") is None
+
+
+def test_pools_are_told_of_with_what_their_workers_run_until_they_are_gone() -> None:
+    tasks = OpenTasks()
+    for uid, phase, worker in (
+        ("a", Phase.RUNNING, "main-workers-5d4f6c7b9d-x2x4z:1"),
+        ("b", Phase.RUNNING, "main-workers-5d4f6c7b9d-zzzzz:2"),
+        ("c", Phase.RUNNING, None),
+        ("d", Phase.QUEUED, "main-workers-5d4f6c7b9d-x2x4z:1"),
+    ):
+        tasks.add(make_task(uid, status=TaskStatus(phase=phase, reason=Reason.VALID, worker=worker)))
+    queues = frozenset({"default"})
+    pools = {
+        ("team", "main"): PoolSize(queues, concurrency=3, desired=4, ready=2),
+        ("else", "main"): PoolSize(queues, concurrency=1, desired=0, ready=0),
+    }
+    registry = CollectorRegistry()
+    registry.register(PoolGauges(tasks, pools))
+
+    def told(namespace: str) -> list[float | None]:
+        where = {"namespace": namespace, "pool": "main"}
+        return [
+            registry.get_sample_value("taskflow_pool_replicas", where | {"kind": "desired"}),
+            registry.get_sample_value("taskflow_pool_replicas", where | {"kind": "ready"}),
+            registry.get_sample_value("taskflow_pool_slots", where),
+            registry.get_sample_value("taskflow_pool_slots_busy", where),
+        ]
+
+    assert told("team") == [4, 2, 6, 2]
+    assert told("else") == [0, 0, 0, 0]
+    del pools["team", "main"]
+    assert told("team") == [None, None, None, None]
 
 
 def ours() -> dict[str, MetricWrapperBase]:

@@ -59,7 +59,7 @@ def done(uid: str, *, seconds: float = 0, ttl: int | None = None, namespace: str
         name=uid,
         namespace=namespace,
         phase=Phase.SUCCEEDED,
-        status={"completion_time": at(seconds)},
+        status={"completion_time": at(seconds), "observed_generation": 1},
         ttl_seconds_after_finished=ttl,
     )
 
@@ -174,3 +174,31 @@ async def test_a_change_between_reading_and_deleting_is_looked_at_again() -> Non
     kept.show(done("a", ttl=10))
     assert await kept.pass_to(at(20)) == ["a"]
     assert kept.kube.bodies[-1]["preconditions"] == {"uid": "a", "resourceVersion": "7"}
+
+
+async def test_a_finished_task_whose_specification_changed_is_observed_again() -> None:
+    kept = Kept()
+    changed = make_task(
+        uid="a",
+        name="a",
+        generation=2,
+        phase=Phase.SUCCEEDED,
+        status={
+            "completion_time": NOW,
+            "observed_generation": 1,
+            "conditions": [
+                {"type": "Finished", "status": "True", "reason": "R", "message": "", "last_transition_time": NOW}
+            ],
+        },
+    )
+    seen = make_task(uid="b", name="b", phase=Phase.SUCCEEDED, status={"observed_generation": 1})
+    kept.kube.pages = [[make_object(changed), make_object(seen)]]
+    await kept.retention._list()
+    assert kept.kube.asked[-1].endswith("/namespaces/team-a/tasks/a/status")
+    assert kept.kube.bodies == [
+        [
+            {"op": "test", "path": "/metadata/uid", "value": "a"},
+            {"op": "add", "path": "/status/observedGeneration", "value": 2},
+            {"op": "add", "path": "/status/conditions/0/observedGeneration", "value": 2},
+        ]
+    ]

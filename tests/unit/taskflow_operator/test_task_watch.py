@@ -65,7 +65,9 @@ class FakeServer:
 class Running:
     """The watch over fakes, run until the server has nothing more to say."""
 
-    def __init__(self, *watches: Sequence[Batch | TaskflowError], lists: list[str | TaskflowError] | None = None) -> None:
+    def __init__(
+        self, *watches: Sequence[Batch | TaskflowError], lists: list[str | TaskflowError] | None = None
+    ) -> None:
         self.clock = FakeClock()
         self.observer = FakeObserver(lists or ["1"])
         self.server = FakeServer(self.clock, list(watches))

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from structlog.testing import capture_logs
@@ -68,6 +70,31 @@ def test_each_attempt_has_a_span_and_a_failed_one_is_an_error_with_its_reason() 
     assert len({span.context.trace_id for span in spans if span.context}) == 1
     assert all(not span.status.is_ok and span.status.description == "no" for span in spans)
     assert all(span.attributes and span.attributes["error.type"] == "HandlerError" for span in spans)
+
+
+def test_a_retry_links_to_the_attempt_that_it_repeats_even_after_a_restart() -> None:
+    task = make_task().model_copy(update={"annotated_traceparent": PARENT})
+    spans: list[ReadableSpan] = []
+    for attempt in (1, 2, 3):
+        # An operator of its own for each attempt: nothing is carried over but the Task.
+        exporter = InMemorySpanExporter()
+        times = AttemptTimes(OpenTelemetry("operator", SimpleSpanProcessor(exporter)))
+        times.note(task, make_event(Kind.FAILED, attempt, attempt=attempt, reason="HandlerError", message="no"))
+        spans += exporter.get_finished_spans()
+    assert [len(span.links) for span in spans] == [0, 1, 1]
+    for former, span in pairwise(spans):
+        assert former.context is not None
+        assert span.links[0].context.span_id == former.context.span_id
+        assert span.links[0].context.trace_id == former.context.trace_id
+    assert len({span.context.span_id for span in spans if span.context}) == 3
+
+
+def test_an_end_that_is_told_twice_is_one_span() -> None:
+    exporter = InMemorySpanExporter()
+    times = AttemptTimes(OpenTelemetry("operator", SimpleSpanProcessor(exporter)))
+    for _ in range(2):
+        times.note(make_task(), make_event(Kind.SUCCEEDED, 5, runMs=1))
+    assert len({span.context.span_id for span in exporter.get_finished_spans() if span.context}) == 1
 
 
 def test_a_span_is_written_even_if_only_the_end_was_seen() -> None:

@@ -1,0 +1,30 @@
+"""Writes the generated pages of docs/reference. With --check it writes nothing and fails on a difference."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import gen_metrics
+import gen_reference
+import gen_settings
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
+
+
+def main() -> int:
+    """Write or check every page."""
+    pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages()
+    stale = 0
+    for name, text in pages.items():
+        path = FOLDER / f"{name}.md"
+        if "--check" not in sys.argv[1:]:
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text:
+            print(f"docs/reference/{path.name} is not what its source says; run make gen")
+            stale = 1
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main())
