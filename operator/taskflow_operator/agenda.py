@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 
@@ -35,6 +35,16 @@ class Agenda:
     def put_back(self, uids: Iterable[str]) -> None:
         """They were taken and not looked at: they come first."""
         self._due = dict.fromkeys(uids) | self._due
+
+    def due_by(self, when: datetime) -> Iterator[str]:
+        """Tasks that are to be looked at until then, some of them more than once."""
+        places = [0]
+        while places:
+            place = places.pop()
+            # A heap: below what is later, everything is.
+            if place < len(self._timers) and self._timers[place][0] <= when:
+                yield self._timers[place][1]
+                places += (2 * place + 1, 2 * place + 2)
 
     async def take(self, limit: int) -> list[str]:
         """What is due, at most `limit`; waits until something is."""

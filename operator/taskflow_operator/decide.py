@@ -18,6 +18,9 @@ class Pools(Protocol):
     def queues(self, namespace: str) -> frozenset[str]:
         """Queues that some WorkerPool of the namespace serves."""
 
+    def hindrance(self, namespace: str, queue: str) -> str | None:
+        """Why none of the pools that serve the queue takes anything now; None if one does."""
+
 
 class DependencyState(StrEnum):
     """How far a Task is that another one waits for."""

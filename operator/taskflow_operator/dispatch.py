@@ -64,6 +64,7 @@ class Dispatcher:
         writer: StatusWriter,
         closer: Closer,
         *,
+        queued: Callable[[], None],
         token_key: str,
         quiet_seconds: float,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -76,6 +77,7 @@ class Dispatcher:
         self._publisher = publisher
         self._writer = writer
         self._closer = closer
+        self._queued = queued
         self._token_key = token_key
         self._quiet = quiet_seconds
         self._now = now
@@ -243,6 +245,7 @@ class Dispatcher:
         for task, answer in zip(tasks, entered, strict=True):
             self._entered(task, answer.entry)
         if fresh:
+            self._queued()
             await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, fresh)
             log.info("published", messages=len(fresh), again=again)
 
@@ -265,7 +268,8 @@ class Dispatcher:
     def _queued_status(self, task: Task) -> TaskStatus:
         missing = no_pool(task, self._pools)
         reason = Reason.NO_WORKER_POOL if missing else Reason.WAITING_FOR_WORKER
-        return transitions.queued(task, reason, missing or WAITING_MESSAGE, self._now())
+        hindrance = self._pools.hindrance(task.namespace, task.spec.queue)
+        return transitions.queued(task, reason, missing or hindrance or WAITING_MESSAGE, self._now())
 
     def _show_queued(self, task: Task) -> Task:
         return self._show(task, self._queued_status(task))

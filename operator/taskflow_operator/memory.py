@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task, TaskStatus
@@ -40,12 +42,16 @@ class OpenTasks:
     _dependents: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     _outcomes: dict[tuple[str, str], Phase] = field(default_factory=dict)
     _outcome_order: deque[tuple[str, str]] = field(default_factory=deque)
+    _counts: Counter[tuple[str, str, Phase | None]] = field(default_factory=Counter)
+    _queued: dict[tuple[str, str], list[tuple[datetime, str]]] = field(default_factory=dict)
+    """By namespace and queue, since when Tasks are queued; a heap, with places of those that no longer are."""
 
     def add(self, task: Task) -> bool:
         """Take note of a Task; False if it is known or was closed lately."""
         if task.uid in self._known or task.uid in self._closed:
             return False
         self._known[task.uid] = Known(task)
+        self._count(task, 1)
         self._names[task.namespace, task.name] = task.uid
         self._outcomes.pop((task.namespace, task.name), None)
         for dependency in task.spec.depends_on:
@@ -72,10 +78,34 @@ class OpenTasks:
     def set_status(self, uid: str, status: TaskStatus) -> Task:
         """Replace the status of an open Task; a new attempt starts its events anew."""
         known = self._known[uid]
+        self._count(known.task, -1)
         if status.attempt != known.task.status.attempt:
             known.sequence = -1
         known.task = known.task.model_copy(update={"status": status})
+        self._count(known.task, 1)
         return known.task
+
+    def _count(self, task: Task, by: int) -> None:
+        status, place = task.status, (task.namespace, task.spec.queue)
+        self._counts[*place, status.phase] += by
+        if by > 0 and status.phase is Phase.QUEUED and status.queued_time is not None:
+            heapq.heappush(self._queued.setdefault(place, []), (status.queued_time, task.uid))
+
+    def count(self, namespace: str, queue: str, phase: Phase) -> int:
+        """Open Tasks of a queue in that phase."""
+        return self._counts[namespace, queue, phase]
+
+    def oldest(self, namespace: str, queue: str) -> datetime | None:
+        """Since when the one is queued that has been for longest; None if none is."""
+        heap = self._queued.get((namespace, queue), [])
+        while heap:
+            since, uid = heap[0]
+            known = self._known.get(uid)
+            if known is not None and known.task.status.phase is Phase.QUEUED and known.task.status.queued_time == since:
+                return since
+            heapq.heappop(heap)
+        self._queued.pop((namespace, queue), None)
+        return None
 
     def close(self, uid: str, now: float) -> None:
         """The Task needs no more work.
@@ -89,6 +119,7 @@ class OpenTasks:
         if known is None:
             return
         task = known.task
+        self._count(task, -1)
         if self._names.get((task.namespace, task.name)) == uid:
             del self._names[task.namespace, task.name]
         if task.finished and task.status.phase is not None:
@@ -117,15 +148,15 @@ class OpenTasks:
 
 @dataclass
 class PoolQueues:
-    """The queues of each WorkerPool."""
+    """The queues of each WorkerPool, and which pools take nothing at the moment."""
 
-    _pools: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+    _pools: dict[tuple[str, str], tuple[frozenset[str], str | None]] = field(default_factory=dict)
 
-    def put(self, namespace: str, name: str, queues: frozenset[str]) -> bool:
-        """Take note of a pool; True if that changed anything."""
+    def put(self, namespace: str, name: str, queues: frozenset[str], hindrance: str | None = None) -> bool:
+        """Take note of a pool, and why it takes nothing now; True if that changed anything."""
         former = self._pools.get((namespace, name))
-        self._pools[namespace, name] = queues
-        return former != queues
+        self._pools[namespace, name] = queues, hindrance
+        return former != (queues, hindrance)
 
     def remove(self, namespace: str, name: str) -> bool:
         """The pool is gone; True if it was known."""
@@ -133,4 +164,9 @@ class PoolQueues:
 
     def queues(self, namespace: str) -> frozenset[str]:
         """Queues that some WorkerPool of the namespace serves."""
-        return frozenset().union(*(queues for (where, _), queues in self._pools.items() if where == namespace))
+        return frozenset().union(*(queues for (where, _), (queues, _) in self._pools.items() if where == namespace))
+
+    def hindrance(self, namespace: str, queue: str) -> str | None:
+        """Why none of the pools that serve the queue takes anything now; None if one does."""
+        found = [why for (where, _), (queues, why) in self._pools.items() if where == namespace and queue in queues]
+        return "; ".join(why for why in found if why) if found and all(found) else None

@@ -1,31 +1,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from taskflow_core.domain import naming
-from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound
-from taskflow_core.kube.client import JSON_PATCH, KubeClient, resource_path
+from taskflow_core.domain.task import Condition
+from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError
+from taskflow_core.kube.client import JSON_PATCH, MERGE_PATCH, KubeClient, resource_path
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.kube_events import KubeEvents, Regarding
 from taskflow_operator.memory import PoolQueues
-from taskflow_operator.pools import STALLED, Pool, PoolSize, deployment, deployment_name, pool_status
+from taskflow_operator.pools import STALLED, Findings, Pool, deployment, deployment_name, pool_status
 
 log = get_logger(__name__)
 POOLS = f"apis/{naming.API_VERSION}"
 
 
+@dataclass
+class Kept:
+    """A pool, and what there is of it."""
+
+    pool: Pool
+    found: Findings = field(default_factory=Findings)
+    status: Mapping[str, Any] = field(default_factory=dict)
+    """As it was last written or read."""
+
+    @property
+    def replicas(self) -> int | None:
+        """Pods that its Deployment asks for; None if none was seen."""
+        deployment = self.found.deployment
+        return None if deployment is None else int(deployment["spec"].get("replicas", 1))
+
+
 class PoolKeeper:
     """Keeps the Deployment of each WorkerPool as the pool wants it, and the pool's status as the Deployment is.
+
+    How many pods there are is `spec.replicas`, or the scaler's decision.
 
     Args:
         kube: the API server.
         queues: what the pools serve, for admission.
         image: of workers whose pool names none.
         lease_seconds: handed to the workers.
-        changed: called with the namespace when the queues served in it change.
+        changed: called with the namespace when the queues served in it change, or whether their pools get workers.
         events: where a pool that cannot get its workers is told of.
     """
 
@@ -45,12 +66,12 @@ class PoolKeeper:
         self._lease_seconds = lease_seconds
         self._changed = changed
         self._events = events
-        self.seen: dict[tuple[str, str], PoolSize] = {}
-        """Every pool, by namespace and name, as it was last shown."""
+        self.kept: dict[tuple[str, str], Kept] = {}
+        """Every pool, by namespace and name."""
 
     def served(self) -> set[tuple[str, str]]:
         """(namespace, queue) of all pools."""
-        return {(namespace, queue) for (namespace, _), size in self.seen.items() for queue in size.queues}
+        return {(namespace, queue) for (namespace, _), kept in self.kept.items() for queue in kept.pool.spec.queues}
 
     async def list_pools(self) -> None:
         """Learn which queues are served, before the first Task is admitted.
@@ -66,13 +87,21 @@ class PoolKeeper:
         """A WorkerPool as the API server showed it."""
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         if gone or body["metadata"].get("deletionTimestamp"):
-            self.seen.pop((namespace, name), None)
+            self.kept.pop((namespace, name), None)
             changed = self._queues.remove(namespace, name)
         else:
-            size = self.seen[namespace, name] = PoolSize.from_object(body)
-            changed = self._queues.put(namespace, name, size.queues)
+            kept = self._keep(body)
+            changed = self._queues.put(namespace, name, frozenset(kept.pool.spec.queues), _hindrance(kept))
         if changed:
             self._changed(namespace)
+
+    def _keep(self, body: Mapping[str, Any]) -> Kept:
+        pool = Pool.from_object(body)
+        former = self.kept.get((pool.namespace, pool.name))
+        if former is None or former.pool.uid != pool.uid:
+            former = self.kept[pool.namespace, pool.name] = Kept(pool)
+        former.pool, former.status = pool, body.get("status") or {}
+        return former
 
     async def apply(self, body: Mapping[str, Any]) -> None:
         """Bring the Deployment to what the pool wants. What the API server refuses becomes the pool's Stalled condition.
@@ -81,20 +110,43 @@ class PoolKeeper:
             Unavailable: try again.
         """
         with metrics.RECONCILE.labels(kind="pool").time():
-            await self._apply(body)
+            await self._apply(self._keep(body))
 
-    async def _apply(self, body: Mapping[str, Any]) -> None:
-        pool = Pool.from_object(body)
-        path = resource_path("apis/apps/v1", "deployments", pool.namespace, deployment_name(pool.name))
-        found: dict[str, Any] | None = None
-        refusal: str | None = None
+    async def _apply(self, kept: Kept) -> None:
+        pool = kept.pool
+        path = _deployment_path(pool)
         try:
-            wanted = deployment(pool, image=self._image, lease_seconds=self._lease_seconds)
+            wanted = deployment(pool, await self._replicas(kept), image=self._image, lease_seconds=self._lease_seconds)
             found = await self._kube.apply(path, wanted)
         except (Invalid, Forbidden, Conflict) as error:
-            refusal = str(error)
-            log.warning("deployment_refused", pool=f"{pool.namespace}/{pool.name}", error=refusal)
-        await self._write_status(pool, found, refusal, body.get("status") or {})
+            log.warning("deployment_refused", pool=f"{pool.namespace}/{pool.name}", error=str(error))
+            kept.found = replace(kept.found, deployment=None, refusal=str(error))
+        else:
+            kept.found = replace(kept.found, deployment=found, refusal=None)
+        await self.show(kept)
+
+    async def _replicas(self, kept: Kept) -> int:
+        pool = kept.pool
+        if pool.fixed_replicas is not None:
+            return pool.fixed_replicas
+        if kept.replicas is None:
+            # After a restart: what is there stays until the scaler has decided.
+            with suppress(NotFound):
+                found = await self._kube.request("GET", _deployment_path(pool))
+                kept.found = replace(kept.found, deployment=found)
+        if kept.replicas is not None:
+            return kept.replicas
+        return pool.spec.scaling.min_replicas if pool.spec.scaling and not pool.spec.drain else 0
+
+    async def scale(self, kept: Kept, replicas: int) -> None:
+        """Set the number of pods.
+
+        Raises:
+            Unavailable, Invalid, NotFound, Forbidden: it could not be set.
+        """
+        body = {"spec": {"replicas": replicas}}
+        found = await self._kube.request("PATCH", _deployment_path(kept.pool), body, content_type=MERGE_PATCH)
+        kept.found = replace(kept.found, deployment=found)
 
     async def deployment_seen(self, found: Mapping[str, Any], *, gone: bool = False) -> None:
         """A pool's Deployment changed: show that in the pool; if it was deleted under the pool, bring it back.
@@ -113,15 +165,26 @@ class PoolKeeper:
             return
         if body["metadata"].get("deletionTimestamp"):
             return
-        if gone:
-            await self.apply(body)
+        kept = self._keep(body)
+        known = (kept.found.deployment or {}).get("metadata") or {}
+        if known.get("uid") == found["metadata"]["uid"] and known["generation"] > found["metadata"]["generation"]:
+            # Older than the answer to what was written since.
             return
-        await self._write_status(Pool.from_object(body), found, None, body.get("status") or {})
+        if gone:
+            kept.found = replace(kept.found, deployment=None)
+            await self._apply(kept)
+            return
+        kept.found = replace(kept.found, deployment=found)
+        await self.show(kept)
 
-    async def _write_status(
-        self, pool: Pool, found: Mapping[str, Any] | None, refusal: str | None, former: Mapping[str, Any]
-    ) -> None:
-        status = pool_status(pool, found, refusal, datetime.now(UTC))
+    async def show(self, kept: Kept) -> None:
+        """Write the pool's status, if it is not as it was.
+
+        Raises:
+            Unavailable: try again.
+        """
+        pool, former = kept.pool, kept.status
+        status = pool_status(pool, kept.found, datetime.now(UTC))
         if status == former:
             return
         path = resource_path(POOLS, "workerpools", pool.namespace, pool.name) + "/status"
@@ -129,15 +192,36 @@ class PoolKeeper:
             {"op": "test", "path": "/metadata/uid", "value": pool.uid},
             {"op": "add", "path": "/status", "value": status},
         ]
+        kept.status = status
+        kept.pool = pool.model_copy(update={"conditions": tuple(map(Condition.model_validate, status["conditions"]))})
         try:
             await self._kube.request("PATCH", path, patch, content_type=JSON_PATCH)
         except (NotFound, Invalid) as error:
             log.info("pool_status_dropped", pool=f"{pool.namespace}/{pool.name}", error=str(error))
             return
+        except TaskflowError:
+            # Not written: then it still differs.
+            kept.status = former
+            raise
+        if self._queues.put(pool.namespace, pool.name, frozenset(pool.spec.queues), _hindrance(kept)):
+            self._changed(pool.namespace)
         stalled, before = _stalled(status), _stalled(former)
         if stalled and stalled != before:
             about = Regarding("WorkerPool", pool.namespace, pool.name, pool.uid)
             self._events.warn(about, *stalled, action="Deploy")
+
+
+def _deployment_path(pool: Pool) -> str:
+    return resource_path("apis/apps/v1", "deployments", pool.namespace, deployment_name(pool.name))
+
+
+def _hindrance(kept: Kept) -> str | None:
+    """Why the pool takes nothing now, for those who wait for it; None if it does, or soon will."""
+    name, spec = kept.pool.name, kept.pool.spec
+    if spec.drain or spec.paused:
+        return f"WorkerPool {name!r} {'drains' if spec.drain else 'is paused'} and takes nothing new"
+    stalled = _stalled(kept.status)
+    return f"WorkerPool {name!r} has no workers: {stalled[1]}" if stalled else None
 
 
 def _stalled(status: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from pydantic import Field
@@ -13,6 +13,7 @@ from taskflow_core.domain import naming
 from taskflow_core.domain.conditions import set_condition
 from taskflow_core.domain.task import Condition, Model
 from taskflow_core.errors import Invalid
+from taskflow_operator.scaling import Demand, Scaling
 
 GRACE_SECONDS = 60
 SCRATCH = "taskflow-scratch"
@@ -34,7 +35,10 @@ class PoolSpec(Model):
 
     queues: tuple[str, ...]
     concurrency: int = 1
-    replicas: int = 1
+    replicas: int | None = None
+    scaling: Scaling | None = None
+    paused: bool = False
+    drain: bool = False
     template: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -66,6 +70,13 @@ class Pool(Model):
         )
 
     @property
+    def fixed_replicas(self) -> int | None:
+        """Pods that the specification asks for; None if the scaler decides, and brings their number down with care."""
+        if self.spec.drain or self.spec.scaling is not None:
+            return None
+        return 1 if self.spec.replicas is None else self.spec.replicas
+
+    @property
     def selector(self) -> dict[str, str]:
         """Labels that all pods of the pool have and no others."""
         return {naming.LABEL_MANAGED_BY: naming.MANAGED_BY, naming.LABEL_POOL: self.name}
@@ -80,20 +91,8 @@ class PoolSize:
     desired: int
     ready: int
 
-    @classmethod
-    def from_object(cls, body: Mapping[str, Any]) -> PoolSize:
-        """Read a Kubernetes object, of which nothing but the queues has to be there."""
-        spec, status = body["spec"], body.get("status") or {}
-        defaults = PoolSpec.model_fields
-        return cls(
-            queues=frozenset(spec["queues"]),
-            concurrency=spec.get("concurrency", defaults["concurrency"].default),
-            desired=spec.get("replicas", defaults["replicas"].default),
-            ready=status.get("readyReplicas", 0),
-        )
 
-
-def deployment(pool: Pool, *, image: str, lease_seconds: int) -> dict[str, Any]:
+def deployment(pool: Pool, replicas: int, *, image: str, lease_seconds: int) -> dict[str, Any]:
     """The pool's Deployment, for server-side apply: what the template says, over defaults of restricted Pod Security.
 
     Raises:
@@ -127,7 +126,7 @@ def deployment(pool: Pool, *, image: str, lease_seconds: int) -> dict[str, Any]:
             ],
         },
         "spec": {
-            "replicas": pool.spec.replicas,
+            "replicas": replicas,
             "selector": {"matchLabels": pool.selector},
             "template": {
                 "metadata": {
@@ -153,6 +152,7 @@ def _worker_container(
 ) -> dict[str, Any]:
     ours: list[dict[str, Any]] = [
         {"name": "TASKFLOW_WORKER_NAMESPACE", "value": pool.namespace},
+        {"name": "TASKFLOW_WORKER_POOL", "value": pool.name},
         {"name": "TASKFLOW_WORKER_QUEUES", "value": ",".join(sorted(pool.spec.queues))},
         {"name": "TASKFLOW_WORKER_CONCURRENCY", "value": str(pool.spec.concurrency)},
         {"name": "TASKFLOW_WORKER_LEASE_SECONDS", "value": str(lease_seconds)},
@@ -206,27 +206,59 @@ def pool_of_worker(worker: str, pools: Iterable[str]) -> str | None:
     return max(fits, key=len, default=None)
 
 
-def pool_status(pool: Pool, found: Mapping[str, Any] | None, refusal: str | None, now: datetime) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Figures:
+    """What the workers and queues of a pool are like at the moment."""
+
+    demand: Demand = field(default_factory=Demand)
+    depths: Mapping[str, int] = field(default_factory=dict)
+    """Messages in the broker, by queue."""
+    slots: int = 0
+    busy: int = 0
+
+
+@dataclass(frozen=True)
+class LastDecision:
+    """The last change of the number of pods by scaling."""
+
+    time: datetime
+    replicas: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that a pool's status is made of, besides what is wanted."""
+
+    deployment: Mapping[str, Any] | None = None
+    """Its Deployment, if there is one."""
+    refusal: str | None = None
+    """Why the API server refused the Deployment."""
+    trouble: str | None = None
+    """Why pods of it cannot start."""
+    desired: int | None = None
+    """Pods that scaling wants."""
+    figures: Figures = field(default_factory=Figures)
+    decision: LastDecision | None = None
+
+
+def pool_status(pool: Pool, found: Findings, now: datetime) -> dict[str, Any]:
     """The pool's status by the rules of kstatus: Ready, Reconciling while it is on its way, Stalled when it can't get there.
 
     Args:
         pool: what is wanted.
-        found: its Deployment, if there is one.
-        refusal: why the API server refused the Deployment, if it did.
+        found: what there is.
         now: time of any transition.
     """
-    state = (found or {}).get("status") or {}
+    state = (found.deployment or {}).get("status") or {}
     ready, replicas = state.get("readyReplicas", 0), state.get("replicas", 0)
-    wanted = pool.spec.replicas
-    seen = state.get("observedGeneration", 0) >= ((found or {}).get("metadata") or {}).get("generation", 1)
+    fixed = pool.fixed_replicas
+    wanted = fixed if fixed is not None else found.desired if found.desired is not None else replicas
+    seen = state.get("observedGeneration", 0) >= ((found.deployment or {}).get("metadata") or {}).get("generation", 1)
     settled = seen and replicas == wanted == ready and state.get("updatedReplicas", 0) == wanted
-    stuck = refusal or _stuck(state.get("conditions") or ())
-    if stuck:
-        reason, message = ("DeploymentRefused" if refusal else "DeploymentStuck"), stuck
-    elif settled:
-        reason, message = "WorkersReady", f"{ready} of {wanted} workers are ready"
-    else:
-        reason, message = "WorkersStarting", f"{ready} of {wanted} workers are ready"
+    stuck = found.refusal or found.trouble or _stuck(state.get("conditions") or ())
+    reason, message = _reason(pool, found, stuck, f"{ready} of {wanted} workers are ready", settled=settled)
     conditions = pool.conditions
     for kind, holds in (
         (READY, settled and not stuck),
@@ -236,13 +268,40 @@ def pool_status(pool: Pool, found: Mapping[str, Any] | None, refusal: str | None
         conditions = set_condition(
             conditions, kind, status=holds, reason=reason, message=message, generation=pool.generation, now=now
         )
-    return {
+    figures, decision = found.figures, found.decision
+    status: dict[str, Any] = {
         "observedGeneration": pool.generation,
         "replicas": replicas,
         "readyReplicas": ready,
+        "desiredReplicas": wanted,
+        "demand": figures.demand.slots,
+        "queued": figures.demand.ready,
+        "queueDepths": dict(figures.depths),
+        "oldestWaitingSeconds": int(figures.demand.oldest_seconds),
+        "slots": figures.slots,
+        "busySlots": figures.busy,
         "selector": ",".join(f"{key}={value}" for key, value in sorted(pool.selector.items())),
         "conditions": [c.model_dump(mode="json", by_alias=True) for c in conditions],
     }
+    if decision is not None:
+        status["lastDecision"] = {
+            "time": decision.time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "replicas": decision.replicas,
+            "reason": decision.reason,
+            "message": decision.message,
+        }
+    return status
+
+
+def _reason(pool: Pool, found: Findings, stuck: str | None, words: str, *, settled: bool) -> tuple[str, str]:
+    if stuck:
+        why = "DeploymentRefused" if found.refusal else "PodsFailing" if found.trouble else "DeploymentStuck"
+        return why, stuck
+    if pool.spec.drain:
+        return "Draining", f"{words}; the pool drains, so it takes nothing new"
+    if pool.spec.paused:
+        return "Paused", f"{words}; the pool is paused, so it takes nothing new"
+    return ("WorkersReady" if settled else "WorkersStarting"), words
 
 
 def _stuck(conditions: Any) -> str | None:

@@ -77,9 +77,7 @@ class Decision:
     past: Past
 
 
-def decide(
-    scaling: Scaling, concurrency: int, current: int, demand: Demand, past: Past, now: datetime
-) -> Decision:
+def decide(scaling: Scaling, concurrency: int, current: int, demand: Demand, past: Past, now: datetime) -> Decision:
     """How many pods there should be.
 
     wanted = ceil(demand / tasksPerReplica), within minReplicas and maxReplicas. Up at once, by at most scaleUpLimit. Down to the
@@ -90,29 +88,27 @@ def decide(
     wanted = min(max(asked, scaling.min_replicas), scaling.max_replicas)
     idle_since = None if demand.slots else past.idle_since or now
     # At the start nothing is known of what was wanted, but for what there is.
-    remembered = _remember(past.wanted or ((now, current),), wanted, now, timedelta(seconds=scaling.scale_down_delay_seconds))
-    keep = Past(remembered, idle_since)
+    former = past.wanted or ((now, current),)
+    remembered = _remember(former, wanted, now, timedelta(seconds=scaling.scale_down_delay_seconds))
+    least = min(max(count for _, count in remembered), scaling.max_replicas, max(current, wanted))
     words = f"{demand.slots} slots wanted ({demand.ready} ready, {demand.leased} running, {demand.due_soon} due soon)"
-
-    def answer(replicas: int, reason: Why, more: str = "") -> Decision:
-        return Decision(replicas, reason, f"{words}{more}", keep)
-
-    if wanted > current:
-        if scaling.scale_up_limit is not None and wanted - current > scaling.scale_up_limit:
-            return answer(current + scaling.scale_up_limit, Why.SCALE_UP_LIMIT, f": {wanted} pods wanted")
-        return answer(wanted, Why.AT_MAXIMUM if asked > wanted else Why.DEMAND)
-    least = min(max(count for _, count in remembered), scaling.max_replicas)
-    if wanted == 0 and idle_since is not None:
-        until = idle_since + timedelta(seconds=scaling.idle_seconds_to_zero)
-        if now < until:
-            stay = min(max(least, 1), current)
-            return answer(stay, Why.IDLE_DELAY, f": none from {until:%H:%M:%S}Z on")
-        return answer(0, Why.DEMAND)
-    if wanted < min(least, current):
-        return answer(min(least, current), Why.SCALE_DOWN_DELAY, f": {wanted} pods wanted")
-    if asked > wanted:
-        return answer(wanted, Why.AT_MAXIMUM)
-    return answer(wanted, Why.AT_MINIMUM if asked < wanted else Why.DEMAND)
+    idle_until = idle_since + timedelta(seconds=scaling.idle_seconds_to_zero) if idle_since else now
+    if wanted > current and scaling.scale_up_limit is not None and wanted - current > scaling.scale_up_limit:
+        replicas, reason = current + scaling.scale_up_limit, Why.SCALE_UP_LIMIT
+        words += f": {wanted} pods wanted"
+    elif wanted >= current:
+        replicas, reason = wanted, Why.DEMAND
+    elif wanted == 0 and now < idle_until:
+        replicas, reason = max(least, 1), Why.IDLE_DELAY
+        words += f": none from {idle_until:%H:%M:%S}Z on"
+    elif wanted < least and wanted > 0:
+        replicas, reason = least, Why.SCALE_DOWN_DELAY
+        words += f": {wanted} pods wanted"
+    else:
+        replicas, reason = wanted, Why.DEMAND
+    if reason is Why.DEMAND and asked != wanted:
+        reason = Why.AT_MAXIMUM if asked > wanted else Why.AT_MINIMUM
+    return Decision(replicas, reason, words, Past(remembered, idle_since))
 
 
 def _remember(

@@ -18,6 +18,7 @@ from taskflow_core.errors import TaskflowError
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.operator import OperatorLedger
+from taskflow_core.ledger.presence import PoolView
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.settings import DatabaseSettings, RedisSettings
 from taskflow_core.store import repository
@@ -47,6 +48,7 @@ from taskflow_operator.pool_keeper import PoolKeeper
 from taskflow_operator.readiness import API_SERVER_SECONDS, SLACK_SECONDS, Sight, findings
 from taskflow_operator.reconcile import Reconciler
 from taskflow_operator.retention import Retention
+from taskflow_operator.scaler import Scaler
 from taskflow_operator.settings import OperatorSettings
 from taskflow_operator.status_writer import StatusWriter
 from taskflow_operator.task_watch import TaskWatch
@@ -118,6 +120,15 @@ class Operator:
         self._events = KubeEvents(kube, settings.leader_identity)
         self._writer = StatusWriter(kube, settings.status_writes_per_second)
         self._agenda = Agenda()
+        self.pools = PoolKeeper(
+            kube,
+            queues,
+            image=settings.worker_image,
+            lease_seconds=settings.lease_seconds,
+            changed=lambda namespace: self._dispatcher.pools_changed(namespace),  # noqa: PLW0108 - made below
+            events=self._events,
+        )
+        self._scaler = Scaler(tasks, self._agenda, self.pools, kube, PoolView(self._redis))
         self._retention = Retention(
             kube,
             self._database,
@@ -135,18 +146,11 @@ class Operator:
             self._publisher,
             self._writer,
             closer,
+            queued=self._scaler.wake,
             token_key=settings.token_key.get_secret_value(),
             quiet_seconds=settings.quiet_seconds,
         )
         observer = Observer(tasks, self._writer, closer, kube, wake=self._agenda.wake, requeue=self._dispatcher.requeue)
-        self.pools = PoolKeeper(
-            kube,
-            queues,
-            image=settings.worker_image,
-            lease_seconds=settings.lease_seconds,
-            changed=self._dispatcher.pools_changed,
-            events=self._events,
-        )
         self._watch = TaskWatch(kube, observer)
         self._wire_streams(tasks, ledger, closer, observer, times)
         self._leads = self._started = False
@@ -240,6 +244,7 @@ class Operator:
             "resources": lambda: together(self._resources.loops()),
             "history": lambda: together(self._store.loops()),
             "reconcile": lambda: together(self._reconciler.loops()),
+            "scaling": self._scaler.run,
             "retention": lambda: together(self._retention.loops()),
             "watch": self._watch.run,
             "kopf": runner.run,
@@ -250,7 +255,7 @@ class Operator:
     def _wire_face(self, tasks: OpenTasks) -> None:
         self._health = HealthServer(self._settings.health_host, self._settings.health_port, self._findings)
         self._queue_gauges = QueueGauges(tasks, self.pools.served)
-        self._pool_gauges = PoolGauges(tasks, self.pools.seen)
+        self._pool_gauges = PoolGauges(self.pools.kept)
         self._stream_gauges = StreamGauges(self._redis, self._queue_gauges)
 
         def answered(verb: str, code: int) -> None:

@@ -24,6 +24,7 @@ from taskflow_core.kube.shallow import read_json
 
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+MERGE_PATCH = "application/merge-patch+json"
 PAGE_SIZE = 500
 WATCH_SECONDS = 300
 """The server ends a watch after this time, and it is begun anew where it was: a connection that died is not trusted for ever."""

@@ -69,23 +69,45 @@ OLDEST = (
 
 POOL_REPLICAS = (
     "taskflow_pool_replicas",
-    "Worker pods of the pool: desired by its specification, ready by its status.",
+    "Worker pods of the pool: desired by its specification or by scaling, ready by its status.",
     ("namespace", "pool", "kind"),
 )
 """Likewise. Kinds: `desired`, `ready`."""
 POOL_SLOTS = (
     "taskflow_pool_slots",
-    "Attempts that the ready workers of the pool can run at a time.",
+    "Attempts that the workers of the pool which report can run at a time.",
     ("namespace", "pool"),
 )
 """Likewise."""
 POOL_BUSY = (
     "taskflow_pool_slots_busy",
-    "Attempts that workers of the pool run; one whose worker is lost counts until its lease runs out.",
+    "Attempts that the workers of the pool hold, by their own account.",
     ("namespace", "pool"),
 )
 """Likewise."""
-COMPUTED = (DEPTH, OLDEST, POOL_REPLICAS, POOL_SLOTS, POOL_BUSY)
+POOL_DEMAND = (
+    "taskflow_pool_demand_slots",
+    "Slots that the pool's queues want: queued, running, and due within seconds. What scaling goes by, and an autoscaler may.",
+    ("namespace", "pool"),
+)
+"""Likewise."""
+COMPUTED = (DEPTH, OLDEST, POOL_REPLICAS, POOL_SLOTS, POOL_BUSY, POOL_DEMAND)
+
+SCALE_DECISIONS = Counter(
+    "taskflow_scale_decisions",
+    "Changes of a pool's number of pods by scaling: direction up or down.",
+    ["direction", "reason"],
+)
+SCALE_REACTION = Histogram(
+    "taskflow_scale_reaction_seconds",
+    "From the first Task that asked for more pods to the patched Deployment.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 15, 60),
+)
+WORKERS_REPLACED = Counter(
+    "taskflow_workers_replaced",
+    "Workers deleted because they were of no use: silent, or deaf to what waited for them.",
+    ["fault"],
+)
 
 RECONCILE = Histogram(
     "taskflow_reconcile_seconds",

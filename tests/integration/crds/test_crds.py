@@ -225,7 +225,7 @@ def test_a_pool_can_be_scaled(empty: Cluster) -> None:
     made = empty.create(pool("main"))
     assert (made["spec"]["replicas"], made["spec"]["concurrency"], made["spec"]["template"]) == (1, 1, {})
     empty.kubectl("scale", "workerpool.taskflow.dev/main", "--replicas=5")
-    status = pool_status(Pool.from_object(made), None, None, NOW)
+    status = pool_status(Pool.from_object(made), Findings(), NOW)
     set_status(empty, "tfp", "main", status)
     scale = empty.raw(f"{POOLS}/main/scale")
     assert scale["spec"]["replicas"] == 5

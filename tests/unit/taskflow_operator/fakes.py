@@ -216,7 +216,7 @@ class Parts:
         self.dependencies = FakeDependencies()
         self.dispatcher = Dispatcher(
             self.tasks, self.agenda, self.pools, self.dependencies, ledger, self.publisher, self.writer, self.closer,
-            token_key=TOKEN_KEY, quiet_seconds=quiet, now=lambda: self.now,
+            queued=lambda: None, token_key=TOKEN_KEY, quiet_seconds=quiet, now=lambda: self.now,
         )  # fmt: skip
         self.resources = ApplyToResources(
             self.tasks, self.writer, self.closer, ledger, cast("Any", self.reader), token_key=TOKEN_KEY,

@@ -179,7 +179,7 @@ STUCK = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineEx
 def test_a_pool_is_in_progress_current_or_failed(found: Any, refusal: str | None, expected: Kstatus) -> None:
     metadata = {"uid": "u", "namespace": "team-a", "name": "main", "generation": 2}
     body: dict[str, Any] = {"metadata": metadata, "spec": {"queues": ["default"], "replicas": 2}}
-    body["status"] = pool_status(Pool.from_object(body), found, refusal, NOW)
+    body["status"] = pool_status(Pool.from_object(body), Findings(deployment=found, refusal=refusal), NOW)
     assert compute(body) is expected
     metadata["generation"] = 3
     assert compute(body) is Kstatus.IN_PROGRESS
