@@ -84,7 +84,9 @@ class Observer:
     def _spec_changed(self, known: Known, task: Task) -> None:
         """What may change: priority, suspend, cancel, deadlines, time to live. The status stays ours."""
         former = known.task
-        known.task = former.model_copy(update={"spec": task.spec, "unreadable": task.unreadable, "generation": task.generation})
+        known.task = former.model_copy(
+            update={"spec": task.spec, "unreadable": task.unreadable, "generation": task.generation}
+        )
         leaves = task.spec.suspend or task.spec.cancel
         if former.spec.priority != task.spec.priority and former.status.phase is Phase.QUEUED and not leaves:
             self._requeue(known.task)
