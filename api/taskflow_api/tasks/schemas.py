@@ -30,6 +30,7 @@ MediaType = Annotated[
 ]
 FIRST_TIME, END_OF_TIMES = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 Seconds = Annotated[int, Field(ge=0, le=86400)]
+ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")]
 ErrorType = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 
@@ -68,7 +69,7 @@ class OutputBody(Body):
 class DependencyBody(Body):
     """A Task of the same namespace that has to end first."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
+    name: ResourceName
     # Strict models take no string for an enumeration, and JSON has nothing else.
     outcome: Literal["Succeeded", "Finished"] = "Succeeded"
 
@@ -97,9 +98,7 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
 class TaskBody(Body):
     """A Task to create; `name` or `generateName`."""
 
-    name: Annotated[str | None, StringConstraints(min_length=1, max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")] = (
-        None
-    )
+    name: ResourceName | None = None
     generate_name: Annotated[
         str | None,
         Field(description="The server appends five characters."),

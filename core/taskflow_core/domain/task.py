@@ -113,7 +113,8 @@ class DependencyOutcome(StrEnum):
 class Dependency(Model):
     """A Task of the same namespace that has to end first."""
 
-    name: str
+    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)
+    """It becomes part of a URL, so nothing else may be in it."""
     outcome: DependencyOutcome = DependencyOutcome.SUCCEEDED
 
 

@@ -104,6 +104,9 @@ def test_a_task_without_status_is_at_its_first_attempt() -> None:
         ({"handler": "h", "priority": 10}, "priority"),
         ({"handler": "h", "retryPolicy": 3}, "retryPolicy"),
         ({"handler": "h", "inputs": [{"name": "a"}]}, "inputs.0.key"),
+        ({"handler": "h", "dependsOn": [{"name": "../workerpools/main"}]}, "dependsOn.0.name"),
+        ({"handler": "h", "dependsOn": [{"name": ".."}]}, "dependsOn.0.name"),
+        ({"handler": "h", "dependsOn": [{"name": "a\n"}]}, "dependsOn.0.name"),
         # The API server's format date-time admits these.
         ({"handler": "h", "notBefore": "0000-01-01T00:00:00Z"}, "notBefore"),
         ({"handler": "h", "notBefore": "9999-12-31T23:59:59-01:00"}, "notBefore"),
