@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import re
 from collections.abc import Callable
@@ -41,6 +40,15 @@ ODD_TIMES = (
     "2026-01-01T00:00:00Z\n", "\uff12\uff10\uff12\uff16-01-01T00:00:00Z",
 )  # fmt: skip
 ODD_KEYS = ("", "self", "context", "a.b", "__proto__", "\x00", "é", "a b", "metadata", "x" * 300)
+POD_KEYS = (
+    "containers",
+    "initContainers",
+    "volumes",
+    "securityContext",
+    "terminationGracePeriodSeconds",
+    "name",
+    "env",
+)
 NAMES = ("{}", "{}.b.c", "0{}", "{}" + "x" * 200)
 ODD_NAMES = ("-{}", "{}-", "{}..a", "UP{}", "{}_x", "{} x", "{}\x00", "é{}", "{}/x", "%2e{}", "{}" + "x" * 260, "")
 
@@ -53,6 +61,7 @@ class Manifests:
         self._head = {"apiVersion": f"{crd['spec']['group']}/{version['name']}", "kind": names["kind"]}
         self._spec: Schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
         self._random = random.Random(seed)
+        self._keys = ODD_KEYS + (POD_KEYS if names["kind"] == "WorkerPool" else ())
 
     def manifest(self, number: int) -> dict[str, Any]:
         """The next one; the number is in its name."""
@@ -94,7 +103,9 @@ class Manifests:
         return {name: self._valid(schema["properties"][name]) for name in wanted}
 
     def _key(self) -> str:
-        return self._pick(ODD_KEYS) if self._chance(0.3) else self._text("abc_9", self._random.randint(1, 8))
+        if self._chance(0.3):
+            return str(self._pick(self._keys))
+        return self._text("abc_9", self._random.randint(1, 8))
 
     def _array(self, schema: Schema) -> Any:
         found = [self._valid(schema["items"]) for _ in range(self._length(schema, "Items", 3))]
@@ -137,7 +148,7 @@ class Manifests:
                 return [self._any(levels - 1) for _ in range(self._random.randint(0, 4))]
             return {self._key(): self._any(levels - 1) for _ in range(self._random.randint(0, 4))}
         if self._chance(0.04):
-            return self._deep(self._pick((47, 48, 49, 50, 51, 199, 200, 201, 500, 900)))
+            return self._deep(self._pick((47, 48, 49, 50, 51, 199, 200, 201, 500, 800)))
         if self._chance(0.03):
             return "x" * self._pick((4096, 8100, 8187, 8192, 8193, 9000, 100_000))
         return self._pick((None, True, False, "", self._wild(9), *NUMBERS[:-1], *FLOATS[:-2]))
@@ -197,7 +208,5 @@ class Manifests:
             )
         if kind == "array":
             each = self._valid(schema["items"])
-            return self._pick(
-                ([copy.deepcopy(each) for _ in range(schema.get("maxItems", 8) + 1)], [each, each], [], [None])
-            )
+            return self._pick(([each for _ in range(schema.get("maxItems", 8) + 1)], [each, each], [], [None]))
         return {f"k{number}": 1 for number in range(self._pick((0, 64, 65, 2000)))}
