@@ -25,6 +25,8 @@ from taskflow_operator.status_writer import StatusWriter
 
 log = get_logger(__name__)
 BATCH = 500
+LOOKUPS = 16
+"""Tasks at a time whose dependencies are asked for: one by one, a few that wait for much would hold up all others."""
 RETRY_SECONDS = 1.0
 LOOK_AGAIN = timedelta(seconds=5)
 """A stop is asked for again until it happened, since a Redis that lost its data lost the request too."""
@@ -79,6 +81,7 @@ class Dispatcher:
         self._wakeup = asyncio.Event()
         # kombu's connection belongs to one thread.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
+        self._lookups = asyncio.Semaphore(LOOKUPS)
         self._jobs: set[asyncio.Task[None]] = set()
         self._stumbles = Stumbles("dispatch")
 
@@ -182,7 +185,8 @@ class Dispatcher:
 
     async def _dispatch(self, uids: Sequence[str]) -> None:
         admitted: list[Task] = []
-        for uid in uids:
+        states = await asyncio.gather(*(self._states(uid) for uid in uids))
+        for uid, answer in zip(uids, states, strict=True):
             known = self._tasks.get(uid)
             if known is None or known.closing:
                 # What is being closed is looked at again when that is done.
@@ -191,7 +195,8 @@ class Dispatcher:
                 self.wake_at(uid, self._now() + LOOK_AGAIN)
                 continue
             try:
-                await self._look(known.task, admitted)
+                if answer is not None:
+                    await self._look(known.task, *answer, admitted)
             except TaskflowError:
                 raise
             except Exception:
@@ -200,14 +205,27 @@ class Dispatcher:
         if admitted:
             await self._enter(admitted, again=False)
 
-    async def _look(self, task: Task, admitted: list[Task]) -> None:
+    async def _states(self, uid: str) -> tuple[Sequence[DependencyState], Sequence[str]] | None:
+        """What the Task waits for; None if it cannot be told now, or need not be."""
+        known = self._tasks.get(uid)
+        if known is None or known.closing or known.held:
+            return None
+        if self.dependencies is None or not known.task.spec.depends_on:
+            return (), ()
         try:
-            states, cycle = await self.dependencies.states(task) if self.dependencies else ((), ())
+            async with self._lookups:
+                return await self.dependencies.states(known.task)
         except TaskflowError as error:
             # The history may be away for long; that is this Task's problem, and no other's.
             outage.away(error)
-            self.wake_at(task.uid, self._now() + LOOK_AGAIN)
-            return
+            self.wake_at(uid, self._now() + LOOK_AGAIN)
+        except Exception:
+            log.exception("task_skipped", uid=uid)
+        return None
+
+    async def _look(
+        self, task: Task, states: Sequence[DependencyState], cycle: Sequence[str], admitted: list[Task]
+    ) -> None:
         decision = decide(task, self._pools, states, cycle, self._now())
         if isinstance(decision, Enqueue):
             admitted.append(task)

@@ -49,6 +49,7 @@ POD_KEYS = (
     "name",
     "env",
 )
+DEPTHS = (47, 48, 49, 50, 51, 199, 200, 201, 500, 800)
 NAMES = ("{}", "{}.b.c", "0{}", "{}" + "x" * 200)
 ODD_NAMES = ("-{}", "{}-", "{}..a", "UP{}", "{}_x", "{} x", "{}\x00", "é{}", "{}/x", "%2e{}", "{}" + "x" * 260, "")
 
@@ -61,6 +62,8 @@ class Manifests:
         self._head = {"apiVersion": f"{crd['spec']['group']}/{version['name']}", "kind": names["kind"]}
         self._spec: Schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
         self._random = random.Random(seed)
+        # Kopf copies WorkerPools recursively, and Python's stack bounds that.
+        self._depths = DEPTHS if names["kind"] == "Task" else DEPTHS[:5]
         self._keys = ODD_KEYS + (POD_KEYS if names["kind"] == "WorkerPool" else ())
 
     def manifest(self, number: int) -> dict[str, Any]:
@@ -93,7 +96,10 @@ class Manifests:
             "object": self._object, "array": self._array, "string": self._string, "integer": self._integer,
             "boolean": lambda _: self._chance(0.3),
         }  # fmt: skip
-        return make.get(schema.get("type", ""), lambda _: self._any(3))(schema)
+        return make.get(schema.get("type", ""), self._anything)(schema)
+
+    def _anything(self, _: Schema) -> Any:
+        return self._any(3)
 
     def _object(self, schema: Schema) -> Any:
         if "properties" not in schema:
@@ -104,7 +110,7 @@ class Manifests:
 
     def _key(self) -> str:
         if self._chance(0.3):
-            return str(self._pick(self._keys))
+            return str(self._random.choice(self._keys))
         return self._text("abc_9", self._random.randint(1, 8))
 
     def _array(self, schema: Schema) -> Any:
@@ -129,13 +135,13 @@ class Manifests:
     def _string(self, schema: Schema) -> str:
         if schema.get("format") == "date-time":
             return str(self._pick(TIMES))
-        pattern = schema.get("pattern")
+        pattern: str | None = schema.get("pattern")
         for _ in range(20):
             length = self._length(schema, "Length", 12)
             text = self._wild(length) if pattern is None else self._text(self._pick(ALPHABETS), length)
             if pattern is None or re.search(pattern, text):
                 return text
-        return "a/b"[: schema.get("maxLength", 3)] if "/" in pattern else "a"
+        return "a/b" if "/" in str(pattern) else "a"
 
     def _integer(self, schema: Schema) -> int:
         least, most = schema.get("minimum", 0), schema.get("maximum", 100)
@@ -148,7 +154,7 @@ class Manifests:
                 return [self._any(levels - 1) for _ in range(self._random.randint(0, 4))]
             return {self._key(): self._any(levels - 1) for _ in range(self._random.randint(0, 4))}
         if self._chance(0.04):
-            return self._deep(self._pick((47, 48, 49, 50, 51, 199, 200, 201, 500, 800)))
+            return self._deep(self._pick(self._depths))
         if self._chance(0.03):
             return "x" * self._pick((4096, 8100, 8187, 8192, 8193, 9000, 100_000))
         return self._pick((None, True, False, "", self._wild(9), *NUMBERS[:-1], *FLOATS[:-2]))

@@ -181,7 +181,7 @@ REACHED = {
 def reached(matrix: Matrix, cell: Cell, listed: dict[str, dict[str, Any]]) -> bool:
     if cell.state not in REACHED:
         return matrix.count(cell, "start") == 1
-    return listed.get(cell.name, {}).get("status", {}).get("reason") == REACHED[cell.state]
+    return bool(listed.get(cell.name, {}).get("status", {}).get("reason") == REACHED[cell.state])
 
 
 def act(matrix: Matrix, cell: Cell) -> None:
