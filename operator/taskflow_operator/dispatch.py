@@ -26,7 +26,7 @@ from taskflow_operator.status_writer import StatusWriter
 log = get_logger(__name__)
 BATCH = 500
 LOOKUPS = 16
-"""Tasks at a time whose dependencies are asked for: one by one, a few that wait for much would hold up all others."""
+"""Tasks at a time whose dependencies are asked for."""
 RETRY_SECONDS = 1.0
 LOOK_AGAIN = timedelta(seconds=5)
 """A stop is asked for again until it happened, since a Redis that lost its data lost the request too."""
@@ -82,6 +82,7 @@ class Dispatcher:
         # kombu's connection belongs to one thread.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._lookups = asyncio.Semaphore(LOOKUPS)
+        self._asking: dict[str, bool] = {}
         self._jobs: set[asyncio.Task[None]] = set()
         self._stumbles = Stumbles("dispatch")
 
@@ -185,8 +186,7 @@ class Dispatcher:
 
     async def _dispatch(self, uids: Sequence[str]) -> None:
         admitted: list[Task] = []
-        states = await asyncio.gather(*(self._states(uid) for uid in uids))
-        for uid, answer in zip(uids, states, strict=True):
+        for uid in uids:
             known = self._tasks.get(uid)
             if known is None or known.closing:
                 # What is being closed is looked at again when that is done.
@@ -195,8 +195,10 @@ class Dispatcher:
                 self.wake_at(uid, self._now() + LOOK_AGAIN)
                 continue
             try:
-                if answer is not None:
-                    await self._look(known.task, *answer, admitted)
+                if known.task.spec.depends_on and self.dependencies is not None:
+                    self._look_beside(uid, self.dependencies)
+                else:
+                    await self._look(known.task, (), (), admitted)
             except TaskflowError:
                 raise
             except Exception:
@@ -205,23 +207,47 @@ class Dispatcher:
         if admitted:
             await self._enter(admitted, again=False)
 
-    async def _states(self, uid: str) -> tuple[Sequence[DependencyState], Sequence[str]] | None:
-        """What the Task waits for; None if it cannot be told now, or need not be."""
-        known = self._tasks.get(uid)
-        if known is None or known.closing or known.held:
-            return None
-        if self.dependencies is None or not known.task.spec.depends_on:
-            return (), ()
+    def _look_beside(self, uid: str, dependencies: Dependencies) -> None:
+        """Asking for what a Task waits for takes its time, so it is done beside the loop and holds up no other."""
+        if uid in self._asking:
+            # Something changed since it was asked.
+            self._asking[uid] = True
+            return
+        job = asyncio.create_task(self._ask(uid, dependencies))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def _ask(self, uid: str, dependencies: Dependencies) -> None:
+        self._asking[uid] = True
         try:
-            async with self._lookups:
-                return await self.dependencies.states(known.task)
+            while self._asking[uid]:
+                async with self._lookups:
+                    self._asking[uid] = False
+                    await self._decide(uid, dependencies)
         except TaskflowError as error:
             # The history may be away for long; that is this Task's problem, and no other's.
             outage.away(error)
             self.wake_at(uid, self._now() + LOOK_AGAIN)
         except Exception:
             log.exception("task_skipped", uid=uid)
-        return None
+        finally:
+            del self._asking[uid]
+
+    async def _decide(self, uid: str, dependencies: Dependencies) -> None:
+        known = self._tasks.get(uid)
+        if known is None:
+            return
+        states, cycle = await dependencies.states(known.task)
+        known = self._tasks.get(uid)
+        if known is None or known.closing:
+            return
+        if known.held:
+            self.wake_at(uid, self._now() + LOOK_AGAIN)
+            return
+        admitted: list[Task] = []
+        await self._look(known.task, states, cycle, admitted)
+        if admitted:
+            await self._enter(admitted, again=False)
 
     async def _look(
         self, task: Task, states: Sequence[DependencyState], cycle: Sequence[str], admitted: list[Task]

@@ -285,7 +285,7 @@ async def test_a_new_priority_publishes_again() -> None:
     assert parts.publisher.sent[0].message.priority == 9
 
 
-async def test_what_tasks_wait_for_is_asked_for_many_at_a_time() -> None:
+async def test_what_tasks_wait_for_is_asked_for_many_at_a_time_and_holds_up_no_other() -> None:
     class Slow:
         asked, most, answer = 0, 0, asyncio.Event()
 
@@ -306,6 +306,9 @@ async def test_what_tasks_wait_for_is_asked_for_many_at_a_time() -> None:
             parts.add(make_task(uid=uid, name=uid, depends_on=[{"name": "first"}]))
             parts.dispatcher.wake(uid)
         await eventually(lambda: slow.asked == dispatch.LOOKUPS)
+        parts.add(make_task())
+        parts.dispatcher.wake(UID)
+        await eventually(lambda: [each.message.uid for each in parts.publisher.sent] == [UID])
         slow.answer.set()
-        await eventually(lambda: len(parts.publisher.sent) == 40)
+        await eventually(lambda: len(parts.publisher.sent) == 41)
     assert slow.most == dispatch.LOOKUPS
