@@ -62,6 +62,7 @@ class Manifests:
         self._head = {"apiVersion": f"{crd['spec']['group']}/{version['name']}", "kind": names["kind"]}
         self._spec: Schema = version["schema"]["openAPIV3Schema"]["properties"]["spec"]
         self._random = random.Random(seed)
+        self._share = 0.25 if names["kind"] == "Task" else 0.7
         # Kopf copies WorkerPools recursively, and Python's stack bounds that.
         self._depths = DEPTHS if names["kind"] == "Task" else DEPTHS[:5]
         self._keys = ODD_KEYS + (POD_KEYS if names["kind"] == "WorkerPool" else ())
@@ -105,7 +106,7 @@ class Manifests:
         if "properties" not in schema:
             return {self._key(): self._any(3) for _ in range(self._length(schema, "Properties", 3))}
         required = schema.get("required", ())
-        wanted = [name for name in schema["properties"] if name in required or self._chance(0.25)]
+        wanted = [name for name in schema["properties"] if name in required or self._chance(self._share)]
         return {name: self._valid(schema["properties"][name]) for name in wanted}
 
     def _key(self) -> str:

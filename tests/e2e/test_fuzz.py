@@ -1,6 +1,6 @@
 """Manifests by chance: whatever the API server takes gets a condition, and nothing stops the operator.
 
-`FUZZ` is how many (default 1,000: a minute), `FUZZ_SEED` which ones; the seed is printed.
+`FUZZ` is how many (default 2,000: about a minute), `FUZZ_SEED` which ones; the seed is printed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from tests.e2e.manifests import Manifests
 from tests.e2e.product import Product, task
 from tests.e2e.test_operator_production import ask, metric, operator_lines
 
-COUNT = int(os.environ.get("FUZZ", "1000"))
+COUNT = int(os.environ.get("FUZZ", "2000"))
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300 + COUNT // 10)]
 
-POOLS = max(COUNT // 100, 10)
+POOLS = max(COUNT // 30, 10)
 SEED = int(os.environ.get("FUZZ_SEED") or secrets.randbits(32))
 NAMESPACE = "fuzz"
 POOLS_PATH = resource_path(f"apis/{naming.API_VERSION}", "workerpools", NAMESPACE)
