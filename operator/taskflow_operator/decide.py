@@ -123,6 +123,8 @@ def no_pool(task: Task, pools: Pools) -> str | None:
 
 
 def _refusal(task: Task, dependencies: Sequence[DependencyState], cycle: Sequence[str]) -> End | None:
+    if task.unreadable:
+        return End(Phase.FAILED, Reason.INVALID_SPEC, f"spec cannot be read: {task.unreadable}")
     if task.payload_too_deep:
         return End(
             Phase.FAILED,

@@ -26,6 +26,8 @@ from taskflow_operator.status_writer import StatusWriter
 
 log = get_logger(__name__)
 BATCH = 500
+LOOKUPS = 16
+"""Tasks at a time whose dependencies are asked for."""
 RETRY_SECONDS = 1.0
 LOOK_AGAIN = timedelta(seconds=5)
 """A stop is asked for again until it happened, since a Redis that lost its data lost the request too."""
@@ -83,6 +85,8 @@ class Dispatcher:
         self._now = now
         # kombu's connection belongs to one thread.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
+        self._lookups = asyncio.Semaphore(LOOKUPS)
+        self._asking: dict[str, bool] = {}
         self._jobs: set[asyncio.Task[None]] = set()
         self._stumbles = Stumbles("dispatch")
 
@@ -134,9 +138,17 @@ class Dispatcher:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - one Task at fault; it is looked at again at the next resync
-            if (known := self._tasks.get(uid)) is not None:
-                known.closing = False
             self._stumbles.over(error, uid=uid)
+        else:
+            self._stumbles.passed()
+
+    async def _close(self, task: Task, status: TaskStatus) -> None:
+        try:
+            await self._closer.close(task, status)
+        except Exception:
+            if (known := self._tasks.get(task.uid)) is not None:
+                known.closing = False
+            raise
 
     async def publish_again(self, tasks: Sequence[Task]) -> None:
         """Send the current attempts again: their messages were lost, or their priority changed.
@@ -157,7 +169,10 @@ class Dispatcher:
                 self._agenda.wake_at(uid, self._now() + LOOK_AGAIN)
                 continue
             try:
-                await self._look(known.task, admitted)
+                if known.task.spec.depends_on:
+                    self._look_beside(uid)
+                else:
+                    await self._look(known.task, (), (), admitted)
             except TaskflowError:
                 raise
             except Exception as error:  # noqa: BLE001 - one Task at fault; it is looked at again at the next resync
@@ -167,14 +182,47 @@ class Dispatcher:
         if admitted:
             await self._enter(admitted, again=False)
 
-    async def _look(self, task: Task, admitted: list[Task]) -> None:
+    def _look_beside(self, uid: str) -> None:
+        """Asking for what a Task waits for takes its time, so it is done beside the loop and holds up no other."""
+        if uid in self._asking:
+            # Something changed since it was asked.
+            self._asking[uid] = True
+            return
+        self._asking[uid] = True
+        self._in_background(uid, self._ask(uid))
+
+    async def _ask(self, uid: str) -> None:
         try:
-            states, cycle = await self._dependencies.states(task)
+            while self._asking[uid]:
+                async with self._lookups:
+                    self._asking[uid] = False
+                    await self._decide(uid)
         except TaskflowError as error:
             # The history may be away for long; that is this Task's problem, and no other's.
             outage.away(error)
-            self._agenda.wake_at(task.uid, self._now() + LOOK_AGAIN)
+            self._agenda.wake_at(uid, self._now() + LOOK_AGAIN)
+        finally:
+            del self._asking[uid]
+
+    async def _decide(self, uid: str) -> None:
+        known = self._tasks.get(uid)
+        if known is None:
             return
+        states, cycle = await self._dependencies.states(known.task)
+        known = self._tasks.get(uid)
+        if known is None or known.closing:
+            return
+        if known.held:
+            self._agenda.wake_at(uid, self._now() + LOOK_AGAIN)
+            return
+        admitted: list[Task] = []
+        await self._look(known.task, states, cycle, admitted)
+        if admitted:
+            await self._enter(admitted, again=False)
+
+    async def _look(
+        self, task: Task, states: Sequence[DependencyState], cycle: Sequence[str], admitted: list[Task]
+    ) -> None:
         decision = decide(task, self._pools, states, cycle, self._now())
         if isinstance(decision, Enqueue):
             admitted.append(task)
@@ -217,7 +265,7 @@ class Dispatcher:
             self._agenda.wake_at(task.uid, self._now() + LOOK_AGAIN)
             return
         status = transitions.stopped(task, decision.phase, decision.reason, decision.message, self._now())
-        self._in_background(task.uid, self._closer.close(task, status))
+        self._in_background(task.uid, self._close(task, status))
 
     async def _enter(self, tasks: Sequence[Task], *, again: bool) -> None:
         try:

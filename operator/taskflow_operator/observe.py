@@ -17,6 +17,7 @@ from taskflow_operator import outage
 from taskflow_operator.closing import Closer
 from taskflow_operator.memory import Known, OpenTasks
 from taskflow_operator.status_writer import StatusWriter
+from taskflow_operator.trace_fields import trace_fields
 
 log = get_logger(__name__)
 
@@ -62,6 +63,8 @@ class Observer:
         except ValidationError as error:
             log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
             return
+        if task.unreadable and not task.finished:
+            log.warning("task_unreadable", **trace_fields(task), error=task.unreadable)
         if known is not None:
             self._spec_changed(known, task)
         elif not task.finished and self._tasks.add(task):
@@ -81,7 +84,9 @@ class Observer:
     def _spec_changed(self, known: Known, task: Task) -> None:
         """What may change: priority, suspend, cancel, deadlines, time to live. The status stays ours."""
         former = known.task
-        known.task = former.model_copy(update={"spec": task.spec, "generation": task.generation})
+        known.task = former.model_copy(
+            update={"spec": task.spec, "unreadable": task.unreadable, "generation": task.generation}
+        )
         leaves = task.spec.suspend or task.spec.cancel
         if former.spec.priority != task.spec.priority and former.status.phase is Phase.QUEUED and not leaves:
             self._requeue(known.task)

@@ -20,7 +20,7 @@ from taskflow_core.domain.task import (
 )
 from taskflow_operator.decide import overdue
 
-_REFUSALS = frozenset({Reason.PAYLOAD_TOO_LARGE, Reason.PAYLOAD_TOO_DEEP, Reason.DEPENDENCY_CYCLE})
+_REFUSALS = frozenset({Reason.INVALID_SPEC, Reason.PAYLOAD_TOO_LARGE, Reason.PAYLOAD_TOO_DEEP, Reason.DEPENDENCY_CYCLE})
 """Ends of a Task whose specification is at fault: it was never accepted."""
 _LAST_MS = 253_402_300_799_000
 """The end of the year 9999."""

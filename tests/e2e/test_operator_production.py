@@ -194,14 +194,31 @@ def test_garbage_in_the_stream_and_in_the_ledger_stops_nothing(product: Product,
         redis.zrem("tf:led", "no-member", ":", "x:y")
 
 
-def test_a_task_that_the_operator_cannot_read_stops_no_other(product: Product, operator: int) -> None:
-    # The API server takes the year 0, Python has none.
-    product.apply(task("unreadable", "taskflow.echo", notBefore="0000-01-01T00:00:00Z"))
-    eventually(
-        lambda: operator_lines(product, "task_unreadable"), lambda lines: any("unreadable" in line for line in lines)
+def test_a_task_that_the_operator_cannot_read_fails_and_says_why(product: Product, operator: int) -> None:
+    # A cluster whose CRD is older than the operator, and takes times that Python has not.
+    rule = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/notBefore/x-kubernetes-validations"
+    crd = product.kubectl("get", "crd", "tasks.taskflow.dev", "-o", "json")
+    product.kubectl(
+        "patch", "crd", "tasks.taskflow.dev", "--type=json", "-p", json.dumps([{"op": "remove", "path": rule}])
     )
+    try:
+        for name, time in (("year-0", "0000-01-01T00:00:00Z"), ("year-10000", "9999-12-31T23:59:59-01:00")):
+            body = json.dumps(task(name, "taskflow.echo", notBefore=time))
+            # The API server takes up the changed CRD a moment later.
+            eventually(
+                lambda body=body: product.kubectl("apply", "-f", "-", stdin=body, check=False),  # type: ignore[misc]
+                lambda said: "Invalid value" not in said,
+            )
+            found = product.finished(name)
+            assert (found["status"]["phase"], found["status"]["reason"]) == ("Failed", "InvalidSpec")
+            assert condition(found, "Accepted")["status"] == "False"
+            assert "spec cannot be read: notBefore: " in condition(found, "Failed")["message"]
+            assert product.history(name, "Failed")["reason"] == "InvalidSpec"
+    finally:
+        restored = json.loads(crd)["spec"]
+        product.kubectl("patch", "crd", "tasks.taskflow.dev", "--type=merge", "-p", json.dumps({"spec": restored}))
     assert product.run("beside-it", "taskflow.echo", kwargs={"value": 6})["status"]["result"] == 6
-    product.kubectl("delete", "tft", "unreadable")
+    product.kubectl("delete", "tft", "year-0", "year-10000")
 
 
 def test_the_trace_of_a_task_is_in_the_operators_log(product: Product) -> None:

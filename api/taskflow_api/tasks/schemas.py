@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -27,7 +28,9 @@ MediaType = Annotated[
         pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(; ?[A-Za-z0-9-]+=[A-Za-z0-9._-]+)?$",
     ),
 ]
+FIRST_TIME, END_OF_TIMES = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 Seconds = Annotated[int, Field(ge=0, le=86400)]
+ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")]
 ErrorType = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 
@@ -66,7 +69,7 @@ class OutputBody(Body):
 class DependencyBody(Body):
     """A Task of the same namespace that has to end first."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=253)]
+    name: ResourceName
     # Strict models take no string for an enumeration, and JSON has nothing else.
     outcome: Literal["Succeeded", "Finished"] = "Succeeded"
 
@@ -85,7 +88,7 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
     attempt_timeout_seconds: Annotated[int | None, Field(ge=1, le=604800)] = None
     active_deadline_seconds: Annotated[int | None, Field(ge=1, le=2592000)] = None
     queue_timeout_seconds: Annotated[int | None, Field(ge=1, le=2592000)] = None
-    not_before: AwareDatetime | None = None
+    not_before: Annotated[AwareDatetime | None, Field(ge=FIRST_TIME, lt=END_OF_TIMES)] = None
     depends_on: Annotated[list[DependencyBody], Field(max_length=32)] = []
     suspend: bool = False
     cancel: bool = False
@@ -95,9 +98,7 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
 class TaskBody(Body):
     """A Task to create; `name` or `generateName`."""
 
-    name: Annotated[str | None, StringConstraints(min_length=1, max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")] = (
-        None
-    )
+    name: ResourceName | None = None
     generate_name: Annotated[
         str | None,
         Field(description="The server appends five characters."),

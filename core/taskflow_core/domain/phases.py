@@ -35,6 +35,8 @@ class Reason(StrEnum):
 
     VALID = "Valid"
     """Accepted: the specification can be run."""
+    INVALID_SPEC = "InvalidSpec"
+    """The specification has a value that the API server took and TaskFlow cannot read, such as a date in no calendar. Final."""
     PAYLOAD_TOO_LARGE = "PayloadTooLarge"
     """args and kwargs together exceed the inline limit. Final."""
     SUSPENDED = "Suspended"
@@ -100,6 +102,7 @@ class Reason(StrEnum):
 
 _FINAL = frozenset(
     {
+        Reason.INVALID_SPEC,
         Reason.PAYLOAD_TOO_LARGE,
         Reason.DEPENDENCY_FAILED,
         Reason.DEPENDENCY_CYCLE,

@@ -8,14 +8,15 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 from pydantic.alias_generators import to_camel
 
 from taskflow_core.domain.naming import ANNOTATION_TRACEPARENT
 from taskflow_core.domain.phases import Phase, Reason
 
+M = TypeVar("M", bound=BaseModel)
 MAX_PAYLOAD_BYTES = 8 * 1024
 MAX_RESULT_BYTES = 4 * 1024
 MAX_JSON_LEVELS = 50
@@ -29,11 +30,16 @@ MAX_TYPE_CHARS = 253
 
 
 def _as_utc(value: datetime) -> datetime:
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        # Pydantic lets through what is no ValueError, and nobody who reads a Task expects it.
+        raise ValueError("in UTC it is outside the years 1 to 9999") from None
 
 
 def _rfc3339(value: datetime) -> str:
-    return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime: it writes the year 900 with three digits.
+    return value.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 Time = Annotated[datetime, AfterValidator(_as_utc), PlainSerializer(_rfc3339, when_used="json")]
@@ -107,7 +113,8 @@ class DependencyOutcome(StrEnum):
 class Dependency(Model):
     """A Task of the same namespace that has to end first."""
 
-    name: str
+    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)
+    """It becomes part of a URL, so nothing else may be in it."""
     outcome: DependencyOutcome = DependencyOutcome.SUCCEEDED
 
 
@@ -202,6 +209,18 @@ class TaskStatus(Model):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=False)
 
 
+def _readable(model: type[M], fields: Mapping[str, Any], required: Mapping[str, Any]) -> tuple[M, str]:
+    """The model of those fields that can be read, and what is wrong with the others; empty if nothing is."""
+    try:
+        return model.model_validate(fields), ""
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found)
+        bad = {each["loc"][0] for each in found}
+        kept = {name: value for name, value in fields.items() if name not in bad}
+        return model.model_validate({**required, **kept}), told
+
+
 class Task(Model):
     """One unit of work: identity, wish and state."""
 
@@ -213,6 +232,8 @@ class Task(Model):
     annotated_traceparent: str = ""
     payload_too_deep: bool = False
     """args or kwargs are nested deeper than `MAX_JSON_LEVELS`, and were left out when the object was read."""
+    unreadable: str = ""
+    """What of the specification could not be read, and was left out; such a Task is not run."""
     spec: TaskSpec
     status: TaskStatus = TaskStatus()
 
@@ -226,10 +247,10 @@ class Task(Model):
 
     @classmethod
     def from_object(cls, body: dict[str, Any]) -> Task:
-        """Read a Kubernetes object.
+        """Read a Kubernetes object, whatever its user wrote: a Task that cannot be read could not be ended either.
 
         Raises:
-            pydantic.ValidationError: the object is not a Task as the CRD admits it.
+            pydantic.ValidationError: the API server's own part of it, `metadata`, is broken.
         """
         meta = body["metadata"]
         spec = dict(body["spec"])
@@ -237,6 +258,9 @@ class Task(Model):
         if too_deep:
             # Nothing that handles it later could: serialisers and parsers give up on it, and it will be refused anyway.
             spec |= {"args": [], "kwargs": {}}
+        readable, problem = _readable(TaskSpec, spec, {"handler": ""})
+        # A status is ours and written anew as a whole; what another version left there that we cannot read is lost.
+        status, _ = _readable(TaskStatus, body.get("status") or {}, {})
         return cls(
             uid=meta["uid"],
             namespace=meta["namespace"],
@@ -245,8 +269,9 @@ class Task(Model):
             created=meta["creationTimestamp"],
             annotated_traceparent=(meta.get("annotations") or {}).get(ANNOTATION_TRACEPARENT, ""),
             payload_too_deep=too_deep,
-            spec=TaskSpec.model_validate(spec),
-            status=TaskStatus.model_validate(body.get("status") or {}),
+            unreadable=problem,
+            spec=readable,
+            status=status,
         )
 
     @property

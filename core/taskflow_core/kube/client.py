@@ -38,6 +38,8 @@ _ERRORS: dict[int, type[TaskflowError]] = {
 }
 _RETRYABLE = {408, 429, 500, 502, 503, 504}
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_UNTYPED = "failed to create typed patch object"
+"""A server-side apply with a field that the type has not: the API server (1.36) says 500, and would say it for ever."""
 NO_ANSWER = 0
 # An API server answers within its own 60 s limit or never.
 _TIMEOUT = aiohttp.ClientTimeout(total=65, connect=5)
@@ -249,7 +251,7 @@ def _error(status: int, payload: bytes) -> TaskflowError:
         found = [Cause(str(each.get("field", "")), str(each.get("message", ""))) for each in causes]
     except (ValueError, AttributeError):
         message, found = payload.decode(errors="replace")[:500], []
-    if status in _RETRYABLE:
+    if status in _RETRYABLE and _UNTYPED not in message:
         return Unavailable(f"API server answered {status}: {message}")
     kind = _ERRORS.get(status)
     return Invalid(message, found) if kind is None else kind(message)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import kopf
@@ -64,6 +64,18 @@ def _no_retry(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("Request attempt #")
 
 
+class PoolsOnly(kopf.AnnotationsDiffBaseStorage):
+    """Only WorkerPools have handlers of changes. Of any other object Kopf would make deep copies at each event, and stumble
+    over a Task whose payload is nested deeper than Python's stack.
+    """
+
+    def build(self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None) -> kopf.BodyEssence:
+        """What of an object is compared with its former state: of others than WorkerPools, nothing."""
+        if body.get("kind") != "WorkerPool":
+            return kopf.BodyEssence()
+        return super().build(body=body, extra_fields=extra_fields)
+
+
 def configure(settings: kopf.OperatorSettings) -> None:
     """Kopf's settings, and why: what is routine trouble of an API server must not end or silence the operator."""
     settings.peering.standalone = True
@@ -83,6 +95,6 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.networking.enforce_retry_after = True
     settings.persistence.finalizer = f"{naming.GROUP}/finalizer"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=naming.GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=naming.GROUP)
+    settings.persistence.diffbase_storage = PoolsOnly(prefix=naming.GROUP)
     # It would kill the whole process from within its thread.
     settings.process.ultimate_exiting_timeout = None

@@ -66,6 +66,21 @@ def polite(record: str, *, context: Context) -> None:
         raise
 
 
+@handler("sdk.gated")
+def gated(record: str, gate: str, *, fails: bool = False, context: Context) -> None:
+    """Run until the gate is open, looking whether to stop; then end well or badly."""
+    _note(record, "start", context)
+    try:
+        while not Path(gate).exists():
+            context.check()
+            time.sleep(0.05)
+    except Stopped:
+        _note(record, "stopped", context)
+        raise
+    if fails:
+        raise RuntimeError("as it was told")
+
+
 @handler("sdk.deaf")
 def deaf(record: str, *, context: Context) -> None:
     """Start a program, never look, and let no exception through."""

@@ -196,3 +196,8 @@ def test_a_payload_that_was_too_deep_to_read_is_refused() -> None:
     found = decided(make_task().model_copy(update={"payload_too_deep": True}))
     assert isinstance(found, End)
     assert found.reason is Reason.PAYLOAD_TOO_DEEP
+
+
+def test_a_specification_that_cannot_be_read_is_refused_also_while_it_is_suspended() -> None:
+    found = decided(make_task(suspend=True).model_copy(update={"unreadable": "notBefore: year 0"}))
+    assert found == End(Phase.FAILED, Reason.INVALID_SPEC, "spec cannot be read: notBefore: year 0")

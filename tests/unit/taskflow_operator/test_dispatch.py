@@ -9,8 +9,9 @@ import pytest
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Kind
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.task import MAX_PAYLOAD_BYTES
+from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, Task
 from taskflow_operator import closing, dispatch, status_writer, transitions
+from taskflow_operator.decide import DependencyState
 from tests.builders import NOW, NOW_MS, TOKEN_KEY, UID, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
@@ -330,3 +331,32 @@ async def test_a_specification_that_changes_nothing_is_observed_nevertheless(pha
         parts.agenda.wake(UID)
         await eventually(lambda: parts.api.written[-1][1]["observedGeneration"] == 2)
         assert parts.status(UID).phase is phase
+
+
+async def test_what_tasks_wait_for_is_asked_for_many_at_a_time_and_holds_up_no_other() -> None:
+    class Slow:
+        asked, most, answer = 0, 0, asyncio.Event()
+
+        async def states(self, task: Task) -> tuple[list[DependencyState], tuple[str, ...]]:
+            self.asked += 1
+            self.most = max(self.most, self.asked)
+            await self.answer.wait()
+            self.asked -= 1
+            if task.uid == "odd":
+                raise ZeroDivisionError
+            return [DependencyState.SUCCEEDED], ()
+
+    slow = Slow()
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.dependencies.states = slow.states  # type: ignore[method-assign]
+        for uid in ("odd", *(f"waits-{number}" for number in range(40))):
+            parts.add(make_task(uid=uid, name=uid, depends_on=[{"name": "first"}]))
+            parts.agenda.wake(uid)
+        await eventually(lambda: slow.asked == dispatch.LOOKUPS)
+        parts.add(make_task())
+        parts.agenda.wake(UID)
+        await eventually(lambda: [each.message.uid for each in parts.publisher.sent] == [UID])
+        slow.answer.set()
+        await eventually(lambda: len(parts.publisher.sent) == 41)
+    assert slow.most == dispatch.LOOKUPS

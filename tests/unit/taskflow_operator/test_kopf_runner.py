@@ -2,13 +2,29 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Any
 
+import kopf
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from taskflow_operator.handlers.lifecycle import configure
 from taskflow_operator.kopf_runner import FIRST_PAUSE, LONGEST_PAUSE, KopfRunner
 from tests.unit.taskflow_operator.clock import Clock
+
+
+def test_kopf_copies_no_task_and_keeps_the_former_state_of_pools() -> None:
+    settings = kopf.OperatorSettings()
+    configure(settings)
+    storage = settings.persistence.diffbase_storage
+    deep: Any = None
+    for _ in range(900):
+        deep = [deep]
+    for kind, essence in (("Task", {}), ("Deployment", {}), ("WorkerPool", {"spec": {"queues": ["a"]}})):
+        spec = {"queues": ["a"]} if kind == "WorkerPool" else {"args": deep}
+        body = kopf.Body({"apiVersion": "v1", "kind": kind, "metadata": {"name": "a"}, "spec": spec})
+        assert {**storage.build(body=body), "metadata": 0} == {**essence, "metadata": 0}
 
 
 def ends() -> float:

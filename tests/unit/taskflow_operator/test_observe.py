@@ -51,10 +51,26 @@ async def test_a_finished_task_needs_nothing() -> None:
 async def test_an_object_that_cannot_be_read_disturbs_no_other() -> None:
     seen = Seen()
     broken = make_object(make_task(uid="other"))
-    broken["spec"] = {}
+    broken["metadata"]["creationTimestamp"] = "yesterday"
     seen.observer.observe(broken)
     seen.observer.observe(make_object(make_task()))
     assert seen.woken == [UID]
+
+
+async def test_a_task_whose_specification_cannot_be_read_is_taken_to_be_ended() -> None:
+    seen = Seen()
+    body = make_object(make_task())
+    body["spec"]["notBefore"] = "9999-12-31T23:59:59-01:00"
+    seen.observer.observe(body)
+    assert seen.woken == [UID]
+    known = seen.parts.tasks.get(UID)
+    assert known is not None
+    assert "notBefore: " in known.task.unreadable
+    body["metadata"]["generation"] = 2
+    body["spec"]["cancel"] = True
+    seen.observer.observe(body)
+    assert known.task.spec.cancel
+    assert "notBefore: " in known.task.unreadable
 
 
 async def test_what_the_watch_shows_of_a_known_task_does_not_replace_what_we_know() -> None:

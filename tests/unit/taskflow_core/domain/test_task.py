@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from taskflow_core.domain.phases import OPEN_SELECTOR, Phase, Reason
-from taskflow_core.domain.task import Condition, LastError, StoredOutput, Task, TaskStatus
+from taskflow_core.domain.task import Condition, LastError, StoredOutput, Task, TaskSpec, TaskStatus
 from tests.builders import NOW, make_object, make_task
 
 json_values = st.recursive(
@@ -97,12 +97,40 @@ def test_a_task_without_status_is_at_its_first_attempt() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [{"handler": None}, {}, {"handler": "h", "priority": 10}, {"handler": "h", "retryPolicy": 3}]
+    ("spec", "field"),
+    [
+        ({"handler": None}, "handler"),
+        ({}, "handler"),
+        ({"handler": "h", "priority": 10}, "priority"),
+        ({"handler": "h", "retryPolicy": 3}, "retryPolicy"),
+        ({"handler": "h", "inputs": [{"name": "a"}]}, "inputs.0.key"),
+        ({"handler": "h", "dependsOn": [{"name": "../workerpools/main"}]}, "dependsOn.0.name"),
+        ({"handler": "h", "dependsOn": [{"name": ".."}]}, "dependsOn.0.name"),
+        ({"handler": "h", "dependsOn": [{"name": "a\n"}]}, "dependsOn.0.name"),
+        # The API server's format date-time admits these.
+        ({"handler": "h", "notBefore": "0000-01-01T00:00:00Z"}, "notBefore"),
+        ({"handler": "h", "notBefore": "9999-12-31T23:59:59-01:00"}, "notBefore"),
+        ({"handler": "h", "notBefore": "0001-01-01T00:00:00+01:00"}, "notBefore"),
+        ({"handler": "h", "notBefore": "2026-01-01T00:00:00+99:99"}, "notBefore"),
+        ({"handler": "h", "notBefore": "2026-01-01T00:00:00x5Z"}, "notBefore"),
+    ],
 )
-def test_what_the_crd_would_not_admit_is_refused(spec: dict[str, Any]) -> None:
-    body = make_object(make_task()) | {"spec": spec}
-    with pytest.raises(ValidationError):
-        Task.from_object(body)
+def test_what_cannot_be_read_of_a_specification_is_named_and_left_out(spec: dict[str, Any], field: str) -> None:
+    task = Task.from_object(make_object(make_task()) | {"spec": {**spec, "queue": "reports"}})
+    assert task.unreadable.startswith(f"{field}: ")
+    assert task.spec == TaskSpec(handler=spec.get("handler") or "", queue="reports")
+
+
+def test_what_cannot_be_read_of_a_status_is_left_out_and_the_rest_stands() -> None:
+    body = make_object(make_task(phase=Phase.RUNNING, attempt=3, status={"worker": "w"}))
+    body["status"] |= {"startTime": "0000-01-01T00:00:00Z", "lastError": {"attempt": 2, "reason": "OfANewerVersion"}}
+    task = Task.from_object(body)
+    assert (task.unreadable, task.status) == ("", TaskStatus(phase=Phase.RUNNING, attempt=3, worker="w"))
+
+
+def test_a_time_of_the_first_years_has_four_digits_of_year() -> None:
+    written = TaskStatus(start_time=datetime(900, 1, 2, tzinfo=UTC)).to_object()
+    assert written["startTime"] == "0900-01-02T00:00:00Z"
 
 
 def test_a_frozen_model_is_not_changed_by_accident() -> None:
@@ -119,7 +147,7 @@ def test_terminal_phases_are_final_and_the_selector_leaves_them_out() -> None:
 def test_reasons_are_one_camel_case_word_each() -> None:
     assert all(reason.isalpha() and reason[0].isupper() and len(reason) <= 64 for reason in Reason)
     assert [reason for reason in Reason if reason.final] == [
-        "PayloadTooLarge", "DependencyFailed", "DependencyCycle", "PayloadTooDeep", "UnknownHandler",
+        "InvalidSpec", "PayloadTooLarge", "DependencyFailed", "DependencyCycle", "PayloadTooDeep", "UnknownHandler",
         "InvalidArguments", "InputMissing", "OutputMissing", "ResultNotSerialisable", "ResultTooLarge", "Cancelled",
         "QueueTimeout", "DeadlineExceeded", "NotRetryable",
     ]  # fmt: skip

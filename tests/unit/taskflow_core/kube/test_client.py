@@ -108,6 +108,15 @@ async def test_each_refusal_becomes_the_error_that_says_what_to_do(status: int, 
         await kube.request("GET", "/x")
 
 
+async def test_a_field_that_an_applied_type_has_not_is_a_refusal_though_the_server_says_500() -> None:
+    told = (
+        "failed to create typed patch object (a/b; apps/v1, Kind=Deployment): .spec.typo: field not declared in schema"
+    )
+    kube, _ = client(refusal(500, told))
+    with pytest.raises(Invalid, match="field not declared in schema"):
+        await kube.apply("/x", {})
+
+
 @pytest.mark.parametrize("failure", [aiohttp.ClientConnectionError("refused"), TimeoutError(), OSError("unreachable")])
 async def test_no_answer_is_unavailable_and_names_the_request(failure: Exception) -> None:
     kube, _ = client(failure)
