@@ -23,6 +23,8 @@ KEY_LEDGER = "tf:led"
 KEY_LEASES = "tf:lease"
 KEY_STREAM = "tf:ev"
 KEY_STOPS = "tf:stop"
+KEY_WORKERS = "tf:workers"
+KEY_INTAKE = "tf:intake"
 KEY_CLAIM_PREFIX = "tf:cl:"
 
 PRIORITY_STEPS = (0, 3, 6, 9)
