@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -19,9 +19,6 @@ GRACE_SECONDS = 60
 SCRATCH = "taskflow-scratch"
 DRAIN_MARGIN_SECONDS = 10
 """What a worker needs after its drain time to hand back and exit, within the pod's grace period."""
-
-_MAX_POD_NAME, _RANDOM_CHARS = 63, 5
-"""Kubernetes cuts a generated name so that it fits with what is random at its end (k8s.io/apiserver/pkg/storage/names)."""
 
 T = TypeVar("T")
 
@@ -80,16 +77,6 @@ class Pool(Model):
     def selector(self) -> dict[str, str]:
         """Labels that all pods of the pool have and no others."""
         return {naming.LABEL_MANAGED_BY: naming.MANAGED_BY, naming.LABEL_POOL: self.name}
-
-
-@dataclass(frozen=True)
-class PoolSize:
-    """What a pool serves, and with how many workers."""
-
-    queues: frozenset[str]
-    concurrency: int
-    desired: int
-    ready: int
 
 
 def deployment(pool: Pool, replicas: int, *, image: str, lease_seconds: int) -> dict[str, Any]:
@@ -194,16 +181,6 @@ def _objects(holder: Mapping[str, Any], field: str, where: str) -> list[dict[str
 def deployment_name(pool: str) -> str:
     """Name of a pool's Deployment."""
     return f"{pool}-workers"
-
-
-def pool_of_worker(worker: str, pools: Iterable[str]) -> str | None:
-    """The pool of these that a worker belongs to: it is named after its pod, and that after Deployment and ReplicaSet."""
-    pod = worker.partition(":")[0]
-    if len(pod) < _MAX_POD_NAME:
-        return next((pool for pool in pools if deployment_name(pool) == pod.rsplit("-", 2)[0]), None)
-    cut = pod[:-_RANDOM_CHARS]
-    fits = [pool for pool in pools if f"{deployment_name(pool)}-"[: len(cut)] == cut[: len(deployment_name(pool)) + 1]]
-    return max(fits, key=len, default=None)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ class WorkerReport(Model):
     """What a worker says of itself. Times are Redis'."""
 
     namespace: str
+    pool: str = ""
+    """The WorkerPool that it belongs to; empty outside of one."""
     queues: tuple[str, ...]
     slots: int
     """Requests that it can run at a time."""

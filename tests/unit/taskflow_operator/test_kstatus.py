@@ -21,7 +21,7 @@ from taskflow_core.domain.events import Advance, Failure, Kind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Progress, Task, TaskStatus
 from taskflow_operator import transitions
-from taskflow_operator.pools import Pool, pool_status
+from taskflow_operator.pools import Findings, Pool, pool_status
 from tests.builders import NOW, make_event, make_object, make_task
 
 

@@ -17,7 +17,9 @@ from taskflow_operator.attempt_times import AttemptTimes
 from taskflow_operator.gauges import QueueGauges
 from taskflow_operator.memory import OpenTasks
 from taskflow_operator.pool_gauges import PoolGauges
-from taskflow_operator.pools import PoolSize
+from taskflow_operator.pool_keeper import Kept
+from taskflow_operator.pools import Figures, Findings, Pool, PoolSpec
+from taskflow_operator.scaling import Demand
 from tests.unit.taskflow_operator.builders import CREATED, make_event, make_task
 
 
@@ -101,36 +103,29 @@ def test_depth_and_age_are_told_for_what_is_open_or_served_and_for_nothing_else(
     assert depth("busy", "ready") is None
 
 
-def test_pools_are_told_of_with_what_their_workers_run_until_they_are_gone() -> None:
-    tasks = OpenTasks()
-    for uid, phase, worker in (
-        ("a", Phase.RUNNING, "main-workers-5d4f6c7b9d-x2x4z:1"),
-        ("b", Phase.RUNNING, "main-workers-5d4f6c7b9d-zzzzz:2"),
-        ("c", Phase.RUNNING, None),
-        ("d", Phase.QUEUED, "main-workers-5d4f6c7b9d-x2x4z:1"),
-    ):
-        tasks.add(make_task(uid, status=TaskStatus(phase=phase, reason=Reason.VALID, worker=worker)))
-    queues = frozenset({"default"})
-    pools = {
-        ("team", "main"): PoolSize(queues, concurrency=3, desired=4, ready=2),
-        ("else", "main"): PoolSize(queues, concurrency=1, desired=0, ready=0),
-    }
+def test_pools_are_told_of_until_they_are_gone() -> None:
+    kept = Kept(
+        Pool(uid="u", namespace="team", name="main", generation=1, spec=PoolSpec(queues=("default",))),
+        Findings(figures=Figures(Demand(ready=3, leased=2, due_soon=1), slots=6, busy=2)),
+        {"desiredReplicas": 4, "readyReplicas": 2},
+    )
+    pools = {("team", "main"): kept}
     registry = CollectorRegistry()
-    registry.register(PoolGauges(tasks, pools))
+    registry.register(PoolGauges(pools))
 
-    def told(namespace: str) -> list[float | None]:
-        where = {"namespace": namespace, "pool": "main"}
+    def told() -> list[float | None]:
+        where = {"namespace": "team", "pool": "main"}
         return [
             registry.get_sample_value("taskflow_pool_replicas", where | {"kind": "desired"}),
             registry.get_sample_value("taskflow_pool_replicas", where | {"kind": "ready"}),
             registry.get_sample_value("taskflow_pool_slots", where),
             registry.get_sample_value("taskflow_pool_slots_busy", where),
+            registry.get_sample_value("taskflow_pool_demand_slots", where),
         ]
 
-    assert told("team") == [4, 2, 6, 2]
-    assert told("else") == [0, 0, 0, 0]
+    assert told() == [4, 2, 6, 2, 6]
     del pools["team", "main"]
-    assert told("team") == [None, None, None, None]
+    assert told() == [None] * 5
 
 
 def ours() -> dict[str, MetricWrapperBase]:

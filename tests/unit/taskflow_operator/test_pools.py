@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskflow_core.errors import Invalid
-from taskflow_operator.pools import Pool, PoolSize, deployment, deployment_name, pool_of_worker, pool_status
+from taskflow_operator.pools import Findings, Pool, deployment, deployment_name, pool_status
 from tests.builders import NOW
 
 
@@ -20,7 +20,7 @@ def pool(template: dict[str, Any] | None = None, **spec: Any) -> Pool:
 
 
 def made(template: dict[str, Any] | None = None) -> dict[str, Any]:
-    return deployment(pool(template), image="taskflow-worker:1", lease_seconds=15)
+    return deployment(pool(template), 2, image="taskflow-worker:1", lease_seconds=15)
 
 
 def pod(template: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -216,29 +216,3 @@ def test_a_worker_has_room_to_write_although_its_root_is_read_only() -> None:
 def test_a_template_that_is_no_pod_spec_is_refused_with_its_field(spec: Any) -> None:
     with pytest.raises(Invalid, match=r"expected .*, found "):
         made({"spec": spec})
-
-
-@pytest.mark.parametrize(
-    ("worker", "pool"),
-    [
-        ("main-workers-5d4f6c7b9d-x2x4z:ab12cd34", "main"),
-        ("main-workers-a-workers-5d4f6c7b9d-x2x4z:ab12cd34", "main-workers-a"),
-        ("other-workers-5d4f6c7b9d-x2x4z:ab12cd34", None),
-        ("by-hand", None),
-        ("", None),
-        # Cut by Kubernetes within the ReplicaSet's part, and within the Deployment's.
-        ("p" * 40 + "-workers-5d4f6c7b9" + "x2x4z:ab12cd34", "p" * 40),
-        ("q" * 58 + "x2x4z:ab12cd34", "q" * 60),
-    ],
-)
-def test_a_worker_is_known_by_the_name_of_its_pod(worker: str, pool: str | None) -> None:
-    pools = ["main", "main-workers-a", "p" * 40, "q" * 60, "q"]
-    assert pool_of_worker(worker, pools) == pool
-
-
-def test_the_size_of_a_pool_is_what_its_resource_says() -> None:
-    spec: dict[str, Any] = {"queues": ["a", "b"], "replicas": 3, "concurrency": 4}
-    assert PoolSize.from_object({"spec": spec, "status": {"readyReplicas": 2}}) == PoolSize(
-        queues=frozenset({"a", "b"}), concurrency=4, desired=3, ready=2
-    )
-    assert PoolSize.from_object({"spec": {"queues": ["a"]}}) == PoolSize(frozenset({"a"}), 1, 1, 0)
