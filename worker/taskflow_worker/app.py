@@ -18,6 +18,7 @@ from taskflow_core.broker.app import make_app
 from taskflow_core.domain import naming
 from taskflow_core.domain.message import Message
 from taskflow_core.ledger.connect import connect_sync
+from taskflow_core.ledger.presence import Presence
 from taskflow_core.ledger.worker import Heartbeat, WorkerLedger
 from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings
 from taskflow_core.telemetry.logs import get_logger
@@ -25,6 +26,7 @@ from taskflow_worker.board import Board
 from taskflow_worker.enforcing import Enforcer
 from taskflow_worker.holdings import Holdings
 from taskflow_worker.pool_process import PoolProcess
+from taskflow_worker.presence import Attendant, Load
 from taskflow_worker.registry import REGISTRY
 from taskflow_worker.settings import WorkerSettings
 
@@ -57,6 +59,7 @@ class Worker:
             self._hear,
         )
         self._enforcer = Enforcer(self.holdings, self._board, ledger, settings.stop_grace_seconds)
+        self._attendant = Attendant(self._new_presence(), self._load)
         self.app = self._make_celery()
 
     def run(self) -> int:
@@ -99,14 +102,24 @@ class Worker:
     def _new_ledger(self) -> WorkerLedger:
         return WorkerLedger(connect_sync(self._redis), self._identity, self._settings.lease_seconds * 1000)
 
+    def _new_presence(self) -> Presence:
+        its = self._settings
+        return Presence(connect_sync(self._redis), its.name, its.namespace, its.queues, its.concurrency)
+
+    def _load(self) -> Load:
+        reserved, active = len(state.reserved_requests), len(state.active_requests)
+        # When Celery loses the broker, it forgets what a pool process took but has not acknowledged: the board shows it.
+        return Load(busy=max(reserved, active, self._board.occupied()), waiting=max(reserved - active, 0))
+
     def _make_celery(self) -> Celery:
         app = make_app(self._redis)
-        holdings = self.holdings
+        holdings, attendant = self.holdings, self._attendant
 
         class HeldRequest(Request):  # type: ignore[misc]
             """Tells the main process which pool process runs what."""
 
             def on_accepted(self, pid: int, time_accepted: float) -> None:
+                attendant.accepted()
                 holdings.accepted(self, self.id, pid, _token(self.args))
                 super().on_accepted(pid, time_accepted)
 
@@ -120,6 +133,7 @@ class Worker:
         # Not shared: a Celery application that is served here too must not get it.
         run = app.task(self.execute, name=naming.CELERY_TASK, acks_late=True, ignore_result=True, shared=False)
         run.Request = HeldRequest
+        attendant.watch(app)
         self._connect_signals()
         return app
 
@@ -130,6 +144,7 @@ class Worker:
         def on_ready(**_: Any) -> None:
             self.holdings.start()
             self._enforcer.start()
+            self._attendant.start()
             log.info("worker_ready", worker=self._identity)
 
         def on_stopping(**_: Any) -> None:
@@ -139,6 +154,7 @@ class Worker:
             timer.start()
 
         def on_stopped(**_: Any) -> None:
+            self._attendant.stop()
             self._enforcer.stop()
             self.holdings.stop()
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import struct
 import time
 from collections.abc import Callable
@@ -61,6 +62,17 @@ class Slot:
         return self._pid() == pid and self._get(_CURRENT, _DIGEST_BYTES) == _digest(member)
 
     @property
+    def occupied(self) -> bool:
+        """Main process: whether an attempt runs. One that was killed in the middle said no end, so its process is looked for."""
+        if self._get(_CURRENT, _DIGEST_BYTES) == _NOBODY:
+            return False
+        try:
+            os.kill(self._pid(), 0)
+        except ProcessLookupError:
+            return False
+        return True
+
+    @property
     def timeout_at(self) -> float | None:
         """Main process: when the time of the attempt is over, by the monotonic clock."""
         (value,) = struct.unpack("<d", self._get(_TIMEOUT, 8))
@@ -104,6 +116,10 @@ class Board:
     def slot(self, index: int) -> Slot:
         """The slot of a pool process, by its place in the pool."""
         return self._slots[index]
+
+    def occupied(self) -> int:
+        """How many pool processes run an attempt."""
+        return sum(slot.occupied for slot in self._slots)
 
     def find(self, pid: int, member: str) -> Slot | None:
         """The slot of the process that runs this attempt; None if it does not, or not yet."""

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
 
 from taskflow_core.domain.phases import Reason
@@ -81,3 +84,17 @@ def test_slots_do_not_touch_each_other() -> None:
     for index in range(64):
         assert board.slot(index).runs(100 + index, f"a:{index}")
         assert board.slot(index).timeout_at == index + 1
+
+
+def test_what_runs_is_counted_until_it_ended_or_its_process_is_gone() -> None:
+    board = Board(3)
+    assert board.occupied() == 0
+    board.slot(0).begin(os.getpid(), "a:1", None)
+    board.slot(2).begin(os.getpid(), "b:1", None)
+    assert board.occupied() == 2
+    board.slot(0).end("a:1")
+    assert board.occupied() == 1
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    board.slot(2).begin(killed.pid, "b:1", None)
+    assert board.occupied() == 0

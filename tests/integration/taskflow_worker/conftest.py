@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from taskflow_core.ledger.connect import connect_sync
+from taskflow_core.settings import RedisSettings
+from taskflow_local.stack import Stack
+from tests.integration.taskflow_worker.process import Workers
+
+
+@pytest.fixture(scope="package")
+def redis_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    stack = Stack(Path(tmp_path_factory.mktemp("redis")) / "state", components=("redis",))
+    try:
+        stack.up(log=lambda _: None)
+        yield stack
+    finally:
+        stack.down(log=lambda _: None)
+
+
+@pytest.fixture
+def workers(redis_stack: Stack, tmp_path: Path) -> Iterator[Workers]:
+    """Workers as processes, on a Redis without any key."""
+    settings = RedisSettings(url=SecretStr(redis_stack.env()["TASKFLOW_REDIS_URL"]))
+    raw = connect_sync(settings)
+    raw.flushall()
+    made = Workers(settings, raw, tmp_path)
+    try:
+        yield made
+    finally:
+        made.end_all()
+        raw.connection_pool.disconnect()

@@ -1,0 +1,161 @@
+"""Workers as processes on a real Redis, with the operator's side of it played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redis
+
+from taskflow_core.broker.publish import Outgoing, Publisher, queue_lists
+from taskflow_core.domain import naming
+from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.message import Message
+from taskflow_core.domain.phases import Phase
+from taskflow_core.ledger.connect import connect_async
+from taskflow_core.ledger.operator import Attempt, OperatorLedger
+from taskflow_core.ledger.presence import PoolView, Snapshot, WorkerReport
+from taskflow_core.settings import RedisSettings
+from taskflow_operator.snapshots import current_attempt
+from tests.builders import make_message, make_task
+from tests.e2e.product import eventually
+
+T = TypeVar("T")
+CODE = Path(__file__).parents[2] / "e2e" / "code"
+LISTS = queue_lists("team-a", ["default"])
+
+
+@dataclass
+class Workers:
+    """The workers of a test, what it asks of them and what they did."""
+
+    settings: RedisSettings
+    raw: redis.Redis
+    folder: Path
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(self, name: str, concurrency: int = 2) -> subprocess.Popen[bytes]:
+        """A worker, and its process once it reports."""
+        environment = os.environ | {
+            "PYTHONPATH": str(CODE),
+            "TASKFLOW_REDIS_URL": self.settings.url.get_secret_value(),
+            "TASKFLOW_S3_ENDPOINT": "http://127.0.0.1:9",
+            "TASKFLOW_S3_BUCKET": "unused",
+            "TASKFLOW_S3_ACCESS_KEY": "unused",
+            "TASKFLOW_S3_SECRET_KEY": "unused",
+            "TASKFLOW_WORKER_NAMESPACE": "team-a",
+            "TASKFLOW_WORKER_QUEUES": "default",
+            "TASKFLOW_WORKER_NAME": name,
+            "TASKFLOW_WORKER_CONCURRENCY": str(concurrency),
+            "TASKFLOW_WORKER_HANDLERS": "e2e_handlers",
+            "TASKFLOW_WORKER_DRAIN_SECONDS": "5",
+        }
+        before = self.seen().now_ms
+        with self.log(name).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "taskflow_worker"], env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        self.processes.append(process)
+        self.until(name, lambda report: report.at_ms >= before)
+        return process
+
+    def log(self, name: str) -> Path:
+        return self.folder / f"{name}.log"
+
+    def end_all(self) -> None:
+        for process in self.processes:
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def seen(self) -> Snapshot:
+        return self._ask(lambda view: view.snapshot(LISTS))
+
+    def stop(self, *names: str) -> None:
+        self._ask(lambda view: view.stop_intake(names))
+
+    def resume(self, *names: str) -> None:
+        self._ask(lambda view: view.resume_intake(names))
+
+    def until(self, name: str, holds: Callable[[WorkerReport], bool], seconds: float = 30) -> WorkerReport:
+        """The first report of that worker of which it is true."""
+        found = eventually(
+            lambda: self.seen().reports.get(name), lambda report: report is not None and holds(report), seconds
+        )
+        assert found is not None
+        return found
+
+    def quiet(self, name: str) -> WorkerReport:
+        """Its report that it holds nothing and takes nothing."""
+        return self.until(name, lambda report: not report.serving and report.busy == 0)
+
+    def goes_on(self, name: str, seconds: int = 3) -> None:
+        """Wait until it has reported for some seconds more."""
+        since = self.seen().now_ms
+        self.until(name, lambda report: report.at_ms > since + seconds * 1000)
+
+    def passes(self, seconds: float) -> None:
+        """Wait for a moment of Redis' clock."""
+        until = self.seen().now_ms + seconds * 1000
+        eventually(lambda: self.seen().now_ms, lambda now: now >= until)
+
+    def waiting(self) -> int:
+        """Messages that nobody took."""
+        return sum(self.seen().lengths.values())
+
+    def send(self, uids: Sequence[str], handler: str = "taskflow.echo", **kwargs: Any) -> None:
+        """Enter and publish one attempt for each uid."""
+        attempts = [current_attempt(make_task(uid=uid, phase=Phase.QUEUED)) for uid in uids]
+        asyncio.run(self._enter(attempts))
+        messages = [make_message(uid=uid, handler=handler, kwargs=kwargs) for uid in uids]
+        self._publish(messages)
+
+    async def _enter(self, attempts: Sequence[Attempt]) -> None:
+        client = connect_async(self.settings)
+        await OperatorLedger(client).enqueue(attempts)
+        await client.aclose()
+        await client.connection_pool.disconnect()
+
+    def _publish(self, messages: Sequence[Message]) -> None:
+        publisher = Publisher(self.settings)
+        publisher.publish([Outgoing(message, 1) for message in messages])
+        publisher.close()
+
+    def _ask(self, question: Callable[[PoolView], Coroutine[Any, Any, T]]) -> T:
+        async def asked() -> T:
+            client = connect_async(self.settings)
+            try:
+                return await question(PoolView(client))
+            finally:
+                await client.aclose()
+                await client.connection_pool.disconnect()
+
+        return asyncio.run(asked())
+
+    def told(self, kind: Kind, worker: str = "") -> list[Event]:
+        """Events of that kind, of all workers or of one."""
+        rows: Any = self.raw.xrange(naming.KEY_STREAM)
+        events = [Event.from_fields(stream_id, fields) for stream_id, fields in rows]
+        return [event for event in events if event.kind is kind and event.worker.startswith(worker)]
+
+    def finished(self, uids: Sequence[str], seconds: float = 60) -> None:
+        """Wait until all of them succeeded; each must have run once, and none be left or come back."""
+        eventually(
+            lambda: set(uids) - {event.uid for event in self.told(Kind.SUCCEEDED)}, lambda rest: not rest, seconds
+        )
+        starts = Counter(event.uid for event in self.told(Kind.STARTED))
+        assert {uid: starts[uid] for uid in uids} == dict.fromkeys(uids, 1)
+        assert self.told(Kind.DUPLICATE) == []
+        eventually(lambda: (self.waiting(), self.raw.hlen("unacked")), lambda rest: rest == (0, 0))
