@@ -104,7 +104,7 @@ class Worker:
 
     def _new_presence(self) -> Presence:
         its = self._settings
-        return Presence(connect_sync(self._redis), its.name, its.namespace, its.queues, its.concurrency)
+        return Presence(connect_sync(self._redis), its.name, its.namespace, its.queues, its.concurrency, pool=its.pool)
 
     def _load(self) -> Load:
         reserved, active = len(state.reserved_requests), len(state.active_requests)

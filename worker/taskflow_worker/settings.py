@@ -14,6 +14,8 @@ class WorkerSettings(BaseSettings):
 
     namespace: str
     """Namespace whose Tasks it runs."""
+    pool: str = ""
+    """The WorkerPool that it belongs to; empty for a worker that is run by hand, which no scaling touches."""
     queues: Annotated[tuple[str, ...], NoDecode] = Field(min_length=1)
     """Queues that it serves, separated by commas."""
     concurrency: int = Field(default=1, ge=1, le=64)

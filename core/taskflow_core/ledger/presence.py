@@ -63,12 +63,15 @@ class Presence:
         namespace: whose queues it serves.
         queues: that it serves.
         slots: requests that it can run at a time.
+        pool: the WorkerPool that it belongs to.
     """
 
-    def __init__(self, client: redis.Redis, name: str, namespace: str, queues: Sequence[str], slots: int) -> None:
+    def __init__(
+        self, client: redis.Redis, name: str, namespace: str, queues: Sequence[str], slots: int, *, pool: str = ""
+    ) -> None:
         self._client = client
         self._name = name
-        self._fixed: dict[str, Any] = {"namespace": namespace, "queues": tuple(queues), "slots": slots}
+        self._fixed: dict[str, Any] = {"namespace": namespace, "pool": pool, "queues": tuple(queues), "slots": slots}
         self._report = client.register_script(script("presence"))
 
     def report(self, *, busy: int, serving: bool, claimed_ago_ms: int | None) -> bool:

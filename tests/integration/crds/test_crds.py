@@ -223,13 +223,22 @@ def test_tasks_can_be_selected_by_queue_and_handler(empty: Cluster) -> None:
 
 def test_a_pool_can_be_scaled(empty: Cluster) -> None:
     made = empty.create(pool("main"))
-    assert (made["spec"]["replicas"], made["spec"]["concurrency"], made["spec"]["template"]) == (1, 1, {})
+    assert ("replicas" in made["spec"], made["spec"]["concurrency"], made["spec"]["template"]) == (False, 1, {})
     empty.kubectl("scale", "workerpool.taskflow.dev/main", "--replicas=5")
     status = pool_status(Pool.from_object(made), Findings(), NOW)
     set_status(empty, "tfp", "main", status)
     scale = empty.raw(f"{POOLS}/main/scale")
     assert scale["spec"]["replicas"] == 5
     assert scale["status"]["selector"] == status["selector"]
+
+
+def test_the_number_of_pods_has_one_owner(empty: Cluster) -> None:
+    made = empty.create(pool("main", scaling={"maxReplicas": 5}))
+    assert made["spec"]["scaling"] == {
+        "minReplicas": 0, "maxReplicas": 5, "scaleDownDelaySeconds": 60, "idleSecondsToZero": 300,
+    }  # fmt: skip
+    refused = empty.run("scale", "workerpool.taskflow.dev/main", "--replicas=3").stderr
+    assert "replicas has one owner: remove spec.replicas to let spec.scaling decide" in refused
 
 
 def test_a_pool_keeps_any_pod_spec(empty: Cluster) -> None:
@@ -269,11 +278,11 @@ def test_a_listing_shows_what_one_looks_for(empty: Cluster) -> None:
     empty.create(task("a"))
     empty.create(pool("main"))
     task_columns = ["NAME", "PHASE", "QUEUE", "ATTEMPT", "REASON", "AGE"]
-    pool_columns = ["NAME", "READY", "DESIRED", "REASON", "AGE"]
+    pool_columns = ["NAME", "READY", "DESIRED", "MIN", "MAX", "QUEUED", "BUSY", "REASON", "AGE"]
     assert columns(empty, "tft") == task_columns
     assert columns(empty, "tft", "-o", "wide") == [*task_columns, "HANDLER", "WORKER", "DURATION", "MESSAGE"]
     assert columns(empty, "tfp") == pool_columns
-    assert columns(empty, "tfp", "-o", "wide") == [*pool_columns, "QUEUES", "CONCURRENCY", "MESSAGE"]
+    assert columns(empty, "tfp", "-o", "wide") == [*pool_columns, "QUEUES", "CONCURRENCY", "PAUSED", "MESSAGE"]
     listed = empty.kubectl("get", "taskflow")
     assert "task.taskflow.dev/a" in listed
     assert "workerpool.taskflow.dev/main" in listed
