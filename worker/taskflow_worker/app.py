@@ -149,6 +149,7 @@ class Worker:
 
         def on_stopping(**_: Any) -> None:
             log.info("worker_draining", seconds=self._settings.drain_seconds)
+            self._attendant.take_no_more()
             timer = threading.Timer(self._settings.drain_seconds, self._give_up)
             timer.daemon = True
             timer.start()
@@ -167,6 +168,8 @@ class Worker:
     def _give_up(self) -> None:
         count = self.holdings.hand_back()
         log.info("worker_gave_up", handed_back=count)
+        # Celery tells nobody of a cold shutdown.
+        self._attendant.stop()
         os.kill(os.getpid(), signal.SIGQUIT)
 
 

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty
 from typing import Any
 
 from celery import Celery, bootsteps
+
+_ANSWER_SECONDS = 2.0
+"""Redis answers a request for a message within a second, with a message or without; a Redis that does not is away."""
 
 
 class Intake:
@@ -52,7 +57,21 @@ class Intake:
             def start(self, consumer: Any) -> None:
                 intake.guard(consumer)
 
+            def stop(self, consumer: Any) -> None:
+                # Celery lets go of a connection that broke before it stops its steps.
+                if consumer.connection is not None:
+                    give_back(consumer)
+
         app.steps["consumer"].add(Guard)
+
+    def end(self) -> None:
+        """The worker was told to end (SIGTERM): what still arrives is put back at once. From the main thread's signal handler.
+
+        Celery would reserve what arrives in the last turn of its loop, and hold it until all that runs has ended.
+        """
+        if self._consumer is not None and self._consumer.task_consumer is not None:
+            # For a queue without a consumer kombu puts back what arrives.
+            self._consumer.task_consumer.cancel()
 
     def guard(self, consumer: Any) -> None:
         """Guard the channel of a Celery consumer that is about to run. In Celery's thread."""
@@ -79,3 +98,16 @@ class Intake:
         if self._open:
             self._quiet = False
             self._changed()
+
+
+def give_back(consumer: Any) -> None:
+    """Let nothing lie in the hands of a Celery consumer that ends, whose loop does not turn any more.
+
+    What an outstanding request for a message still brings would be noticed only after all that runs has ended.
+    """
+    consumer.task_consumer.cancel()
+    channel = consumer.task_consumer.channel
+    awaited = channel._in_poll  # noqa: SLF001 - see above
+    with suppress(Empty, *channel.connection_errors):
+        if awaited and awaited.can_read(timeout=_ANSWER_SECONDS):
+            channel._brpop_read()  # noqa: SLF001 - as kombu does when it closes the channel

@@ -53,6 +53,10 @@ class Attendant:
         """Before the worker runs: take its intake in hand."""
         self._intake.watch(app)
 
+    def take_no_more(self) -> None:
+        """The worker was told to end. From the main thread."""
+        self._intake.end()
+
     def start(self) -> None:
         """Start reporting."""
         self._thread.start()

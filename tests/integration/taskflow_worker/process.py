@@ -42,7 +42,7 @@ class Workers:
     folder: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, name: str, concurrency: int = 2) -> subprocess.Popen[bytes]:
+    def start(self, name: str, concurrency: int = 2, drain_seconds: int = 10) -> subprocess.Popen[bytes]:
         """A worker, and its process once it reports."""
         environment = os.environ | {
             "PYTHONPATH": str(CODE),
@@ -56,7 +56,7 @@ class Workers:
             "TASKFLOW_WORKER_NAME": name,
             "TASKFLOW_WORKER_CONCURRENCY": str(concurrency),
             "TASKFLOW_WORKER_HANDLERS": "e2e_handlers",
-            "TASKFLOW_WORKER_DRAIN_SECONDS": "5",
+            "TASKFLOW_WORKER_DRAIN_SECONDS": str(drain_seconds),
         }
         before = self.seen().now_ms
         with self.log(name).open("ab") as log:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,47 @@ def test_a_worker_that_ends_as_told_takes_its_report_back(workers: Workers) -> N
     seen = workers.seen()
     assert seen.reports == {}
     assert set(seen.intakes) == {"a"}
+
+
+def test_a_message_that_reaches_a_worker_which_is_ending_is_back_in_its_list_at_once(
+    workers: Workers, tmp_path: Path
+) -> None:
+    process = workers.start("a")
+    gate = tmp_path / "gate"
+    workers.send(["held"], "e2e.wait_for_file", record=str(tmp_path / "record"), path=str(gate))
+    workers.until("a", lambda report: report.busy == 1)
+    later = _in_the_hands_of(workers, process)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    eventually(workers.waiting, lambda count: count == 1, 5)
+    since = workers.seen().now_ms
+    assert workers.until("a", lambda report: report.at_ms > since).busy == 1
+    assert process.poll() is None
+    gate.touch()
+    process.wait(20)
+    workers.start("b")
+    workers.finished(["held", later])
+
+
+def _in_the_hands_of(workers: Workers, process: subprocess.Popen[bytes]) -> str:
+    """A message that Redis gave to this worker, which has not read it: its process is paused."""
+    for number in range(20):
+        uid = f"later-{number}"
+        process.send_signal(signal.SIGSTOP)
+        workers.send([uid])
+        if workers.waiting() == 0:
+            return uid
+        # It had no request outstanding at that moment.
+        process.send_signal(signal.SIGCONT)
+        workers.finished([uid])
+    raise AssertionError("the worker never had a request for a message outstanding")
+
+
+def test_a_worker_that_gives_up_what_it_runs_takes_its_report_back(workers: Workers, tmp_path: Path) -> None:
+    process = workers.start("a", drain_seconds=1)
+    workers.send(["held"], "e2e.wait_for_file", record=str(tmp_path / "record"), path=str(tmp_path / "gate"))
+    workers.until("a", lambda report: report.busy == 1)
+    process.send_signal(signal.SIGTERM)
+    process.wait(30)
+    assert [event.uid for event in workers.told(Kind.RELEASED)] == ["held"]
+    assert workers.seen().reports == {}
