@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: gen bench help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: gen bench bench-scaling help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -51,6 +51,9 @@ lint: setup ## formatting, style, types, imports, sizes, CRDs against models
 
 bench: setup programs ## latency, throughput, CPU and memory beside a floor of the same run (5 minutes); N=3000 Tasks
 	@$(BIN)/python -m bench
+
+bench-scaling: setup programs ## a burst from zero to ten pods and back, beside KEDA-like rules (7 minutes); N=2000 Tasks
+	@$(BIN)/python -m bench.scaling
 
 gen: setup ## write what is generated: the reference pages
 	@$(BIN)/python tools/gen_pages.py

@@ -14,3 +14,9 @@ def stamp() -> float:
 @handler("bench.noop")
 def noop() -> None:
     """Nothing."""
+
+
+@handler("bench.sleep")
+def sleep(seconds: float) -> None:
+    """Takes so long."""
+    time.sleep(seconds)
