@@ -13,6 +13,8 @@ from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.intake import Intake
 
 log = get_logger(__name__)
+_LEAVE_SECONDS = 3.0
+"""An end does not wait longer for a Redis that does not answer: a report that stays grows old."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Attendant:
         """Report no more, and take back the last report."""
         self._leaving = True
         self._news.set()
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=_LEAVE_SECONDS)
 
     def accepted(self) -> None:
         """A pool process accepted a request."""

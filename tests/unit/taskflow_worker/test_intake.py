@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from queue import Empty
 from typing import Any
 
+import pytest
 from celery import Celery
 
-from taskflow_worker.intake import Intake
+from taskflow_worker.intake import Intake, give_back
 
 
 @dataclass
@@ -186,3 +188,66 @@ def test_celery_guards_each_consumer_before_its_loop_runs() -> None:
     assert [str(each) for each in made.requires] == ["celery.worker.consumer.tasks:Tasks"]
     made.start(consumer)
     assert not consumer.turn()
+
+
+@dataclass
+class Answer:
+    """A connection on which Redis answers, or does not."""
+
+    comes: bool
+
+    def can_read(self, timeout: float) -> bool:
+        return self.comes
+
+
+@dataclass
+class EndingChannel:
+    _in_poll: Answer | None
+    fails: Exception | None = None
+    read: list[str] = field(default_factory=list)
+    connection_errors: tuple[type[Exception], ...] = (ConnectionError,)
+
+    def _brpop_read(self) -> None:
+        self.read.append("with consumers" if self.consumers else "without")
+        if self.fails is not None:
+            raise self.fails
+
+    consumers: bool = True
+
+
+@dataclass
+class EndingConsumer:
+    channel: EndingChannel
+
+    @property
+    def task_consumer(self) -> EndingConsumer:
+        return self
+
+    def cancel(self) -> None:
+        self.channel.consumers = False
+
+
+@pytest.mark.parametrize("fails", [None, Empty(), ConnectionError("gone")])
+def test_an_ending_worker_reads_what_it_asked_for_when_nobody_takes_it_any_more(fails: Exception | None) -> None:
+    channel = EndingChannel(Answer(comes=True), fails)
+    give_back(EndingConsumer(channel))
+    assert channel.read == ["without"]
+
+
+@pytest.mark.parametrize("awaited", [None, Answer(comes=False)])
+def test_an_ending_worker_waits_for_no_answer_that_does_not_come(awaited: Answer | None) -> None:
+    channel = EndingChannel(awaited)
+    give_back(EndingConsumer(channel))
+    assert channel.read == []
+    assert not channel.consumers
+
+
+def test_a_worker_that_is_told_to_end_has_no_consumer_from_that_moment() -> None:
+    intake = Intake(Told())
+    intake.end()
+    consumer = FakeConsumer()
+    cancelled: list[bool] = []
+    consumer.task_consumer.cancel = lambda: cancelled.append(True)  # type: ignore[attr-defined]
+    intake.guard(consumer)
+    intake.end()
+    assert cancelled == [True]
