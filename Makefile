@@ -66,7 +66,7 @@ setup: .venv/.synced ## the Python packages, from the lock file, into .venv
 
 programs: setup ## the servers that tests and local mode start: found, downloaded or built (15 minutes at most, once)
 	@$(BIN)/python -m taskflow_local.programs
-	@$(BIN)/python -m taskflow_local.programs versitygw promtool
+	@$(BIN)/python -m taskflow_local.programs versitygw promtool helm
 
 clean: ## remove .venv and caches of tools; built programs stay in the user's cache
 	rm -rf .venv .bootstrap .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,10 +1,11 @@
-"""Writes the generated pages of docs/reference. With --check it writes nothing and fails on a difference."""
+"""Writes the generated files: the pages of docs/reference, and parts of the chart. With --check it writes nothing and fails on a difference."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+import gen_chart
 import gen_metrics
 import gen_reference
 import gen_settings
@@ -13,15 +14,14 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 
 
 def main() -> int:
-    """Write or check every page."""
+    """Write or check every file."""
     pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages()
     stale = 0
-    for name, text in pages.items():
-        path = FOLDER / f"{name}.md"
+    for path, text in ({FOLDER / f"{name}.md": text for name, text in pages.items()} | gen_chart.files()).items():
         if "--check" not in sys.argv[1:]:
             path.write_text(text)
         elif not path.exists() or path.read_text() != text:
-            print(f"docs/reference/{path.name} is not what its source says; run make gen")
+            print(f"{path.relative_to(FOLDER.parent.parent)} is not what its source says; run make gen")
             stale = 1
     return stale
 

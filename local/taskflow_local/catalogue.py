@@ -42,7 +42,7 @@ class GoSource:
 
 @dataclass(frozen=True)
 class Download:
-    """An official file: `envtest` is the archive of controller-tools (checksum pinned), `plain` has a published one."""
+    """An official file: `envtest` is the archive of controller-tools (checksum pinned); `plain` and `helm` have a published one."""
 
     version: str
     kind: str
@@ -94,11 +94,15 @@ PROGRAMS = {
             "versitygw", ("--version",), Accepted((1, 0)),
             GoSource("versitygw", "github.com/versity/versitygw/cmd/versitygw", "1 to 2 minutes"),
         ),
+        Program(
+            "helm", ("version", "--short"), Accepted((3, 18), (5,)),
+            GoSource("helm", "helm.sh/helm/v3/cmd/helm", "1 to 3 minutes"), Download("v3.22.0", "helm"),
+        ),
         Program("promtool", ("--version",), Accepted((2, 30)), debian_package="prometheus"),
         Program("redis-server", ("--version",), Accepted((7, 0)), debian_package="redis-server"),
         Program("postgres", ("--version",), _POSTGRES, debian_package="postgresql", folders=_POSTGRES_FOLDERS),
         Program("initdb", ("--version",), _POSTGRES, debian_package="postgresql", folders=_POSTGRES_FOLDERS),
     )
 }  # fmt: skip
-FOR_TESTS = ("promtool", "versitygw")
+FOR_TESTS = ("helm", "promtool", "versitygw")
 """What only tests start."""

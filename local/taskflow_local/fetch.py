@@ -1,4 +1,4 @@
-"""Official downloads with a checksum: the envtest archive (pinned sha512) and dl.k8s.io (published sha256)."""
+"""Official downloads with a checksum: the envtest archive (pinned sha512), dl.k8s.io and get.helm.sh (published sha256)."""
 
 import hashlib
 import io
@@ -16,6 +16,7 @@ _CONNECT_SECONDS = 5
 _ENVTEST = (
     "https://github.com/kubernetes-sigs/controller-tools/releases/download/envtest-{v}/envtest-{v}-linux-{a}.tar.gz"
 )
+_HELM = "https://get.helm.sh/helm-{v}-linux-{a}.tar.gz"
 _PLAIN = "https://dl.k8s.io/{v}/bin/linux/{a}/{name}"
 # From envtest-releases.yaml of kubernetes-sigs/controller-tools.
 _ENVTEST_SHA512 = {
@@ -52,15 +53,25 @@ def fetch(program: Program, target: Path, arch: str, read: Read = read_url) -> N
     if program.download.kind == "envtest":
         url = _ENVTEST.format(v=version, a=arch)
         content = _checked(url, read(url), "sha512", _ENVTEST_SHA512[version, arch])
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            member = archive.extractfile(f"controller-tools/envtest/{program.name}")
-            if member is None:
-                raise LocalError(f"{url} holds no {program.name}")
-            _install(member.read(), target)
+        _install(_member(content, f"controller-tools/envtest/{program.name}", url), target)
+        return
+    if program.download.kind == "helm":
+        url = _HELM.format(v=version, a=arch)
+        published = read(url + ".sha256sum").decode().split()[0]
+        content = _checked(url, read(url), "sha256", published)
+        _install(_member(content, f"linux-{arch}/helm", url), target)
         return
     url = _PLAIN.format(v=version, a=arch, name=program.name)
     published = read(url + ".sha256").decode().split()[0]
     _install(_checked(url, read(url), "sha256", published), target)
+
+
+def _member(archive: bytes, name: str, url: str) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        found = opened.extractfile(name)
+        if found is None:
+            raise LocalError(f"{url} holds no {name}")
+        return found.read()
 
 
 def _checked(url: str, content: bytes, algorithm: str, expected: str) -> bytes:

@@ -1,4 +1,4 @@
-"""`python -m taskflow_core.store.migrate [upgrade [REV] | downgrade REV | current]`: the schema of the history.
+"""`python -m taskflow_core.store.migrate [--patience S] [upgrade [REV] | downgrade REV | current | wait]`: the schema of the history.
 
 Exit codes: 0 done; 1 the database does not answer or is locked, so try again; 2 the call or the settings are wrong;
 3 the database refused the change.
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from io import StringIO
 
 from alembic import command
 from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from pydantic import ValidationError
 from sqlalchemy import Engine, NullPool, create_engine, make_url
@@ -27,6 +30,7 @@ ADVISORY_LOCK = 0x7461736B666C6F77
 """Key of the lock that all migrators of this schema take; the bytes of "taskflow"."""
 APPLICATION_NAME = "taskflow-migrate"
 DONE, RETRY, USAGE, REFUSED = 0, 1, 2, 3
+_PAUSE_SECONDS = 1.0
 
 
 def migrate(engine: Engine, action: str = "upgrade", revision: str = "head") -> str:
@@ -37,9 +41,7 @@ def migrate(engine: Engine, action: str = "upgrade", revision: str = "head") -> 
         CommandError: there is no such revision.
     """
     output = StringIO()
-    config = Config(stdout=output, output_buffer=output)
-    config.set_main_option("script_location", str(resources.path("migrations")).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
+    config = _config(output)
     with database_errors(), engine.connect() as connection:
         config.attributes["connection"] = connection
         if action == "current":
@@ -51,18 +53,76 @@ def migrate(engine: Engine, action: str = "upgrade", revision: str = "head") -> 
     return output.getvalue()
 
 
+def check_schema(engine: Engine) -> str:
+    """Nothing to print, when this version of the code can run on the schema: it has every step that we know, or is of a newer version.
+
+    Raises:
+        Unavailable: it is older, or the database does not answer.
+    """
+    steps = ScriptDirectory.from_config(_config(StringIO()))
+    with database_errors(), engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    head = steps.get_current_head()
+    # One that we have never heard of is newer: steps only ever add, so what ran before runs on it.
+    older = found is None or (found != head and found in {step.revision for step in steps.walk_revisions()})
+    if older:
+        raise Unavailable(f"history database: schema {found or 'none'}, needed {head}; waiting for the migration")
+    return ""
+
+
+def _config(output: StringIO) -> Config:
+    config = Config(stdout=output, output_buffer=output)
+    config.set_main_option("script_location", str(resources.path("migrations")).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def patiently(
+    act: Callable[[], str],
+    seconds: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Try again each second for so long, while the database does not answer; says each new reason on stderr.
+
+    Raises:
+        Unavailable: still not, after that time.
+    """
+    deadline, said = clock() + seconds, ""
+    while True:
+        try:
+            return act()
+        except Unavailable as error:
+            if clock() >= deadline:
+                raise
+            if str(error) != said:
+                said = str(error)
+                print(f"migrate: {said}", file=sys.stderr, flush=True)  # noqa: T201 - a command line prints
+        sleep(_PAUSE_SECONDS)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m taskflow_core.store.migrate", description=__doc__)
+    parser.add_argument(
+        "--patience", type=float, default=0, metavar="SECONDS", help="how long to try again when it does not answer"
+    )
     actions = parser.add_subparsers(dest="action")
     actions.add_parser("upgrade", help="bring the schema up (the default)").add_argument(
         "revision", nargs="?", default="head"
     )
     actions.add_parser("downgrade", help="bring the schema down; drops data").add_argument("revision")
     actions.add_parser("current", help="say which revision the database has")
+    actions.add_parser("wait", help="end well once the schema is new enough for this version")
     chosen = parser.parse_args(arguments)
     try:
-        print(migrate(_engine(), chosen.action or "upgrade", getattr(chosen, "revision", "head")), end="")  # noqa: T201 - a command line prints
+        engine, action, revision = _engine(), chosen.action or "upgrade", getattr(chosen, "revision", "head")
+
+        def act() -> str:
+            return check_schema(engine) if action == "wait" else migrate(engine, action, revision)
+
+        print(patiently(act, chosen.patience), end="")  # noqa: T201 - a command line prints
     except ValidationError as error:
         missing = ", ".join(f"TASKFLOW_DATABASE_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
         return _fail(USAGE, f"settings: {missing}")

@@ -1,0 +1,51 @@
+{{/* Names are cut to 40 characters, so that the longest suffix fits into a label. */}}
+{{- define "taskflow.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
+{{- default $full .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "taskflow.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* What selects a component's pods; takes (list $ component). Never changes over versions. */}}
+{{- define "taskflow.selector" -}}
+app.kubernetes.io/name: {{ include "taskflow.name" (index . 0) }}
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{/* Labels of an object; takes (list $ component). */}}
+{{- define "taskflow.labels" -}}
+{{- $root := index . 0 -}}
+{{ include "taskflow.selector" . }}
+app.kubernetes.io/part-of: taskflow
+app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ $root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Reference of an image of TaskFlow; takes (list $ image). */}}
+{{- define "taskflow.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- with $root.Values.global.imageRegistry }}{{ trimSuffix "/" . }}/{{ end -}}
+{{ $image.repository }}
+{{- if $image.digest }}@{{ $image.digest }}{{ else }}:{{ default $root.Chart.AppVersion $image.tag }}{{ end -}}
+{{- end -}}
+
+{{/* Name of a component's ServiceAccount; takes (list $ component account). */}}
+{{- define "taskflow.account" -}}
+{{- $account := index . 2 -}}
+{{- default (printf "%s-%s" (include "taskflow.fullname" (index . 0)) (index . 1)) $account.name -}}
+{{- end -}}
+
+{{- define "taskflow.devSecret" -}}{{ include "taskflow.fullname" . }}-dev-services{{- end -}}
+
+{{- define "taskflow.tokenSecret" -}}
+{{- default (printf "%s-token-key" (include "taskflow.fullname" .)) .Values.operator.tokenKey.existingSecret -}}
+{{- end -}}

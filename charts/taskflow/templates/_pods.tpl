@@ -1,0 +1,104 @@
+{{/* What does not fit together is refused here, with what to do about it. */}}
+{{- define "taskflow.check" -}}
+{{- $v := .Values -}}
+{{- if $v.devServices.enabled -}}
+  {{- if or $v.externalDatabase.existingSecret $v.externalRedis.existingSecret $v.externalS3.existingSecret $v.externalS3.endpoint -}}
+    {{- fail "devServices.enabled and an external service are both set: choose one of them" -}}
+  {{- end -}}
+  {{- if eq $v.migrations.mode "hook" -}}
+    {{- fail "migrations.mode=hook runs before anything is installed, so it needs a database that exists: use job with devServices" -}}
+  {{- end -}}
+{{- else -}}
+  {{- $how := ", or devServices.enabled=true to try TaskFlow" -}}
+  {{- if not $v.externalDatabase.existingSecret }}{{ fail (printf "externalDatabase.existingSecret: expected the name of a Secret, found none%s" $how) }}{{ end -}}
+  {{- if not $v.externalRedis.existingSecret }}{{ fail (printf "externalRedis.existingSecret: expected the name of a Secret, found none%s" $how) }}{{ end -}}
+  {{- if not $v.externalS3.existingSecret }}{{ fail (printf "externalS3.existingSecret: expected the name of a Secret, found none%s" $how) }}{{ end -}}
+  {{- if not $v.externalS3.endpoint }}{{ fail (printf "externalS3.endpoint: expected http(s)://host:port, found none%s" $how) }}{{ end -}}
+{{- end -}}
+{{- if and $v.api.ingress.enabled $v.api.httpRoute.enabled }}{{ fail "api.ingress and api.httpRoute are both enabled: choose one of them" }}{{ end -}}
+{{- if and $v.metrics.podMonitor.enabled $v.metrics.serviceMonitor.enabled }}{{ fail "metrics.podMonitor and metrics.serviceMonitor are both enabled: all would be counted twice, choose one of them" }}{{ end -}}
+{{- if and $v.workerPool.enabled (not (has $v.workerPool.namespace $v.workerNamespaces)) }}{{ fail (printf "workerPool.namespace: expected one of workerNamespaces (%s), found %s" (join ", " $v.workerNamespaces) $v.workerPool.namespace) }}{{ end -}}
+{{- end -}}
+
+{{/* Environment by the Secret that holds it; each takes $. */}}
+{{- define "taskflow.env.database" -}}
+- name: TASKFLOW_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ ternary (include "taskflow.devSecret" .) .Values.externalDatabase.existingSecret .Values.devServices.enabled }}
+      key: {{ ternary "database-url" .Values.externalDatabase.key .Values.devServices.enabled }}
+{{- end -}}
+
+{{- define "taskflow.env.redis" -}}
+- name: TASKFLOW_REDIS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
+      key: {{ ternary "redis-url" .Values.externalRedis.key .Values.devServices.enabled }}
+{{- end -}}
+
+{{- define "taskflow.env.s3" -}}
+{{- $dev := .Values.devServices.enabled -}}
+{{- $secret := ternary (include "taskflow.devSecret" .) .Values.externalS3.existingSecret $dev -}}
+- name: TASKFLOW_S3_ENDPOINT
+  value: {{ ternary (printf "http://%s-minio.%s.svc:9000" (include "taskflow.fullname" .) .Release.Namespace) .Values.externalS3.endpoint $dev | quote }}
+- name: TASKFLOW_S3_BUCKET
+  value: {{ .Values.externalS3.bucket | quote }}
+- name: TASKFLOW_S3_REGION
+  value: {{ .Values.externalS3.region | quote }}
+- name: TASKFLOW_S3_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ ternary "s3-access-key" .Values.externalS3.accessKeyKey $dev }}}}
+- name: TASKFLOW_S3_SECRET_KEY
+  valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ ternary "s3-secret-key" .Values.externalS3.secretKeyKey $dev }}}}
+{{- end -}}
+
+{{- define "taskflow.env.logging" -}}
+- name: TASKFLOW_LOG_LEVEL
+  value: {{ .Values.logging.level }}
+- name: TASKFLOW_LOG_FORMAT
+  value: {{ .Values.logging.format }}
+{{- end -}}
+
+{{/* Scheduling and security of a workload's pod; takes (list $ component workload). */}}
+{{- define "taskflow.pod" -}}
+{{- $root := index . 0 -}}
+{{- $workload := index . 2 -}}
+serviceAccountName: {{ include "taskflow.account" (list $root (index . 1) $workload.serviceAccount) }}
+enableServiceLinks: false
+securityContext: {{- toYaml $root.Values.podSecurityContext | nindent 2 }}
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $workload.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $workload.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $workload.affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $workload.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- if $workload.topologySpread }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    matchLabelKeys: [pod-template-hash]
+    labelSelector:
+      matchLabels: {{- include "taskflow.selector" (list $root (index . 1)) | nindent 8 }}
+{{- end }}
+{{- end -}}
+
+{{/* Waits until the history has a schema that this version can use; takes $. */}}
+{{- define "taskflow.waitForSchema" -}}
+- name: wait-for-schema
+  image: {{ include "taskflow.image" (list . .Values.operator.image) }}
+  imagePullPolicy: {{ .Values.operator.image.pullPolicy }}
+  command: [python, -m, taskflow_core.store.migrate, --patience, "86400", wait]
+  env: {{- include "taskflow.env.database" . | nindent 4 }}
+  securityContext: {{- toYaml .Values.containerSecurityContext | nindent 4 }}
+  resources: {{- toYaml .Values.migrations.resources | nindent 4 }}
+{{- end -}}
