@@ -16,6 +16,12 @@ _KUBERNETES_LDFLAGS = " ".join(
     f"-X k8s.io/component-base/version.{field}={value}"
     for field, value in (("gitVersion", KUBERNETES_BUILD), ("gitMajor", "1"), ("gitMinor", "36"))
 )
+# A helm without these takes itself for one of Kubernetes 1.20, and refuses charts for newer ones when it only renders.
+_HELM_LDFLAGS = "-X helm.sh/helm/v3/internal/version.version=v3.22.0 " + " ".join(
+    f"-X helm.sh/helm/v3/pkg/{package}.k8sVersion{part}={value}"
+    for package in ("chartutil", "lint/rules")
+    for part, value in (("Major", "1"), ("Minor", "36"))
+)
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ PROGRAMS = {
         ),
         Program(
             "helm", ("version", "--short"), Accepted((3, 18), (5,)),
-            GoSource("helm", "helm.sh/helm/v3/cmd/helm", "1 to 3 minutes"), Download("v3.22.0", "helm"),
+            GoSource("helm", "helm.sh/helm/v3/cmd/helm", "1 to 5 minutes", _HELM_LDFLAGS), Download("v3.22.0", "helm"),
         ),
         Program("promtool", ("--version",), Accepted((2, 30)), debian_package="prometheus"),
         Program("redis-server", ("--version",), Accepted((7, 0)), debian_package="redis-server"),

@@ -16,6 +16,8 @@
   {{- if not $v.externalS3.endpoint }}{{ fail (printf "externalS3.endpoint: expected http(s)://host:port, found none%s" $how) }}{{ end -}}
 {{- end -}}
 {{- if and $v.api.ingress.enabled $v.api.httpRoute.enabled }}{{ fail "api.ingress and api.httpRoute are both enabled: choose one of them" }}{{ end -}}
+{{- if and $v.api.ingress.enabled (not $v.api.ingress.hosts) }}{{ fail "api.ingress.hosts: expected at least one host name, found none" }}{{ end -}}
+{{- if and $v.api.httpRoute.enabled (not $v.api.httpRoute.parentRefs) }}{{ fail "api.httpRoute.parentRefs: expected at least one gateway, found none" }}{{ end -}}
 {{- if and $v.metrics.podMonitor.enabled $v.metrics.serviceMonitor.enabled }}{{ fail "metrics.podMonitor and metrics.serviceMonitor are both enabled: all would be counted twice, choose one of them" }}{{ end -}}
 {{- if and $v.workerPool.enabled (not (has $v.workerPool.namespace $v.workerNamespaces)) }}{{ fail (printf "workerPool.namespace: expected one of workerNamespaces (%s), found %s" (join ", " $v.workerNamespaces) $v.workerPool.namespace) }}{{ end -}}
 {{- end -}}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -29,7 +29,13 @@ def watch(keeper: PoolKeeper) -> Watch:
         settings = kopf.OperatorSettings()
         configure(settings)
         roots = await kopf.spawn_tasks(
-            registry=registry, settings=settings, standalone=True, clusterwide=True, stop_flag=stop
+            registry=registry,
+            settings=settings,
+            standalone=True,
+            clusterwide=True,
+            # Otherwise Kopf asks for the name of the user, and a container's user id often has none.
+            identity=cast(Any, naming.FIELD_MANAGER),
+            stop_flag=stop,
         )
         await _end_with(roots)
 

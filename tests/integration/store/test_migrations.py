@@ -8,8 +8,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, NullPool, create_engine, inspect, text
 
+from taskflow_core.errors import Unavailable
 from taskflow_core.settings import DatabaseSettings
-from taskflow_core.store.migrate import ADVISORY_LOCK, APPLICATION_NAME, migrate
+from taskflow_core.store.migrate import ADVISORY_LOCK, APPLICATION_NAME, check_schema, migrate
 from taskflow_core.store.tables import metadata
 
 pytestmark = pytest.mark.integration
@@ -116,3 +117,30 @@ def test_exit_codes_tell_try_again_from_a_wrong_call(
     process = _command(settings, *arguments)
     _, error = process.communicate(timeout=60)
     assert (process.returncode, said in error, "hunter2" in error) == (code, True, False)
+
+
+def test_a_schema_that_is_missing_or_older_is_waited_for_and_a_newer_one_will_do(database: DatabaseSettings) -> None:
+    engine = _engine(database)
+    with pytest.raises(Unavailable, match="schema none, needed 0"):
+        check_schema(engine)
+    migrate(engine)
+    check_schema(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'of_the_future'"))
+    check_schema(engine)
+
+
+def test_a_pod_that_waits_goes_on_as_soon_as_the_migration_is_done(database: DatabaseSettings) -> None:
+    waiting = _command(database, "--patience", "60", "wait")
+    assert waiting.stderr is not None
+    assert "waiting for the migration" in waiting.stderr.readline()
+    migrate(_engine(database))
+    assert waiting.wait(timeout=30) == 0
+    waiting.communicate()
+
+
+def test_waiting_ends_with_1_when_the_time_is_over(database: DatabaseSettings) -> None:
+    waiting = _command(database, "--patience", "0", "wait")
+    _, said = waiting.communicate(timeout=60)
+    assert waiting.returncode == 1
+    assert "schema none" in said

@@ -9,10 +9,10 @@ from taskflow_local import fetch
 from taskflow_local.catalogue import PROGRAMS
 
 
-def make_archive(name: str, content: bytes) -> bytes:
+def make_archive(name: str, content: bytes, folder: str = "controller-tools/envtest") -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        info = tarfile.TarInfo(f"controller-tools/envtest/{name}")
+        info = tarfile.TarInfo(f"{folder}/{name}")
         info.size = len(content)
         archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
@@ -50,3 +50,15 @@ def test_a_plain_download_is_checked_against_the_published_sum(tmp_path: Path) -
         fetch.fetch(
             PROGRAMS["kube-controller-manager"], target, "arm64", lambda url: b"0" if url.endswith("256") else b"x"
         )
+
+
+def test_helm_is_taken_out_of_an_archive_that_has_the_published_sum(tmp_path: Path) -> None:
+    archive = make_archive("helm", b"program", "linux-arm64")
+
+    def read(url: str) -> bytes:
+        return f"{hashlib.sha256(archive).hexdigest()}  helm.tar.gz".encode() if url.endswith("sum") else archive
+
+    fetch.fetch(PROGRAMS["helm"], tmp_path / "helm", "arm64", read)
+    assert (tmp_path / "helm").read_bytes() == b"program"
+    with pytest.raises(fetch.ChecksumMismatchError):
+        fetch.fetch(PROGRAMS["helm"], tmp_path / "helm", "arm64", lambda url: b"0" if url.endswith("sum") else archive)

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import threading
-from typing import Any
+from typing import Any, cast
 
 import kopf
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from taskflow_operator.handlers.lifecycle import configure
+from taskflow_operator.handlers.lifecycle import configure, watch
 from taskflow_operator.kopf_runner import FIRST_PAUSE, LONGEST_PAUSE, KopfRunner
 from tests.unit.taskflow_operator.clock import Clock
 
@@ -25,6 +26,29 @@ def test_kopf_copies_no_task_and_keeps_the_former_state_of_pools() -> None:
         spec = {"queues": ["a"]} if kind == "WorkerPool" else {"args": deep}
         body = kopf.Body({"apiVersion": "v1", "kind": kind, "metadata": {"name": "a"}, "spec": spec})
         assert {**storage.build(body=body), "metadata": 0} == {**essence, "metadata": 0}
+
+
+async def test_the_watch_starts_under_a_user_id_that_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 10001")
+
+    class Spawned(Exception):  # noqa: N818
+        pass
+
+    spawn = kopf.spawn_tasks
+
+    async def observed(**arguments: Any) -> Any:
+        # Far enough: before any of them has begun, so that nobody is asked for anything.
+        tasks = await spawn(**arguments)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise Spawned
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    monkeypatch.setattr(kopf, "spawn_tasks", observed)
+    with pytest.raises(Spawned):
+        await watch(cast(Any, None))(asyncio.Event())
 
 
 def ends() -> float:

@@ -1,0 +1,78 @@
+"""compose.yaml and skaffold.yaml, as far as they can be checked without Docker: by their schemas, and against what they name."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.chart.rendering import CHART, ROOT, render
+
+SKAFFOLD_SCHEMA = str(Path(__file__).parent / "schemas" / "skaffold-v4beta14.json")
+
+
+def _check(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "check_jsonschema", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("file", "schema"),
+    [
+        ("skaffold.yaml", ("--schemafile", SKAFFOLD_SCHEMA)),
+        ("compose.yaml", ("--builtin-schema", "vendor.compose-spec")),
+        ("charts/taskflow/values.yaml", ("--schemafile", str(CHART / "values.schema.json"))),
+        *((f"charts/taskflow/ci/{path.name}", ("--schemafile", str(CHART / "values.schema.json")))
+          for path in (CHART / "ci").iterdir()),
+    ],
+)  # fmt: skip
+def test_a_file_keeps_to_its_schema(file: str, schema: tuple[str, ...]) -> None:
+    done = _check(*schema, file)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_schema_of_skaffold_refuses_what_it_does_not_know(tmp_path: Path) -> None:
+    file = tmp_path / "skaffold.yaml"
+    file.write_text((ROOT / "skaffold.yaml").read_text().replace("chartPath:", "chart:"))
+    assert _check("--schemafile", SKAFFOLD_SCHEMA, str(file)).returncode == 1
+
+
+def _targets() -> set[str]:
+    return set(re.findall(r"^FROM \S+ AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+
+
+def test_every_image_that_is_built_is_a_target_of_the_dockerfile() -> None:
+    skaffold = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    named = {artifact["docker"]["target"] for artifact in skaffold["build"]["artifacts"]}
+    named |= {service["build"]["target"] for service in compose["services"].values() if "build" in service}
+    assert named == {"operator", "api", "worker", "minio", "migrate"}
+    assert named <= _targets()
+
+
+def test_skaffold_sets_each_image_that_it_builds_and_no_value_the_chart_does_not_know() -> None:
+    skaffold = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
+    (release,) = skaffold["deploy"]["helm"]["releases"]
+    images = {artifact["image"] for artifact in skaffold["build"]["artifacts"]}
+    used = set(re.findall(r"\.IMAGE_REPO_(\w+)", str(release["setValueTemplates"])))
+    assert used == {image.replace("-", "_") for image in images}
+    settings = [f"{key}=x" for key in release["setValueTemplates"]]
+    objects = render("--set", ",".join(["devServices.enabled=true", *settings]))
+    service = skaffold["portForward"][0]["resourceName"]
+    assert service in [each["metadata"]["name"] for each in objects if each["kind"] == "Service"]
+
+
+def test_compose_has_no_default_password_and_none_in_an_argument() -> None:
+    text = (ROOT / "compose.yaml").read_text()
+    for name in ("POSTGRES_PASSWORD", "REDIS_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"):
+        assert f"${{TASKFLOW_{name}:?" in text
+        assert f"${{TASKFLOW_{name}:-" not in text
+    for service in yaml.safe_load(text)["services"].values():
+        assert "${TASKFLOW" not in str(service.get("command", ""))
+
+
+def test_the_kind_cluster_is_of_the_version_that_its_tool_reads() -> None:
+    cluster = yaml.safe_load((ROOT / "kind" / "cluster.yaml").read_text())
+    assert (cluster["kind"], cluster["apiVersion"]) == ("Cluster", "kind.x-k8s.io/v1alpha4")

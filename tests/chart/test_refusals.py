@@ -1,0 +1,62 @@
+import pytest
+
+from tests.chart.rendering import CHART, DEV, template
+
+EXTERNAL = ("--values", str(CHART / "ci" / "external-values.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "externalDatabase.existingSecret: expected the name of a Secret, found none"),
+        ((*EXTERNAL, "--set", "externalRedis.existingSecret="), "externalRedis.existingSecret: expected the name"),
+        ((*EXTERNAL, "--set", "externalS3.existingSecret="), "externalS3.existingSecret: expected the name"),
+        ((*EXTERNAL, "--set", "externalS3.endpoint="), "externalS3.endpoint: expected http(s)://host:port"),
+        ((*EXTERNAL, *DEV), "devServices.enabled and an external service are both set"),
+        ((*DEV, "--set", "migrations.mode=hook"), "migrations.mode=hook runs before anything is installed"),
+        ((*DEV, "--set", "workerPool.namespace=elsewhere"), "expected one of workerNamespaces (default), found elsewhere"),
+        ((*DEV, "--set", "api.ingress.enabled=true"), "api.ingress.hosts: expected at least one host name"),
+        ((*DEV, "--set", "api.httpRoute.enabled=true"), "api.httpRoute.parentRefs: expected at least one gateway"),
+        (
+            (*DEV, "--set", "api.ingress.enabled=true,api.httpRoute.enabled=true"),
+            "api.ingress and api.httpRoute are both enabled",
+        ),
+        (
+            (*DEV, "--set", "metrics.podMonitor.enabled=true,metrics.serviceMonitor.enabled=true"),
+            "metrics.podMonitor and metrics.serviceMonitor are both enabled",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_together_is_refused_with_what_to_do(arguments: tuple[str, ...], expected: str) -> None:
+    done = template(*arguments)
+    assert done.returncode != 0
+    assert expected in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("operater.replicas=2", "operater"),
+        ("operator.replica=2", "replica"),
+        ("operator.replicas=0", "minimum"),
+        ("operator.replicas=many", "want integer"),
+        ("operator.image.digest=latest", "pattern"),
+        ("operator.image.pullPolicy=Sometimes", "Always"),
+        ("migrations.mode=later", "job"),
+        ("logging.level=LOUD", "DEBUG"),
+        ("externalS3.endpoint=s3.example.com", "pattern"),
+        ("workerPool.name=Main", "pattern"),
+        ("metrics.prometheusRule.failureRatio=2", "maximum"),
+        ("api.autoscaling.targetCPU=50", "targetCPU"),
+        ("externalDatabase.password=secret", "password"),
+    ],
+)
+def test_a_value_that_is_misspelt_or_out_of_bounds_is_refused_by_the_schema(setting: str, expected: str) -> None:
+    done = template(*DEV, "--set", setting)
+    assert done.returncode != 0
+    assert "don't meet the specifications of the schema" in done.stderr
+    assert expected in done.stderr
+
+
+def test_values_of_other_charts_beside_ours_are_let_through() -> None:
+    assert template(*DEV, "--set", "global.theirs=1").returncode == 0

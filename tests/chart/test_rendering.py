@@ -1,0 +1,122 @@
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.chart.rendering import CHART, DEV, SHAPES, helm, one, render, shape
+
+SNAPSHOTS = Path(__file__).with_name("snapshots")
+RELEASE_SECRET_BYTES = 1024 * 1024
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_shape_renders_to_its_snapshot(name: str) -> None:
+    """TASKFLOW_SNAPSHOTS=write writes them anew; read the difference before it is committed."""
+    objects = [each for each in shape(name) if each["kind"] != "CustomResourceDefinition"]
+    objects.sort(key=lambda each: (each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]))
+    text = yaml.safe_dump_all(objects, sort_keys=True, width=120)
+    path = SNAPSHOTS / f"{name}.yaml"
+    if os.environ.get("TASKFLOW_SNAPSHOTS") == "write":
+        path.write_text(text)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_shape_lints_without_a_warning(name: str) -> None:
+    done = helm("lint", "--strict", str(CHART), "--values", str(CHART / "ci" / f"{name}-values.yaml"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_crds_are_those_of_the_repository_and_stay_when_the_chart_goes() -> None:
+    for path in (CHART.parents[1] / "crds").glob("*.yaml"):
+        source = yaml.safe_load(path.read_text())
+        found = one(shape("dev"), "CustomResourceDefinition", source["metadata"]["name"])
+        assert found["spec"] == source["spec"]
+        assert found["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
+
+
+def test_the_crds_may_go_with_the_chart_when_that_is_asked_for() -> None:
+    crds = [each for each in render(*DEV, "--set", "crds.keep=false") if each["kind"] == "CustomResourceDefinition"]
+    assert [each["metadata"]["annotations"].get("helm.sh/resource-policy") for each in crds] == [None, None]
+
+
+def test_the_longest_names_fit() -> None:
+    for each in render(*DEV, release="a" * 53):
+        # A pod of a StatefulSet or Job is named after it, with a suffix, in a label of 63 characters.
+        assert len(each["metadata"]["name"]) <= 63, each["metadata"]["name"]
+        for value in each["metadata"].get("labels", {}).values():
+            assert len(value) <= 63, value
+
+
+def test_nothing_that_selects_pods_changes_with_the_version() -> None:
+    for each in shape("dev"):
+        if each["kind"] in ("Deployment", "StatefulSet"):
+            keys = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"}
+            assert set(each["spec"]["selector"]["matchLabels"]) == keys
+
+
+def test_no_two_workloads_select_the_same_pods() -> None:
+    selectors = [
+        tuple(sorted(each["spec"]["selector"]["matchLabels"].items()))
+        for each in shape("dev")
+        if each["kind"] in ("Deployment", "StatefulSet")
+    ]
+    assert len(set(selectors)) == len(selectors)
+
+
+def test_another_image_is_another_migration_and_the_same_one_is_not() -> None:
+    def job(*arguments: str) -> str:
+        external = ("--values", str(CHART / "ci" / "external-values.yaml"))
+        return str(one(render(*external, *arguments), "Job", "taskflow-migrate")["metadata"]["name"])
+
+    assert job() == job("--set", "api.replicas=3")
+    assert job() != job("--set", "operator.image.tag=2")
+
+
+def test_an_autoscaler_has_the_number_of_pods_for_itself() -> None:
+    assert "replicas" not in one(shape("production"), "Deployment", "taskflow-api")["spec"]
+    assert one(shape("gateway"), "Deployment", "taskflow-api")["spec"]["replicas"] == 2
+
+
+def test_a_budget_exists_only_where_it_would_not_block_a_node() -> None:
+    def budgets(name: str) -> list[str]:
+        return [each["metadata"]["name"] for each in shape(name) if each["kind"] == "PodDisruptionBudget"]
+
+    assert budgets("external") == []
+    assert budgets("production") == ["taskflow-api", "taskflow-operator"]
+    assert budgets("gateway") == ["taskflow-api"]
+
+
+def test_each_operator_pod_stands_for_leadership_under_its_own_name() -> None:
+    (container,) = one(shape("production"), "Deployment", "taskflow-operator")["spec"]["template"]["spec"]["containers"]
+    (identity,) = [each for each in container["env"] if each["name"] == "TASKFLOW_LEADER_IDENTITY"]
+    assert identity["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+
+
+def test_images_come_from_the_registry_that_was_named_and_a_digest_wins() -> None:
+    (container,) = one(shape("production"), "Deployment", "taskflow-operator")["spec"]["template"]["spec"]["containers"]
+    assert container["image"].startswith("registry.example.com/team/taskflow-operator@sha256:0123")
+    (container,) = one(shape("production"), "Deployment", "taskflow-api")["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == "registry.example.com/team/taskflow-api:0.1.0"
+
+
+def test_two_renderings_are_the_same_so_that_gitops_sees_no_drift() -> None:
+    assert render(*DEV) == render(*DEV)
+
+
+def test_the_notes_say_what_to_run_and_warn_of_development_services() -> None:
+    arguments = ("install", "taskflow", str(CHART), "--dry-run=client", "--namespace", "taskflow-system")
+    notes = helm(*arguments, *DEV).stdout.partition("NOTES:")[2]
+    assert "WARNING" in notes
+    assert "helm test -n taskflow-system taskflow" in notes
+    external = helm(*arguments, "--values", str(CHART / "ci" / "external-values.yaml")).stdout.partition("NOTES:")[2]
+    assert "WARNING" not in external
+    assert "rollout status -n taskflow-system deployment/taskflow-operator deployment/taskflow-api" in external
+
+
+def test_the_chart_is_far_below_what_a_release_may_be() -> None:
+    done = helm("template", "taskflow", str(CHART), *DEV)
+    # Helm keeps the chart's files and the manifest, compressed and in base64; not even half of it uncompressed.
+    size = len(done.stdout) + sum(path.stat().st_size for path in CHART.rglob("*") if path.is_file())
+    assert size < RELEASE_SECRET_BYTES / 2

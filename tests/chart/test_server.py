@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.chart.rendering import SHAPES, Object, one, pods, render, shape
+from tests.chart.server import NOT_SERVED, Server
+
+pytestmark = pytest.mark.integration
+NAMESPACES = ("taskflow-system", "team-a", "team-b")
+
+
+@pytest.fixture(scope="module")
+def prepared(server: Server) -> Server:
+    for name in NAMESPACES:
+        server.namespace(name)
+    crds = [each for each in shape("dev") if each["kind"] == "CustomResourceDefinition"]
+    server.apply(crds)
+    server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    return server
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_api_server_takes_every_object_of_a_shape(prepared: Server, name: str) -> None:
+    objects = [each for each in shape(name) if each["kind"] not in NOT_SERVED]
+    pools = [
+        pool
+        for each in objects
+        if each["kind"] == "ConfigMap" and "plan.json" in each["data"]
+        for pool in json.loads(each["data"]["plan.json"]).get("pools", [])
+    ]
+    said = prepared.apply(objects + pools, "--dry-run=server", "--force-conflicts")
+    assert said.count("serverside-applied") == len(objects) + len(pools)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_pod_security_restricted_admits_every_pod(prepared: Server, name: str) -> None:
+    for which, spec in pods(shape(name)):
+        metadata = {"name": which.rpartition("/")[2][:60], "namespace": "taskflow-system"}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**spec, "serviceAccountName": "default"}}
+        # What a controller adds: the volume of a claim, and a spread's key of its pods.
+        pod["spec"].pop("topologySpreadConstraints", None)
+        mounted = {mount["name"] for each in spec["containers"] for mount in each.get("volumeMounts", [])}
+        known = {volume["name"] for volume in spec.get("volumes", [])}
+        extra = [{"name": each, "persistentVolumeClaim": {"claimName": each}} for each in sorted(mounted - known)]
+        pod["spec"]["volumes"] = [*spec.get("volumes", []), *extra]
+        prepared.apply([pod], "--dry-run=server")
+
+
+class Provisioner:
+    """Runs the provisioning of a rendered chart as its own ServiceAccount, with the chart's roles and nothing else."""
+
+    def __init__(self, server: Server, folder: Path, objects: list[Object]) -> None:
+        self.server, self.folder = server, folder
+        kinds = ("ServiceAccount", "Role", "RoleBinding", "ConfigMap")
+        server.apply([e for e in objects if e["kind"] in kinds and "hook" not in str(e["metadata"].get("annotations"))])
+        self.plan = folder / "plan.json"
+        self.plan.write_text(one(objects, "ConfigMap", "taskflow-provision")["data"]["plan.json"])
+        token = server.kubectl("create", "token", "taskflow-provision", "-n", "taskflow-system").stdout.strip()
+        view = server.kubectl("config", "view", "--raw", "--flatten", "-o", "json").stdout
+        config: dict[str, Any] = json.loads(view)
+        config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
+        self.kubeconfig = folder / "kubeconfig"
+        self.kubeconfig.write_text(yaml.safe_dump(config))
+
+    def run(self, action: str, **values: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "taskflow_operator.provision", action, str(self.plan)]
+        environment = os.environ | {"KUBECONFIG": str(self.kubeconfig)} | values
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    def secret(self, namespace: str, name: str) -> dict[str, str]:
+        found = self.server.kubectl("get", "secret", name, "-n", namespace, "-o", "json")
+        assert found.returncode == 0, found.stderr
+        return dict(json.loads(found.stdout)["data"])
+
+
+VALUES = {
+    "TASKFLOW_REDIS_URL": "redis://:a@r/0", "TASKFLOW_S3_ENDPOINT": "http://s3", "TASKFLOW_S3_BUCKET": "b",
+    "TASKFLOW_S3_ACCESS_KEY": "id", "TASKFLOW_S3_SECRET_KEY": "key",
+}  # fmt: skip
+
+
+def test_provisioning_needs_no_more_than_the_chart_grants_and_may_be_repeated(prepared: Server, tmp_path: Path) -> None:
+    objects = render("--set", "devServices.enabled=true,workerNamespaces={team-a},workerPool.namespace=team-a")
+    job = Provisioner(prepared, tmp_path, objects)
+    done = job.run("secrets")
+    assert done.returncode == 0, done.stderr
+    before = job.secret("taskflow-system", "taskflow-dev-services")
+    assert before.keys() >= {"database-url", "redis-url", "redis.conf", "s3-access-key", "s3-secret-key"}
+    assert job.run("secrets").returncode == 0
+    assert job.secret("taskflow-system", "taskflow-dev-services") == before
+    done = job.run("namespaces", **VALUES)
+    assert done.returncode == 0, done.stderr
+    first = job.secret("team-a", "taskflow-worker")
+    done = job.run("namespaces", **VALUES | {"TASKFLOW_REDIS_URL": "redis://:b@r/0"})
+    assert done.returncode == 0, done.stderr
+    second = job.secret("team-a", "taskflow-worker")
+    assert first["TASKFLOW_REDIS_URL"] != second["TASKFLOW_REDIS_URL"]
+    pool = json.loads(prepared.kubectl("get", "workerpools.taskflow.dev", "main", "-n", "team-a", "-o", "json").stdout)
+    assert pool["spec"]["queues"] == ["default"]
+    # Not its own namespace's Secrets to read, and nothing where it was given nothing.
+    for verb, resource, namespace in (
+        ("get", "secrets/taskflow-dev-services", "taskflow-system"), ("list", "secrets", "team-a"),
+        ("patch", "secrets/other", "team-a"), ("patch", "secrets/taskflow-worker", "team-b"),
+        ("patch", "workerpools.taskflow.dev/other", "team-a"), ("create", "pods", "taskflow-system"),
+    ):  # fmt: skip
+        account = "--as=system:serviceaccount:taskflow-system:taskflow-provision"
+        answer = prepared.kubectl("auth", "can-i", verb, resource, "-n", namespace, account)
+        assert answer.stdout.strip() == "no", (verb, resource, namespace)
+
+
+def test_a_workers_secret_of_somebody_else_is_not_overwritten(prepared: Server, tmp_path: Path) -> None:
+    theirs = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "taskflow-worker", "namespace": "team-b"}}
+    prepared.apply([theirs | {"stringData": {"TASKFLOW_REDIS_URL": "theirs"}}])
+    arguments = "devServices.enabled=true,workerNamespaces={team-b},workerPool.namespace=team-b"
+    job = Provisioner(prepared, tmp_path, render("--set", arguments))
+    before = job.secret("team-b", "taskflow-worker")
+    done = job.run("namespaces", **VALUES)
+    assert done.returncode == 1
+    assert "take team-b out of workerNamespaces" in done.stderr
+    assert job.secret("team-b", "taskflow-worker") == before
+
+
+PERSONAS = [
+    ("view", "get", "tasks.taskflow.dev", True),
+    ("view", "list", "workerpools.taskflow.dev", True),
+    ("view", "create", "tasks.taskflow.dev", False),
+    ("edit", "create", "tasks.taskflow.dev", True),
+    ("edit", "patch", "tasks.taskflow.dev", True),
+    ("edit", "create", "workerpools.taskflow.dev", False),
+    ("edit", "patch", "tasks.taskflow.dev/status", False),
+    ("admin", "create", "workerpools.taskflow.dev", True),
+    ("admin", "patch", "workerpools.taskflow.dev/scale", True),
+    ("admin", "patch", "workerpools.taskflow.dev/status", False),
+]
+
+
+@pytest.fixture(scope="module")
+def personas(prepared: Server) -> Server:
+    roles = [e for e in shape("dev") if e["kind"] == "ClusterRole" and "personas" in str(e["metadata"]["labels"])]
+    assert len(roles) == 3
+    prepared.apply(roles)
+    for role in ("view", "edit", "admin"):
+        prepared.kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}", "-n", "team-a")
+    # The controller manager joins them within moments.
+    joined = '--for=jsonpath={.rules[?(@.apiGroups[0]=="taskflow.dev")].resources[0]}'
+    for role in ("view", "edit", "admin"):
+        done = prepared.kubectl("wait", f"clusterrole/{role}", joined, "--timeout=30s")
+        assert done.returncode == 0, done.stderr
+    return prepared
+
+
+@pytest.mark.parametrize(("who", "verb", "what", "may"), PERSONAS)
+def test_the_roles_of_the_cluster_reach_what_they_should(
+    personas: Server, who: str, verb: str, what: str, may: bool
+) -> None:
+    resource, _, part = what.partition("/")
+    arguments = ["auth", "can-i", verb, resource, "-n", "team-a", f"--as={who}"]
+    done = personas.kubectl(*arguments, *([f"--subresource={part}"] if part else []))
+    assert done.stdout.strip() == ("yes" if may else "no"), done.stderr
