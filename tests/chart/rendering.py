@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,10 @@ def helm_path() -> Path:
     return Resolver(log=lambda _: None).resolve("helm")
 
 
-def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([helm_path(), *arguments], capture_output=True, text=True, check=False)
+def helm(*arguments: str, kubeconfig: str = "") -> subprocess.CompletedProcess[str]:
+    """Without a kubeconfig it cannot speak to a cluster, least of all to that of whoever runs the tests."""
+    environment = os.environ | {"KUBECONFIG": kubeconfig or os.devnull}
+    return subprocess.run([helm_path(), *arguments], capture_output=True, text=True, check=False, env=environment)
 
 
 def template(*arguments: str, release: str = "taskflow") -> subprocess.CompletedProcess[str]:

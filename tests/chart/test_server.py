@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.rendering import SHAPES, Object, one, pods, render, shape
+from tests.chart.rendering import CHART, SHAPES, Object, helm, one, pods, render, shape
 from tests.chart.server import NOT_SERVED, Server
 
 pytestmark = pytest.mark.integration
@@ -21,10 +21,13 @@ NAMESPACES = ("taskflow-system", "team-a", "team-b")
 def prepared(server: Server) -> Server:
     for name in NAMESPACES:
         server.namespace(name)
-    crds = [each for each in shape("dev") if each["kind"] == "CustomResourceDefinition"]
-    server.apply(crds)
-    server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    _crds(server)
     return server
+
+
+def _crds(server: Server) -> None:
+    server.apply([each for each in shape("dev") if each["kind"] == "CustomResourceDefinition"])
+    server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -36,6 +39,8 @@ def test_the_api_server_takes_every_object_of_a_shape(prepared: Server, name: st
         if each["kind"] == "ConfigMap" and "plan.json" in each["data"]
         for pool in json.loads(each["data"]["plan.json"]).get("pools", [])
     ]
+    # A pod is admitted only beside its ServiceAccount, which a dry run does not keep.
+    prepared.apply([each for each in objects if each["kind"] == "ServiceAccount"], "--force-conflicts")
     said = prepared.apply(objects + pools, "--dry-run=server", "--force-conflicts")
     assert said.count("serverside-applied") == len(objects) + len(pools)
 
@@ -52,6 +57,26 @@ def test_pod_security_restricted_admits_every_pod(prepared: Server, name: str) -
         extra = [{"name": each, "persistentVolumeClaim": {"claimName": each}} for each in sorted(mounted - known)]
         pod["spec"]["volumes"] = [*spec.get("volumes", []), *extra]
         prepared.apply([pod], "--dry-run=server")
+
+
+def test_the_notes_say_what_to_run_and_warn_of_development_services(prepared: Server) -> None:
+    def notes(name: str) -> str:
+        values = str(CHART / "ci" / f"{name}-values.yaml")
+        arguments = ("install", "taskflow", str(CHART), "--dry-run=server", "--namespace", "other", "--values", values)
+        done = helm(*arguments, kubeconfig=prepared.stack.env()["KUBECONFIG"])
+        assert done.returncode == 0, done.stderr
+        return done.stdout.partition("NOTES:")[2]
+
+    # Its CRDs are there already, and not of this release.
+    assert "python -m taskflow_core.store.migrate" in notes("bare")
+    prepared.kubectl("delete", "crd", "--all", "--wait")
+    try:
+        assert "WARNING: PostgreSQL, Redis and MinIO are those of this chart" in notes("dev")
+        assert "helm test -n other taskflow" in notes("dev")
+        assert "WARNING" not in notes("external")
+        assert "kubectl rollout status -n other deployment/taskflow-operator deployment/taskflow-api" in notes("external")
+    finally:
+        _crds(prepared)
 
 
 class Provisioner:
