@@ -2,11 +2,13 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: gen bench bench-scaling help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: images kind-up kind-down test-chart test-cluster gen bench bench-scaling help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
 BIN := .venv/bin
+BUILDER := docker
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PYTEST := $(BIN)/python -m pytest
 
 help: ## print this help
@@ -41,6 +43,13 @@ test-integration: setup programs ## parts on real servers
 test-e2e: setup programs ## the whole product through kubectl
 	@$(PYTEST) tests/e2e
 
+test-chart: setup programs ## the Helm chart: shapes, refusals, security, alerts, a real API server
+	@$(PYTEST) tests/chart
+
+test-cluster: setup ## install the chart into the cluster of KUBECONFIG_E2E, use, upgrade and remove it
+	@test -n "$${KUBECONFIG_E2E:-}" || { echo "KUBECONFIG_E2E: expected a kubeconfig of a cluster for tests, found none" >&2; exit 2; }
+	@$(PYTEST) -s tests/cluster
+
 lint: setup ## formatting, style, types, imports, sizes, CRDs against models
 	@echo "ruff"; $(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@echo "mypy"; $(BIN)/mypy
@@ -55,11 +64,25 @@ bench: setup programs ## latency, throughput, CPU and memory beside a floor of t
 bench-scaling: setup programs ## a burst from zero to ten pods and back, beside KEDA-like rules (7 minutes); N=2000 Tasks
 	@$(BIN)/python -m bench.scaling
 
-gen: setup ## write what is generated: the reference pages
+gen: setup ## write what is generated: the reference pages, parts of the chart
 	@$(BIN)/python tools/gen_pages.py
 
 fmt: setup ## format and fix what can be fixed
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+##@ Install it
+images: ## build the images with Docker; BUILDER=podman, REGISTRY=registry.example.com/team
+	@for target in operator api worker minio; do \
+	  echo "$(REGISTRY)$(if $(REGISTRY),/)taskflow-$$target:$(VERSION)"; \
+	  $(BUILDER) build --quiet --target $$target --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
+	    --tag "$(REGISTRY)$(if $(REGISTRY),/)taskflow-$$target:$(VERSION)" .; \
+	done
+
+kind-up: ## a cluster of one node with kind
+	@kind create cluster --config kind/cluster.yaml
+
+kind-down: ## delete it
+	@kind delete cluster --name taskflow
 
 ##@ Set it up
 setup: .venv/.synced ## the Python packages, from the lock file, into .venv

@@ -10,6 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 SHELLS = ("console", "bash", "sh", "shell")
 PROMPT = "$ "
+CLUSTER_PAGES = ("docs/install.md",)
+"""Their commands need a cluster that runs pods: tests/cluster/test_documents.py."""
 _FENCE = re.compile(r"^```(\w*)\s*\n(.*?)^```\s*$", re.MULTILINE | re.DOTALL)
 _SAVED = re.compile(r"(?:Save|save) (?:this|it) as `([^`]+)`[^`]*\Z")
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from chart_values import Global, Model, Values
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from chart_values import Global, Model, Values
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "taskflow"

@@ -132,9 +132,7 @@ async def provide(kube: Kube, plan: Plan, values: Mapping[str, str]) -> list[str
         said.append(f"Secret {namespace}/{naming.WORKER_SECRET} applied")
     for pool in plan.pools:
         metadata = pool["metadata"]
-        path = resource_path(
-            f"apis/{naming.API_VERSION}", "workerpools", metadata["namespace"], metadata["name"]
-        )
+        path = resource_path(f"apis/{naming.API_VERSION}", "workerpools", metadata["namespace"], metadata["name"])
         await _apply(kube, path, pool, force=True)
         said.append(f"WorkerPool {metadata['namespace']}/{metadata['name']} applied")
     return said
@@ -176,9 +174,7 @@ async def patiently(
 async def _run(action: str, plan: Plan, values: Mapping[str, str]) -> list[str]:
     kube = await KubeClient.connect(connections=2)
     try:
-        return await patiently(
-            lambda: make_secrets(kube, plan) if action == "secrets" else provide(kube, plan, values)
-        )
+        return await patiently(lambda: make_secrets(kube, plan) if action == "secrets" else provide(kube, plan, values))
     finally:
         await kube.close()
 

@@ -68,7 +68,9 @@ def test_rules_are_valid_and_name_only_metrics_of_the_reference(tmp_path: Path) 
     assert done.returncode == 0, done.stdout + done.stderr
     reference = (ROOT / "docs/reference/metrics.md").read_text()
     known = set(re.findall(r"^\| `(taskflow_\w+)`", reference, re.MULTILINE))
-    named = {name for group in _groups() for rule in group["rules"] for name in re.findall(r"taskflow_\w+", rule["expr"])}
+    named = {
+        name for group in _groups() for rule in group["rules"] for name in re.findall(r"taskflow_\w+", rule["expr"])
+    }
     assert named
     assert named <= known
 
@@ -82,7 +84,7 @@ def test_an_alert(alert: str, fires: bool, tmp_path: Path) -> None:
     plain["expr"] = f"count({rule['expr']})"
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "one", "rules": [plain]}]}))
     series = [{"series": name, "values": values} for name, values in CASES[alert][0 if fires else 1].items()]
-    expected = [{"exp_labels": {}}] if fires else []
+    expected: list[dict[str, Any]] = [{"exp_labels": {}}] if fires else []
     check = {"eval_time": "19m", "alertname": alert, "exp_alerts": expected}
     case = {"interval": "1m", "input_series": series, "alert_rule_test": [check]}
     (tmp_path / "test.yaml").write_text(yaml.safe_dump({"rule_files": ["rules.yaml"], "tests": [case]}))

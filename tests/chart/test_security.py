@@ -79,5 +79,7 @@ def test_no_role_of_a_component_has_a_wildcard_or_reads_secrets(name: str) -> No
 
 
 def test_only_workers_and_our_own_pods_reach_the_development_services() -> None:
-    policies = {each["metadata"]["name"]: each["spec"] for each in shape("production") if each["kind"] == "NetworkPolicy"}
+    policies = {
+        each["metadata"]["name"]: each["spec"] for each in shape("production") if each["kind"] == "NetworkPolicy"
+    }
     assert set(policies) == {"taskflow-api", "taskflow-operator"}

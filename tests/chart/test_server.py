@@ -12,6 +12,7 @@ import yaml
 
 from tests.chart.rendering import CHART, SHAPES, Object, helm, one, pods, render, shape
 from tests.chart.server import NOT_SERVED, Server
+from tests.e2e.product import eventually
 
 pytestmark = pytest.mark.integration
 NAMESPACES = ("taskflow-system", "team-a", "team-b")
@@ -40,7 +41,8 @@ def test_the_api_server_takes_every_object_of_a_shape(prepared: Server, name: st
         for pool in json.loads(each["data"]["plan.json"]).get("pools", [])
     ]
     # A pod is admitted only beside its ServiceAccount, which a dry run does not keep.
-    prepared.apply([each for each in objects if each["kind"] == "ServiceAccount"], "--force-conflicts")
+    if accounts := [each for each in objects if each["kind"] == "ServiceAccount"]:
+        prepared.apply(accounts, "--force-conflicts")
     said = prepared.apply(objects + pools, "--dry-run=server", "--force-conflicts")
     assert said.count("serverside-applied") == len(objects) + len(pools)
 
@@ -49,20 +51,19 @@ def test_the_api_server_takes_every_object_of_a_shape(prepared: Server, name: st
 def test_pod_security_restricted_admits_every_pod(prepared: Server, name: str) -> None:
     for which, spec in pods(shape(name)):
         metadata = {"name": which.rpartition("/")[2][:60], "namespace": "taskflow-system"}
-        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**spec, "serviceAccountName": "default"}}
         # What a controller adds: the volume of a claim, and a spread's key of its pods.
-        pod["spec"].pop("topologySpreadConstraints", None)
+        inner = {key: value for key, value in spec.items() if key != "topologySpreadConstraints"}
         mounted = {mount["name"] for each in spec["containers"] for mount in each.get("volumeMounts", [])}
         known = {volume["name"] for volume in spec.get("volumes", [])}
         extra = [{"name": each, "persistentVolumeClaim": {"claimName": each}} for each in sorted(mounted - known)]
-        pod["spec"]["volumes"] = [*spec.get("volumes", []), *extra]
-        prepared.apply([pod], "--dry-run=server")
+        inner |= {"serviceAccountName": "default", "volumes": [*spec.get("volumes", []), *extra]}
+        prepared.apply([{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": inner}], "--dry-run=server")
 
 
 def test_the_notes_say_what_to_run_and_warn_of_development_services(prepared: Server) -> None:
     def notes(name: str) -> str:
         values = str(CHART / "ci" / f"{name}-values.yaml")
-        arguments = ("install", "taskflow", str(CHART), "--dry-run=server", "--namespace", "other", "--values", values)
+        arguments = ("install", "other", str(CHART), "--dry-run=server", "--namespace", "team-a", "--values", values)
         done = helm(*arguments, kubeconfig=prepared.stack.env()["KUBECONFIG"])
         assert done.returncode == 0, done.stderr
         return done.stdout.partition("NOTES:")[2]
@@ -72,9 +73,11 @@ def test_the_notes_say_what_to_run_and_warn_of_development_services(prepared: Se
     prepared.kubectl("delete", "crd", "--all", "--wait")
     try:
         assert "WARNING: PostgreSQL, Redis and MinIO are those of this chart" in notes("dev")
-        assert "helm test -n other taskflow" in notes("dev")
+        assert "helm test -n team-a other" in notes("dev")
         assert "WARNING" not in notes("external")
-        assert "kubectl rollout status -n other deployment/taskflow-operator deployment/taskflow-api" in notes("external")
+        assert "rollout status -n team-a deployment/other-taskflow-operator deployment/other-taskflow-api" in notes(
+            "external"
+        )
     finally:
         _crds(prepared)
 
@@ -142,8 +145,9 @@ def test_provisioning_needs_no_more_than_the_chart_grants_and_may_be_repeated(pr
 
 
 def test_a_workers_secret_of_somebody_else_is_not_overwritten(prepared: Server, tmp_path: Path) -> None:
-    theirs = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "taskflow-worker", "namespace": "team-b"}}
-    prepared.apply([theirs | {"stringData": {"TASKFLOW_REDIS_URL": "theirs"}}])
+    prepared.kubectl(
+        "create", "secret", "generic", "taskflow-worker", "-n", "team-b", "--from-literal=TASKFLOW_REDIS_URL=x"
+    )
     arguments = "devServices.enabled=true,workerNamespaces={team-b},workerPool.namespace=team-b"
     job = Provisioner(prepared, tmp_path, render("--set", arguments))
     before = job.secret("team-b", "taskflow-worker")
@@ -153,6 +157,7 @@ def test_a_workers_secret_of_somebody_else_is_not_overwritten(prepared: Server, 
     assert job.secret("team-b", "taskflow-worker") == before
 
 
+ROLES = ("view", "edit", "admin")
 PERSONAS = [
     ("view", "get", "tasks.taskflow.dev", True),
     ("view", "list", "workerpools.taskflow.dev", True),
@@ -172,13 +177,15 @@ def personas(prepared: Server) -> Server:
     roles = [e for e in shape("dev") if e["kind"] == "ClusterRole" and "personas" in str(e["metadata"]["labels"])]
     assert len(roles) == 3
     prepared.apply(roles)
-    for role in ("view", "edit", "admin"):
+    for role in ROLES:
         prepared.kubectl("create", "rolebinding", role, f"--clusterrole={role}", f"--user={role}", "-n", "team-a")
-    # The controller manager joins them within moments.
-    joined = '--for=jsonpath={.rules[?(@.apiGroups[0]=="taskflow.dev")].resources[0]}'
-    for role in ("view", "edit", "admin"):
-        done = prepared.kubectl("wait", f"clusterrole/{role}", joined, "--timeout=30s")
-        assert done.returncode == 0, done.stderr
+
+    def joined() -> list[str]:
+        """The roles that the controller manager has extended by now."""
+        found = [json.loads(prepared.kubectl("get", "clusterrole", role, "-o", "json").stdout) for role in ROLES]
+        return [each["metadata"]["name"] for each in found if "taskflow.dev" in str(each["rules"])]
+
+    eventually(joined, lambda roles: len(roles) == len(ROLES))
     return prepared
 
 

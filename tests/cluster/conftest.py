@@ -13,7 +13,18 @@ collect_ignore_glob = [] if os.environ.get("KUBECONFIG_E2E") else ["test_*.py"]
 RESTRICTED = ("pod-security.kubernetes.io/enforce=restricted", "pod-security.kubernetes.io/warn=restricted")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture
+def vacant() -> Iterator[Cluster]:
+    """The cluster with nothing of ours in it, before and afterwards; pods of `default` are restricted too."""
+    cluster = Cluster(os.environ["KUBECONFIG_E2E"])
+    _clean(cluster)
+    cluster.kubectl("label", "namespace", "default", "--overwrite", *RESTRICTED)
+    yield cluster
+    _clean(cluster)
+    cluster.kubectl("delete", "secret", "taskflow-worker", "-n", "default", "--ignore-not-found")
+
+
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A cluster with two empty namespaces under Pod Security `restricted`; afterwards nothing of ours is left in it."""
     cluster = Cluster(os.environ["KUBECONFIG_E2E"])
@@ -32,7 +43,7 @@ def _clean(cluster: Cluster) -> None:
     cluster.kubectl("delete", "namespace", NAMESPACE, WORK, "--ignore-not-found", "--wait")
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def installed(cluster: Cluster) -> Cluster:
     """The chart, installed from nothing; prints how long it took until the first Task had succeeded."""
     began = time.monotonic()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from taskflow_local.programs import Resolver
 
@@ -102,7 +102,12 @@ class Api:
 
 def task(name: str, handler: str, **spec: Any) -> dict[str, Any]:
     metadata = {"name": name, "namespace": WORK}
-    return {"apiVersion": "taskflow.dev/v1alpha1", "kind": "Task", "metadata": metadata, "spec": {"handler": handler, **spec}}
+    return {
+        "apiVersion": "taskflow.dev/v1alpha1",
+        "kind": "Task",
+        "metadata": metadata,
+        "spec": {"handler": handler, **spec},
+    }
 
 
 class Load:
@@ -115,7 +120,7 @@ class Load:
         self.names: list[str] = []
         self.refused: list[str] = []
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -20,7 +20,7 @@ import pytest
 
 from taskflow_local.programs import default_cache
 from taskflow_local.stack import Stack
-from tests.documents import ROOT, Command, blocks, code, commands, pages, run_code, shell_blocks
+from tests.documents import CLUSTER_PAGES, ROOT, Command, blocks, code, commands, pages, run_code, shell_blocks
 from tests.e2e.product import Product
 
 pytestmark = pytest.mark.e2e
@@ -131,7 +131,7 @@ def without_ages(text: str) -> list[list[str]]:
     return [AGE.sub("AGE", line).split() for line in text.strip().splitlines()]
 
 
-@pytest.mark.parametrize("page", [page for page in pages() if shell_blocks(page)])
+@pytest.mark.parametrize("page", [page for page in pages() if shell_blocks(page) and page not in CLUSTER_PAGES])
 def test_the_commands_of_a_page_do_what_it_says(page: str, home: Path) -> None:
     for block in blocks(page):
         if block.saved_as:
