@@ -7,16 +7,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from chart_services import DevServices, ExternalDatabase, ExternalRedis, ExternalS3, Image, Model
+
 Objects = list[dict[str, Any]]
 Words = dict[str, str]
-
-
-class Model(BaseModel):
-    """A level of values.yaml: what is not named here is refused, so that a typing error is one."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", use_attribute_docstrings=True
-    )
 
 
 class Global(BaseModel):
@@ -26,28 +20,6 @@ class Global(BaseModel):
 
     image_registry: str = ""
     """Put before every repository of an image of TaskFlow, e.g. `registry.example.com/team`."""
-
-
-class Image(Model):
-    """Where an image comes from."""
-
-    repository: str
-    """Without the registry of `global.imageRegistry`."""
-    tag: str = ""
-    """Empty takes the chart's `appVersion`."""
-    digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
-    """`sha256:...`; wins over the tag."""
-    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    """When the node asks the registry."""
-
-
-class ServiceImage(Model):
-    """An image of somebody else, whole."""
-
-    image: str
-    """Reference of the image."""
-    resources: dict[str, Any]
-    """Requests and limits."""
 
 
 class ServiceAccount(Model):
@@ -227,73 +199,6 @@ class Migrations(Model):
     """How long the Job may take."""
     resources: dict[str, Any] = {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
     """Requests and limits, of the provisioning Job too."""
-
-
-class ExternalDatabase(Model):
-    """PostgreSQL 14 or newer."""
-
-    existing_secret: str = ""
-    """Secret with the URL. Required without `devServices`."""
-    key: str = "database-url"
-    """Holds `postgresql+psycopg://user:password@host:port/database`, with `?sslmode=verify-full` as you need it."""
-
-
-class ExternalRedis(Model):
-    """Redis 7 or newer that never evicts (`maxmemory-policy noeviction`)."""
-
-    existing_secret: str = ""
-    """Secret with the URL. Required without `devServices`."""
-    key: str = "redis-url"
-    """Holds `redis://user:password@host:port/0`, or `rediss://` for TLS."""
-
-
-class ExternalS3(Model):
-    """Any server that speaks S3."""
-
-    endpoint: str = Field(default="", pattern=r"^(https?://[^/]+)?$")
-    """`http(s)://host:port`, without a path. Required without `devServices`."""
-    bucket: str = "taskflow"
-    """It exists already."""
-    region: str = "us-east-1"
-    """Signed into each request."""
-    existing_secret: str = ""
-    """Secret with the keys. Required without `devServices`."""
-    access_key_key: str = "s3-access-key"
-    """Holds the access key."""
-    secret_key_key: str = "s3-secret-key"  # noqa: S105 - the name of a key
-    """Holds the secret key."""
-
-
-class Persistence(Model):
-    """Volumes of the development services."""
-
-    enabled: bool = True
-    """Off: what they know is gone with their pod."""
-    size: str = "2Gi"
-    """Size of each."""
-    storage_class: str = ""
-    """Empty takes the cluster's default."""
-
-
-def _small(memory: str) -> dict[str, Any]:
-    return {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": memory}}
-
-
-class DevServices(Model):
-    """PostgreSQL, Redis and MinIO of this chart: one pod each, no backup, no TLS. To try TaskFlow, not to rely on."""
-
-    enabled: bool = False
-    """Instead of `externalDatabase`, `externalRedis` and `externalS3`."""
-    persistence: Persistence = Persistence()
-    """Volumes."""
-    postgresql: ServiceImage = ServiceImage(image="docker.io/library/postgres:17", resources=_small("512Mi"))
-    """PostgreSQL."""
-    redis: ServiceImage = ServiceImage(image="docker.io/library/redis:8", resources=_small("512Mi"))
-    """Redis."""
-    minio: Image = Image(repository="taskflow-minio")
-    """MinIO, the Dockerfile's target of that name."""
-    minio_resources: dict[str, Any] = _small("1Gi")
-    """Requests and limits of MinIO."""
 
 
 class Crds(Model):

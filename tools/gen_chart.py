@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from chart_values import Global, Model, Values
+from chart_services import Model
+from chart_values import Global, Values
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "taskflow"

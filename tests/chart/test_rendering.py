@@ -1,10 +1,11 @@
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.chart.rendering import CHART, DEV, SHAPES, helm, one, render, shape
+from tests.chart.rendering import CHART, DEV, ROOT, SHAPES, helm, one, render, shape
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 RELEASE_SECRET_BYTES = 1024 * 1024
@@ -110,3 +111,10 @@ def test_the_chart_is_far_below_what_a_release_may_be() -> None:
     # Helm keeps the chart's files and the manifest, compressed and in base64; not even half of it uncompressed.
     size = len(done.stdout) + sum(path.stat().st_size for path in CHART.rglob("*") if path.is_file())
     assert size < RELEASE_SECRET_BYTES / 2
+
+
+def test_chart_images_and_packages_are_of_one_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert (chart["version"], chart["appVersion"]) == (project, project)
+    assert f"ARG VERSION={project}\n" in (ROOT / "Dockerfile").read_text()
