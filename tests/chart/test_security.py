@@ -2,8 +2,9 @@ import json
 import re
 
 import pytest
+import yaml
 
-from tests.chart.rendering import SHAPES, Object, containers, pods, shape
+from tests.chart.rendering import DEV, ROOT, SHAPES, Object, containers, pods, render, shape
 
 # A value that must come from a Secret: URLs with a login, keys, passwords.
 SENSITIVE = re.compile(r"PASSWORD|TOKEN_KEY|ACCESS_KEY|SECRET_KEY|DATABASE_URL|REDIS_URL|ROOT_USER")
@@ -79,7 +80,45 @@ def test_no_role_of_a_component_has_a_wildcard_or_reads_secrets(name: str) -> No
 
 
 def test_only_workers_and_our_own_pods_reach_the_development_services() -> None:
-    policies = {
-        each["metadata"]["name"]: each["spec"] for each in shape("production") if each["kind"] == "NetworkPolicy"
+    objects = render(*DEV, "--set", "networkPolicy.enabled=true,workerNamespaces={default,team}")
+    policies = {each["metadata"]["name"]: each["spec"] for each in objects if each["kind"] == "NetworkPolicy"}
+    callers = {name: policy["ingress"][0].get("from") for name, policy in policies.items()}
+    ours = {
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "taskflow", "app.kubernetes.io/instance": "taskflow"}}
     }
-    assert set(policies) == {"taskflow-api", "taskflow-operator"}
+    assert callers["taskflow-postgresql"] == [ours]
+    for name in ("taskflow-redis", "taskflow-minio"):
+        own, workers = callers[name]
+        assert own == ours
+        assert workers["podSelector"] == {"matchLabels": {"app.kubernetes.io/managed-by": "taskflow-operator"}}
+        assert workers["namespaceSelector"]["matchExpressions"][0]["values"] == ["default", "team"]
+    # Each policy is about pods that there are, at a port that they have.
+    for name, policy in policies.items():
+        (workload,) = [
+            e for e in objects if e["kind"] in ("Deployment", "StatefulSet") and e["metadata"]["name"] == name
+        ]
+        assert (
+            policy["podSelector"]["matchLabels"].items() <= workload["spec"]["template"]["metadata"]["labels"].items()
+        )
+        (container,) = workload["spec"]["template"]["spec"]["containers"]
+        assert policy["ingress"][0]["ports"][0]["port"] == container["ports"][0]["containerPort"]
+
+
+def _rules(objects: list[Object], kind: str, name: str) -> set[str]:
+    """What a role grants, a word for each; Leases apart, which the chart grants by name and in one namespace."""
+    (role,) = [each for each in objects if each["kind"] == kind and each["metadata"]["name"] == name]
+    return {
+        f"{verb} {group}/{resource}"
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        if resource != "leases"
+    }
+
+
+@pytest.mark.parametrize("component", ["operator", "api"])
+def test_a_component_may_do_what_it_may_in_local_mode_where_the_end_to_end_tests_run_it(component: str) -> None:
+    local = list(yaml.safe_load_all((ROOT / "local/taskflow_local/rbac.yaml").read_text()))
+    name = f"taskflow-{component}"
+    assert _rules(list(shape("dev")), "ClusterRole", name) == _rules(local, "ClusterRole", name)
