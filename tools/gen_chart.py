@@ -17,6 +17,7 @@ from chart_values import Global, Values
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "taskflow"
+RBAC = ROOT / "local" / "taskflow_local" / "rbac.yaml"
 HEAD = "# Written by `make gen` from tools/chart_values.py.\n"
 
 
@@ -29,9 +30,23 @@ def files() -> dict[Path, str]:
     found = {
         CHART / "values.yaml": HEAD + "\n".join(_lines(Values(), 0)) + "\n",
         CHART / "values.schema.json": json.dumps(schema, indent=2) + "\n",
+        CHART
+        / "files/rules.yaml": "# Written by `make gen` from local/taskflow_local/rbac.yaml, whose rights the end-to-end tests run with.\n"
+        + yaml.safe_dump(_rules(), sort_keys=False, default_flow_style=None, width=200),
         CHART / "README.md": introduction.replace("VALUES", table),
     }
     return found | {CHART / "files/crds" / path.name: path.read_text() for path in (ROOT / "crds").glob("*.yaml")}
+
+
+def _rules() -> dict[str, list[dict[str, Any]]]:
+    """What the operator and the API may do in the whole cluster; Leases apart, which the chart grants by name in its own namespace."""
+    roles = {
+        role["metadata"]["name"]: role for role in yaml.safe_load_all(RBAC.read_text()) if role["kind"] == "ClusterRole"
+    }
+    return {
+        component: [rule for rule in roles[f"taskflow-{component}"]["rules"] if rule["resources"] != ["leases"]]
+        for component in ("operator", "api")
+    }
 
 
 def _bare(node: Any) -> Any:
