@@ -120,15 +120,7 @@ class Operator:
         self._events = KubeEvents(kube, settings.leader_identity)
         self._writer = StatusWriter(kube, settings.status_writes_per_second)
         self._agenda = Agenda()
-        self.pools = PoolKeeper(
-            kube,
-            queues,
-            image=settings.worker_image,
-            lease_seconds=settings.lease_seconds,
-            changed=lambda namespace: self._dispatcher.pools_changed(namespace),  # noqa: PLW0108 - made below
-            events=self._events,
-        )
-        self._scaler = Scaler(tasks, self._agenda, self.pools, kube, PoolView(self._redis))
+        self._wire_pools(tasks, queues)
         self._retention = Retention(
             kube,
             self._database,
@@ -156,6 +148,17 @@ class Operator:
         self._leads = self._started = False
         self._failing: set[str] = set()
         self._wire_face(tasks)
+
+    def _wire_pools(self, tasks: OpenTasks, queues: PoolQueues) -> None:
+        self.pools = PoolKeeper(
+            self._kube,
+            queues,
+            image=self._settings.worker_image,
+            lease_seconds=self._settings.lease_seconds,
+            changed=lambda namespace: self._dispatcher.pools_changed(namespace),  # noqa: PLW0108 - made later
+            events=self._events,
+        )
+        self._scaler = Scaler(tasks, self._agenda, self.pools, self._kube, PoolView(self._redis))
 
     def _wire_streams(
         self, tasks: OpenTasks, ledger: OperatorLedger, closer: Closer, observer: Observer, times: AttemptTimes
