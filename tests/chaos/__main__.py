@@ -1,0 +1,129 @@
+"""`python -m tests.chaos`: Tasks through a stack of its own while it is hurt; a table, and what was wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+
+from tests.chaos.faults import FAULTS, TABLE
+from tests.chaos.rounds import HEAD, Line, Round, shown
+from tests.chaos.site import Site
+
+
+def say(text: str) -> None:
+    """One line at once."""
+    print(text, flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    """What is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--tasks", type=int, default=40, help="Tasks of each round with one fault, at least")
+    parser.add_argument(
+        "--mixed", type=int, default=400, help="Tasks of the round with all faults side by side; 0: none"
+    )
+    parser.add_argument("--strikes", type=int, default=2, help="faults of each part in the mixed round")
+    parser.add_argument("--rounds", type=int, default=1, help="how often each fault alone; 0: only mixed")
+    parser.add_argument("--faults", default=",".join(FAULTS), help="names, separated by commas; default: all")
+    parser.add_argument("--rate", type=float, default=12, help="Tasks created per second")
+    parser.add_argument("--away", type=float, default=5, help="seconds that what is taken away stays away")
+    parser.add_argument("--seed", type=int, default=None, help="of the schedule; default: a new one")
+    found = parser.parse_args()
+    unknown = [name for name in found.faults.split(",") if name not in FAULTS]
+    if unknown:
+        parser.error(f"unknown fault {unknown[0]!r}: expected some of {', '.join(FAULTS)}")
+    return found
+
+
+def alone(site: Site, asked: argparse.Namespace, seed: int) -> list[Line]:
+    """Each fault by itself."""
+    lines = []
+    for number in range(asked.rounds):
+        for name in asked.faults.split(","):
+            # From seed and name, so that one fault can be repeated without those before it.
+            random = Random(f"{seed}/{number}/{name}")
+            line = Round(site, f"{name}-{number}" if number else name, asked.tasks, asked.rate, random).run(
+                [[FAULTS[name]]]
+            )
+            lines.append(line)
+            tell(line)
+    return lines
+
+
+def mixed(site: Site, asked: argparse.Namespace, seed: int) -> list[Line]:
+    """Faults of all parts side by side, of each part one after the other."""
+    if not asked.mixed:
+        return []
+    random = Random(f"{seed}/mixed")
+    chosen = [fault for fault in TABLE if fault.name in asked.faults.split(",")]
+    lanes = []
+    for part in dict.fromkeys(fault.part for fault in chosen):
+        mine = [fault for fault in chosen if fault.part == part]
+        lanes.append([random.choice(mine) for _ in range(asked.strikes)])
+    say("mixed: " + "; ".join(", ".join(fault.name for fault in lane) for lane in lanes))
+    line = Round(site, "mixed", asked.mixed, asked.rate, random).run(lanes)
+    tell(line)
+    return [line]
+
+
+def tell(line: Line) -> None:
+    """One line, and what was wrong."""
+    say(shown(line))
+    for each in line.violations[:10]:
+        say(f"    {each}")
+
+
+def leftover_processes(folder: Path) -> list[str]:
+    """Processes that still live in our folder."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(folder).encode() in text and int(entry.name) != os.getpid():
+            found.append(f"process {entry.name} was left behind")
+    return found
+
+
+def main() -> int:
+    """Start, hurt, judge, stop; 1 when anything was wrong."""
+    asked = arguments()
+    seed = asked.seed if asked.seed is not None else secrets.randbits(32)
+    say(f"SEED={seed}")
+    folder = Path(tempfile.mkdtemp(prefix="taskflow-chaos-"))
+    folder.chmod(0o711)
+    site = Site(folder, away_seconds=asked.away)
+    lines: list[Line] = []
+    began = time.monotonic()
+    try:
+        site.up(say)
+        say(HEAD)
+        lines += alone(site, asked, seed)
+        lines += mixed(site, asked, seed)
+        site.delete_pool("main")
+    finally:
+        site.down()
+    left = leftover_processes(folder)
+    wrong = sum(len(line.violations) for line in lines) + len(left)
+    total = Line(
+        "all", *(sum(getattr(line, name) for line in lines) for name in ("tasks", "struck", "lost", "beyond", "fenced"))
+    )
+    say(shown(total))
+    say(*left or [f"{time.monotonic() - began:.0f} s; {wrong or 'nothing'} wrong; SEED={seed}"])
+    if wrong:
+        say(f"the logs are in {folder}")
+    else:
+        shutil.rmtree(folder)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,230 @@
+"""The table of faults: how each is brought about, how it is taken back, and whether Redis keeps its data."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from random import Random
+
+import urllib3
+
+from tests.chaos import servers
+from tests.chaos.api_server import POOLS
+from tests.chaos.site import LEASE_SECONDS, Site, eventually, pool
+from tests.chaos.two_operators import two_operators
+
+Act = Callable[[Site, Random], int]
+OPERATOR, WORKER, STREAM = "operator", "worker", "stream"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One of them. `act` brings it about, waits as long as it is to last, and takes it back; it returns how often it struck."""
+
+    name: str
+    part: str
+    """What it hurts: two faults of one part do not go together."""
+    act: Act
+    says: tuple[str, str]
+    """Where it is noticed first (operator's log, workers' logs, event stream), and by what: a piece of a log line, a kind of event."""
+    intact: bool = True
+    """Redis keeps its data."""
+
+
+def worker_main(site: Site, random: Random) -> int:
+    """The main process alone; its children end with the container."""
+    name, pids = random.choice(sorted(site.pods().items()))
+    os.kill(pids[0], signal.SIGKILL)
+    site.remove_pod(name)
+    return 1
+
+
+def worker_child(site: Site, random: Random) -> int:
+    """Two processes of pools."""
+    struck = 0
+    for _ in range(2):
+        children = [pid for pids in site.pods().values() for pid in pids[1:]]
+        if children:
+            with suppress(ProcessLookupError):
+                os.kill(random.choice(children), signal.SIGKILL)
+                struck += 1
+        time.sleep(0.3)
+    return struck
+
+
+def worker_all(site: Site, random: Random) -> int:
+    """All processes of a pod at once, as when a node is lost."""
+    name, pids = random.choice(sorted(site.pods().items()))
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    site.remove_pod(name)
+    return 1
+
+
+def worker_paused(site: Site, random: Random) -> int:
+    """All processes of a pod, for longer than their lease."""
+    _, pids = random.choice(sorted(site.pods().items()))
+    try:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        time.sleep(LEASE_SECONDS + 3)
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    return 1
+
+
+def worker_clock(site: Site, random: Random) -> int:
+    """A second pool whose clock is an hour ahead, or behind."""
+    seconds = random.choice((3600, -3600))
+    late = pool("late", site.record, 1, TASKFLOW_CHAOS_CLOCK=str(seconds))
+    before = len(site.pods())
+    site.api.insist("POST", POOLS, late)
+    try:
+        eventually(site.pods, lambda pods: len(pods) > before, 30, "the pool with the wrong clock")
+        time.sleep(site.away_seconds)
+    finally:
+        site.delete_pool("late")
+    return 1
+
+
+def operator_killed(site: Site, random: Random) -> int:
+    """At a random moment, twice; the second may hit it while it starts."""
+    for _ in range(2):
+        site.kill("operator")
+        time.sleep(random.uniform(0.3, 2.0))
+    site.ready("operator")
+    return 2
+
+
+def at_point(point: str, passages: int, component: str | None, *, kick: bool = False) -> Act:
+    """A kill at a fault point, at one of the next passages."""
+
+    def act(site: Site, random: Random) -> int:
+        armed = site.code / "fault-point"
+        part = armed.with_suffix(".part")
+        part.write_text(f"{point} {random.randint(1, passages)} {secrets.token_hex(4)}")
+        if component is not None:
+            site.expect_end(component)
+        part.replace(armed)
+        if kick:
+            site.kill("operator")
+        eventually(armed.exists, lambda there: not there, 60, f"fault point {point} reached")
+        if component is not None:
+            site.ready(component)
+        return 2 if kick else 1
+
+    return act
+
+
+def rest_created(site: Site, random: Random) -> int:
+    """The API dies after the Task was created and before it answered; the client tries again by the same name."""
+    environment = site.stack.env()
+    url = environment["TASKFLOW_API_URL"] + "/v1/namespaces/default/tasks"
+    headers = {"Authorization": f"Bearer {environment['TASKFLOW_API_TOKEN']}"}
+    name = f"rest-{random.getrandbits(32):08x}"
+    wanted = {"name": name, "spec": {"handler": "chaos.quick"}}
+    site.expect_end("api")
+    (site.code / "fault-point").write_text(f"rest-created 1 {secrets.token_hex(4)}")
+    codes: list[int] = []
+    for _ in range(300):
+        try:
+            codes.append(site.http.request("POST", url, json=wanted, headers=headers).status)
+        except urllib3.exceptions.HTTPError:
+            codes.append(0)
+        if codes[-1] in (201, 409):
+            break
+        time.sleep(0.1)
+    if codes[0] != 0 or codes[-1] != 409:
+        raise AssertionError(f"expected no answer, then 409, found {codes}")
+    site.created_over_rest.append(name)
+    site.ready("api")
+    return 1
+
+
+def redis_restart(site: Site, random: Random) -> int:
+    """SIGKILL and a start on the same append-only file."""
+    site.stack.stop("redis", signal.SIGKILL)
+    time.sleep(random.uniform(0, 1))
+    site.stack.start("redis")
+    return 1
+
+
+def redis_lost(site: Site, random: Random) -> int:
+    """SIGKILL and a start without the append-only file."""
+    site.stack.stop("redis", signal.SIGKILL)
+    shutil.rmtree(site.stack.folder.data / "redis")
+    site.data_losses += 1
+    site.stack.start("redis")
+    return 1
+
+
+def redis_flush(site: Site, random: Random) -> int:
+    site.redis.flushall()
+    site.data_losses += 1
+    return 1
+
+
+def redis_clients(site: Site, random: Random) -> int:
+    """All connections, three times."""
+    for _ in range(3):
+        site.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        time.sleep(random.uniform(0.2, 1.0))
+    return 3
+
+
+def operator_part(name: str, point: str, passages: int, says: str, *, kick: bool = False) -> Fault:
+    return Fault(name, "operator", at_point(point, passages, "operator", kick=kick), (OPERATOR, says))
+
+
+AWAY = "dependency_away"
+STARTED = "operator_started"
+TABLE = (
+    Fault("worker-main", "worker", worker_main, (STREAM, "lost")),
+    Fault("worker-child", "worker", worker_child, (STREAM, "lost")),
+    Fault("worker-all", "worker", worker_all, (STREAM, "lost")),
+    Fault("worker-paused", "worker", worker_paused, (STREAM, "lost")),
+    Fault("worker-claim", "worker", at_point("worker-claim", 8, None), (STREAM, "lost")),
+    Fault("worker-finish", "worker", at_point("worker-finish", 8, None), (STREAM, "lost")),
+    Fault("worker-finished", "worker", at_point("worker-finished", 8, None), (WORKER, "attempt_surrendered")),
+    Fault("worker-clock", "worker", worker_clock, (WORKER, "worker_ready")),
+    Fault("operator-killed", "operator", operator_killed, (OPERATOR, STARTED)),
+    operator_part("operator-lead", "operator-lead", 1, STARTED, kick=True),
+    operator_part("operator-enter", "operator-enter", 5, STARTED),
+    operator_part("operator-send", "operator-send", 10, STARTED),
+    operator_part("operator-publish", "operator-publish", 5, STARTED),
+    operator_part("operator-write", "operator-write", 10, STARTED),
+    operator_part("operator-written", "operator-written", 10, STARTED),
+    operator_part("operator-settle", "operator-settle", 10, STARTED),
+    operator_part("operator-acknowledge", "operator-acknowledge", 10, STARTED),
+    operator_part("operator-acknowledged", "operator-acknowledged", 10, STARTED),
+    operator_part("operator-history", "operator-history", 10, STARTED),
+    Fault("two-operators", "operator", two_operators, (OPERATOR, "standing_by")),
+    Fault("redis-restart", "redis", redis_restart, (OPERATOR, AWAY)),
+    Fault("redis-lost", "redis", redis_lost, (OPERATOR, "recovering"), intact=False),
+    Fault("redis-flush", "redis", redis_flush, (OPERATOR, "recovering"), intact=False),
+    Fault("redis-clients", "redis", redis_clients, (OPERATOR, AWAY)),
+    Fault("redis-partition", "redis", servers.held("redis"), (OPERATOR, AWAY)),
+    Fault("redis-slow", "redis", servers.slow("redis", 0.05), (OPERATOR, AWAY)),
+    Fault("redis-full", "redis", servers.redis_full, (OPERATOR, AWAY)),
+    Fault("postgres-stopped", "postgres", servers.stopped("postgres"), (OPERATOR, AWAY)),
+    Fault("postgres-slow", "postgres", servers.slow("postgres", 0.5), (OPERATOR, AWAY)),
+    Fault("postgres-read-only", "postgres", servers.postgres_read_only, (OPERATOR, AWAY)),
+    Fault("api-server-restart", "api-server", servers.stopped("kube-apiserver"), (OPERATOR, AWAY)),
+    Fault("api-server-partition", "api-server", servers.held("kube-apiserver"), (OPERATOR, AWAY)),
+    Fault("api-server-429", "api-server", servers.too_many_requests, (OPERATOR, AWAY)),
+    Fault("watch-expired", "api-server", servers.watch_expired, (OPERATOR, "watch")),
+    Fault("store-stopped", "store", servers.stopped("minio"), (WORKER, "waiting")),
+    Fault("store-503", "store", servers.answered("minio"), (WORKER, "waiting")),
+    Fault("rest-created", "rest", rest_created, (OPERATOR, "task_finished")),
+)
+FAULTS = {fault.name: fault for fault in TABLE}
