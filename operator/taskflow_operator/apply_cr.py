@@ -26,6 +26,7 @@ log = get_logger(__name__)
 MAX_CLOSING = 2000
 ACKNOWLEDGE_SECONDS = 0.05
 RETRY_SECONDS = 1.0
+_REFUSALS = {Kind.DUPLICATE: metrics.DUPLICATES, Kind.STALE: metrics.STALE}
 _WITH_TOKEN = frozenset({Kind.STARTED, Kind.PROGRESS, Kind.SUCCEEDED, Kind.FAILED, Kind.CANCELLED})
 
 
@@ -98,6 +99,9 @@ class ApplyToResources:
             if event.kind in ENDS:
                 self._in_background(event, self._unknown(event))
                 return
+            if event.kind in _REFUSALS:
+                # Its Task finished before: the resource is closed, the counter is not.
+                _REFUSALS[event.kind].labels(queue=metrics.UNKNOWN).inc()
         elif self._counts(known, event):
             known.sequence = event.sequence
             if event.kind in ENDS:
@@ -122,7 +126,7 @@ class ApplyToResources:
             self._stumbles.over(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
 
     def _counts(self, known: Known, event: Event) -> bool:
-        if event.kind in (Kind.DUPLICATE, Kind.STALE):
+        if event.kind in _REFUSALS:
             if _follows(known, event):
                 self._tally(known, event)
             return False
@@ -144,11 +148,10 @@ class ApplyToResources:
     def _tally(self, known: Known, event: Event) -> None:
         """Count a refused delivery or outcome; told with the next status, not by a write of its own."""
         status = known.task.status
+        _REFUSALS[event.kind].labels(queue=metrics.queue_label(known.task.spec.queue)).inc()
         if event.kind is Kind.DUPLICATE:
-            metrics.DUPLICATES.labels(queue=metrics.queue_label(known.task.spec.queue)).inc()
             counted = {"duplicate_deliveries": status.duplicate_deliveries + 1}
         else:
-            metrics.STALE.labels(queue=metrics.queue_label(known.task.spec.queue)).inc()
             counted = {"stale_events": status.stale_events + 1}
         if not known.closing:
             self._tasks.set_status(event.uid, status.model_copy(update=counted))

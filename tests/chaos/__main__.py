@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from random import Random
 
-from tests.chaos.faults import FAULTS, TABLE
+from tests.chaos import control
+from tests.chaos.faults import FAULTS, PLAIN, TABLE
 from tests.chaos.rounds import HEAD, Line, Round, shown
 from tests.chaos.site import Site
 
@@ -35,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=12, help="Tasks created per second")
     parser.add_argument("--away", type=float, default=5, help="seconds that what is taken away stays away")
     parser.add_argument("--seed", type=int, default=None, help="of the schedule; default: a new one")
+    parser.add_argument("--no-control", action="store_true", help="leave out plain Celery under the same faults")
     found = parser.parse_args()
     unknown = [name for name in found.faults.split(",") if name not in FAULTS]
     if unknown:
@@ -71,6 +73,22 @@ def mixed(site: Site, asked: argparse.Namespace, seed: int) -> list[Line]:
     line = Round(site, "mixed", asked.mixed, asked.rate, random).run(lanes)
     tell(line)
     return [line]
+
+
+def compare(asked: argparse.Namespace, seed: int) -> None:
+    """Plain Celery under the faults that it can meet. What it loses is no fault of ours: it changes no exit code."""
+    chosen = [fault for fault in PLAIN if fault.name in asked.faults.split(",")]
+    if asked.no_control or not chosen:
+        return
+    say("\nplain Celery: acks_late, reject_on_worker_lost, visibility timeout 6 s; the same load and faults")
+    folder = Path(tempfile.mkdtemp(prefix="taskflow-chaos-"))
+    plain = control.Plain(folder, away_seconds=asked.away)
+    try:
+        plain.up(say)
+        control.run(plain, chosen, asked.tasks, asked.rate, seed, tell)
+    finally:
+        plain.down()
+    shutil.rmtree(folder)
 
 
 def tell(line: Line) -> None:
@@ -112,6 +130,7 @@ def main() -> int:
     finally:
         site.down()
     left = leftover_processes(folder)
+    compare(asked, seed)
     wrong = sum(len(line.violations) for line in lines) + len(left)
     total = Line(
         "all", *(sum(getattr(line, name) for line in lines) for name in ("tasks", "struck", "lost", "beyond", "fenced"))

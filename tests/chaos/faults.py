@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
-import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
 import urllib3
 
-from tests.chaos import servers
+from tests.chaos import basic, servers
 from tests.chaos.api_server import POOLS
-from tests.chaos.site import LEASE_SECONDS, Site, eventually, pool
+from tests.chaos.ground import eventually
+from tests.chaos.site import Site, pool
 from tests.chaos.two_operators import two_operators
 
 Act = Callable[[Site, Random], int]
@@ -35,52 +32,6 @@ class Fault:
     """Where it is noticed first (operator's log, workers' logs, event stream), and by what: a piece of a log line, a kind of event."""
     intact: bool = True
     """Redis keeps its data."""
-
-
-def worker_main(site: Site, random: Random) -> int:
-    """The main process alone; its children end with the container."""
-    name, pids = random.choice(sorted(site.pods().items()))
-    os.kill(pids[0], signal.SIGKILL)
-    site.remove_pod(name)
-    return 1
-
-
-def worker_child(site: Site, random: Random) -> int:
-    """Two processes of pools."""
-    struck = 0
-    for _ in range(2):
-        children = [pid for pids in site.pods().values() for pid in pids[1:]]
-        if children:
-            with suppress(ProcessLookupError):
-                os.kill(random.choice(children), signal.SIGKILL)
-                struck += 1
-        time.sleep(0.3)
-    return struck
-
-
-def worker_all(site: Site, random: Random) -> int:
-    """All processes of a pod at once, as when a node is lost."""
-    name, pids = random.choice(sorted(site.pods().items()))
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    site.remove_pod(name)
-    return 1
-
-
-def worker_paused(site: Site, random: Random) -> int:
-    """All processes of a pod, for longer than their lease."""
-    _, pids = random.choice(sorted(site.pods().items()))
-    try:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
-        time.sleep(LEASE_SECONDS + 3)
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
-    return 1
 
 
 def worker_clock(site: Site, random: Random) -> int:
@@ -151,37 +102,6 @@ def rest_created(site: Site, random: Random) -> int:
     return 1
 
 
-def redis_restart(site: Site, random: Random) -> int:
-    """SIGKILL and a start on the same append-only file."""
-    site.stack.stop("redis", signal.SIGKILL)
-    time.sleep(random.uniform(0, 1))
-    site.stack.start("redis")
-    return 1
-
-
-def redis_lost(site: Site, random: Random) -> int:
-    """SIGKILL and a start without the append-only file."""
-    site.stack.stop("redis", signal.SIGKILL)
-    shutil.rmtree(site.stack.folder.data / "redis")
-    site.data_losses += 1
-    site.stack.start("redis")
-    return 1
-
-
-def redis_flush(site: Site, random: Random) -> int:
-    site.redis.flushall()
-    site.data_losses += 1
-    return 1
-
-
-def redis_clients(site: Site, random: Random) -> int:
-    """All connections, three times."""
-    for _ in range(3):
-        site.redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        time.sleep(random.uniform(0.2, 1.0))
-    return 3
-
-
 def operator_part(name: str, point: str, passages: int, says: str, *, kick: bool = False) -> Fault:
     return Fault(name, "operator", at_point(point, passages, "operator", kick=kick), (OPERATOR, says))
 
@@ -189,10 +109,10 @@ def operator_part(name: str, point: str, passages: int, says: str, *, kick: bool
 AWAY = "dependency_away"
 STARTED = "operator_started"
 TABLE = (
-    Fault("worker-main", "worker", worker_main, (STREAM, "lost")),
-    Fault("worker-child", "worker", worker_child, (STREAM, "lost")),
-    Fault("worker-all", "worker", worker_all, (STREAM, "lost")),
-    Fault("worker-paused", "worker", worker_paused, (STREAM, "lost")),
+    Fault("worker-main", "worker", basic.worker_main, (STREAM, "lost")),
+    Fault("worker-child", "worker", basic.worker_child, (STREAM, "lost")),
+    Fault("worker-all", "worker", basic.worker_all, (STREAM, "lost")),
+    Fault("worker-paused", "worker", basic.worker_paused, (STREAM, "lost")),
     Fault("worker-claim", "worker", at_point("worker-claim", 8, None), (STREAM, "lost")),
     Fault("worker-finish", "worker", at_point("worker-finish", 8, None), (STREAM, "lost")),
     Fault("worker-finished", "worker", at_point("worker-finished", 8, None), (WORKER, "attempt_surrendered")),
@@ -209,10 +129,10 @@ TABLE = (
     operator_part("operator-acknowledged", "operator-acknowledged", 10, STARTED),
     operator_part("operator-history", "operator-history", 10, STARTED),
     Fault("two-operators", "operator", two_operators, (OPERATOR, "standing_by")),
-    Fault("redis-restart", "redis", redis_restart, (OPERATOR, AWAY)),
-    Fault("redis-lost", "redis", redis_lost, (OPERATOR, "recovering"), intact=False),
-    Fault("redis-flush", "redis", redis_flush, (OPERATOR, "recovering"), intact=False),
-    Fault("redis-clients", "redis", redis_clients, (OPERATOR, AWAY)),
+    Fault("redis-restart", "redis", basic.redis_restart, (OPERATOR, AWAY)),
+    Fault("redis-lost", "redis", basic.redis_lost, (OPERATOR, "recovering"), intact=False),
+    Fault("redis-flush", "redis", basic.redis_flush, (OPERATOR, "recovering"), intact=False),
+    Fault("redis-clients", "redis", basic.redis_clients, (OPERATOR, AWAY)),
     Fault("redis-partition", "redis", servers.held("redis"), (OPERATOR, AWAY)),
     Fault("redis-slow", "redis", servers.slow("redis", 0.05), (OPERATOR, AWAY)),
     Fault("redis-full", "redis", servers.redis_full, (OPERATOR, AWAY)),
@@ -226,5 +146,21 @@ TABLE = (
     Fault("store-stopped", "store", servers.stopped("minio"), (WORKER, "waiting")),
     Fault("store-503", "store", servers.answered("minio"), (WORKER, "waiting")),
     Fault("rest-created", "rest", rest_created, (OPERATOR, "task_finished")),
+)
+PLAIN = tuple(
+    Fault(name, part, act, (WORKER, ""), intact=name not in ("redis-lost", "redis-flush"))
+    for name, part, act in (
+        ("worker-main", "worker", basic.worker_main),
+        ("worker-child", "worker", basic.worker_child),
+        ("worker-all", "worker", basic.worker_all),
+        ("worker-paused", "worker", basic.worker_paused),
+        ("redis-restart", "redis", basic.redis_restart),
+        ("redis-lost", "redis", basic.redis_lost),
+        ("redis-flush", "redis", basic.redis_flush),
+        ("redis-clients", "redis", basic.redis_clients),
+        ("redis-partition", "redis", servers.held("redis")),
+        ("redis-slow", "redis", servers.slow("redis", 0.05)),
+        ("redis-full", "redis", servers.redis_full),
+    )
 )
 FAULTS = {fault.name: fault for fault in TABLE}

@@ -16,8 +16,8 @@ from tests.chaos.oracle import Wanted
 ATTEMPTS = 20
 SOON = {"maxAttempts": ATTEMPTS, "backoffSeconds": 1, "backoffFactor": 1, "jitterPercent": 0}
 MIX = (
-    ("chaos.quick", 0.50),
-    ("chaos.work", 0.25),
+    ("chaos.quick", 0.40),
+    ("chaos.work", 0.35),
     ("chaos.again", 0.08),
     ("chaos.artifact", 0.10),
     ("chaos.large", 0.05),

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from random import Random
 
 from tests.chaos.faults import OPERATOR, STREAM, Fault
+from tests.chaos.ground import eventually
 from tests.chaos.load import Load
 from tests.chaos.oracle import Told, Violation, Wanted, Wrong, beyond_one, judge
 from tests.chaos.reading import evidence, waiting
-from tests.chaos.site import Site, eventually
+from tests.chaos.site import Site
 
 WAIT_SECONDS = 180
 QUIET_SECONDS = 60

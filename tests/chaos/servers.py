@@ -14,18 +14,19 @@ from typing import Any
 import psycopg
 
 from tests.chaos.api_server import ApiError
+from tests.chaos.ground import Ground
 from tests.chaos.proxy import Way
 from tests.chaos.site import Site
 
 FLOW = "/apis/flowcontrol.apiserver.k8s.io/v1"
 OPERATOR_ACCOUNT = {"name": "taskflow-operator", "namespace": "taskflow-system"}
-Act = Callable[[Site, Random], int]
+Act = Callable[[Ground, Random], int]
 
 
 def stopped(name: str) -> Act:
     """SIGKILL, and started again after a while."""
 
-    def act(site: Site, random: Random) -> int:
+    def act(site: Ground, random: Random) -> int:
         site.stack.stop(name, signal.SIGKILL)
         try:
             time.sleep(site.away_seconds)
@@ -39,7 +40,7 @@ def stopped(name: str) -> Act:
 def held(name: str) -> Act:
     """Nothing passes and nobody is told."""
 
-    def act(site: Site, random: Random) -> int:
+    def act(site: Ground, random: Random) -> int:
         with _way(site, name, Way.HELD):
             time.sleep(site.away_seconds)
         return 1
@@ -50,7 +51,7 @@ def held(name: str) -> Act:
 def answered(name: str) -> Act:
     """HTTP 503 for everything."""
 
-    def act(site: Site, random: Random) -> int:
+    def act(site: Ground, random: Random) -> int:
         with _way(site, name, Way.ANSWERED):
             time.sleep(site.away_seconds)
         return 1
@@ -61,7 +62,7 @@ def answered(name: str) -> Act:
 def slow(name: str, seconds: float) -> Act:
     """Each piece of data is late by so much, in both directions."""
 
-    def act(site: Site, random: Random) -> int:
+    def act(site: Ground, random: Random) -> int:
         site.ways[name].delay = seconds
         try:
             time.sleep(site.away_seconds)
@@ -73,7 +74,7 @@ def slow(name: str, seconds: float) -> Act:
 
 
 @contextmanager
-def _way(site: Site, name: str, way: Way) -> Iterator[None]:
+def _way(site: Ground, name: str, way: Way) -> Iterator[None]:
     site.ways[name].set(way)
     try:
         yield
@@ -81,7 +82,7 @@ def _way(site: Site, name: str, way: Way) -> Iterator[None]:
         site.ways[name].set(Way.OPEN)
 
 
-def redis_full(site: Site, random: Random) -> int:
+def redis_full(site: Ground, random: Random) -> int:
     """No memory left for anything that would need more."""
     used = site.redis.info("memory")["used_memory"]
     site.redis.config_set("maxmemory", used // 2)

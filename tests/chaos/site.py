@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import redis as redis_client
 import urllib3
 
 from taskflow_core.domain import naming
 from taskflow_local import processes
 from taskflow_local.errors import LocalError
-from taskflow_local.stack import Stack
 from tests.chaos.api_server import ABSENT, PODS, POOLS, ApiError, ApiServer
+from tests.chaos.ground import Ground, eventually
 from tests.chaos.oracle import Wanted
-from tests.chaos.proxy import Proxy
 from tests.chaos.tap import Tap
 
 LEASE_SECONDS = 4
 REPLICAS = 3
 CONCURRENCY = 2
-CODE = Path(__file__).parent / "code"
 SERVERS = ("redis", "postgres", "minio", "kube-apiserver")
 SUPERVISED = ("operator", "api")
-T = TypeVar("T")
 
 
 def pool(name: str, record: Path, replicas: int, **env: str) -> dict[str, Any]:
@@ -50,42 +43,13 @@ def pool(name: str, record: Path, replicas: int, **env: str) -> dict[str, Any]:
     }
 
 
-def eventually(read: Callable[[], T], holds: Callable[[T], bool], seconds: float, what: str) -> T:
-    """What `read` returns once it `holds`. Raises TimeoutError with the last value."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = read()
-        if holds(value):
-            return value
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not after {seconds:.0f} s, last {str(value)[:400]}")
-        time.sleep(0.1)
-
-
-class Site:
-    """Everything a fault may touch."""
+class Site(Ground):
+    """The whole product."""
 
     def __init__(self, folder: Path, *, away_seconds: float) -> None:
-        self.folder = folder
-        self.away_seconds = away_seconds
-        """How long what is taken away stays away."""
-        self.code = folder / "code"
-        shutil.copytree(CODE, self.code, ignore=shutil.ignore_patterns("__pycache__"))
-        self.record = folder / "record.jsonl"
-        self.record.touch()
-        self.stack = Stack(folder / "stack")
-        # Each asks for its port when somebody connects, which is after the stack has chosen one.
-        self.ways = {name: Proxy(lambda name=name: self.stack.port(name)) for name in SERVERS}  # type: ignore[misc]
-        environ = {
-            **os.environ,
-            "PYTHONPATH": str(self.code),
-            "TASKFLOW_LEASE_SECONDS": str(LEASE_SECONDS),
-            "TASKFLOW_RESYNC_SECONDS": "5",
-        }
-        through = {name: way.port for name, way in self.ways.items()}
-        self.stack = Stack(folder / "stack", environ=environ, through=through)
+        environ = {"TASKFLOW_LEASE_SECONDS": str(LEASE_SECONDS), "TASKFLOW_RESYNC_SECONDS": "5"}
+        super().__init__(folder, SERVERS, away_seconds=away_seconds, environ=environ)
         self.http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(10, connect=2))
-        self.data_losses = 0
         self.created_over_rest: list[str] = []
         self._stop = threading.Event()
         self._held: dict[str, threading.RLock] = {name: threading.RLock() for name in SUPERVISED}
@@ -97,18 +61,13 @@ class Site:
         """Start everything, with warm workers."""
         self.stack.up(log=say)
         self.api = ApiServer(self.stack)
-        self.redis: Any = self._redis()
-        self.tap = Tap(self._redis)
+        self.redis = self.connect()
+        self.tap = Tap(self.connect)
         self._supervisors = [threading.Thread(target=self._supervise, args=(name,), daemon=True) for name in SUPERVISED]
         for each in self._supervisors:
             each.start()
         self.api.insist("POST", POOLS, pool("main", self.record, REPLICAS))
         self.ready_workers()
-
-    def _redis(self) -> redis_client.Redis:
-        return redis_client.Redis.from_url(
-            self.stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True, socket_timeout=10
-        )
 
     def down(self) -> None:
         """Stop everything."""
@@ -117,9 +76,7 @@ class Site:
             each.join(70)
         if hasattr(self, "tap"):
             self.tap.close()
-        self.stack.down(log=lambda _: None)
-        for way in self.ways.values():
-            way.close()
+        super().down()
 
     def _supervise(self, name: str) -> None:
         """As a kubelet does: what ended is started again."""

@@ -11,7 +11,8 @@ from random import Random
 import urllib3
 
 from taskflow_local.state import Ports
-from tests.chaos.site import Site, eventually
+from tests.chaos.ground import eventually
+from tests.chaos.site import Site
 
 TAKEOVER_SECONDS = 40
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from prometheus_client import REGISTRY
 
 from taskflow_core.domain.events import Event, Kind
 from taskflow_core.domain.phases import Phase, Reason
@@ -191,6 +192,21 @@ async def test_what_was_refused_is_counted_and_changes_nothing_else(kind: Kind, 
         assert parts.status(UID) == before.model_copy(update={counter: 2})
         assert await parts.done() == ["3-0", "4-0"]
     assert parts.api.written == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(Kind.DUPLICATE, "taskflow_task_duplicates_fenced_total"), (Kind.STALE, "taskflow_task_stale_finishes_total")],
+)
+async def test_what_was_refused_after_its_task_finished_is_counted_too(kind: Kind, name: str) -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value(name, {"queue": "unknown"}) or 0.0
+
+    before = counted()
+    async with Parts() as parts:
+        await parts.take(make_event(kind, id="3-0"))
+        assert await parts.done() == ["3-0"]
+    assert counted() == before + 1
 
 
 async def test_progress_follows_progress_and_nothing_else_goes_back() -> None:

@@ -1,0 +1,102 @@
+"""What faults need of what they hurt, whether that is TaskFlow or plain Celery."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import redis as redis_client
+
+from taskflow_local.stack import Stack
+from tests.chaos.proxy import Proxy
+
+CODE = Path(__file__).parent / "code"
+T = TypeVar("T")
+
+
+def eventually(read: Callable[[], T], holds: Callable[[T], bool], seconds: float, what: str) -> T:
+    """What `read` returns once it `holds`. Raises TimeoutError with the last value."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = read()
+        if holds(value):
+            return value
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what}: not after {seconds:.0f} s, last {str(value)[:400]}")
+        time.sleep(0.1)
+
+
+class Ground:
+    """Servers behind proxies, workers, and the record that their handlers keep.
+
+    Args:
+        folder: of this run alone.
+        servers: components that are reached through a proxy.
+        away_seconds: how long what is taken away stays away.
+        environ: for the stack.
+        components: of the stack; None is all.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        servers: Sequence[str],
+        *,
+        away_seconds: float,
+        environ: Mapping[str, str],
+        components: Sequence[str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.away_seconds = away_seconds
+        self.code = folder / "code"
+        shutil.copytree(CODE, self.code, ignore=shutil.ignore_patterns("__pycache__"))
+        self.record = folder / "record.jsonl"
+        self.record.touch()
+        # Each asks for its port when somebody connects, which is after the stack has chosen one.
+        self.ways = {name: Proxy(lambda name=name: self.stack.port(name)) for name in servers}  # type: ignore[misc, has-type]
+        through = {name: way.port for name, way in self.ways.items()}
+        whole = {**os.environ, **environ, "PYTHONPATH": str(self.code)}
+        more = {} if components is None else {"components": components}
+        self.stack = Stack(folder / "stack", environ=whole, through=through, **more)
+        self.data_losses = 0
+        self.redis: Any = None
+
+    def connect(self) -> Any:
+        """Redis by its own port. Typed loosely: redis-py's answers are unions of everything."""
+        url = self.stack.env()["TASKFLOW_REDIS_URL"]
+        return redis_client.Redis.from_url(url, decode_responses=True, socket_timeout=10)
+
+    def down(self) -> None:
+        """Stop everything."""
+        self.stack.down(log=lambda _: None)
+        for way in self.ways.values():
+            way.close()
+
+    def pods(self) -> dict[str, list[int]]:
+        """Processes of each worker, its main process first, by a name."""
+        raise NotImplementedError
+
+    def remove_pod(self, name: str) -> None:
+        """Let another one be made in its place, now."""
+        raise NotImplementedError
+
+    def running(self) -> set[int]:
+        """Processes that run a handler right now, by the handlers' own record."""
+        found: dict[str, int] = {}
+        for line in self.record.read_text().splitlines()[-200:]:
+            said = json.loads(line)
+            if said["what"] == "start":
+                found[said["run"]] = said["pid"]
+            else:
+                found.pop(said["run"], None)
+        return set(found.values())
+
+    def busy_pod(self) -> tuple[str, list[int]]:
+        """A worker that runs a handler, else any."""
+        pods, running = sorted(self.pods().items()), self.running()
+        return next((pod for pod in pods if running & set(pod[1])), pods[-1])
