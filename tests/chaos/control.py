@@ -43,15 +43,14 @@ class Plain(Ground):
         """Start everything."""
         self.stack.up(log=say)
         self.redis = self.connect()
-        url = self.stack.component_env("migrate")["TASKFLOW_REDIS_URL"]
         self._environ = {
             **os.environ,
-            "TASKFLOW_REDIS_URL": url,
+            "TASKFLOW_REDIS_URL": self.workers_redis(),
             "PYTHONPATH": str(self.code),
             "TASKFLOW_CHAOS_RECORD": str(self.record),
             "TASKFLOW_CHAOS_VISIBILITY": str(VISIBILITY_SECONDS),
         }
-        self.url = url
+        self.url = self.stack.component_env("migrate")["TASKFLOW_REDIS_URL"]
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
         eventually(

@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +37,7 @@ class Ground:
 
     Args:
         folder: of this run alone.
-        servers: components that are reached through a proxy.
+        servers: components that are reached through a proxy. Workers have their own way to Redis, `worker-redis`.
         away_seconds: how long what is taken away stays away.
         environ: for the stack.
         components: of the stack; None is all.
@@ -58,8 +59,9 @@ class Ground:
         self.record = folder / "record.jsonl"
         self.record.touch()
         # Each asks for its port when somebody connects, which is after the stack has chosen one.
-        self.ways = {name: Proxy(lambda name=name: self.stack.port(name)) for name in servers}  # type: ignore[misc, has-type]
-        through = {name: way.port for name, way in self.ways.items()}
+        targets = {**{name: name for name in servers}, "worker-redis": "redis"}
+        self.ways = {way: Proxy(partial(self._port, name)) for way, name in targets.items()}
+        through = {name: self.ways[name].port for name in servers}
         whole = {**os.environ, **environ, "PYTHONPATH": str(self.code)}
         more = {} if components is None else {"components": components}
         self.stack = Stack(folder / "stack", environ=whole, through=through, **more)
@@ -70,6 +72,14 @@ class Ground:
         """Redis by its own port. Typed loosely: redis-py's answers are unions of everything."""
         url = self.stack.env()["TASKFLOW_REDIS_URL"]
         return redis_client.Redis.from_url(url, decode_responses=True, socket_timeout=10)
+
+    def _port(self, name: str) -> int:
+        return self.stack.port(name)
+
+    def workers_redis(self) -> str:
+        """The URL by which workers reach Redis."""
+        found = self.stack.env()["TASKFLOW_REDIS_URL"]
+        return found.replace(f":{self.stack.port('redis')}/", f":{self.ways['worker-redis'].port}/")
 
     def down(self) -> None:
         """Stop everything."""

@@ -7,7 +7,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from random import Random
 from typing import Any
 
@@ -37,12 +37,14 @@ def stopped(name: str) -> Act:
     return act
 
 
-def held(name: str) -> Act:
+def held(*names: str, seconds: float | None = None) -> Act:
     """Nothing passes and nobody is told."""
 
     def act(site: Ground, random: Random) -> int:
-        with _way(site, name, Way.HELD):
-            time.sleep(site.away_seconds)
+        with ExitStack() as ways:
+            for name in names:
+                ways.enter_context(_way(site, name, Way.HELD))
+            time.sleep(site.away_seconds if seconds is None else seconds)
         return 1
 
     return act
@@ -59,15 +61,17 @@ def answered(name: str) -> Act:
     return act
 
 
-def slow(name: str, seconds: float) -> Act:
+def slow(seconds: float, *names: str) -> Act:
     """Each piece of data is late by so much, in both directions."""
 
     def act(site: Ground, random: Random) -> int:
-        site.ways[name].delay = seconds
+        for name in names:
+            site.ways[name].delay = seconds
         try:
             time.sleep(site.away_seconds)
         finally:
-            site.ways[name].delay = 0.0
+            for name in names:
+                site.ways[name].delay = 0.0
         return 1
 
     return act
@@ -141,7 +145,7 @@ def too_many_requests(site: Site, random: Random) -> int:
         "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
         "kind": "FlowSchema",
         "metadata": {"name": "chaos"},
-        "spec": {"priorityLevelConfiguration": {"name": "chaos"}, "matchingPrecedence": 1, "rules": [rule]},
+        "spec": {"priorityLevelConfiguration": {"name": "chaos"}, "matchingPrecedence": 2, "rules": [rule]},
     }
     try:
         site.api.insist("POST", f"{FLOW}/prioritylevelconfigurations", level)

@@ -26,9 +26,8 @@ SERVERS = ("redis", "postgres", "minio", "kube-apiserver")
 SUPERVISED = ("operator", "api")
 
 
-def pool(name: str, record: Path, replicas: int, **env: str) -> dict[str, Any]:
+def pool(name: str, replicas: int, values: dict[str, str]) -> dict[str, Any]:
     """A WorkerPool for the queue of all Tasks."""
-    values = {"TASKFLOW_WORKER_HANDLERS": "chaos_handlers", "TASKFLOW_CHAOS_RECORD": str(record), **env}
     container = {"name": "worker", "env": [{"name": key, "value": value} for key, value in values.items()]}
     return {
         "apiVersion": naming.API_VERSION,
@@ -66,8 +65,17 @@ class Site(Ground):
         self._supervisors = [threading.Thread(target=self._supervise, args=(name,), daemon=True) for name in SUPERVISED]
         for each in self._supervisors:
             each.start()
-        self.api.insist("POST", POOLS, pool("main", self.record, REPLICAS))
+        self.api.insist("POST", POOLS, self.pool("main", REPLICAS))
         self.ready_workers()
+
+    def pool(self, name: str, replicas: int, **env: str) -> dict[str, Any]:
+        """A WorkerPool whose workers take their own way to Redis."""
+        values = {
+            "TASKFLOW_WORKER_HANDLERS": "chaos_handlers",
+            "TASKFLOW_CHAOS_RECORD": str(self.record),
+            "TASKFLOW_REDIS_URL": self.workers_redis(),
+        }
+        return pool(name, replicas, values | env)
 
     def down(self) -> None:
         """Stop everything."""

@@ -1,8 +1,8 @@
 """Fault points. Python imports this module at its start wherever this folder is on PYTHONPATH, which is in chaos runs only.
 
-A named function of the product is wrapped when its module is imported; nothing in the product knows of it. The file `fault-point` beside
-this one arms a point: `NAME COUNT NONCE` kills, at the COUNT-th passage from now, the process that passes. Whoever removes the file is
-the one that dies, so that one arming is one kill.
+A named function of the product is wrapped when its module is imported; nothing in the product knows of it. The file `PROGRAM.armed`
+beside this one arms a point of that program: `NAME COUNT NONCE` kills, at the COUNT-th passage from now, the process that passes. Whoever
+removes the file is the one that dies, so that one arming is one kill.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from types import ModuleType
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent
-ARMED = FOLDER / "fault-point"
 KILLS = FOLDER / "kills.jsonl"
 CLOCK = "TASKFLOW_CHAOS_CLOCK"
 """Seconds by which the clock of this process is wrong."""
@@ -77,8 +76,9 @@ _passed: dict[str, int] = {}
 
 def passing(name: str) -> None:
     """Die here, if this point is armed and its time has come."""
+    path = FOLDER / f"{POINTS[name].program}.armed"
     try:
-        armed, count, nonce = ARMED.read_text().split()
+        armed, count, nonce = path.read_text().split()
     except (OSError, ValueError):
         return
     if armed != name:
@@ -87,7 +87,7 @@ def passing(name: str) -> None:
     if _passed[nonce] < int(count):
         return
     try:
-        ARMED.unlink()
+        path.unlink()
     except FileNotFoundError:
         return
     with KILLS.open("a") as file:
