@@ -14,7 +14,7 @@ import urllib3
 from tests.chaos import basic, servers
 from tests.chaos.api_server import POOLS
 from tests.chaos.ground import eventually
-from tests.chaos.site import Site
+from tests.chaos.site import CONCURRENCY, Site
 from tests.chaos.two_operators import two_operators
 
 Act = Callable[[Site, Random], int]
@@ -35,14 +35,19 @@ class Fault:
     """Redis keeps its data."""
 
 
+def warm(site: Site) -> list[str]:
+    """Pods that have all their pool processes."""
+    return [name for name, pids in site.pods().items() if len(pids) > CONCURRENCY]
+
+
 def worker_clock(site: Site, random: Random) -> int:
     """A second pool whose clock is an hour ahead, or behind."""
     seconds = random.choice((3600, -3600))
     late = site.pool("late", 1, TASKFLOW_CHAOS_CLOCK=str(seconds))
-    before = len(site.pods())
+    before = len(warm(site))
     site.api.insist("POST", POOLS, late)
     try:
-        eventually(site.pods, lambda pods: len(pods) > before, 30, "the pool with the wrong clock")
+        eventually(lambda: len(warm(site)), lambda count: count > before, 60, "the pool with the wrong clock")
         time.sleep(site.away_seconds)
     finally:
         site.delete_pool("late")

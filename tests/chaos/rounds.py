@@ -64,6 +64,7 @@ class Round:
         self.line = Line(name)
         site.created_over_rest.clear()
         self._load = Load(site.api, name, tasks, per_second, Random(random.getrandbits(64)))
+        self._lock = threading.Lock()
         self._losses = site.data_losses
         self._operator = site.stack.pid("operator")
         self._counted = self._counters()
@@ -106,7 +107,9 @@ class Round:
     def _strike(self, fault: Fault, random: Random, *, alone: bool) -> None:
         if alone:
             threading.Thread(target=self._notice, args=(fault, time.monotonic()), daemon=True).start()
-        self.line.struck += fault.act(self._site, random)
+        struck = fault.act(self._site, random)
+        with self._lock:
+            self.line.struck += struck
 
     def _notice(self, fault: Fault, began: float) -> None:
         """How long until somebody says so."""
