@@ -26,14 +26,14 @@ def say(text: str) -> None:
 def arguments() -> argparse.Namespace:
     """What is asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--tasks", type=int, default=40, help="Tasks of each round with one fault, at least")
+    parser.add_argument("--tasks", type=int, default=60, help="Tasks of each round with one fault, at least")
     parser.add_argument(
         "--mixed", type=int, default=400, help="Tasks of the round with all faults side by side; 0: none"
     )
     parser.add_argument("--strikes", type=int, default=2, help="faults of each part in the mixed round")
     parser.add_argument("--rounds", type=int, default=1, help="how often each fault alone; 0: only mixed")
     parser.add_argument("--faults", default=",".join(FAULTS), help="names, separated by commas; default: all")
-    parser.add_argument("--rate", type=float, default=12, help="Tasks created per second")
+    parser.add_argument("--rate", type=float, default=20, help="Tasks created per second")
     parser.add_argument("--away", type=float, default=5, help="seconds that what is taken away stays away")
     parser.add_argument("--seed", type=int, default=None, help="of the schedule; default: a new one")
     parser.add_argument("--no-control", action="store_true", help="leave out plain Celery under the same faults")

@@ -47,7 +47,7 @@ def worker_clock(site: Site, random: Random) -> int:
     before = len(warm(site))
     site.api.insist("POST", POOLS, late)
     try:
-        eventually(lambda: len(warm(site)), lambda count: count > before, 60, "the pool with the wrong clock")
+        eventually(lambda: len(warm(site)), lambda count: count > before, 120, "the pool with the wrong clock")
         time.sleep(site.away_seconds)
     finally:
         site.delete_pool("late")
@@ -81,7 +81,7 @@ def at_point(point: str, passages: int, component: str | None, *, kick: bool = F
         armed = arm(site, point.partition("-")[0], point, random.randint(1, passages))
         if kick:
             site.kill("operator")
-        eventually(armed.exists, lambda there: not there, 60, f"fault point {point} reached")
+        eventually(armed.exists, lambda there: not there, 120, f"fault point {point} reached")
         if component is not None:
             site.ready(component)
         return 2 if kick else 1
@@ -99,7 +99,7 @@ def rest_created(site: Site, random: Random) -> int:
     site.expect_end("api")
     arm(site, "api", "rest-created", 1)
     codes: list[int] = []
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             codes.append(site.http.request("POST", url, json=wanted, headers=headers).status)

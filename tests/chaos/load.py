@@ -29,7 +29,7 @@ def body(name: str, handler: str, random: Random) -> dict[str, Any]:
     """A Task for one of the handlers."""
     spec: dict[str, Any] = {"handler": handler, "retryPolicy": SOON}
     if handler == "chaos.work":
-        spec["kwargs"] = {"seconds": round(random.uniform(0.2, 1.0), 2)}
+        spec["kwargs"] = {"seconds": round(random.uniform(0.2, 1.5), 2)}
     if handler == "chaos.artifact":
         spec["outputs"] = [{"name": "run.txt"}]
     if handler == "chaos.never":

@@ -132,7 +132,7 @@ class Site(Ground):
         self.expect_end(name)
         self.stack.stop(name, signal.SIGKILL)
 
-    def ready(self, name: str, seconds: float = 60) -> None:
+    def ready(self, name: str, seconds: float = 120) -> None:
         """Wait until a supervised process is there and ready."""
 
         def look() -> bool:
@@ -150,7 +150,7 @@ class Site(Ground):
                 found[record.parent.name] = [identity.pid, *sorted(children)]
         return found
 
-    def ready_workers(self, seconds: float = 60) -> None:
+    def ready_workers(self, seconds: float = 120) -> None:
         """Wait until as many worker pods are ready as should be, each with all its pool processes."""
 
         def look() -> tuple[int, int]:
@@ -183,7 +183,7 @@ class Site(Ground):
                 return not any(folder.find(f"_{name}-workers") >= 0 for folder in self.pods())
             return False
 
-        eventually(gone, bool, 60, f"pool {name} gone")
+        eventually(gone, bool, 120, f"pool {name} gone")
 
     def operator_log(self, offset: int = 0) -> str:
         """What the operator wrote since."""

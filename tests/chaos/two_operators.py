@@ -14,7 +14,7 @@ from taskflow_local.state import Ports
 from tests.chaos.ground import eventually
 from tests.chaos.site import Site
 
-TAKEOVER_SECONDS = 40
+TAKEOVER_SECONDS = 120
 
 
 def two_operators(site: Site, random: Random) -> int:
@@ -39,7 +39,7 @@ def two_operators(site: Site, random: Random) -> int:
         )
     first = site.stack.pid("operator")
     try:
-        eventually(lambda: says("role: ok: standby"), bool, 30, "the second operator stands by")
+        eventually(lambda: says("role: ok: standby"), bool, 120, "the second operator stands by")
         site.expect_end("operator")
         if first is not None:
             os.kill(first, signal.SIGSTOP)
@@ -49,7 +49,7 @@ def two_operators(site: Site, random: Random) -> int:
             os.kill(first, signal.SIGCONT)
     try:
         # It finds another name in the Lease, ends, and is started again, as a standby.
-        eventually(lambda: site.stack.pid("operator") not in (None, first), bool, 60, "the first operator ended")
+        eventually(lambda: site.stack.pid("operator") not in (None, first), bool, 120, "the first operator ended")
         site.ready("operator")
     finally:
         second.send_signal(signal.SIGTERM)
