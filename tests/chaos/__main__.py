@@ -36,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=20, help="Tasks created per second")
     parser.add_argument("--away", type=float, default=5, help="seconds that what is taken away stays away")
     parser.add_argument("--seed", type=int, default=None, help="of the schedule; default: a new one")
+    parser.add_argument("--keep", action="store_true", help="keep the logs even if nothing was wrong")
     parser.add_argument("--no-control", action="store_true", help="leave out plain Celery under the same faults")
     found = parser.parse_args()
     unknown = [name for name in found.faults.split(",") if name not in FAULTS]
@@ -137,7 +138,7 @@ def main() -> int:
     )
     say(shown(total))
     say(*left or [f"{time.monotonic() - began:.0f} s; {wrong or 'nothing'} wrong; SEED={seed}"])
-    if wrong:
+    if wrong or asked.keep:
         say(f"the logs are in {folder}")
     else:
         shutil.rmtree(folder)

@@ -112,7 +112,7 @@ def test_a_large_result_is_looked_up_in_its_object() -> None:
 
 def test_a_failure_needs_an_execution_that_failed() -> None:
     wanted = [Wanted("t1", "u1", "chaos.never", "Failed")]
-    failed = {"phase": "Failed", "result": None, "outputs": {}}
+    failed: dict[str, Any] = {"phase": "Failed", "result": None, "outputs": {}}
     seen = evidence(wanted=wanted, resources=resource(**failed), rows=row(**failed), objects={})
     assert kinds(judge(seen)) == {Wrong.UNPROVEN}
     assert judge(replace(seen, executions=[execution(raised=True)])) == []
