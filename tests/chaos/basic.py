@@ -24,17 +24,15 @@ def worker_main(site: Ground, random: Random) -> int:
 
 
 def worker_child(site: Ground, random: Random) -> int:
-    """Two processes of pools."""
-    struck = 0
+    """Two processes of pools, each while it runs a handler."""
     for _ in range(2):
-        children = [pid for pids in site.pods().values() for pid in pids[1:]]
-        busy = [pid for pid in children if pid in site.running()] or children
-        if busy:
+        _, pids = site.busy_pod()
+        for pid in site.running() & set(pids):
             with suppress(ProcessLookupError):
-                os.kill(random.choice(busy), signal.SIGKILL)
-                struck += 1
-        time.sleep(0.3)
-    return struck
+                os.kill(pid, signal.SIGKILL)
+            break
+        time.sleep(random.uniform(0.1, 0.5))
+    return 2
 
 
 def worker_all(site: Ground, random: Random) -> int:

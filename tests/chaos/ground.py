@@ -29,7 +29,7 @@ def eventually(read: Callable[[], T], holds: Callable[[T], bool], seconds: float
             return value
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not after {seconds:.0f} s, last {str(value)[:400]}")
-        time.sleep(0.1)
+        time.sleep(0.05)
 
 
 class Ground:
@@ -107,6 +107,10 @@ class Ground:
         return set(found.values())
 
     def busy_pod(self) -> tuple[str, list[int]]:
-        """A worker that runs a handler, else any."""
-        pods, running = sorted(self.pods().items()), self.running()
-        return next((pod for pod in pods if running & set(pod[1])), pods[-1])
+        """A worker that runs a handler; waits for one."""
+
+        def look() -> list[tuple[str, list[int]]]:
+            running = self.running()
+            return [pod for pod in sorted(self.pods().items()) if running & set(pod[1])]
+
+        return eventually(look, bool, 60, "a worker that runs something")[0]
