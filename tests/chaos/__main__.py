@@ -6,9 +6,11 @@ import argparse
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
@@ -100,7 +102,7 @@ def tell(line: Line) -> None:
 
 
 def leftover_processes(folder: Path) -> list[str]:
-    """Processes that still live in our folder."""
+    """Processes that still live in our folder; they end here."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -108,7 +110,9 @@ def leftover_processes(folder: Path) -> list[str]:
         except OSError:
             continue
         if str(folder).encode() in text and int(entry.name) != os.getpid():
-            found.append(f"process {entry.name} was left behind")
+            found.append(f"process {entry.name} was left behind: {text.partition(bytes(2))[0][:100]!r}")
+            with suppress(ProcessLookupError):
+                os.kill(int(entry.name), signal.SIGKILL)
     return found
 
 
@@ -130,7 +134,7 @@ def main() -> int:
         site.delete_pool("main")
     finally:
         site.down()
-    left = leftover_processes(folder)
+        left = leftover_processes(folder)
     compare(asked, seed)
     wrong = sum(len(line.violations) for line in lines) + len(left)
     total = Line(

@@ -129,8 +129,12 @@ class Site(Ground):
 
     def kill(self, name: str) -> None:
         """SIGKILL a supervised process; it is started again."""
+        pid = eventually(lambda: self.stack.pid(name), bool, 120, f"{name} runs")
         self.expect_end(name)
-        self.stack.stop(name, signal.SIGKILL)
+        # Not by the stack: that would forget what the supervisor may have started meanwhile.
+        with suppress(ProcessLookupError):
+            os.kill(pid or 0, signal.SIGKILL)
+        eventually(lambda: self.stack.pid(name), lambda now: now != pid, 30, f"{name} is gone")
 
     def ready(self, name: str, seconds: float = 120) -> None:
         """Wait until a supervised process is there and ready."""
