@@ -106,11 +106,12 @@ def leftover_processes(folder: Path) -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            text = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
+            command = (entry / "cmdline").read_bytes()
+            text = command + (entry / "environ").read_bytes()
         except OSError:
             continue
         if str(folder).encode() in text and int(entry.name) != os.getpid():
-            found.append(f"process {entry.name} was left behind: {text.partition(bytes(2))[0][:100]!r}")
+            found.append(f"process {entry.name} was left behind: {command[:100]!r}")
             with suppress(ProcessLookupError):
                 os.kill(int(entry.name), signal.SIGKILL)
     return found
