@@ -44,7 +44,7 @@ class ApplyToResources:
         token_key: str,
         quiet_seconds: float,
         wake_at: Callable[[str, datetime | None], None],
-        unsettled: Callable[[str], None],
+        unsettled: Callable[[str], Awaitable[None]],
         data_lost: Callable[[str], None],
         times: AttemptTimes,
         may_read: Callable[[], Awaitable[None]],
@@ -192,7 +192,8 @@ class ApplyToResources:
 
     async def _unknown(self, event: Event) -> None:
         # Its Task finished or is gone. If the operator died between writing the status and settling the attempt, the history
-        # has not heard of the end: then the resources are mirrored once more.
+        # has not heard of the end: then the resources are mirrored once more, and until that is done the event stays for whoever
+        # comes next.
         while True:
             try:
                 (state,) = await self._ledger.states([(event.uid, event.attempt)])
@@ -202,7 +203,7 @@ class ApplyToResources:
             else:
                 break
         if not state.settled:
-            self._unsettled("an attempt ended while the operator did not run")
+            await self._unsettled("an attempt ended while the operator did not run")
         self._done.append(event.id)
 
     async def _acknowledge_for_ever(self) -> None:

@@ -21,7 +21,7 @@ Take = Callable[[tuple[Event, ...], tuple[str, ...]], Awaitable[None]]
 async def read_for_ever(
     reader: StreamReader,
     take: Take,
-    data_lost: Callable[[str], None],
+    data_lost: Callable[[str], object],
     may_read: Callable[[], Awaitable[None]],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:

@@ -159,6 +159,18 @@ async def test_an_end_of_an_unknown_task_that_was_not_settled_mirrors_the_histor
         assert await parts.done() == ["2-0"]
 
 
+async def test_an_end_that_only_a_mirror_can_tell_stays_unacknowledged_until_it_has() -> None:
+    async with Parts() as parts:
+        parts.ledger.claims["other", 1] = "done|pod|1|x"
+        parts.mirrored.clear()
+        await parts.take(succeeded(uid="other"))
+        await eventually(lambda: parts.unsettled)
+        assert await parts.done() == []
+        parts.mirrored.set()
+        await eventually(lambda: not parts.resources._closing)
+        assert await parts.done() == ["2-0"]
+
+
 @pytest.mark.parametrize("claim", ["settled", "deleted"])
 async def test_an_end_of_an_unknown_task_that_was_settled_is_old_news(claim: str) -> None:
     async with Parts() as parts:
