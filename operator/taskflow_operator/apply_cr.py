@@ -153,7 +153,8 @@ class ApplyToResources:
             counted = {"duplicate_deliveries": status.duplicate_deliveries + 1}
         else:
             counted = {"stale_events": status.stale_events + 1}
-        if not known.closing:
+        # The end of the Task is being written as it is; the end of an attempt that another one follows is not the last word.
+        if not (known.closing and known.task.finished):
             self._tasks.set_status(event.uid, status.model_copy(update=counted))
 
     def _show(self, known: Known, event: Event) -> None:

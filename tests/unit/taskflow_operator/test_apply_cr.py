@@ -206,6 +206,18 @@ async def test_what_was_refused_is_counted_and_changes_nothing_else(kind: Kind, 
     assert parts.api.written == []
 
 
+async def test_what_was_refused_while_an_attempt_was_closed_is_told_with_the_next() -> None:
+    async with Parts() as parts:
+        parts.add(make_task(phase=Phase.QUEUED))
+        parts.api.open.clear()
+        await parts.take(started(), failed())
+        await eventually(lambda: parts.api.running)
+        await parts.take(make_event(Kind.DUPLICATE, id="3-0"))
+        parts.api.open.set()
+        await eventually(lambda: not parts.resources._closing)
+        assert (parts.status(UID).attempt, parts.status(UID).duplicate_deliveries) == (2, 1)
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [(Kind.DUPLICATE, "taskflow_task_duplicates_fenced_total"), (Kind.STALE, "taskflow_task_stale_finishes_total")],
