@@ -53,7 +53,7 @@ lint: setup ## formatting, style, types, imports, sizes, CRDs against models
 bench: setup programs ## latency, throughput, CPU and memory beside a floor of the same run (2 minutes); N=3000 Tasks
 	@$(BIN)/python -m bench
 
-chaos: setup programs ## kill, cut and flush everything once while Tasks run; FAULTS=a,b SEED=1 repeat a part (10 minutes)
+chaos: setup programs ## kill, cut and flush everything once while Tasks run; FAULTS=a,b SEED=1 repeat a part (15 minutes)
 	@$(BIN)/python -m tests.chaos $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
 chaos-long: setup programs ## the same for hours: N=20000 Tasks, faults of all parts side by side
