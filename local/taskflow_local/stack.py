@@ -68,9 +68,15 @@ class Stack:
 
     `components` may be a part of `ALL`; what the parts need must be among them. All methods block; none needs an event
     loop, and they may be called while one runs. Raises LocalError, whose message says what to do.
+
+    `through` gives loopback ports by which operator, API and workers reach a server instead of by its own: a proxy's.
     """
 
-    def __init__(self, state: Path, components: Sequence[str] = ALL, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, state: Path, components: Sequence[str] = ALL, environ: Mapping[str, str] | None = None,
+        through: Mapping[str, int] | None = None,
+    ) -> None:  # fmt: skip
+        self._through = dict(through or {})
         self.folder = Folder(state)
         self._components = in_order(components)
         self._environ = dict(os.environ if environ is None else environ)
@@ -114,7 +120,10 @@ class Stack:
 
     def component_env(self, name: str) -> dict[str, str]:
         """The whole environment of a component, secrets included."""
-        return environment(name, self._memory, self.folder, self._environ)
+        return environment(name, self._reached(), self.folder, self._environ)
+
+    def _reached(self) -> Memory:
+        return self._memory.model_copy(update={"ports": self._memory.ports | self._through})
 
     def status(self) -> list[ComponentStatus]:
         """Ask every component once."""
@@ -210,8 +219,7 @@ class Stack:
                 link.symlink_to(kubectl)
 
     def _access(self) -> Access:
-        ca = (self.folder.pki / "ca.crt").read_text()
-        return Access(f"https://127.0.0.1:{self._memory.ports.get('kube-apiserver', 0)}", ca, self._memory.admin_token)
+        return Access(self._memory.api_server, (self.folder.pki / "ca.crt").read_text(), self._memory.admin_token)
 
     def start(self, name: str) -> None:
         """Start one component of this stack and wait until it is ready; nothing when it runs already."""
@@ -322,7 +330,7 @@ class Stack:
 
     def add_namespace(self, name: str) -> None:
         """Create a namespace whose Pods find Redis and S3: it gets the Secret `taskflow-worker`, kept up to date by `up`."""
-        self._with_kube(lambda kube: cluster.add_namespace(kube, name, worker_secret(self._memory)))
+        self._with_kube(lambda kube: cluster.add_namespace(kube, name, worker_secret(self._reached())))
         if name not in self._memory.namespaces:
             self._memory.namespaces.append(name)
             self.folder.save(self._memory)
@@ -343,7 +351,7 @@ class Stack:
 
         async def prepare(kube: Kube) -> dict[str, str]:
             tokens = await cluster.prepare(kube, accounts.values())
-            secret = worker_secret(self._memory)
+            secret = worker_secret(self._reached())
             self._memory.namespaces = await cluster.still_there(kube, self._memory.namespaces)
             await asyncio.gather(*(cluster.add_namespace(kube, name, secret) for name in self._memory.namespaces))
             return tokens
@@ -352,7 +360,8 @@ class Stack:
         admin = self._access()
         for who, (_, account) in accounts.items():
             if who != "client":
-                identity = replace(admin, token=tokens[account])
+                server = admin.server if who == "node" else self._reached().api_server
+                identity = replace(admin, server=server, token=tokens[account])
                 identity.write(self.folder.conf / f"{who}.kubeconfig", account)
         self._memory.client_token = tokens[_ACCOUNTS["client"][1]]
         self.folder.save(self._memory)

@@ -38,6 +38,11 @@ class Memory(BaseModel):
     token_key: str = Field(default_factory=_random_hex)
     client_token: str | None = None
 
+    @property
+    def api_server(self) -> str:
+        """Base URL of the API server; of no use before its port is chosen."""
+        return f"https://127.0.0.1:{self.ports.get('kube-apiserver', 0)}"
+
 
 class Folder:
     """The places inside the state folder."""

@@ -149,8 +149,7 @@ class Reconciler:
         await self._publish_lost()
 
     async def _check_epoch(self) -> None:
-        if await self._ledger.epoch() is None:
-            await self._ledger.begin_epoch(secrets.token_hex(8))
+        if await self._ledger.begin_epoch(secrets.token_hex(8)):
             self.recover("Redis is new or lost its data")
 
     async def _publish_lost(self) -> None:

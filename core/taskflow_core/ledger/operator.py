@@ -159,18 +159,13 @@ class OperatorLedger:
             )
         return members
 
-    async def epoch(self) -> str | None:
-        """Name of this life of Redis' data; None when there is none, which means that Redis is new or lost its data."""
-        with redis_errors():
-            value = await self._client.get(naming.KEY_EPOCH)
-        return None if value is None else str(value)
+    async def begin_epoch(self, epoch: str) -> bool:
+        """Name this life of Redis' data; False if it has a name, True if there was none: Redis is new or lost its data.
 
-    async def begin_epoch(self, epoch: str) -> str:
-        """Name this life of Redis' data, unless somebody did; returns the name that holds."""
+        It is a write, so it also tells whether Redis takes any: with its memory full it answers reads, but no heartbeat.
+        """
         with redis_errors():
-            await self._client.set(naming.KEY_EPOCH, epoch, nx=True)
-            value = await self._client.get(naming.KEY_EPOCH)
-        return epoch if value is None else str(value)
+            return bool(await self._client.set(naming.KEY_EPOCH, epoch, nx=True))
 
     async def now_ms(self) -> int:
         """Redis' clock, by which leases and ledger times are measured."""

@@ -47,6 +47,16 @@ def make_polite(out: Path, greeting: str) -> dict[str, object]:
     return {"env": env}
 
 
+def test_a_pod_that_was_declared_lost_is_shown_ready_again(stack: Stack, tmp_path: Path) -> None:
+    # What the node controller does to the Pods of a node that it has not heard of for a while.
+    apply(stack, make_pod("declared-lost", POLITE, container=make_polite(tmp_path, "one")))
+    wait_for("a ready pod", lambda: [pod for pod in pods(stack, "declared-lost") if is_ready(pod)])
+    lost = json.dumps({"status": {"conditions": [{"type": "Ready", "status": "False"}]}})
+    kubectl(stack, "patch", "pod", "declared-lost", "--subresource=status", "--type=strategic", "-p", lost)
+    wait_for("a ready pod again", lambda: [pod for pod in pods(stack, "declared-lost") if is_ready(pod)])
+    kubectl(stack, "delete", "pod", "declared-lost")
+
+
 def test_a_deployment_scales_down_politely_and_rolls_out_a_changed_environment(stack: Stack, tmp_path: Path) -> None:
     apply(stack, make_deployment("polite", POLITE, 2, container=make_polite(tmp_path, "one")))
     kubectl(stack, "rollout", "status", "deployment/polite", "--timeout=20s")
