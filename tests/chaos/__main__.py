@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -35,6 +36,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--strikes", type=int, default=2, help="faults of each part in the mixed round")
     parser.add_argument("--rounds", type=int, default=1, help="how often each fault alone; 0: only mixed")
     parser.add_argument("--faults", default=",".join(FAULTS), help="names, separated by commas; default: all")
+    parser.add_argument("--sample", type=int, default=0, help="so many faults of each part, chosen by the seed; 0: all")
     parser.add_argument("--rate", type=float, default=20, help="Tasks created per second")
     parser.add_argument("--away", type=float, default=5, help="seconds that what is taken away stays away")
     parser.add_argument("--seed", type=int, default=None, help="of the schedule; default: a new one")
@@ -45,6 +47,16 @@ def arguments() -> argparse.Namespace:
     if unknown:
         parser.error(f"unknown fault {unknown[0]!r}: expected some of {', '.join(FAULTS)}")
     return found
+
+
+def sampled(names: Sequence[str], count: int, seed: int) -> list[str]:
+    """So many of each part, in their order."""
+    random = Random(f"{seed}/sample")
+    parts: dict[str, list[str]] = {}
+    for name in names:
+        parts.setdefault(FAULTS[name].part, []).append(name)
+    chosen = {name for mine in parts.values() for name in random.sample(mine, min(count, len(mine)))}
+    return [name for name in names if name in chosen]
 
 
 def alone(site: Site, asked: argparse.Namespace, seed: int) -> list[Line]:
@@ -122,6 +134,8 @@ def main() -> int:
     asked = arguments()
     seed = asked.seed if asked.seed is not None else secrets.randbits(32)
     say(f"SEED={seed}")
+    if asked.sample:
+        asked.faults = ",".join(sampled(asked.faults.split(","), asked.sample, seed))
     folder = Path(tempfile.mkdtemp(prefix="taskflow-chaos-"))
     folder.chmod(0o711)
     site = Site(folder, away_seconds=asked.away)

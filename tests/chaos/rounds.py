@@ -17,6 +17,7 @@ from tests.chaos.site import Site
 
 WAIT_SECONDS = 180
 QUIET_SECONDS = 60
+REST_SECONDS = 6
 METRICS = {"duplicate": "taskflow_task_duplicates_fenced_total", "stale": "taskflow_task_stale_finishes_total"}
 
 
@@ -87,6 +88,9 @@ class Round:
                 except BaseException as error:  # noqa: BLE001 - told below, after the others have healed
                     failures.append(error)
                     return
+                if len(lane) > 1:
+                    # A part that never comes to itself shows nothing of the others.
+                    time.sleep(random.uniform(0, REST_SECONDS))
 
         threads = [
             threading.Thread(target=strike, args=(lane, Random(self._random.getrandbits(64))), daemon=True)
