@@ -25,6 +25,7 @@ class Holdings:
         interval: seconds between renewals.
         active: whether Celery still counts a request as running.
         hear: takes each answer: what somebody wants stopped.
+        epoch: life of Redis' data, if it is known already.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Holdings:
         interval: float,
         active: Callable[[object], bool],
         hear: Callable[[Heartbeat], None] = lambda _: None,
+        epoch: str = "",
     ) -> None:
         self._ledger = ledger
         self._interval = interval
@@ -42,7 +44,7 @@ class Holdings:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew_for_ever, name="heartbeat", daemon=True)
-        self._epoch = ""
+        self._epoch = epoch
 
     def start(self) -> None:
         """Start renewing."""
