@@ -41,9 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = WorkerSettings(**given)
         worker_parts = (settings, RedisSettings(), StorageSettings(), logs)
         if once and settings.once is None:
-            raise Invalid(
-                "--once needs TASKFLOW_WORKER_ONCE: expected the Redis key of an attempt's message, found none"
-            )
+            print("taskflow-worker: --once needs TASKFLOW_WORKER_ONCE, which names the attempt", file=sys.stderr)
+            return 2
         discover(settings.handlers)
         if settings.app is not None:
             adopt(settings.app, REGISTRY)

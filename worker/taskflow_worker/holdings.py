@@ -25,7 +25,6 @@ class Holdings:
         interval: seconds between renewals.
         active: whether Celery still counts a request as running.
         hear: takes each answer: what somebody wants stopped.
-        epoch: life of Redis' data, if it is known already.
     """
 
     def __init__(
@@ -34,7 +33,6 @@ class Holdings:
         interval: float,
         active: Callable[[object], bool],
         hear: Callable[[Heartbeat], None] = lambda _: None,
-        epoch: str = "",
     ) -> None:
         self._ledger = ledger
         self._interval = interval
@@ -44,7 +42,15 @@ class Holdings:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew_for_ever, name="heartbeat", daemon=True)
-        self._epoch = epoch
+        self._epoch = ""
+
+    def learn_epoch(self) -> None:
+        """Before anything is held: which life of its data Redis is in.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        self._epoch = self._ledger.heartbeat((), "").epoch
 
     def start(self) -> None:
         """Start renewing."""
