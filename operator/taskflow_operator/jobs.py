@@ -10,6 +10,7 @@ from typing import Any
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.task import Task
+from taskflow_core.errors import Invalid
 from taskflow_operator.pods import Pod
 
 LINGER_SECONDS = 30
@@ -36,12 +37,17 @@ def job(task: Task, template: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         task: goes with it: when it is deleted, so is the Job.
         template: pods of the pool that it belongs to; with a container `worker`.
+
+    Raises:
+        Invalid: the container's arguments are no list.
     """
     labels = {**MANAGED, naming.LABEL_TASK_UID: task.uid, naming.LABEL_ATTEMPT: str(task.status.attempt)}
     metadata, spec = template["metadata"], template["spec"]
     # Without those of the pool: nothing must count or serve this pod as one of its workers.
     own = {key: value for key, value in metadata["labels"].items() if key != naming.LABEL_POOL}
-    containers = [_once(each, task) if each["name"] == naming.WORKER_CONTAINER else each for each in spec["containers"]]
+    containers = [
+        _once(each, task) if each.get("name") == naming.WORKER_CONTAINER else each for each in spec["containers"]
+    ]
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -74,11 +80,14 @@ def job(task: Task, template: Mapping[str, Any]) -> dict[str, Any]:
 def _once(container: Mapping[str, Any], task: Task) -> dict[str, Any]:
     name = "TASKFLOW_WORKER_ONCE"
     variables = [each for each in container["env"] if each.get("name") != name]
+    arguments = container.get("args") or []
+    if not isinstance(arguments, list):
+        raise Invalid(f"container worker: args: expected list, found {type(arguments).__name__}")
     # The name of the message alone: what a Pod says is read by many.
     key = naming.once_key(task.uid, task.status.attempt)
     return {
         **container,
-        "args": [*(container.get("args") or ()), "--once"],
+        "args": [*arguments, "--once"],
         "env": [*variables, {"name": name, "value": key}],
     }
 

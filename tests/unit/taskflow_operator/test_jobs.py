@@ -7,6 +7,7 @@ import pytest
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.task import Task
+from taskflow_core.errors import Invalid
 from taskflow_operator.jobs import POD_SECONDS, Job, job, job_name, trouble
 from taskflow_operator.pools import Pool, pod_template
 from tests.builders import NOW, UID, make_task
@@ -26,7 +27,7 @@ def template(**worker: Any) -> dict[str, Any]:
                 "spec": {
                     "nodeSelector": {"gpu": "yes"},
                     "restartPolicy": "Always",
-                    "containers": [{"name": "worker", **worker}, {"name": "beside", "image": "b"}],
+                    "containers": [{"name": "worker", **worker}, {"image": "b"}],
                 },
             },
         },
@@ -36,7 +37,7 @@ def template(**worker: Any) -> dict[str, Any]:
 
 def worker_of(made: dict[str, Any]) -> dict[str, Any]:
     containers = made["spec"]["template"]["spec"]["containers"]
-    return next(dict(each) for each in containers if each["name"] == "worker")
+    return next(dict(each) for each in containers if each.get("name") == "worker")
 
 
 def test_a_job_is_the_pools_template_that_runs_once() -> None:
@@ -44,7 +45,7 @@ def test_a_job_is_the_pools_template_that_runs_once() -> None:
     spec = made["spec"]["template"]["spec"]
     assert (made["spec"]["backoffLimit"], spec["restartPolicy"]) == (0, "Never")
     assert spec["nodeSelector"] == {"gpu": "yes"}
-    assert [each["name"] for each in spec["containers"]] == ["worker", "beside"]
+    assert [each.get("name") for each in spec["containers"]] == ["worker", None]
     container = worker_of(made)
     assert (container["command"], container["args"]) == (["python", "-m", "taskflow_worker"], ["--once"])
     assert container["env"][-1] == {"name": "TASKFLOW_WORKER_ONCE", "value": f"tf:once:{UID}:1"}
@@ -60,6 +61,11 @@ def test_a_pools_own_command_and_arguments_stay_in_front() -> None:
     assert [each["value"] for each in container["env"] if each["name"] == "TASKFLOW_WORKER_ONCE"] == [
         f"tf:once:{UID}:1"
     ]
+
+
+def test_arguments_that_are_no_list_are_refused_with_their_place() -> None:
+    with pytest.raises(Invalid, match="container worker: args: expected list, found int"):
+        job(isolated(), template(args=5))
 
 
 def test_its_pod_is_none_of_the_pools_and_goes_with_the_task() -> None:
