@@ -138,6 +138,16 @@ class Operator:
         )
         finished = Finished(times, self._events, self._retention.finished)
         closer = Closer(tasks, self._writer, ledger, self._agenda.wake_at, finished)
+        self._wire_dispatch(tasks, queues, ledger, closer)
+        observer = Observer(tasks, self._writer, closer, kube, wake=self._agenda.wake, requeue=self._dispatcher.requeue)
+        self._watch = TaskWatch(kube, observer)
+        self._wire_streams(tasks, ledger, closer, observer, times)
+        self._leads = self._started = False
+        self._failing: set[str] = set()
+        self._wire_face(tasks)
+
+    def _wire_dispatch(self, tasks: OpenTasks, queues: PoolQueues, ledger: OperatorLedger, closer: Closer) -> None:
+        kube, settings = self._kube, self._settings
         self._jobs = JobKeeper(
             tasks,
             kube,
@@ -161,12 +171,6 @@ class Operator:
             token_key=settings.token_key.get_secret_value(),
             quiet_seconds=settings.quiet_seconds,
         )
-        observer = Observer(tasks, self._writer, closer, kube, wake=self._agenda.wake, requeue=self._dispatcher.requeue)
-        self._watch = TaskWatch(kube, observer)
-        self._wire_streams(tasks, ledger, closer, observer, times)
-        self._leads = self._started = False
-        self._failing: set[str] = set()
-        self._wire_face(tasks)
 
     def _wire_streams(
         self, tasks: OpenTasks, ledger: OperatorLedger, closer: Closer, observer: Observer, times: AttemptTimes
