@@ -165,7 +165,10 @@ class Reconciler:
                 # Nothing of ours has such a name, so it has no message to miss.
                 continue
             known = self._tasks.get(uid)
-            if known is not None and known.task.status.attempt == attempt and not known.closing:
+            # What runs in a pod of its own has a Job in place of a message, and others look after that.
+            if known is None or known.task.isolated or known.closing:
+                continue
+            if known.task.status.attempt == attempt:
                 tasks[name] = known.task
         lists = {
             name: naming.broker_list(task.namespace, task.spec.queue, task.spec.priority)

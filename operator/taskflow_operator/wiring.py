@@ -38,6 +38,7 @@ from taskflow_operator.finished import Finished
 from taskflow_operator.gauges import QueueGauges, StreamGauges
 from taskflow_operator.going_on import keep_running, together
 from taskflow_operator.health import Finding, HealthServer
+from taskflow_operator.job_keeper import JobKeeper
 from taskflow_operator.kopf_runner import KopfRunner
 from taskflow_operator.kube_events import KubeEvents
 from taskflow_operator.leadership import Leadership
@@ -129,6 +130,25 @@ class Operator:
         )
         finished = Finished(times, self._events, self._retention.finished)
         closer = Closer(tasks, self._writer, ledger, self._agenda.wake_at, finished)
+        self._wire_dispatch(tasks, queues, ledger, closer)
+        observer = Observer(tasks, self._writer, closer, kube, wake=self._agenda.wake, requeue=self._dispatcher.requeue)
+        self._watch = TaskWatch(kube, observer)
+        self._wire_streams(tasks, ledger, closer, observer, times)
+        self._leads = self._started = False
+        self._failing: set[str] = set()
+        self._wire_face(tasks)
+
+    def _wire_dispatch(self, tasks: OpenTasks, queues: PoolQueues, ledger: OperatorLedger, closer: Closer) -> None:
+        kube, settings = self._kube, self._settings
+        self._jobs = JobKeeper(
+            tasks,
+            kube,
+            ledger,
+            self.pools.pod_template,
+            lease_seconds=settings.lease_seconds,
+            again=lambda lost: self._dispatcher.publish_again(lost),  # noqa: PLW0108 - made below
+            show=lambda uid: self._dispatcher.show_queued(uid),  # noqa: PLW0108 - made below
+        )
         self._dispatcher = Dispatcher(
             tasks,
             self._agenda,
@@ -136,18 +156,13 @@ class Operator:
             DependencyLookup(tasks, kube, self._database),
             ledger,
             self._publisher,
+            self._jobs,
             self._writer,
             closer,
             queued=self._scaler.wake,
             token_key=settings.token_key.get_secret_value(),
             quiet_seconds=settings.quiet_seconds,
         )
-        observer = Observer(tasks, self._writer, closer, kube, wake=self._agenda.wake, requeue=self._dispatcher.requeue)
-        self._watch = TaskWatch(kube, observer)
-        self._wire_streams(tasks, ledger, closer, observer, times)
-        self._leads = self._started = False
-        self._failing: set[str] = set()
-        self._wire_face(tasks)
 
     def _wire_pools(self, tasks: OpenTasks, queues: PoolQueues) -> None:
         self.pools = PoolKeeper(
@@ -248,6 +263,7 @@ class Operator:
             "history": lambda: together(self._store.loops()),
             "reconcile": lambda: together(self._reconciler.loops()),
             "scaling": self._scaler.run,
+            "jobs": self._jobs.run,
             "retention": lambda: together(self._retention.loops()),
             "watch": self._watch.run,
             "kopf": runner.run,

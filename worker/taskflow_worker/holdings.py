@@ -44,6 +44,14 @@ class Holdings:
         self._thread = threading.Thread(target=self._renew_for_ever, name="heartbeat", daemon=True)
         self._epoch = ""
 
+    def learn_epoch(self) -> None:
+        """Before anything is held: which life of its data Redis is in.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        self._epoch = self._ledger.heartbeat((), "").epoch
+
     def start(self) -> None:
         """Start renewing."""
         self._thread.start()

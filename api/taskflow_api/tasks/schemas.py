@@ -81,6 +81,7 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
     args: Annotated[list[Any], Field(max_length=64, description="With kwargs at most 8 KiB as JSON.")] = []
     kwargs: Annotated[dict[str, Any], Field(max_length=64, description="With args at most 8 KiB as JSON.")] = {}
     queue: Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=f"^{LABEL}$")] = "default"
+    isolation: Literal["Worker", "Pod"] = "Worker"
     priority: Annotated[int, Field(ge=0, le=9, description="Higher goes first.")] = 0
     inputs: Annotated[list[InputBody], Field(max_length=16)] = []
     outputs: Annotated[list[OutputBody], Field(max_length=16)] = []

@@ -11,6 +11,8 @@ FIELD_MANAGER = "taskflow-operator"
 
 ANNOTATION_TRACEPARENT = f"{GROUP}/traceparent"
 LABEL_POOL = f"{GROUP}/pool"
+LABEL_TASK_UID = f"{GROUP}/task-uid"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "taskflow-operator"
 WORKER_SECRET = "taskflow-worker"  # noqa: S105 - the name of a Secret, not a secret
@@ -26,6 +28,7 @@ KEY_STOPS = "tf:stop"
 KEY_WORKERS = "tf:workers"
 KEY_INTAKE = "tf:intake"
 KEY_CLAIM_PREFIX = "tf:cl:"
+KEY_ONCE_PREFIX = "tf:once:"
 
 PRIORITY_STEPS = (0, 3, 6, 9)
 """Celery's four priority lists on Redis, where 0 is served first."""
@@ -52,6 +55,11 @@ def split_member(value: str) -> tuple[str, int]:
 def claim_key(uid: str, attempt: int) -> str:
     """Redis key that says who holds or held the attempt."""
     return KEY_CLAIM_PREFIX + member(uid, attempt)
+
+
+def once_key(uid: str, attempt: int) -> str:
+    """Redis key of the message for a pod that runs nothing else."""
+    return KEY_ONCE_PREFIX + member(uid, attempt)
 
 
 def broker_queue(namespace: str, queue: str) -> str:

@@ -9,8 +9,9 @@ import redis.asyncio
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Failure, Kind, Snapshot
+from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
-from taskflow_core.ledger.connect import MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
+from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
 
 EXPIRE_LIMIT = 500
 """Leases taken away in one call."""
@@ -104,6 +105,7 @@ class OperatorLedger:
             naming.KEY_LEASES,
             naming.KEY_STREAM,
             naming.KEY_STOPS,
+            naming.once_key(item.uid, item.attempt),
         ]
         args: list[str | int] = [
             naming.member(item.uid, item.attempt),
@@ -116,6 +118,12 @@ class OperatorLedger:
         ]
         with redis_errors():
             await self._settle(keys=keys, args=args)
+
+    async def leave(self, message: Message) -> None:
+        """Leave the message of an attempt for a pod that runs nothing else; `settle` removes it. To be entered before."""
+        key = naming.once_key(message.uid, message.attempt)
+        with redis_errors():
+            await self._client.set(key, message.model_dump_json(by_alias=True), ex=CLAIM_SECONDS)
 
     async def withdraw(self, uid: str, attempt: int) -> bool:
         """Take an attempt out of the ledger; False if somebody has claimed it already."""

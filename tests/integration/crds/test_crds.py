@@ -64,6 +64,7 @@ def test_what_a_task_leaves_out_is_filled_in(cluster: Cluster) -> None:
     assert made["spec"] == {
         "handler": "reports.summarise",
         "queue": "default",
+        "isolation": "Worker",
         "priority": 0,
         "outputs": [{"name": "o", "contentType": "application/octet-stream"}],
         "retryPolicy": filled(RetryPolicy()),
@@ -112,6 +113,7 @@ def test_a_manifest_at_every_limit_is_admitted(cluster: Cluster) -> None:
         ("args", [1, None]),
         ("kwargs", {"a": 1, "b": 2}),
         ("queue", "other"),
+        ("isolation", "Pod"),
         ("notBefore", "2030-01-01T00:00:00Z"),
         ("dependsOn", [{"name": "x"}]),
         ("attemptTimeoutSeconds", 9),

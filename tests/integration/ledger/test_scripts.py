@@ -336,6 +336,24 @@ async def test_a_closed_attempt_can_be_neither_entered_nor_claimed(
     assert kinds(raw) == [Kind.QUEUED, kind, Kind.DUPLICATE]
 
 
+async def test_a_message_that_was_left_can_be_read_until_its_attempt_is_settled(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    ledger, key = worker(settings), naming.once_key(UID, 1)
+    assert ledger.left(key) is None
+    await entered(settings)
+    async with operator(settings) as side:
+        message = make_message(kwargs={"year": 2026})
+        await side.ledger.leave(message)
+        assert ledger.left(key) == message
+        seconds: Any = raw.ttl(key)
+        assert 0 < seconds <= CLAIM_SECONDS
+        await side.ledger.withdraw(UID, 1)
+        assert ledger.left(key) == message
+        await side.ledger.settle(entry())
+    assert ledger.left(key) is None
+
+
 async def test_states_tell_where_each_attempt_is(settings: RedisSettings) -> None:
     async with operator(settings) as side:
         await side.ledger.enqueue([entry(1), entry(2)])

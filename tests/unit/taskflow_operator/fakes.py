@@ -11,6 +11,7 @@ from typing import Any, Self, cast
 
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_core.errors import NotFound, TaskflowError, Unavailable
@@ -121,6 +122,20 @@ class FakePublisher:
 
 
 @dataclass
+class FakeLauncher:
+    journal: Journal
+    launched: list[Message] = field(default_factory=list)
+    troubles: dict[str, str] = field(default_factory=dict)
+
+    async def launch(self, task: Task, message: Message) -> None:
+        self.journal.append(f"launched {task.status.attempt}")
+        self.launched.append(message)
+
+    def trouble(self, task: Task) -> str | None:
+        return self.troubles.get(task.uid)
+
+
+@dataclass
 class FakeApi:
     """Keeps what was written; `failures` are raised first, one a request; while `open` is clear a request hangs."""
 
@@ -215,9 +230,9 @@ class Parts:
         ledger = cast("Any", self.ledger)
         self.agenda = Agenda(now=lambda: self.now)
         self.closer = Closer(self.tasks, self.writer, ledger, self.agenda.wake_at, self.finished.append)
-        self.dependencies = FakeDependencies()
+        self.dependencies, self.launcher = FakeDependencies(), FakeLauncher(self.journal)
         self.dispatcher = Dispatcher(
-            self.tasks, self.agenda, self.pools, self.dependencies, ledger, self.publisher, self.writer, self.closer,
+            self.tasks, self.agenda, self.pools, self.dependencies, ledger, self.publisher, self.launcher, self.writer, self.closer,
             queued=lambda: None, token_key=TOKEN_KEY, quiet_seconds=quiet, now=lambda: self.now,
         )  # fmt: skip
         self.resources = ApplyToResources(
