@@ -1,5 +1,6 @@
 """What Redis and S3 get before they serve a stack: the bucket, and a user of its own for the workers of each namespace."""
 
+import time
 from collections.abc import Iterable
 
 import redis
@@ -11,9 +12,11 @@ from minio.minioadmin import MinioAdmin
 from taskflow_core.blobs.policy import worker_policy
 from taskflow_core.broker import acl
 from taskflow_local.components import BUCKET, REGION
+from taskflow_local.errors import LocalError
 from taskflow_local.state import Memory
 
-_ATTACHED = "PolicyChangeAlreadyApplied"
+_INITIAL_SECONDS = 30
+_POLL_SECONDS = 0.05
 
 
 def prepare(name: str, memory: Memory, namespaces: Iterable[str]) -> None:
@@ -42,13 +45,27 @@ def _admit_to_minio(memory: Memory, namespaces: Iterable[str]) -> None:
     )  # fmt: skip
     for namespace in namespaces:
         user = acl.worker_user(namespace)
-        admin.user_add(user, memory.worker(namespace).s3_secret_key)
+        # A secret is sent encrypted by a key whose derivation takes a second.
+        if not _is_known(admin, user):
+            admin.user_add(user, memory.worker(namespace).s3_secret_key)
         admin.policy_add(user, policy=worker_policy(namespace, BUCKET))
+        admin.policy_set(user, user=user)
+
+
+def _is_known(admin: MinioAdmin, user: str) -> bool:
+    """Whether MinIO has the user; waits until it has read its users, which it does after it says that it is ready."""
+    deadline = time.monotonic() + _INITIAL_SECONDS
+    while True:
         try:
-            admin.attach_policy([user], user=user)
+            admin.user_info(user)
         except MinioAdminException as error:
-            if _ATTACHED not in str(error):
-                raise
+            if "NoSuchUser" in str(error):
+                return False
+            if "NotInitialized" not in str(error) or time.monotonic() > deadline:
+                raise LocalError(f"minio: could not be asked for the user {user}: {error}") from error
+            time.sleep(_POLL_SECONDS)
+        else:
+            return True
 
 
 def _admit_to_redis(memory: Memory, namespaces: Iterable[str]) -> None:

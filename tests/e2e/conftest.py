@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from taskflow_local.stack import Stack
 from tests.e2e.product import Product, eventually
+from tests.redis_users import refused
 
 LEASE_SECONDS = 4
 CODE = Path(__file__).parent / "code"
@@ -52,6 +54,9 @@ def product() -> Iterator[Product]:
         product.kubectl("wait", "tfp/main", "--for=condition=Ready", "--timeout=60s")
         eventually(product.worker_pids, lambda pids: len(pids) >= 1)
         yield product
+        with redis.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True) as raw:
+            # Whoever asked Redis for something had the right to it.
+            assert refused(raw) == []
     finally:
         stack.down()
         if "TASKFLOW_KEEP" not in os.environ:

@@ -41,8 +41,11 @@ def worker_rules(namespace: str, password: str) -> list[str]:
     unacked = naming.unacked_keys(namespace)
     kombu = {
         f"~{naming.broker_queue(namespace, '*')}": "+brpop +llen +lpush +rpush",
+        # Celery binds each queue that it serves; nobody reads it.
+        f"%W~_kombu.binding.{naming.broker_queue(namespace, '*')}": "+sadd",
+        f"%W~_kombu.binding_permanent.{naming.broker_queue(namespace, '*')}": "+sadd",
         f"~{unacked.messages}": "+hset +hget +hdel +watch",
-        f"~{unacked.index}": "+zadd +zrem +zrevrangebyscore",
+        f"~{unacked.index}": "+zadd +zrem +zrange",
         f"~{unacked.mutex}": "+set +get +del",
     }
     protocol = {

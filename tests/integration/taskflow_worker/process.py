@@ -38,6 +38,9 @@ class Workers:
     """The workers of a test, what it asks of them and what they did."""
 
     settings: RedisSettings
+    """The operator's."""
+    own_settings: RedisSettings
+    """The workers'."""
     raw: redis.Redis
     folder: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -46,7 +49,7 @@ class Workers:
         """A worker, and its process once it reports."""
         environment = os.environ | {
             "PYTHONPATH": str(CODE),
-            "TASKFLOW_REDIS_URL": self.settings.url.get_secret_value(),
+            "TASKFLOW_REDIS_URL": self.own_settings.url.get_secret_value(),
             "TASKFLOW_S3_ENDPOINT": "http://127.0.0.1:9",
             "TASKFLOW_S3_BUCKET": "unused",
             "TASKFLOW_S3_ACCESS_KEY": "unused",
