@@ -19,7 +19,7 @@ _OWN_CONNECTION = ("+@connection", "-@dangerous", "-client|tracking")
 """By category, since a command that this Redis does not know yet is an error. Tracking would tell the names of all keys."""
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _TRANSACTIONS = ("+multi", "+exec", "+discard", "+unwatch")
-_SCRIPTS = ("+script|load", "+time")
+_SCRIPTS = ("+script|load", "+script|exists", "+time")
 
 
 def worker_user(namespace: str) -> str:
