@@ -70,7 +70,9 @@ def _is_known(admin: MinioAdmin, user: str) -> bool:
 
 def _admit_to_redis(memory: Memory, namespaces: Iterable[str]) -> None:
     with redis.Redis(port=memory.ports["redis"], password=memory.redis_password) as client:
-        client.execute_command("ACL", "SETUSER", acl.OPERATOR, "reset", *acl.operator_rules(memory.redis_operator_password))
+        client.execute_command(
+            "ACL", "SETUSER", acl.OPERATOR, "reset", *acl.operator_rules(memory.redis_operator_password)
+        )
         for namespace in namespaces:
             rules = acl.worker_rules(namespace, memory.worker(namespace).redis_password)
             client.execute_command("ACL", "SETUSER", acl.worker_user(namespace), "reset", *rules)

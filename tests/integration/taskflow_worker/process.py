@@ -161,4 +161,6 @@ class Workers:
         starts = Counter(event.uid for event in self.told(Kind.STARTED))
         assert {uid: starts[uid] for uid in uids} == dict.fromkeys(uids, 1)
         assert self.told(Kind.DUPLICATE) == []
-        eventually(lambda: (self.waiting(), self.raw.hlen(naming.unacked_keys("team-a").messages)), lambda rest: rest == (0, 0))
+        eventually(
+            lambda: (self.waiting(), self.raw.hlen(naming.unacked_keys("team-a").messages)), lambda rest: rest == (0, 0)
+        )

@@ -15,7 +15,9 @@ def test_what_is_no_namespace_gets_no_rules(namespace: str) -> None:
         acl.worker_rules(namespace, "p")
 
 
-def test_the_printed_command_has_no_password(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_printed_command_has_no_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("very-secret\n"))
     assert acl.main(["team-a"]) == 0
     printed = capsys.readouterr().out

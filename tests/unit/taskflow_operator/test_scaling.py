@@ -12,15 +12,11 @@ from tests.builders import NOW
 POOL = Scaling(max_replicas=10)
 
 
-def after(
-    *demands: tuple[float, int], current: int = 0, scaling: Scaling = POOL, concurrency: int = 1
-) -> Decision:
+def after(*demands: tuple[float, int], current: int = 0, scaling: Scaling = POOL, concurrency: int = 1) -> Decision:
     """The last decision of those made at these seconds with that many ready; each is carried out."""
     past, decision = Past(), None
     for seconds, ready in demands:
-        decision = decide(
-            scaling, concurrency, current, Demand(ready=ready), past, NOW + timedelta(seconds=seconds)
-        )
+        decision = decide(scaling, concurrency, current, Demand(ready=ready), past, NOW + timedelta(seconds=seconds))
         current, past = decision.replicas, decision.past
     assert decision is not None
     return decision
