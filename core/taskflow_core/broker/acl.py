@@ -79,6 +79,7 @@ def operator_rules(password: str) -> list[str]:
         *_SCRIPTS,
         "(~tf:* +evalsha +@read +@write -@dangerous)",
         "(~*.* +lpush +llen +lindex)",
+        "(%W~_kombu.binding.* %W~_kombu.binding_permanent.* +sadd)",
     ]
 
 

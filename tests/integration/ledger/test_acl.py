@@ -10,6 +10,7 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from taskflow_core.broker import acl
+from taskflow_core.broker.publish import Outgoing, Publisher
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Kind
 from taskflow_core.domain.message import Message
@@ -46,6 +47,10 @@ async def test_the_operators_and_the_workers_users_go_through_the_protocol(
         await its.reader().ensure_group()
         await its.ledger.begin_epoch("first")
         await its.ledger.enqueue([entry()])
+        publisher = Publisher(operators)
+        publisher.publish([Outgoing(message, 1)])
+        publisher.close()
+        assert raw.llen(naming.broker_list(message.namespace, message.queue, message.priority)) == 1
         ledger = worker(own)
         claim = ledger.claim(ledger.candidate(message, 7))
         assert claim is not None
