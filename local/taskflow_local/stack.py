@@ -15,15 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minio import Minio
-
 from taskflow_core import resources
-from taskflow_local import cluster, pki, postgres, processes
+from taskflow_local import cluster, pki, postgres, processes, services
 from taskflow_local.components import (
     ALL,
-    BUCKET,
     COMPONENTS,
-    REGION,
     Component,
     Place,
     client_environment,
@@ -211,6 +207,8 @@ class Stack:
     def _remember(self) -> None:
         names = {each.name for each in self._components} | set(self._memory.components)
         self._memory.components = [name for name in COMPONENTS if name in names]
+        for namespace in self._memory.namespaces:
+            self._memory.worker(namespace)
         self.folder.save(self._memory)
         if kubectl := self._programs.get("kubectl"):
             link = self.folder.bin / "kubectl"
@@ -266,22 +264,12 @@ class Stack:
                 raise ComponentFailedError(
                     self._failure(component, f"was not ready after {component.start_seconds:.0f} s")
                 )
-        if component.name in ("minio", "versitygw"):
-            self._make_bucket(component.name)
+        services.prepare(component.name, self._memory, self._memory.namespaces)
 
     def _failure(self, component: Component, what: str) -> str:
         path = self.log(component.name)
         tail = "\n".join(path.read_text(errors="replace").splitlines()[-_TAIL_LINES:]) if path.exists() else ""
         return f"{component.name} {what}; its log {path} ends with:\n{tail}"
-
-    def _make_bucket(self, name: str) -> None:
-        memory = self._memory
-        client = Minio(
-            f"127.0.0.1:{memory.ports[name]}", access_key=memory.s3_access_key, secret_key=memory.s3_secret_key,
-            region=REGION, secure=False,
-        )  # fmt: skip
-        if not client.bucket_exists(BUCKET):
-            client.make_bucket(BUCKET)
 
     def stop(self, name: str, signum: signal.Signals | None = None) -> None:
         """Stop one component and wait until it is gone; `signum` instead of its own polite signal, SIGKILL for a crash."""
@@ -330,10 +318,14 @@ class Stack:
 
     def add_namespace(self, name: str) -> None:
         """Create a namespace whose Pods find Redis and S3: it gets the Secret `taskflow-worker`, kept up to date by `up`."""
-        self._with_kube(lambda kube: cluster.add_namespace(kube, name, worker_secret(self._reached())))
         if name not in self._memory.namespaces:
             self._memory.namespaces.append(name)
-            self.folder.save(self._memory)
+        secret = worker_secret(self._reached(), name)
+        self.folder.save(self._memory)
+        for service in self._memory.components:
+            if self.pid(service) is not None:
+                services.prepare(service, self._memory, [name])
+        self._with_kube(lambda kube: cluster.add_namespace(kube, name, secret))
 
     def _with_kube(self, action: Callable[[Kube], Coroutine[Any, Any, Result]]) -> Result:
         async def connected() -> Result:
@@ -351,9 +343,10 @@ class Stack:
 
         async def prepare(kube: Kube) -> dict[str, str]:
             tokens = await cluster.prepare(kube, accounts.values())
-            secret = worker_secret(self._reached())
-            self._memory.namespaces = await cluster.still_there(kube, self._memory.namespaces)
-            await asyncio.gather(*(cluster.add_namespace(kube, name, secret) for name in self._memory.namespaces))
+            memory = self._memory
+            memory.namespaces = await cluster.still_there(kube, memory.namespaces)
+            secrets = {name: worker_secret(self._reached(), name) for name in memory.namespaces}
+            await asyncio.gather(*(cluster.add_namespace(kube, *each) for each in secrets.items()))
             return tokens
 
         tokens = self._with_kube(prepare)

@@ -50,7 +50,7 @@ class Plain(Ground):
             "TASKFLOW_CHAOS_RECORD": str(self.record),
             "TASKFLOW_CHAOS_VISIBILITY": str(VISIBILITY_SECONDS),
         }
-        self.url = self.stack.component_env("migrate")["TASKFLOW_REDIS_URL"]
+        self.url = self.stack.env()["TASKFLOW_REDIS_URL"]
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
         eventually(

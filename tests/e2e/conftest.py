@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from taskflow_local.stack import Stack
 from tests.e2e.product import Product, eventually
+from tests.redis_users import refused
 
 LEASE_SECONDS = 4
 CONCURRENCY = 2
@@ -54,6 +56,9 @@ def product() -> Iterator[Product]:
         # It takes messages from now on: what it fetched while it starts would be sent a second time, and refused.
         eventually(lambda: product.pool("main").get("slots"), lambda slots: slots == CONCURRENCY, 60)
         yield product
+        with redis.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True) as raw:
+            # Whoever asked Redis for something had the right to it.
+            assert refused(raw) == []
     finally:
         stack.down()
         if "TASKFLOW_KEEP" not in os.environ:

@@ -112,7 +112,7 @@ class Worker:
         return Load(busy=max(reserved, active, self._board.occupied()), waiting=max(reserved - active, 0))
 
     def _make_celery(self) -> Celery:
-        app = make_app(self._redis)
+        app = make_app(self._redis, namespace=self._settings.namespace)
         holdings, attendant = self.holdings, self._attendant
 
         class HeldRequest(Request):  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from dataclasses import dataclass
 
 GROUP = "taskflow.dev"
 VERSION = "v1alpha1"
@@ -84,6 +85,21 @@ def broker_list(namespace: str, queue: str, priority: int) -> str:
     step = max(step for step in PRIORITY_STEPS if step <= broker_priority(priority))
     name = broker_queue(namespace, queue)
     return f"{name}{PRIORITY_SEPARATOR}{step}" if step else name
+
+
+@dataclass(frozen=True)
+class UnackedKeys:
+    """Redis keys in which kombu keeps what it delivered until it is acknowledged."""
+
+    messages: str
+    index: str
+    mutex: str
+
+
+def unacked_keys(namespace: str) -> UnackedKeys:
+    """One set for each namespace: whoever restores a message has to be allowed to write its queue."""
+    base = f"tf:unacked:{namespace}"
+    return UnackedKeys(messages=base, index=f"{base}:index", mutex=f"{base}:mutex")
 
 
 def object_prefix(namespace: str) -> str:

@@ -38,6 +38,9 @@ class Workers:
     """The workers of a test, what it asks of them and what they did."""
 
     settings: RedisSettings
+    """The operator's."""
+    own_settings: RedisSettings
+    """The workers'."""
     raw: redis.Redis
     folder: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -59,7 +62,7 @@ class Workers:
     def _spawn(self, name: str, variables: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {
             "PYTHONPATH": str(CODE),
-            "TASKFLOW_REDIS_URL": self.settings.url.get_secret_value(),
+            "TASKFLOW_REDIS_URL": self.own_settings.url.get_secret_value(),
             "TASKFLOW_S3_ENDPOINT": "http://127.0.0.1:9",
             "TASKFLOW_S3_BUCKET": "unused",
             "TASKFLOW_S3_ACCESS_KEY": "unused",
@@ -183,4 +186,6 @@ class Workers:
         starts = Counter(event.uid for event in self.told(Kind.STARTED))
         assert {uid: starts[uid] for uid in uids} == dict.fromkeys(uids, 1)
         assert self.told(Kind.DUPLICATE) == []
-        eventually(lambda: (self.waiting(), self.raw.hlen("unacked")), lambda rest: rest == (0, 0))
+        eventually(
+            lambda: (self.waiting(), self.raw.hlen(naming.unacked_keys("team-a").messages)), lambda rest: rest == (0, 0)
+        )
