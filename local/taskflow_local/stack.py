@@ -318,14 +318,22 @@ class Stack:
 
     def add_namespace(self, name: str) -> None:
         """Create a namespace whose Pods find Redis and S3: it gets the Secret `taskflow-worker`, kept up to date by `up`."""
-        if name not in self._memory.namespaces:
-            self._memory.namespaces.append(name)
-        secret = worker_secret(self._reached(), name)
+        self.admit(name)
+        self._with_kube(lambda kube: cluster.add_namespace(kube, name, self.worker_env(name)))
+
+    def admit(self, namespace: str) -> None:
+        """Let the workers of a namespace into Redis and S3, as users of their own."""
+        if namespace not in self._memory.namespaces:
+            self._memory.namespaces.append(namespace)
+        self._memory.worker(namespace)
         self.folder.save(self._memory)
         for service in self._memory.components:
             if self.pid(service) is not None:
-                services.prepare(service, self._memory, [name])
-        self._with_kube(lambda kube: cluster.add_namespace(kube, name, secret))
+                services.prepare(service, self._memory, [namespace])
+
+    def worker_env(self, namespace: str) -> dict[str, str]:
+        """What the Secret `taskflow-worker` of a namespace has."""
+        return worker_secret(self._reached(), namespace)
 
     def _with_kube(self, action: Callable[[Kube], Coroutine[Any, Any, Result]]) -> Result:
         async def connected() -> Result:
