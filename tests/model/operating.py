@@ -50,7 +50,9 @@ def landed(state: State, status: tuple[int, str], design: Design) -> State:
         return state._replace(status=status, wrong="a terminal phase changed")
     if status[1] in TERMINAL and not _may_end(state, status):
         return state._replace(status=status, wrong="the resource shows an end that no execution had")
-    if status[0] > state.status[0] and not any(member == str(status[0] - 1) for member, _ in state.ran):
+    # A worker that dies with what it was given costs an attempt, whether or not it had begun.
+    executed = "worker!" in state.accidents or any(member == str(status[0] - 1) for member, _ in state.ran)
+    if status[0] > state.status[0] and not executed:
         return state._replace(status=status, wrong="an attempt was used up that was never executed")
     return state._replace(status=status)
 
@@ -58,7 +60,7 @@ def landed(state: State, status: tuple[int, str], design: Design) -> State:
 def _may_end(state: State, status: tuple[int, str]) -> bool:
     if status[1] == "Succeeded":
         return any(member == str(status[0]) for member, _ in state.won)
-    return status[1] == "Cancelled" or any(member == str(status[0]) for member, _ in state.ran)
+    return status[1] == "Cancelled" or "worker!" in state.accidents or any(member == str(status[0]) for member, _ in state.ran)
 
 
 def _notice(state: State, number: int) -> Step:
@@ -121,7 +123,7 @@ def _reconcile(state: State, number: int, design: Design) -> Iterator[Step]:
         redis, _ = scripts.enqueue(redis, member, again=True)
         after = with_operator(with_redis(state, redis), number, publishes=member)
         yield f"operator {number} misses message {member} (enqueue.lua)", after
-    heard = all(worker.paused or worker.renewed == redis.epoch for worker in state.workers)
+    heard = all(each.paused or each.does != "runs" or each.renewed == redis.epoch for each in state.workers)
     if not heard and (design.recovery_waits or not operator.held):
         return
     placed = member in redis.leases or member in redis.ledger
@@ -131,7 +133,7 @@ def _reconcile(state: State, number: int, design: Design) -> Iterator[Step]:
         if operator.held == operator.attempt and not placed and not again:
             after = _give_up(after, number, design)
         yield f"operator {number} recovers {member}", after
-    elif not placed and (operator.phase == "Running" or (operator.phase == "Queued" and redis.owner(member))):
+    elif not placed and operator.phase == "Running":
         yield f"operator {number} finds {member} adrift", _give_up(state, number, design)
 
 

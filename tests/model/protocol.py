@@ -29,8 +29,8 @@ class Design(NamedTuple):
     enqueue_minds_claims: bool = True
     finish_compares_holder: bool = True
     expire_leaves_tombstone: bool = True
-    refusal_clears: bool = True
-    """A claim that a heartbeat entered for a delivery goes when the delivery is refused."""
+    renews_what_runs: bool = True
+    """A heartbeat enters nothing again that was only delivered."""
     status_before_settle: bool = True
     status_before_next: bool = True
     """The next attempt is entered after its number stands in the resource."""
@@ -108,7 +108,7 @@ class State(NamedTuple):
     late: tuple[int, str] | None = None
     """A status write that a dead or former leader sent and that has not arrived."""
     accidents: frozenset[str] = frozenset()
-    """That may still happen."""
+    """That may still happen and, with a mark, that did."""
     life: int = 1
     ran: frozenset[tuple[str, int]] = frozenset()
     """Executions so far: attempt and life of Redis' data. Of these last three only the checker knows."""
@@ -130,7 +130,7 @@ def beginning(accidents: frozenset[str]) -> State:
 
 def over(state: State, accident: str) -> State:
     """It happens no second time."""
-    return state._replace(accidents=state.accidents - {accident})
+    return state._replace(accidents=state.accidents - {accident} | {accident + "!"})
 
 
 def with_redis(state: State, redis: Redis) -> State:

@@ -57,8 +57,6 @@ def claim(redis: Redis, member: str, holder: str, prefix: str) -> tuple[Redis, b
         return redis, True
     free = owner in ("", prefix + "?")
     if not free or member not in redis.ledger:
-        if owner == prefix + "?":
-            redis = own(redis._replace(leases=redis.leases - {member}), member, "")
         return tell(redis, "duplicate", member), False
     redis = own(redis, member, holder)
     redis = redis._replace(ledger=redis.ledger - {member}, leases=redis.leases | {member})
@@ -106,9 +104,7 @@ def surrender(redis: Redis, member: str, prefix: str, kind: str) -> tuple[Redis,
 
 
 def withdraw(redis: Redis, member: str) -> tuple[Redis, bool]:
-    if member in redis.ledger:
-        return redis._replace(ledger=redis.ledger - {member}), True
-    return redis, not redis.owner(member)
+    return redis._replace(ledger=redis.ledger - {member}), not redis.owner(member)
 
 
 def stop(redis: Redis, member: str) -> Redis:

@@ -35,7 +35,7 @@ def worker_steps(state: State, number: int, design: Design) -> Iterator[Step]:
     if "worker" in state.accidents and worker.does != "idle":
         yield _dies(over(state, "worker"), number)
     if worker.renewed != state.redis.epoch or (worker.does == "runs" and worker.attempt in state.redis.stops):
-        yield _heartbeat(state, number)
+        yield _heartbeat(state, number, design)
 
 
 def _claim(state: State, number: int, design: Design) -> Step:
@@ -48,8 +48,6 @@ def _claim(state: State, number: int, design: Design) -> Step:
     redis, granted = scripts.claim(lent, member, f"{number}|n", f"{number}|")
     if not granted:
         redis = redis._replace(ledger=before.ledger)
-        if not design.refusal_clears:
-            redis = redis._replace(claims=before.claims, leases=before.leases)
         after = with_worker(with_redis(state, redis), number, does="idle", attempt="")
         return f"worker {number} is refused {member} (claim.lua)", after
     if not design.claim_leaves_ledger:
@@ -77,13 +75,24 @@ def _finish(state: State, number: int, design: Design) -> Iterator[Step]:
         redis, counted = scripts.finish(before, member, holder, prefix, kind, worker.epoch)
         after = with_worker(with_redis(state, redis), number, does="idle", attempt="", epoch="")
         if counted and kind == "succeeded":
-            if any(life == state.life for _, life in state.won):
+            if not _taken_away(state, member) and any(life == state.life for _, life in state.won):
                 after = after._replace(wrong="two winners: two successes were accepted")
-            after = after._replace(won=state.won | {(member, state.life)})
+            after = after._replace(won=after.won if _taken_away(state, member) else state.won | {(member, state.life)})
         told = kind if counted else "stale"
         yield f"worker {number} finishes {member}: {told} (finish.lua)", after
         if not counted:
             return
+
+
+def _taken_away(state: State, member: str) -> bool:
+    """The Task is past the attempt: what its end brings is not looked at. Only when Redis forgot that is it accepted at all."""
+    if state.life == 1:
+        return False
+    attempt = int(member)
+    return state.status[0] > attempt or any(
+        each.known and (each.attempt > attempt or (each.closing is not None and each.closing.attempt == member))
+        for each in state.operators
+    )
 
 
 def _dies(state: State, number: int) -> Step:
@@ -94,12 +103,14 @@ def _dies(state: State, number: int) -> Step:
     return f"accident: pool process {number} dies with {member} (surrender.lua)", after
 
 
-def _heartbeat(state: State, number: int) -> Step:
+def _heartbeat(state: State, number: int, design: Design) -> Step:
     """Holdings._renew_for_ever: heartbeat.lua. What is to stop is killed and surrendered, unless it ended before."""
     worker = state.workers[number]
-    holdings = [] if worker.does == "idle" else [(worker.attempt, f"{number}|")]
+    renews = worker.does == "runs" or (worker.does == "got" and not design.renews_what_runs)
+    holdings = [(worker.attempt, f"{number}|")] if renews else []
     redis, (epoch, _, stops) = scripts.heartbeat(state.redis, holdings, worker.renewed)
-    after = with_worker(state, number, renewed=epoch)
+    # What is only delivered may be claimed by now: it has to be entered again with the next heartbeat.
+    after = with_worker(state, number, renewed=epoch) if renews or worker.does == "idle" else state
     if worker.does == "runs" and stops:
         redis, _ = scripts.surrender(redis, worker.attempt, f"{number}|", "cancelled")
         after = with_worker(after, number, does="idle", attempt="", epoch="")

@@ -76,7 +76,6 @@ async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_dec
         nothing,
         nothing,
         nothing,
-        nothing,
         lease_seconds=15,
         resync_seconds=60,
         clock=lambda: now[0],
