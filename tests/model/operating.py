@@ -84,7 +84,9 @@ def _dispatch(state: State, number: int, design: Design) -> Iterator[Step]:
         sent = with_messages(state, operator.publishes, 1)
         yield f"operator {number} publishes {operator.publishes}", with_operator(sent, number, publishes="")
     elif state.cancel:
+        entered = member in redis.ledger
         redis, withdrawn = scripts.withdraw(redis, member)
+        withdrawn = withdrawn or (entered and not design.withdraw_minds_claims)
         if not withdrawn:
             after = with_redis(state, scripts.stop(redis, member))
             yield f"operator {number} asks {member} to stop (stop.lua)", after
@@ -96,7 +98,6 @@ def _dispatch(state: State, number: int, design: Design) -> Iterator[Step]:
     elif operator.phase != "Running":
         lent = redis if design.enqueue_minds_claims else scripts.own(redis, member, "")
         redis, answer = scripts.enqueue(lent, member)
-        redis = redis._replace(claims=state.redis.claims)
         if answer == "taken":
             phase = operator.phase if operator.phase == "Queued" else "Running"
         else:
@@ -227,6 +228,9 @@ def _write(state: State, number: int, design: Design) -> Iterator[Step]:
     if operator.status == state.status and not waited_for:
         return
     if operator.closing is not None and operator.closing.point == "settle":
+        return
+    if not waited_for and "operator" not in state.accidents:
+        # Only an operator that starts reads the resource, and none will.
         return
     after = landed(state, operator.status, design)
     if waited_for and operator.closing is not None:

@@ -18,7 +18,7 @@ ENDS = frozenset({"succeeded", "failed", "cancelled", "lost"})
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
 MAX_ATTEMPTS = 2
 MAX_MESSAGES = 2
-"""Messages of one attempt in the queue: one more is one more refusal."""
+"""Messages of one attempt in the queue: one more is one more refusal. Without a second delivery one is enough."""
 
 
 class Design(NamedTuple):
@@ -27,6 +27,7 @@ class Design(NamedTuple):
     claim_needs_ledger: bool = True
     claim_leaves_ledger: bool = True
     enqueue_minds_claims: bool = True
+    withdraw_minds_claims: bool = True
     finish_compares_holder: bool = True
     expire_leaves_tombstone: bool = True
     renews_what_runs: bool = True
@@ -151,7 +152,8 @@ def ended(claim: str) -> str:
 def with_messages(state: State, member: str, more: int) -> State:
     queue = list(state.queue)
     place = int(member) - 1
-    queue[place] = min(queue[place] + more, MAX_MESSAGES)
+    doubled = "duplicate" in state.accidents or "duplicate!" in state.accidents
+    queue[place] = min(queue[place] + more, MAX_MESSAGES if doubled else 1)
     return state._replace(queue=(queue[0], queue[1]))
 
 
@@ -201,7 +203,15 @@ def started(state: State, number: int) -> State:
 
 
 def canonical(state: State) -> State:
-    """Two workers are alike: the one of two states that differ only in their names."""
+    """One of all states that differ in nothing that can be seen.
+
+    Two workers are alike but for their names. An event that no operator will ever look at is as good as acknowledged, which is
+    one of an attempt that both the leader and the resource are past.
+    """
+    past = min(state.status[0], *(each.attempt for each in state.operators if each.role == "leads"), 9)
+    stream = tuple(event for event in state.redis.stream if int(event[1]) >= past or _in_hand(state, event))
+    if stream != state.redis.stream:
+        state = state._replace(redis=state.redis._replace(stream=stream))
     first, second = state.workers
     if first <= second:
         return state
@@ -211,3 +221,7 @@ def canonical(state: State) -> State:
         for member, value in state.redis.claims
     )
     return state._replace(workers=(second, first), redis=state.redis._replace(claims=claims))
+
+
+def _in_hand(state: State, event: tuple[str, str]) -> bool:
+    return any(each.closing is not None and each.closing.event == event for each in state.operators)

@@ -10,11 +10,14 @@ from tests.model.protocol import (
     Design,
     State,
     Step,
+    Worker,
     over,
     with_messages,
     with_redis,
     with_worker,
 )
+
+IDLE = Worker()._asdict()
 
 
 def worker_steps(state: State, number: int, design: Design) -> Iterator[Step]:
@@ -34,7 +37,8 @@ def worker_steps(state: State, number: int, design: Design) -> Iterator[Step]:
         yield from _finish(state, number, design)
     if "worker" in state.accidents and worker.does != "idle":
         yield _dies(over(state, "worker"), number)
-    if worker.renewed != state.redis.epoch or (worker.does == "runs" and worker.attempt in state.redis.stops):
+    # What an idle worker knows of the epoch is of no use to it: what it claims from now on has a claim.
+    if (worker.does != "idle" and worker.renewed != state.redis.epoch) or (worker.does == "runs" and worker.attempt in state.redis.stops):
         yield _heartbeat(state, number, design)
 
 
@@ -48,7 +52,7 @@ def _claim(state: State, number: int, design: Design) -> Step:
     redis, granted = scripts.claim(lent, member, f"{number}|n", f"{number}|")
     if not granted:
         redis = redis._replace(ledger=before.ledger)
-        after = with_worker(with_redis(state, redis), number, does="idle", attempt="")
+        after = with_worker(with_redis(state, redis), number, **IDLE)
         return f"worker {number} is refused {member} (claim.lua)", after
     if not design.claim_leaves_ledger:
         redis = redis._replace(ledger=before.ledger)
@@ -73,7 +77,7 @@ def _finish(state: State, number: int, design: Design) -> Iterator[Step]:
         if not design.finish_compares_holder and before.owner(member):
             before = scripts.own(before, member, holder)
         redis, counted = scripts.finish(before, member, holder, prefix, kind, worker.epoch)
-        after = with_worker(with_redis(state, redis), number, does="idle", attempt="", epoch="")
+        after = with_worker(with_redis(state, redis), number, **IDLE)
         if counted and kind == "succeeded":
             if not _taken_away(state, member) and any(life == state.life for _, life in state.won):
                 after = after._replace(wrong="two winners: two successes were accepted")
@@ -99,7 +103,7 @@ def _dies(state: State, number: int) -> Step:
     """Holdings.process_died: surrender.lua. What was only delivered is lost, and nobody says so."""
     member = state.workers[number].attempt
     redis, _ = scripts.surrender(state.redis, member, f"{number}|", "lost")
-    after = with_worker(with_redis(state, redis), number, does="idle", attempt="", epoch="")
+    after = with_worker(with_redis(state, redis), number, **IDLE)
     return f"accident: pool process {number} dies with {member} (surrender.lua)", after
 
 
@@ -110,8 +114,8 @@ def _heartbeat(state: State, number: int, design: Design) -> Step:
     holdings = [(worker.attempt, f"{number}|")] if renews else []
     redis, (epoch, _, stops) = scripts.heartbeat(state.redis, holdings, worker.renewed)
     # What is only delivered may be claimed by now: it has to be entered again with the next heartbeat.
-    after = with_worker(state, number, renewed=epoch) if renews or worker.does == "idle" else state
+    after = with_worker(state, number, renewed=epoch) if renews else state
     if worker.does == "runs" and stops:
         redis, _ = scripts.surrender(redis, worker.attempt, f"{number}|", "cancelled")
-        after = with_worker(after, number, does="idle", attempt="", epoch="")
+        after = with_worker(after, number, **IDLE)
     return f"worker {number} renews (heartbeat.lua)", with_redis(after, redis)
