@@ -29,8 +29,9 @@ def operator_steps(state: State, number: int, design: Design) -> Iterator[Step]:
     if not operator.acts:
         return
     if operator.role == "doubts":
-        yield f"operator {number} sees its successor and ends", with_operator(
-            state, number, **Operator(role="gone")._asdict()
+        yield (
+            f"operator {number} sees its successor and ends",
+            with_operator(state, number, **Operator(role="gone")._asdict()),
         )
     if not state.redis.epoch or (operator.role == "leads" and not state.redis.group):
         yield _notice(state, number)
@@ -60,7 +61,11 @@ def landed(state: State, status: tuple[int, str], design: Design) -> State:
 def _may_end(state: State, status: tuple[int, str]) -> bool:
     if status[1] == "Succeeded":
         return any(member == str(status[0]) for member, _ in state.won)
-    return status[1] == "Cancelled" or "worker!" in state.accidents or any(member == str(status[0]) for member, _ in state.ran)
+    return (
+        status[1] == "Cancelled"
+        or "worker!" in state.accidents
+        or any(member == str(status[0]) for member, _ in state.ran)
+    )
 
 
 def _notice(state: State, number: int) -> Step:
@@ -98,10 +103,7 @@ def _dispatch(state: State, number: int, design: Design) -> Iterator[Step]:
     elif operator.phase != "Running":
         lent = redis if design.enqueue_minds_claims else scripts.own(redis, member, "")
         redis, answer = scripts.enqueue(lent, member)
-        if answer == "taken":
-            phase = operator.phase if operator.phase == "Queued" else "Running"
-        else:
-            phase = "Queued"
+        phase = "Running" if answer == "taken" and operator.phase != "Queued" else "Queued"
         after = with_operator(with_redis(state, redis), number, phase=phase)
         after = with_operator(after, number, publishes=member if answer == "new" else "")
         yield f"operator {number} enters {member}: {answer} (enqueue.lua)", after
@@ -109,33 +111,40 @@ def _dispatch(state: State, number: int, design: Design) -> Iterator[Step]:
 
 def _reconcile(state: State, number: int, design: Design) -> Iterator[Step]:
     """Reconciler: expired leases, lost messages, recovery, attempts adrift."""
-    operator, redis, member = state.operators[number], state.redis, state.operators[number].member
-    if not operator.held:
-        ran_out = {each for each in redis.leases if _unrenewed(state, each)}
-        if ran_out:
-            after = scripts.expire(redis, ran_out)
-            if not design.expire_leaves_tombstone:
-                for each in ran_out:
-                    after = scripts.own(after, each, "")
-            yield f"operator {number} expires {sorted(ran_out)} (expire.lua)", with_redis(state, after)
+    operator = state.operators[number]
+    ran_out = {member for member in state.redis.leases if _unrenewed(state, member)}
+    if ran_out and not operator.held:
+        redis = scripts.expire(state.redis, ran_out)
+        if not design.expire_leaves_tombstone:
+            for each in ran_out:
+                redis = scripts.own(redis, each, "")
+        yield f"operator {number} expires {sorted(ran_out)} (expire.lua)", with_redis(state, redis)
     if not operator.known or operator.closing:
         return
+    member = operator.member
     if design.message_is_missed and not operator.held and not operator.publishes and _missed(state, member):
-        redis, _ = scripts.enqueue(redis, member, again=True)
+        redis, _ = scripts.enqueue(state.redis, member, again=True)
         after = with_operator(with_redis(state, redis), number, publishes=member)
         yield f"operator {number} misses message {member} (enqueue.lua)", after
+    yield from _take_stock(state, number, design)
+
+
+def _take_stock(state: State, number: int, design: Design) -> Iterator[Step]:
+    """Reconciler._take_stock and _look_after_running: give_up.lua for what is nowhere."""
+    operator, redis = state.operators[number], state.redis
     heard = all(each.paused or each.does != "runs" or each.renewed == redis.epoch for each in state.workers)
     if not heard and (design.recovery_waits or not operator.held):
         return
-    placed = member in redis.leases or member in redis.ledger
+    member = operator.member
+    nowhere = member not in redis.leases and member not in redis.ledger
     if operator.held:
         again = operator.phase == "Queued" and not redis.owner(member)
         after = with_operator(state, number, held=0)
-        if operator.held == operator.attempt and not placed and not again:
+        if operator.held == operator.attempt and nowhere and not again:
             after = _give_up(after, number, design)
-        yield f"operator {number} recovers {member}", after
-    elif not placed and operator.phase == "Running":
-        yield f"operator {number} finds {member} adrift", _give_up(state, number, design)
+        yield f"operator {number} recovers {member} (give_up.lua)", after
+    elif nowhere and operator.phase == "Running":
+        yield f"operator {number} finds {member} adrift (give_up.lua)", _give_up(state, number, design)
 
 
 def _give_up(state: State, number: int, design: Design) -> State:
@@ -206,9 +215,7 @@ def _next(operator: Operator, kind: str, *, cancel: bool) -> tuple[int, str]:
     return operator.attempt + 1, "Pending"
 
 
-def _closes(
-    state: State, number: int, status: tuple[int, str], event: tuple[str, str] | None, design: Design
-) -> State:
+def _closes(state: State, number: int, status: tuple[int, str], event: tuple[str, str] | None, design: Design) -> State:
     point = "write" if design.status_before_settle else "settle"
     closing = Closing(point, state.operators[number].member, event)
     if not design.status_before_next and status[1] == "Pending":

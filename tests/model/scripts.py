@@ -129,7 +129,5 @@ def give_up(redis: Redis, member: str) -> tuple[Redis, bool]:
 def settle(redis: Redis, member: str, kind: str = "settled") -> Redis:
     if redis.owner(member) == kind:
         return redis
-    redis = redis._replace(
-        ledger=redis.ledger - {member}, leases=redis.leases - {member}, stops=redis.stops - {member}
-    )
+    redis = redis._replace(ledger=redis.ledger - {member}, leases=redis.leases - {member}, stops=redis.stops - {member})
     return tell(own(redis, member, kind), kind, member)

@@ -38,7 +38,9 @@ def worker_steps(state: State, number: int, design: Design) -> Iterator[Step]:
     if "worker" in state.accidents and worker.does != "idle":
         yield _dies(over(state, "worker"), number)
     # What an idle worker knows of the epoch is of no use to it: what it claims from now on has a claim.
-    if (worker.does != "idle" and worker.renewed != state.redis.epoch) or (worker.does == "runs" and worker.attempt in state.redis.stops):
+    if (worker.does != "idle" and worker.renewed != state.redis.epoch) or (
+        worker.does == "runs" and worker.attempt in state.redis.stops
+    ):
         yield _heartbeat(state, number, design)
 
 
