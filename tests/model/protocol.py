@@ -10,7 +10,7 @@ whoever waits for the workers' heartbeats goes on when each worker that is not p
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.model.scripts import Redis
 
@@ -157,13 +157,13 @@ def with_messages(state: State, member: str, more: int) -> State:
     return state._replace(queue=(queue[0], queue[1]))
 
 
-def with_worker(state: State, number: int, **changes: object) -> State:
+def with_worker(state: State, number: int, **changes: Any) -> State:
     workers = list(state.workers)
     workers[number] = workers[number]._replace(**changes)
     return state._replace(workers=(workers[0], workers[1]))
 
 
-def with_operator(state: State, number: int, **changes: object) -> State:
+def with_operator(state: State, number: int, **changes: Any) -> State:
     operators = list(state.operators)
     operators[number] = operators[number]._replace(**changes)
     return state._replace(operators=(operators[0], operators[1]))

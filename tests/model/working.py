@@ -64,7 +64,7 @@ def _claim(state: State, number: int, design: Design) -> Step:
         after = after._replace(wrong="an attempt was executed twice although Redis kept its data")
     elif any(life == state.life for _, life in state.won):
         after = after._replace(wrong="two winners: a success was accepted, and another execution began")
-    elif state.status[1] in TERMINAL and not any(each.role == "doubts" for each in state.operators):
+    elif state.status[1] in TERMINAL and not any(each.role in ("doubts", "gone") for each in state.operators):
         after = after._replace(wrong="an execution began after the Task's end stood")
     after = after._replace(ran=state.ran | {run})
     return f"worker {number} claims {member} (claim.lua)", with_worker(after, number, does="runs", epoch=redis.epoch)

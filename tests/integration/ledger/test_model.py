@@ -183,7 +183,7 @@ def side(settings: RedisSettings, raw: redis.Redis) -> Iterator[Side]:
 def test_the_real_scripts_do_what_the_model_says(side: Side) -> None:
     machine = type("Bound", (Both,), {"side": side})
     # Found by name, since a machine is made anew for each example.
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=hypothesis_settings(
             max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
