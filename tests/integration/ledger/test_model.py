@@ -186,6 +186,6 @@ def test_the_real_scripts_do_what_the_model_says(side: Side) -> None:
     run_state_machine_as_test(
         machine,
         settings=hypothesis_settings(
-            max_examples=30, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
