@@ -184,7 +184,6 @@ class Operator:
             ledger,
             self._agenda,
             self._dispatcher,
-            closer,
             observer,
             lease_seconds=settings.lease_seconds,
             resync_seconds=settings.resync_seconds,

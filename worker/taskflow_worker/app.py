@@ -57,6 +57,7 @@ class Worker:
             settings.lease_seconds / RENEWALS_PER_LEASE,
             lambda request: request in state.active_requests,
             self._hear,
+            lambda holding: self._board.find(holding.pid, holding.member) is not None,
         )
         self._enforcer = Enforcer(self.holdings, self._board, ledger, settings.stop_grace_seconds)
         self._attendant = Attendant(self._new_presence(), self._load)

@@ -70,6 +70,7 @@ class OperatorLedger:
         self._settle = client.register_script(script("settle"))
         self._withdraw = client.register_script(script("withdraw"))
         self._expire = client.register_script(script("expire"))
+        self._give_up = client.register_script(script("give_up"))
         self._stop = client.register_script(script("stop"))
 
     async def enqueue(self, attempts: Sequence[Attempt], *, again: bool = False) -> list[Entered]:
@@ -166,6 +167,29 @@ class OperatorLedger:
                 ],
             )
         return members
+
+    async def give_up(self, attempts: Sequence[tuple[str, int]], failure: Failure) -> list[bool]:
+        """Declare each (uid, attempt) lost, in one round trip; False for one that somebody holds or may claim.
+
+        What follows from it comes by its `lost` event, behind an end that may be in the stream already.
+        """
+        with redis_errors():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for uid, attempt in attempts:
+                    await self._give_up(
+                        keys=[naming.KEY_LEDGER, naming.claim_key(uid, attempt), naming.KEY_LEASES, naming.KEY_STREAM],
+                        args=[
+                            naming.member(uid, attempt),
+                            uid,
+                            attempt,
+                            failure.model_dump_json(by_alias=True),
+                            TOMBSTONE_SECONDS,
+                            MAX_STREAM_LENGTH,
+                        ],
+                        client=pipe,
+                    )
+                answers = await pipe.execute()
+        return [bool(answer) for answer in answers]
 
     async def begin_epoch(self, epoch: str) -> bool:
         """Name this life of Redis' data; False if it has a name, True if there was none: Redis is new or lost its data.

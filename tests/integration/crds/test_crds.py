@@ -325,3 +325,15 @@ async def test_our_client_reads_every_page(empty: Cluster, monkeypatch: pytest.M
     finally:
         await kube.close()
     assert [len(page) for page in pages] == [2, 2, 1]
+
+
+def test_a_task_that_ended_stays_as_it_ended_whatever_write_arrives_late(empty: Cluster) -> None:
+    body = empty.create(task())
+    name = body["metadata"]["name"]
+    set_status(empty, "tft", name, {"phase": "Running", "attempt": 1})
+    set_status(empty, "tft", name, {"phase": "Succeeded", "attempt": 1})
+    for late in ("Running", "Failed"):
+        patch = json.dumps([{"op": "add", "path": "/status", "value": {"phase": late, "attempt": 1}}])
+        done = empty.run("patch", "tft", name, "--subresource=status", "--type=json", "-p", patch)
+        assert "a Task that ended stays as it ended" in done.stderr
+    set_status(empty, "tft", name, {"phase": "Succeeded", "attempt": 1, "message": "said again"})

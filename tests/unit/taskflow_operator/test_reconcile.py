@@ -7,8 +7,14 @@ from typing import Any, cast
 import pytest
 
 from taskflow_core.broker.publish import HEADER_ENTERED
+from taskflow_core.domain.events import Failure
+from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.operator import State
+from taskflow_operator.agenda import Agenda
+from taskflow_operator.memory import OpenTasks
 from taskflow_operator.reconcile import Reconciler, lost_messages
+from tests.builders import make_task
 
 
 def raw(entered: int) -> str:
@@ -76,7 +82,6 @@ async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_dec
         nothing,
         nothing,
         nothing,
-        nothing,
         lease_seconds=15,
         resync_seconds=60,
         clock=lambda: now[0],
@@ -96,3 +101,49 @@ async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_dec
     now[0] += 1
     await reconciler._tick()
     assert ledger.expired == 2
+
+
+class Forgotten:
+    """A ledger after lost data: one attempt was entered again by its worker."""
+
+    def __init__(self, held: str) -> None:
+        self.held = held
+        self.given_up: list[tuple[str, int]] = []
+        self.reasons: set[Reason] = set()
+
+    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
+        return [State("", leased=uid == self.held, waiting=False) for uid, _ in attempts]
+
+    async def give_up(self, attempts: Sequence[tuple[str, int]], failure: Failure) -> list[bool]:
+        self.given_up += attempts
+        self.reasons.add(failure.reason)
+        return [True for _ in attempts]
+
+
+async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_holds_is_given_up_in_one_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks, agenda, ledger = OpenTasks(), Agenda(), Forgotten("held")
+    for uid, phase in (("waits", Phase.QUEUED), ("held", Phase.RUNNING), ("adrift", Phase.RUNNING)):
+        tasks.add(make_task(uid=uid, name=uid, phase=phase))
+    nothing = cast("Any", None)
+    reconciler = Reconciler(
+        tasks, cast("Any", ledger), agenda, nothing, nothing, lease_seconds=15, resync_seconds=60, clock=lambda: 100.0
+    )
+    slept: list[float] = []
+    held: list[bool] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        held.extend(known.held for known in tasks)
+
+    monkeypatch.setattr("taskflow_operator.reconcile.asyncio.sleep", sleep)
+    reconciler.recover("a test")
+    for job in list(reconciler._recoveries):
+        await job
+    assert slept == [7.5]
+    assert held == [True, True, True]
+    assert not any(known.held for known in tasks)
+    assert ledger.given_up == [("adrift", 1)]
+    assert ledger.reasons == {Reason.BROKER_DATA_LOST}
+    assert set(await agenda.take(10)) == {"waits", "held", "adrift"}
