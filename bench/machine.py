@@ -22,7 +22,8 @@ class Usage:
 def usage(stack: Stack) -> dict[str, Usage]:
     """Of each component, and of the workers together."""
     found = {name: _of(_family(pid)) for name in PARTS if (pid := stack.pid(name)) is not None}
-    workers = [pid for pid in _all() if b"taskflow_worker" in _read(pid, "cmdline")]
+    pods = str(stack.folder.pods).encode()
+    workers = [pid for pid in _all() if b"taskflow_worker" in _read(pid, "cmdline") and pods in _read(pid, "environ")]
     return {**found, "workers": _of(workers)}
 
 

@@ -14,7 +14,7 @@ from taskflow_api.services import Services, services_of
 from taskflow_core.domain import naming
 
 LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-WRITES = frozenset({"create", "delete"})
+WRITES = frozenset({"create", "patch", "delete"})
 
 Namespace = Annotated[str, Path(max_length=63, pattern=f"^{LABEL}$", description="A DNS label.")]
 TaskName = Annotated[str, Path(max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$", description="A DNS name.")]

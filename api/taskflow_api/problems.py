@@ -9,7 +9,7 @@ from typing import Any, Literal
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import Field
+from pydantic import Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from taskflow_core.domain.task import Model
@@ -26,6 +26,7 @@ CODES = {
     404: "not-found",
     405: "method-not-allowed",
     409: "conflict",
+    412: "changed-since",
     413: "too-large",
     415: "unsupported-media-type",
     422: "invalid",
@@ -83,8 +84,19 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """The response for a refusal of the request in an ASGI scope."""
+    problem = _problem(scope, status, detail, code, errors)
+    extra = dict(headers or {})
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        extra.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
+    content = problem.model_dump(mode="json", by_alias=True, exclude={"errors"} if not problem.errors else None)
+    return JSONResponse(content, status, headers=extra, media_type=MEDIA_TYPE)
+
+
+def _problem(
+    scope: Mapping[str, Any], status: int, detail: str, code: str = "", errors: Sequence[FieldError] = ()
+) -> Problem:
     code = code or CODES.get(status, "error")
-    problem = Problem(
+    return Problem(
         type=TYPE_PREFIX + code,
         title=HTTPStatus(status).phrase,
         status=status,
@@ -94,11 +106,16 @@ def problem_response(
         request_id=str(scope.get("state", {}).get("request_id", "")),
         errors=list(errors),
     )
-    extra = dict(headers or {})
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        extra.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
-    content = problem.model_dump(mode="json", by_alias=True, exclude={"errors"} if not problem.errors else None)
-    return JSONResponse(content, status, headers=extra, media_type=MEDIA_TYPE)
+
+
+def problem_of(scope: Mapping[str, Any], error: ProblemError | ValidationError | TaskflowError) -> Problem:
+    """The refusal of a part of a request, which the others outlive."""
+    if isinstance(error, ProblemError):
+        return _problem(scope, error.status, error.detail, error.code, error.errors)
+    if isinstance(error, ValidationError):
+        found = [_field_error({**each, "loc": ("body", *each["loc"])}) for each in error.errors()]
+        return _problem(scope, 422, "the Task does not fit its schema", errors=found)
+    return _problem(scope, *_told(scope, error))
 
 
 def install(app: FastAPI) -> None:
@@ -116,15 +133,20 @@ async def _of_route(request: Request, error: ProblemError) -> JSONResponse:
 
 
 async def _of_domain(request: Request, error: TaskflowError) -> JSONResponse:
+    status, detail, _, errors = _told(request.scope, error)
+    return problem_response(request.scope, status, detail, errors=errors)
+
+
+def _told(scope: Mapping[str, Any], error: TaskflowError) -> tuple[int, str, str, list[FieldError]]:
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), _SERVER_ERRORS)
     if status < _SERVER_ERRORS:
         causes = error.causes if isinstance(error, Invalid) else ()
         errors = [FieldError(pointer=_pointer_of_field(cause.field), detail=cause.message) for cause in causes]
-        return problem_response(request.scope, status, str(error), errors=errors)
+        return status, str(error), "", errors
     # Its message may name hosts and users of the installation: for the log, not for the caller.
-    _log.warning("dependency_failed", cause=str(error), path=request.url.path)
+    _log.warning("dependency_failed", cause=str(error), path=scope["path"])
     detail = "a service that this request needs does not answer; try again" if isinstance(error, Unavailable) else ""
-    return problem_response(request.scope, status, detail)
+    return status, detail, "", []
 
 
 async def _of_validation(request: Request, error: RequestValidationError) -> JSONResponse:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from taskflow_core.broker import acl
 from taskflow_local.cluster import SYSTEM_NAMESPACE
 from taskflow_local.errors import LocalError
 from taskflow_local.state import Folder, Memory, write_private
@@ -122,8 +123,16 @@ def _redis(place: Place) -> Sequence[str]:
         f"requirepass {place.memory.redis_password}", "appendonly yes", "appendfsync everysec", 'save ""',
         "maxmemory-policy noeviction",
     )  # fmt: skip
-    write_private(conf, "\n".join(lines) + "\n")
+    write_private(conf, "\n".join((*lines, *_redis_users(place.memory))) + "\n")
     return (str(place.programs["redis-server"]), str(conf))
+
+
+def _redis_users(memory: Memory) -> list[str]:
+    """Known from the first moment on: a worker that comes back with Redis is not turned away."""
+    users = {acl.OPERATOR: acl.operator_rules(memory.redis_operator_password)}
+    for name in memory.namespaces:
+        users[acl.worker_user(name)] = acl.worker_rules(name, memory.worker(name).redis_password)
+    return [f"user {user} {' '.join(rules)}" for user, rules in users.items()]
 
 
 def _quoted(path: Path) -> str:
@@ -237,10 +246,10 @@ def storage(components: Sequence[str]) -> str | None:
 
 
 def service_urls(memory: Memory) -> dict[str, str]:
-    """The environment by which any part of TaskFlow finds Redis, PostgreSQL and S3: for those the stack has."""
+    """The administrator's way to Redis, PostgreSQL and S3: to those the stack has."""
     found: dict[str, str] = {}
     if "redis" in memory.components:
-        found["TASKFLOW_REDIS_URL"] = f"redis://:{memory.redis_password}@{_HOST}:{memory.ports['redis']}/0"
+        found["TASKFLOW_REDIS_URL"] = _redis_url(memory, "", memory.redis_password)
     if "postgres" in memory.components:
         login = f"taskflow:{memory.postgres_password}"
         found["TASKFLOW_DATABASE_URL"] = f"postgresql+psycopg://{login}@{_HOST}:{memory.ports['postgres']}/taskflow"
@@ -255,9 +264,23 @@ def service_urls(memory: Memory) -> dict[str, str]:
     return found
 
 
-def worker_secret(memory: Memory) -> dict[str, str]:
-    """What a worker may know: Redis and S3, no database login."""
-    return {name: value for name, value in service_urls(memory).items() if name != "TASKFLOW_DATABASE_URL"}
+def _redis_url(memory: Memory, user: str, password: str) -> str:
+    return f"redis://{user}:{password}@{_HOST}:{memory.ports['redis']}/0"
+
+
+def worker_secret(memory: Memory, namespace: str) -> dict[str, str]:
+    """What the workers of a namespace may know: Redis and S3 as users of their own, no database login.
+
+    versitygw, which stands in for any other S3 server, knows one user only.
+    """
+    login, user = memory.worker(namespace), acl.worker_user(namespace)
+    found = service_urls(memory)
+    found.pop("TASKFLOW_DATABASE_URL", None)
+    if "redis" in memory.components:
+        found["TASKFLOW_REDIS_URL"] = _redis_url(memory, user, login.redis_password)
+    if storage(memory.components) == "minio":
+        found |= {"TASKFLOW_S3_ACCESS_KEY": user, "TASKFLOW_S3_SECRET_KEY": login.s3_secret_key}
+    return found
 
 
 def environment(component: str, memory: Memory, folder: Folder, base: Mapping[str, str]) -> dict[str, str]:
@@ -276,7 +299,11 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
         found |= {"KUBECONFIG": str(folder.conf / f"{component}.kubeconfig"), "PYTHONUNBUFFERED": "1"}
     if component in ("operator", "api", "migrate"):
         found |= service_urls(memory) | {"TASKFLOW_LOG_FORMAT": "text"}
+        # Only the operator has business in Redis.
+        found.pop("TASKFLOW_REDIS_URL", None)
     if component == "operator":
+        if "redis" in memory.components:
+            found["TASKFLOW_REDIS_URL"] = _redis_url(memory, acl.OPERATOR, memory.redis_operator_password)
         found |= {name: base[name] for name in OPERATOR_SETTINGS if name in base}
         found |= {"TASKFLOW_TOKEN_KEY": memory.token_key, "TASKFLOW_HEALTH_HOST": _HOST}
         found |= {"TASKFLOW_HEALTH_PORT": str(memory.ports["operator"])}

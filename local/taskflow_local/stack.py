@@ -15,15 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from minio import Minio
-
 from taskflow_core import resources
-from taskflow_local import cluster, pki, postgres, processes
+from taskflow_local import cluster, pki, postgres, processes, services
 from taskflow_local.components import (
     ALL,
-    BUCKET,
     COMPONENTS,
-    REGION,
     Component,
     Place,
     client_environment,
@@ -68,9 +64,15 @@ class Stack:
 
     `components` may be a part of `ALL`; what the parts need must be among them. All methods block; none needs an event
     loop, and they may be called while one runs. Raises LocalError, whose message says what to do.
+
+    `through` gives loopback ports by which operator, API and workers reach a server instead of by its own: a proxy's.
     """
 
-    def __init__(self, state: Path, components: Sequence[str] = ALL, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, state: Path, components: Sequence[str] = ALL, environ: Mapping[str, str] | None = None,
+        through: Mapping[str, int] | None = None,
+    ) -> None:  # fmt: skip
+        self._through = dict(through or {})
         self.folder = Folder(state)
         self._components = in_order(components)
         self._environ = dict(os.environ if environ is None else environ)
@@ -114,7 +116,10 @@ class Stack:
 
     def component_env(self, name: str) -> dict[str, str]:
         """The whole environment of a component, secrets included."""
-        return environment(name, self._memory, self.folder, self._environ)
+        return environment(name, self._reached(), self.folder, self._environ)
+
+    def _reached(self) -> Memory:
+        return self._memory.model_copy(update={"ports": self._memory.ports | self._through})
 
     def status(self) -> list[ComponentStatus]:
         """Ask every component once."""
@@ -202,6 +207,8 @@ class Stack:
     def _remember(self) -> None:
         names = {each.name for each in self._components} | set(self._memory.components)
         self._memory.components = [name for name in COMPONENTS if name in names]
+        for namespace in self._memory.namespaces:
+            self._memory.worker(namespace)
         self.folder.save(self._memory)
         if kubectl := self._programs.get("kubectl"):
             link = self.folder.bin / "kubectl"
@@ -210,8 +217,7 @@ class Stack:
                 link.symlink_to(kubectl)
 
     def _access(self) -> Access:
-        ca = (self.folder.pki / "ca.crt").read_text()
-        return Access(f"https://127.0.0.1:{self._memory.ports.get('kube-apiserver', 0)}", ca, self._memory.admin_token)
+        return Access(self._memory.api_server, (self.folder.pki / "ca.crt").read_text(), self._memory.admin_token)
 
     def start(self, name: str) -> None:
         """Start one component of this stack and wait until it is ready; nothing when it runs already."""
@@ -258,22 +264,12 @@ class Stack:
                 raise ComponentFailedError(
                     self._failure(component, f"was not ready after {component.start_seconds:.0f} s")
                 )
-        if component.name in ("minio", "versitygw"):
-            self._make_bucket(component.name)
+        services.prepare(component.name, self._memory, self._memory.namespaces)
 
     def _failure(self, component: Component, what: str) -> str:
         path = self.log(component.name)
         tail = "\n".join(path.read_text(errors="replace").splitlines()[-_TAIL_LINES:]) if path.exists() else ""
         return f"{component.name} {what}; its log {path} ends with:\n{tail}"
-
-    def _make_bucket(self, name: str) -> None:
-        memory = self._memory
-        client = Minio(
-            f"127.0.0.1:{memory.ports[name]}", access_key=memory.s3_access_key, secret_key=memory.s3_secret_key,
-            region=REGION, secure=False,
-        )  # fmt: skip
-        if not client.bucket_exists(BUCKET):
-            client.make_bucket(BUCKET)
 
     def stop(self, name: str, signum: signal.Signals | None = None) -> None:
         """Stop one component and wait until it is gone; `signum` instead of its own polite signal, SIGKILL for a crash."""
@@ -322,10 +318,22 @@ class Stack:
 
     def add_namespace(self, name: str) -> None:
         """Create a namespace whose Pods find Redis and S3: it gets the Secret `taskflow-worker`, kept up to date by `up`."""
-        self._with_kube(lambda kube: cluster.add_namespace(kube, name, worker_secret(self._memory)))
-        if name not in self._memory.namespaces:
-            self._memory.namespaces.append(name)
-            self.folder.save(self._memory)
+        self.admit(name)
+        self._with_kube(lambda kube: cluster.add_namespace(kube, name, self.worker_env(name)))
+
+    def admit(self, namespace: str) -> None:
+        """Let the workers of a namespace into Redis and S3, as users of their own."""
+        if namespace not in self._memory.namespaces:
+            self._memory.namespaces.append(namespace)
+        self._memory.worker(namespace)
+        self.folder.save(self._memory)
+        for service in self._memory.components:
+            if self.pid(service) is not None:
+                services.prepare(service, self._memory, [namespace])
+
+    def worker_env(self, namespace: str) -> dict[str, str]:
+        """What the Secret `taskflow-worker` of a namespace has."""
+        return worker_secret(self._reached(), namespace)
 
     def _with_kube(self, action: Callable[[Kube], Coroutine[Any, Any, Result]]) -> Result:
         async def connected() -> Result:
@@ -343,16 +351,18 @@ class Stack:
 
         async def prepare(kube: Kube) -> dict[str, str]:
             tokens = await cluster.prepare(kube, accounts.values())
-            secret = worker_secret(self._memory)
-            self._memory.namespaces = await cluster.still_there(kube, self._memory.namespaces)
-            await asyncio.gather(*(cluster.add_namespace(kube, name, secret) for name in self._memory.namespaces))
+            memory = self._memory
+            memory.namespaces = await cluster.still_there(kube, memory.namespaces)
+            secrets = {name: worker_secret(self._reached(), name) for name in memory.namespaces}
+            await asyncio.gather(*(cluster.add_namespace(kube, *each) for each in secrets.items()))
             return tokens
 
         tokens = self._with_kube(prepare)
         admin = self._access()
         for who, (_, account) in accounts.items():
             if who != "client":
-                identity = replace(admin, token=tokens[account])
+                server = admin.server if who == "node" else self._reached().api_server
+                identity = replace(admin, server=server, token=tokens[account])
                 identity.write(self.folder.conf / f"{who}.kubeconfig", account)
         self._memory.client_token = tokens[_ACCOUNTS["client"][1]]
         self.folder.save(self._memory)

@@ -22,21 +22,40 @@ def _random_hex() -> str:
     return secrets.token_hex(32)
 
 
+class WorkerLogin(BaseModel):
+    """What the workers of one namespace prove themselves with."""
+
+    redis_password: str = Field(default_factory=_random_hex)
+    s3_secret_key: str = Field(default_factory=_random_hex)
+
+
 class Memory(BaseModel):
     """The content of `stack.json` (mode 0600)."""
 
     components: list[str] = []
     ports: dict[str, int] = {}
     namespaces: list[str] = ["default"]
+    workers: dict[str, WorkerLogin] = {}
+    """By namespace; see `worker`."""
     admin_token: str = Field(default_factory=_random_hex)
     controller_manager_token: str = Field(default_factory=_random_hex)
     redis_password: str = Field(default_factory=_random_hex)
+    redis_operator_password: str = Field(default_factory=_random_hex)
     postgres_password: str = Field(default_factory=_random_hex)
     postgres_admin_password: str = Field(default_factory=_random_hex)
     s3_access_key: str = Field(default_factory=lambda: secrets.token_hex(10))
     s3_secret_key: str = Field(default_factory=_random_hex)
     token_key: str = Field(default_factory=_random_hex)
     client_token: str | None = None
+
+    @property
+    def api_server(self) -> str:
+        """Base URL of the API server; of no use before its port is chosen."""
+        return f"https://127.0.0.1:{self.ports.get('kube-apiserver', 0)}"
+
+    def worker(self, namespace: str) -> WorkerLogin:
+        """The login of a namespace's workers, made when it is asked for first: save the memory then."""
+        return self.workers.setdefault(namespace, WorkerLogin())
 
 
 class Folder:

@@ -26,6 +26,7 @@ log = get_logger(__name__)
 MAX_CLOSING = 2000
 ACKNOWLEDGE_SECONDS = 0.05
 RETRY_SECONDS = 1.0
+_REFUSALS = {Kind.DUPLICATE: metrics.DUPLICATES, Kind.STALE: metrics.STALE}
 _WITH_TOKEN = frozenset({Kind.STARTED, Kind.PROGRESS, Kind.SUCCEEDED, Kind.FAILED, Kind.CANCELLED})
 
 
@@ -43,7 +44,7 @@ class ApplyToResources:
         token_key: str,
         quiet_seconds: float,
         wake_at: Callable[[str, datetime | None], None],
-        unsettled: Callable[[str], None],
+        unsettled: Callable[[str], Awaitable[None]],
         data_lost: Callable[[str], None],
         times: AttemptTimes,
         may_read: Callable[[], Awaitable[None]],
@@ -98,6 +99,9 @@ class ApplyToResources:
             if event.kind in ENDS:
                 self._in_background(event, self._unknown(event))
                 return
+            if event.kind in _REFUSALS:
+                # Its Task finished before: the resource is closed, the counter is not.
+                _REFUSALS[event.kind].labels(queue=metrics.UNKNOWN).inc()
         elif self._counts(known, event):
             known.sequence = event.sequence
             if event.kind in ENDS:
@@ -122,7 +126,7 @@ class ApplyToResources:
             self._stumbles.over(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
 
     def _counts(self, known: Known, event: Event) -> bool:
-        if event.kind in (Kind.DUPLICATE, Kind.STALE):
+        if event.kind in _REFUSALS:
             if _follows(known, event):
                 self._tally(known, event)
             return False
@@ -144,13 +148,13 @@ class ApplyToResources:
     def _tally(self, known: Known, event: Event) -> None:
         """Count a refused delivery or outcome; told with the next status, not by a write of its own."""
         status = known.task.status
+        _REFUSALS[event.kind].labels(queue=metrics.queue_label(known.task.spec.queue)).inc()
         if event.kind is Kind.DUPLICATE:
-            metrics.DUPLICATES.labels(queue=metrics.queue_label(known.task.spec.queue)).inc()
             counted = {"duplicate_deliveries": status.duplicate_deliveries + 1}
         else:
-            metrics.STALE.labels(queue=metrics.queue_label(known.task.spec.queue)).inc()
             counted = {"stale_events": status.stale_events + 1}
-        if not known.closing:
+        # The end of the Task is being written as it is; the end of an attempt that another one follows is not the last word.
+        if not (known.closing and known.task.finished):
             self._tasks.set_status(event.uid, status.model_copy(update=counted))
 
     def _show(self, known: Known, event: Event) -> None:
@@ -189,7 +193,8 @@ class ApplyToResources:
 
     async def _unknown(self, event: Event) -> None:
         # Its Task finished or is gone. If the operator died between writing the status and settling the attempt, the history
-        # has not heard of the end: then the resources are mirrored once more.
+        # has not heard of the end: then the resources are mirrored once more, and until that is done the event stays for whoever
+        # comes next.
         while True:
             try:
                 (state,) = await self._ledger.states([(event.uid, event.attempt)])
@@ -199,7 +204,7 @@ class ApplyToResources:
             else:
                 break
         if not state.settled:
-            self._unsettled("an attempt ended while the operator did not run")
+            await self._unsettled("an attempt ended while the operator did not run")
         self._done.append(event.id)
 
     async def _acknowledge_for_ever(self) -> None:

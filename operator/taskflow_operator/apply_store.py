@@ -52,12 +52,16 @@ class ApplyToStore:
         self._list_tasks = list_tasks
         self._may_read = may_read
         self._wanted = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
         self._stumbles = Stumbles("history")
 
-    def mirror_again(self, why: str) -> None:
-        """Mirror all Tasks that still exist, because events may be missing."""
+    def mirror_again(self, why: str) -> asyncio.Future[None]:
+        """Mirror all Tasks that still exist, because events may be missing; the future tells when that is done."""
         log.warning("mirroring_again", why=why)
+        mirrored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(mirrored)
         self._wanted.set()
+        return mirrored
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs until cancelled."""
@@ -92,6 +96,8 @@ class ApplyToStore:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
+            # Who asks from now on may have seen what this list does not show yet.
+            asked = len(self._waiting)
             try:
                 count = await self._mirror()
             except TaskflowError as error:
@@ -100,6 +106,10 @@ class ApplyToStore:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 log.info("mirrored", tasks=count)
+                done, self._waiting = self._waiting[:asked], self._waiting[asked:]
+                for mirrored in done:
+                    if not mirrored.done():
+                        mirrored.set_result(None)
 
     async def _mirror(self) -> int:
         count = 0

@@ -32,6 +32,7 @@ RETRY_SECONDS = 1.0
 LOOK_AGAIN = timedelta(seconds=5)
 """A stop is asked for again until it happened, since a Redis that lost its data lost the request too."""
 WAITING_MESSAGE = "waits for a free worker"
+WAITING_FOR_POD = "waits for its pod"
 
 
 class Publishing(Protocol):
@@ -39,6 +40,16 @@ class Publishing(Protocol):
 
     def publish(self, outgoing: Sequence[Outgoing]) -> None:
         """Send a batch; harmless to repeat."""
+
+
+class Launching(Protocol):
+    """Pods for the Tasks that run in one of their own."""
+
+    async def launch(self, task: Task, message: Message) -> None:
+        """Make the pod of the current attempt; harmless to repeat."""
+
+    def trouble(self, task: Task) -> str | None:
+        """Why that pod does not start; None if nothing is known to be wrong."""
 
 
 class Dependencies(Protocol):
@@ -63,6 +74,7 @@ class Dispatcher:
         dependencies: Dependencies,
         ledger: OperatorLedger,
         publisher: Publishing,
+        launcher: Launching,
         writer: StatusWriter,
         closer: Closer,
         *,
@@ -77,6 +89,7 @@ class Dispatcher:
         self._dependencies = dependencies
         self._ledger = ledger
         self._publisher = publisher
+        self._launcher = launcher
         self._writer = writer
         self._closer = closer
         self._queued = queued
@@ -151,7 +164,7 @@ class Dispatcher:
             raise
 
     async def publish_again(self, tasks: Sequence[Task]) -> None:
-        """Send the current attempts again: their messages were lost, or their priority changed.
+        """Send the current attempts again: their messages or Jobs were lost, or their priority changed.
 
         Raises:
             Unavailable: Redis does not answer.
@@ -285,13 +298,13 @@ class Dispatcher:
     async def _enter_together(self, tasks: Sequence[Task], *, again: bool) -> None:
         attempts = [current_attempt(self._as_queued(task)) for task in tasks]
         entered = await self._ledger.enqueue(attempts, again=again)
-        fresh = [
-            Outgoing(self._message(task), answer.time_ms)
-            for task, answer in zip(tasks, entered, strict=True)
-            if answer.entry is Entry.NEW
-        ]
+        new = [(task, answer) for task, answer in zip(tasks, entered, strict=True) if answer.entry is Entry.NEW]
+        fresh = [Outgoing(self._message(task), answer.time_ms) for task, answer in new if not task.isolated]
         for task, answer in zip(tasks, entered, strict=True):
             self._entered(task, answer.entry)
+        for task, _ in new:
+            if task.isolated:
+                self._in_background(task.uid, self._launcher.launch(task, self._message(task)))
         if fresh:
             self._queued()
             await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, fresh)
@@ -316,8 +329,17 @@ class Dispatcher:
     def _queued_status(self, task: Task) -> TaskStatus:
         missing = no_pool(task, self._pools)
         reason = Reason.NO_WORKER_POOL if missing else Reason.WAITING_FOR_WORKER
-        hindrance = self._pools.hindrance(task.namespace, task.spec.queue)
-        return transitions.queued(task, reason, missing or hindrance or WAITING_MESSAGE, self._now())
+        if task.isolated:
+            hindrance, waiting = self._launcher.trouble(task), WAITING_FOR_POD
+        else:
+            hindrance, waiting = self._pools.hindrance(task.namespace, task.spec.queue), WAITING_MESSAGE
+        return transitions.queued(task, reason, missing or hindrance or waiting, self._now())
+
+    def show_queued(self, uid: str) -> None:
+        """What is said of a Task that waits in its queue is another thing now."""
+        known = self._tasks.get(uid)
+        if known is not None and not known.closing and known.task.status.phase is Phase.QUEUED:
+            self._show_queued(known.task)
 
     def _show_queued(self, task: Task) -> Task:
         return self._show(task, self._queued_status(task))

@@ -45,6 +45,7 @@ class OpenTasks:
     _counts: Counter[tuple[str, str, Phase | None]] = field(default_factory=Counter)
     _queued: dict[tuple[str, str], list[tuple[datetime, str]]] = field(default_factory=dict)
     """By namespace and queue, since when Tasks are queued; a heap, with places of those that no longer are."""
+    _isolated: set[str] = field(default_factory=set)
 
     def add(self, task: Task) -> bool:
         """Take note of a Task; False if it is known or was closed lately."""
@@ -52,6 +53,8 @@ class OpenTasks:
             return False
         self._known[task.uid] = Known(task)
         self._count(task, 1)
+        if task.isolated:
+            self._isolated.add(task.uid)
         self._names[task.namespace, task.name] = task.uid
         self._outcomes.pop((task.namespace, task.name), None)
         for dependency in task.spec.depends_on:
@@ -85,18 +88,24 @@ class OpenTasks:
         self._count(known.task, 1)
         return known.task
 
+    def isolated(self) -> list[Known]:
+        """The open Tasks that run in pods of their own."""
+        return [self._known[uid] for uid in self._isolated]
+
     def _count(self, task: Task, by: int) -> None:
+        if task.isolated:
+            return
         status, place = task.status, (task.namespace, task.spec.queue)
         self._counts[*place, status.phase] += by
         if by > 0 and status.phase is Phase.QUEUED and status.queued_time is not None:
             heapq.heappush(self._queued.setdefault(place, []), (status.queued_time, task.uid))
 
     def count(self, namespace: str, queue: str, phase: Phase) -> int:
-        """Open Tasks of a queue in that phase."""
+        """Open Tasks of a queue in that phase, of those that warm workers run."""
         return self._counts[namespace, queue, phase]
 
     def oldest(self, namespace: str, queue: str) -> datetime | None:
-        """Since when the one is queued that has been for longest; None if none is."""
+        """Since when the one is queued that has been for longest, of those for warm workers; None if none is."""
         heap = self._queued.get((namespace, queue), [])
         while heap:
             since, uid = heap[0]
@@ -115,6 +124,7 @@ class OpenTasks:
             now: monotonic seconds.
         """
         known = self._known.pop(uid, None)
+        self._isolated.discard(uid)
         self._closed[uid] = now
         if known is None:
             return

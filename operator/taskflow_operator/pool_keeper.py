@@ -14,7 +14,7 @@ from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.kube_events import KubeEvents, Regarding
 from taskflow_operator.memory import PoolQueues
-from taskflow_operator.pools import STALLED, Findings, Pool, deployment, deployment_name, pool_status
+from taskflow_operator.pools import STALLED, Findings, Pool, deployment, deployment_name, pod_template, pool_status
 
 log = get_logger(__name__)
 POOLS = f"apis/{naming.API_VERSION}"
@@ -72,6 +72,24 @@ class PoolKeeper:
     def served(self) -> set[tuple[str, str]]:
         """(namespace, queue) of all pools."""
         return {(namespace, queue) for (namespace, _), kept in self.kept.items() for queue in kept.pool.spec.queues}
+
+    def pod_template(self, namespace: str, queue: str) -> dict[str, Any]:
+        """Pods of a pool that serves the queue, for a Task that runs in one of its own.
+
+        Raises:
+            Invalid: no pool that serves it takes anything now, or none has a template that can be read; the message says why.
+        """
+        refusals: list[str] = []
+        for (where, _), kept in sorted(self.kept.items()):
+            if where != namespace or queue not in kept.pool.spec.queues:
+                continue
+            try:
+                if (why := _closed(kept.pool)) is None:
+                    return pod_template(kept.pool, image=self._image, lease_seconds=self._lease_seconds)
+            except Invalid as error:
+                why = f"WorkerPool {kept.pool.name!r}: {error}"
+            refusals.append(why)
+        raise Invalid("; ".join(refusals) or f"no WorkerPool in namespace {namespace!r} serves queue {queue!r}")
 
     async def list_pools(self) -> None:
         """Learn which queues are served, before the first Task is admitted.
@@ -217,11 +235,17 @@ def _deployment_path(pool: Pool) -> str:
 
 def _hindrance(kept: Kept) -> str | None:
     """Why the pool takes nothing now, for those who wait for it; None if it does, or soon will."""
-    name, spec = kept.pool.name, kept.pool.spec
-    if spec.drain or spec.paused:
-        return f"WorkerPool {name!r} {'drains' if spec.drain else 'is paused'} and takes nothing new"
+    if (why := _closed(kept.pool)) is not None:
+        return why
     stalled = _stalled(kept.status)
-    return f"WorkerPool {name!r} has no workers: {stalled[1]}" if stalled else None
+    return f"WorkerPool {kept.pool.name!r} has no workers: {stalled[1]}" if stalled else None
+
+
+def _closed(pool: Pool) -> str | None:
+    """Why the user wants nothing new in it; None if that is not so."""
+    if not pool.spec.drain and not pool.spec.paused:
+        return None
+    return f"WorkerPool {pool.name!r} {'drains' if pool.spec.drain else 'is paused'} and takes nothing new"
 
 
 def _stalled(status: Mapping[str, Any]) -> tuple[str, str] | None:

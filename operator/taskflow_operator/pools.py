@@ -80,21 +80,13 @@ class Pool(Model):
 
 
 def deployment(pool: Pool, replicas: int, *, image: str, lease_seconds: int) -> dict[str, Any]:
-    """The pool's Deployment, for server-side apply: what the template says, over defaults of restricted Pod Security.
+    """The pool's Deployment, for server-side apply.
 
     Raises:
-        Invalid: the template is not a PodSpec where we have to read it; the rest the API server judges.
+        Invalid: as `pod_template` does.
     """
-    template = pool.spec.template
-    metadata = template.get("metadata") or {}
-    pod = _checked(template.get("spec") or {}, dict, "spec.template.spec")
-    grace = _checked(
-        pod.get("terminationGracePeriodSeconds", GRACE_SECONDS), int, "spec.template.spec.terminationGracePeriodSeconds"
-    )
-    containers = _objects(pod, "containers", "spec.template.spec")
-    own = next((c for c in containers if c.get("name") == naming.WORKER_CONTAINER), {})
-    others = [c for c in containers if c.get("name") != naming.WORKER_CONTAINER]
-    worker = _worker_container(pool, own, image=image, lease_seconds=lease_seconds, grace_seconds=grace)
+    template = pod_template(pool, image=image, lease_seconds=lease_seconds)
+    template["metadata"]["labels"] |= pool.selector
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -112,24 +104,39 @@ def deployment(pool: Pool, replicas: int, *, image: str, lease_seconds: int) -> 
                 }
             ],
         },
+        "spec": {"replicas": replicas, "selector": {"matchLabels": pool.selector}, "template": template},
+    }
+
+
+def pod_template(pool: Pool, *, image: str, lease_seconds: int) -> dict[str, Any]:
+    """Pods of the pool, but for its own labels: what its template says, over defaults of restricted Pod Security.
+
+    Raises:
+        Invalid: the template is not a PodSpec where we have to read it; the rest the API server judges.
+    """
+    template = pool.spec.template
+    metadata = template.get("metadata") or {}
+    pod = _checked(template.get("spec") or {}, dict, "spec.template.spec")
+    grace = _checked(
+        pod.get("terminationGracePeriodSeconds", GRACE_SECONDS), int, "spec.template.spec.terminationGracePeriodSeconds"
+    )
+    containers = _objects(pod, "containers", "spec.template.spec")
+    own = next((c for c in containers if c.get("name") == naming.WORKER_CONTAINER), {})
+    others = [c for c in containers if c.get("name") != naming.WORKER_CONTAINER]
+    worker = _worker_container(pool, own, image=image, lease_seconds=lease_seconds, grace_seconds=grace)
+    return {
+        "metadata": {
+            "labels": dict(metadata.get("labels") or {}),
+            "annotations": dict(metadata.get("annotations") or {}),
+        },
         "spec": {
-            "replicas": replicas,
-            "selector": {"matchLabels": pool.selector},
-            "template": {
-                "metadata": {
-                    "labels": {**(metadata.get("labels") or {}), **pool.selector},
-                    "annotations": dict(metadata.get("annotations") or {}),
-                },
-                "spec": {
-                    "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-                    **pod,
-                    # No pod of a pool speaks to the API server: user code runs in it.
-                    "automountServiceAccountToken": False,
-                    "terminationGracePeriodSeconds": grace,
-                    "volumes": [{"name": SCRATCH, "emptyDir": {}}, *(pod.get("volumes") or ())],
-                    "containers": [worker, *others],
-                },
-            },
+            "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
+            **pod,
+            # No pod of a pool speaks to the API server: user code runs in it.
+            "automountServiceAccountToken": False,
+            "terminationGracePeriodSeconds": grace,
+            "volumes": [{"name": SCRATCH, "emptyDir": {}}, *(pod.get("volumes") or ())],
+            "containers": [worker, *others],
         },
     }
 

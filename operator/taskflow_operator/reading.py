@@ -21,7 +21,7 @@ Take = Callable[[tuple[Event, ...], tuple[str, ...]], Awaitable[None]]
 async def read_for_ever(
     reader: StreamReader,
     take: Take,
-    data_lost: Callable[[str], None],
+    data_lost: Callable[[str], Awaitable[None] | None],
     may_read: Callable[[], Awaitable[None]],
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -30,7 +30,8 @@ async def read_for_ever(
     Args:
         reader: the group.
         take: gets the events and the ids of entries that are none. If it raises `Unavailable`, it gets the same ones again.
-        data_lost: called with the reason when events may be missing: the group was made anew, or the stream trimmed past it.
+        data_lost: called with the reason when events may be missing: the group is not there, or the stream was trimmed past it.
+            What it returns is waited for, and only then is the group made: whoever dies before leaves that to do for the next.
         may_read: waits while this process is not sure to be the leader; what it read, no other one would.
         clock: monotonic seconds.
     """
@@ -39,10 +40,11 @@ async def read_for_ever(
         await may_read()
         try:
             if clock() >= fresh_until:
-                if await reader.ensure_group():
-                    data_lost("its place in the stream was lost")
-                elif await reader.gap():
-                    data_lost("the stream was trimmed before it was read")
+                if not await reader.has_group():
+                    await _done(data_lost("its place in the stream was lost"))
+                await reader.ensure_group()
+                if await reader.gap():
+                    await _done(data_lost("the stream was trimmed before it was read"))
                 fresh_until = clock() + AGAIN_SECONDS
             batch = await reader.read()
         except LookupError:
@@ -58,6 +60,11 @@ async def read_for_ever(
             log.error("stream_entry_broken", id=stream_id, error=problem)
         if batch.events or batch.broken:
             await _insist(take, batch.events, tuple(stream_id for stream_id, _ in batch.broken))
+
+
+async def _done(work: Awaitable[None] | None) -> None:
+    if work is not None:
+        await work
 
 
 async def _insist(take: Take, events: tuple[Event, ...], broken: tuple[str, ...]) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from datetime import UTC, datetime
 
 from taskflow_core.broker.publish import entered_ms
 from taskflow_core.domain import naming
@@ -15,9 +14,8 @@ from taskflow_core.errors import TaskflowError, Unavailable
 from taskflow_core.ledger.operator import OperatorLedger, State
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator import outage, transitions
+from taskflow_operator import outage
 from taskflow_operator.agenda import Agenda
-from taskflow_operator.closing import Closer
 from taskflow_operator.dispatch import Dispatcher
 from taskflow_operator.going_on import Stumbles
 from taskflow_operator.memory import OpenTasks
@@ -62,7 +60,6 @@ class Reconciler:
         ledger: OperatorLedger,
         agenda: Agenda,
         dispatcher: Dispatcher,
-        closer: Closer,
         observer: Observer,
         *,
         lease_seconds: float,
@@ -73,7 +70,6 @@ class Reconciler:
         self._ledger = ledger
         self._agenda = agenda
         self._dispatcher = dispatcher
-        self._closer = closer
         self._observer = observer
         self._lease = lease_seconds
         self._resync = resync_seconds
@@ -85,7 +81,7 @@ class Reconciler:
         self._scanned_ms = 0
         self._stumbles = Stumbles("reconcile")
         self._recoveries: set[asyncio.Task[None]] = set()
-        self._adrift: set[tuple[str, int]] = set()
+        self._was_adrift: set[tuple[str, int]] = set()
 
     @property
     def contact_age(self) -> float:
@@ -102,16 +98,20 @@ class Reconciler:
         return self._tick_for_ever(), self._resync_for_ever()
 
     def recover(self, why: str) -> None:
-        """Redis forgot things: after one lease, in which workers enter again what they run, take stock of what was in flight."""
+        """Redis forgot things: after half a lease, in which workers enter again what they run, take stock of what was in flight.
+
+        They renew three times a lease, so each that is well has renewed by then. One that is slower finds its attempt given to another.
+        """
         in_flight: list[Task] = []
         for known in self._tasks:
             if known.task.status.phase in (Phase.QUEUED, Phase.RUNNING) and not known.closing:
                 known.held = True
                 in_flight.append(known.task)
-        self._hold()
+        seconds = self._lease / 2
+        self._hold(seconds)
         if in_flight:
-            log.warning("recovering", why=why, in_flight=len(in_flight), seconds=self._lease)
-            self._start(self._recover(in_flight))
+            log.warning("recovering", why=why, in_flight=len(in_flight), seconds=seconds)
+            self._start(self._recover(in_flight, seconds))
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
         job = asyncio.create_task(work)
@@ -137,7 +137,7 @@ class Reconciler:
         await self._check_epoch()
         if self.contact_age > OUTAGE_SECONDS:
             # Workers could not renew while Redis was away: nobody is declared lost until they had one lease's time to.
-            self._hold()
+            self._hold(self._lease)
         self._contact = self._clock()
         if self._clock() < self._hold_until:
             return
@@ -149,8 +149,7 @@ class Reconciler:
         await self._publish_lost()
 
     async def _check_epoch(self) -> None:
-        if await self._ledger.epoch() is None:
-            await self._ledger.begin_epoch(secrets.token_hex(8))
+        if await self._ledger.begin_epoch(secrets.token_hex(8)):
             self.recover("Redis is new or lost its data")
 
     async def _publish_lost(self) -> None:
@@ -166,7 +165,10 @@ class Reconciler:
                 # Nothing of ours has such a name, so it has no message to miss.
                 continue
             known = self._tasks.get(uid)
-            if known is not None and known.task.status.attempt == attempt and not known.closing:
+            # What runs in a pod of its own has a Job in place of a message, and others look after that.
+            if known is None or known.task.isolated or known.closing:
+                continue
+            if known.task.status.attempt == attempt:
                 tasks[name] = known.task
         lists = {
             name: naming.broker_list(task.namespace, task.spec.queue, task.spec.priority)
@@ -213,54 +215,71 @@ class Reconciler:
         found: set[tuple[str, int]] = set()
         for start in range(0, len(running), SCAN):
             part = running[start : start + SCAN]
+            lost: list[Task] = []
             try:
                 states = await self._ledger.states([(task.uid, task.status.attempt) for task in part])
+                for task, state in zip(part, states, strict=True):
+                    attempt = task.uid, task.status.attempt
+                    known = self._tasks.get(task.uid)
+                    if known is None or known.closing or known.held or known.task.status.attempt != attempt[1]:
+                        continue
+                    if not _adrift(known.task, state):
+                        continue
+                    found.add(attempt)
+                    if attempt in self._was_adrift:
+                        log.warning("attempt_adrift", uid=task.uid, attempt=attempt[1], claim=state.claim)
+                        lost.append(task)
+                await self._give_up(lost)
             except Unavailable:
                 return
-            for task, state in zip(part, states, strict=True):
-                attempt = task.uid, task.status.attempt
-                known = self._tasks.get(task.uid)
-                if state.leased or state.waiting or known is None or known.closing or known.held:
+        self._was_adrift = found
+
+    def _hold(self, seconds: float) -> None:
+        self._hold_until = max(self._hold_until, self._clock() + seconds)
+
+    async def _recover(self, in_flight: Sequence[Task], seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        for start in range(0, len(in_flight), SCAN):
+            part = in_flight[start : start + SCAN]
+            while True:
+                try:
+                    await self._take_stock(part)
+                except Unavailable as error:
+                    outage.away(error)
+                    await asyncio.sleep(TICK_SECONDS)
                     continue
-                found.add(attempt)
-                if attempt in self._adrift and known.task.status.attempt == attempt[1]:
-                    log.warning("attempt_adrift", uid=task.uid, attempt=attempt[1], claim=state.claim)
-                    self._start(self._recover_one(known.task, state))
-        self._adrift = found
-
-    def _hold(self) -> None:
-        self._hold_until = self._clock() + self._lease
-
-    async def _recover(self, in_flight: Sequence[Task]) -> None:
-        await asyncio.sleep(self._lease)
-        while True:
-            try:
-                states = await self._ledger.states([(task.uid, task.status.attempt) for task in in_flight])
-            except Unavailable as error:
-                outage.away(error)
-                await asyncio.sleep(TICK_SECONDS)
-            else:
+                except Exception as error:  # noqa: BLE001 - the next look at what runs finds what was not given up
+                    self._stumbles.over(error)
                 break
+            for task in part:
+                if (known := self._tasks.get(task.uid)) is not None:
+                    known.held = False
+                    self._agenda.wake(task.uid)
+
+    async def _take_stock(self, in_flight: Sequence[Task]) -> None:
+        """Give up what ran and is held by nobody. What only waited is entered again when it is woken."""
+        states = await self._ledger.states([(task.uid, task.status.attempt) for task in in_flight])
+        adrift: list[Task] = []
         for task, state in zip(in_flight, states, strict=True):
             known = self._tasks.get(task.uid)
-            if known is None:
+            if known is None or known.closing or known.task.status.attempt != task.status.attempt:
                 continue
-            known.held = False
-            if known.closing or known.task.status.attempt != task.status.attempt:
-                continue
-            try:
-                await self._recover_one(known.task, state)
-            except Exception as error:  # noqa: BLE001 - the others are recovered nevertheless
-                self._stumbles.over(error, **trace_fields(task))
+            if _adrift(known.task, state):
+                adrift.append(task)
+        await self._give_up(adrift)
 
-    async def _recover_one(self, task: Task, state: State) -> None:
-        if state.leased or state.waiting:
-            return
-        if task.status.phase is Phase.QUEUED and not state.claim:
-            self._agenda.wake(task.uid)
-            return
+    async def _give_up(self, tasks: Sequence[Task]) -> None:
+        """Their `lost` events do the rest, behind an end that may be in the stream already."""
         failure = Failure(
             reason=Reason.BROKER_DATA_LOST,
             message="nobody holds the attempt any more, and how it ended was lost: Redis forgot it, or the event was lost",
         )
-        await self._closer.close(task, transitions.failed(task, failure, None, datetime.now(UTC), 0.0))
+        if tasks:
+            await self._ledger.give_up([(task.uid, task.status.attempt) for task in tasks], failure)
+
+
+def _adrift(task: Task, state: State) -> bool:
+    """Nobody holds what was in flight, and it cannot be entered again: it ran, or somebody had it."""
+    if state.leased or state.waiting:
+        return False
+    return task.status.phase is Phase.RUNNING or (task.status.phase is Phase.QUEUED and bool(state.claim))

@@ -146,7 +146,7 @@ class Scaler:
         soon: dict[tuple[str, str], set[str]] = {}
         for uid in self._agenda.due_by(now + SOON):
             known = self._tasks.get(uid)
-            if known is None or known.task.status.phase is not Phase.PENDING:
+            if known is None or known.task.status.phase is not Phase.PENDING or known.task.isolated:
                 continue
             task = known.task
             starts = [when for when in (task.status.next_attempt_time, task.spec.not_before) if when is not None]

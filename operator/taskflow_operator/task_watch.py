@@ -72,9 +72,11 @@ class TaskWatch:
         while True:
             began = self._clock()
             error = await self._once()
-            if error is None and self._clock() - began > SHORT_SECONDS:
+            if self._down_since is None and self._clock() - began > SHORT_SECONDS:
+                # There was a watch, so this is a new trouble.
                 pause = FIRST_PAUSE
-                continue
+                if error is None:
+                    continue
             if self._down_since is None:
                 self._down_since = self._clock()
             metrics.WATCH_ENDS.labels(watch="tasks").inc()

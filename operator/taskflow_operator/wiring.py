@@ -38,6 +38,7 @@ from taskflow_operator.finished import Finished
 from taskflow_operator.gauges import QueueGauges, StreamGauges
 from taskflow_operator.going_on import keep_running, together
 from taskflow_operator.health import Finding, HealthServer
+from taskflow_operator.job_keeper import JobKeeper
 from taskflow_operator.kopf_runner import KopfRunner
 from taskflow_operator.kube_events import KubeEvents
 from taskflow_operator.leadership import Leadership
@@ -120,15 +121,7 @@ class Operator:
         self._events = KubeEvents(kube, settings.leader_identity)
         self._writer = StatusWriter(kube, settings.status_writes_per_second)
         self._agenda = Agenda()
-        self.pools = PoolKeeper(
-            kube,
-            queues,
-            image=settings.worker_image,
-            lease_seconds=settings.lease_seconds,
-            changed=lambda namespace: self._dispatcher.pools_changed(namespace),  # noqa: PLW0108 - made below
-            events=self._events,
-        )
-        self._scaler = Scaler(tasks, self._agenda, self.pools, kube, PoolView(self._redis))
+        self._wire_pools(tasks, queues)
         self._retention = Retention(
             kube,
             self._database,
@@ -137,6 +130,25 @@ class Operator:
         )
         finished = Finished(times, self._events, self._retention.finished)
         closer = Closer(tasks, self._writer, ledger, self._agenda.wake_at, finished)
+        self._wire_dispatch(tasks, queues, ledger, closer)
+        observer = Observer(tasks, self._writer, closer, kube, wake=self._agenda.wake, requeue=self._dispatcher.requeue)
+        self._watch = TaskWatch(kube, observer)
+        self._wire_streams(tasks, ledger, closer, observer, times)
+        self._leads = self._started = False
+        self._failing: set[str] = set()
+        self._wire_face(tasks)
+
+    def _wire_dispatch(self, tasks: OpenTasks, queues: PoolQueues, ledger: OperatorLedger, closer: Closer) -> None:
+        kube, settings = self._kube, self._settings
+        self._jobs = JobKeeper(
+            tasks,
+            kube,
+            ledger,
+            self.pools.pod_template,
+            lease_seconds=settings.lease_seconds,
+            again=lambda lost: self._dispatcher.publish_again(lost),  # noqa: PLW0108 - made below
+            show=lambda uid: self._dispatcher.show_queued(uid),  # noqa: PLW0108 - made below
+        )
         self._dispatcher = Dispatcher(
             tasks,
             self._agenda,
@@ -144,18 +156,24 @@ class Operator:
             DependencyLookup(tasks, kube, self._database),
             ledger,
             self._publisher,
+            self._jobs,
             self._writer,
             closer,
             queued=self._scaler.wake,
             token_key=settings.token_key.get_secret_value(),
             quiet_seconds=settings.quiet_seconds,
         )
-        observer = Observer(tasks, self._writer, closer, kube, wake=self._agenda.wake, requeue=self._dispatcher.requeue)
-        self._watch = TaskWatch(kube, observer)
-        self._wire_streams(tasks, ledger, closer, observer, times)
-        self._leads = self._started = False
-        self._failing: set[str] = set()
-        self._wire_face(tasks)
+
+    def _wire_pools(self, tasks: OpenTasks, queues: PoolQueues) -> None:
+        self.pools = PoolKeeper(
+            self._kube,
+            queues,
+            image=self._settings.worker_image,
+            lease_seconds=self._settings.lease_seconds,
+            changed=lambda namespace: self._dispatcher.pools_changed(namespace),  # noqa: PLW0108 - made later
+            events=self._events,
+        )
+        self._scaler = Scaler(tasks, self._agenda, self.pools, self._kube, PoolView(self._redis))
 
     def _wire_streams(
         self, tasks: OpenTasks, ledger: OperatorLedger, closer: Closer, observer: Observer, times: AttemptTimes
@@ -166,7 +184,6 @@ class Operator:
             ledger,
             self._agenda,
             self._dispatcher,
-            closer,
             observer,
             lease_seconds=settings.lease_seconds,
             resync_seconds=settings.resync_seconds,
@@ -245,6 +262,7 @@ class Operator:
             "history": lambda: together(self._store.loops()),
             "reconcile": lambda: together(self._reconciler.loops()),
             "scaling": self._scaler.run,
+            "jobs": self._jobs.run,
             "retention": lambda: together(self._retention.loops()),
             "watch": self._watch.run,
             "kopf": runner.run,

@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -205,3 +206,38 @@ def test_a_large_file_never_is_in_memory(settings: StorageSettings, folder: str,
 
 def _plain(settings: StorageSettings) -> dict[str, str]:
     return {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in settings}
+
+
+def test_the_workers_of_a_namespace_reach_its_objects_and_no_others() -> None:
+    """Of MinIO: versitygw, as it is run here, knows one user."""
+    with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
+        stack = Stack(Path(folder) / "state", components=("minio",))
+        try:
+            stack.up()
+            for namespace in ("team-a", "team-b"):
+                stack.admit(namespace)
+            ours, theirs = (ObjectStore(as_worker(stack, namespace)) for namespace in ("team-a", "team-b"))
+            theirs.put_bytes("team-b/secret.txt", b"theirs")
+            ours.put_bytes("team-a/own.txt", b"ours")
+            assert ours.get_bytes("team-a/own.txt") == b"ours"
+            with pytest.raises(NotFound):
+                ours.get_bytes("team-a/missing.txt")
+            for refused in (
+                lambda: ours.get_bytes("team-b/secret.txt"),
+                lambda: ours.put_bytes("team-b/secret.txt", b"ours"),
+                lambda: ours.list("team-b/"),
+                lambda: ours.delete("team-b/secret.txt"),
+            ):
+                with pytest.raises(Forbidden):
+                    refused()
+            assert theirs.get_bytes("team-b/secret.txt") == b"theirs"
+        finally:
+            stack.down()
+
+
+def as_worker(stack: Stack, namespace: str) -> StorageSettings:
+    prefix = "TASKFLOW_S3_"
+    found = stack.worker_env(namespace).items()
+    return StorageSettings.model_validate(
+        {name.removeprefix(prefix).lower(): value for name, value in found if name.startswith(prefix)}
+    )

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from taskflow_local.stack import Stack
 from tests.e2e.product import Product, eventually
+from tests.redis_users import refused
 
 LEASE_SECONDS = 4
+CONCURRENCY = 2
 CODE = Path(__file__).parent / "code"
 POOL = {
     "apiVersion": "taskflow.dev/v1alpha1",
@@ -19,7 +22,7 @@ POOL = {
     "metadata": {"name": "main"},
     "spec": {
         "queues": ["default"],
-        "concurrency": 2,
+        "concurrency": CONCURRENCY,
         "template": {
             "spec": {
                 "terminationGracePeriodSeconds": 12,
@@ -50,8 +53,12 @@ def product() -> Iterator[Product]:
         product = Product(stack, folder)
         product.apply(POOL)
         product.kubectl("wait", "tfp/main", "--for=condition=Ready", "--timeout=60s")
-        eventually(product.worker_pids, lambda pids: len(pids) >= 1)
+        # It takes messages from now on: what it fetched while it starts would be sent a second time, and refused.
+        eventually(lambda: product.pool("main").get("slots"), lambda slots: slots == CONCURRENCY, 60)
         yield product
+        with redis.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True) as raw:
+            # Whoever asked Redis for something had the right to it.
+            assert refused(raw) == []
     finally:
         stack.down()
         if "TASKFLOW_KEEP" not in os.environ:

@@ -54,6 +54,11 @@ class Product:
         found: dict[str, Any] = json.loads(self.kubectl("get", "tft", name, "-o", "json"))
         return found
 
+    def pool(self, name: str) -> dict[str, Any]:
+        """Status of a WorkerPool."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", "tfp", name, "-o", "json"))
+        return dict(found.get("status") or {})
+
     def in_phase(self, name: str, phase: str, seconds: float = 30) -> dict[str, Any]:
         return eventually(lambda: self.task(name), lambda found: found.get("status", {}).get("phase") == phase, seconds)
 

@@ -54,8 +54,7 @@ class OwnPool:
         return names
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.product.kubectl("get", "tfp", self.name, "-o", "json"))
-        return dict(found.get("status") or {})
+        return self.product.pool(self.name)
 
     def pods(self) -> list[str]:
         """Names of the pods that are not ending."""

@@ -1,6 +1,7 @@
-"""`python -m taskflow_worker [--app MODULE:APP]`: run handlers until SIGTERM.
+"""`python -m taskflow_worker [--app MODULE:APP] [--once]`: run handlers until SIGTERM, or the one attempt of a pod of its own.
 
-Exit codes: 0 stopped as told, 2 settings or handlers are unusable (said on stderr).
+Exit codes: 0 stopped as told, or the attempt's end was told; 1 the attempt could not be begun, or its end not be told;
+2 settings or handlers are unusable (said on stderr).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings, 
 from taskflow_core.telemetry.logs import own_stdout, setup_logging
 from taskflow_worker.adopting import adopt
 from taskflow_worker.app import Worker
+from taskflow_worker.once import Once
 from taskflow_worker.registry import REGISTRY, discover
 from taskflow_worker.settings import WorkerSettings
 
@@ -26,13 +28,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="taskflow-worker", description="Runs handlers; settings come from the environment."
     )
     parser.add_argument("--app", help="Celery application whose tasks to serve, module:attribute (TASKFLOW_WORKER_APP)")
-    given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
+    parser.add_argument(
+        "--once", action="store_true", help="run the one attempt that TASKFLOW_WORKER_ONCE names, then end"
+    )
+    parsed = vars(parser.parse_args(arguments))
+    once: bool = parsed.pop("once")
+    given = {name: value for name, value in parsed.items() if value is not None}
     try:
         logs = LogSettings()
         # Handlers get descriptors 1 and 2 for themselves while they run; the worker's own log keeps this one.
         setup_logging(logs, "worker", own_stdout())
         settings = WorkerSettings(**given)
         worker_parts = (settings, RedisSettings(), StorageSettings(), logs)
+        if once and settings.once is None:
+            print("taskflow-worker: --once needs TASKFLOW_WORKER_ONCE, which names the attempt", file=sys.stderr)
+            return 2
         discover(settings.handlers)
         if settings.app is not None:
             adopt(settings.app, REGISTRY)
@@ -42,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Invalid as error:
         print(f"taskflow-worker: {error}", file=sys.stderr)
         return 2
+    # By the variable alone: a command of the pool's own may have swallowed the argument, and this pod must serve no queue.
+    if settings.once is not None:
+        return Once(settings.once, *worker_parts).run()
     return Worker(*worker_parts).run()
 
 

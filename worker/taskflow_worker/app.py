@@ -57,6 +57,7 @@ class Worker:
             settings.lease_seconds / RENEWALS_PER_LEASE,
             lambda request: request in state.active_requests,
             self._hear,
+            lambda holding: self._board.find(holding.pid, holding.member) is not None,
         )
         self._enforcer = Enforcer(self.holdings, self._board, ledger, settings.stop_grace_seconds)
         self._attendant = Attendant(self._new_presence(), self._load)
@@ -112,7 +113,7 @@ class Worker:
         return Load(busy=max(reserved, active, self._board.occupied()), waiting=max(reserved - active, 0))
 
     def _make_celery(self) -> Celery:
-        app = make_app(self._redis)
+        app = make_app(self._redis, namespace=self._settings.namespace)
         holdings, attendant = self.holdings, self._attendant
 
         class HeldRequest(Request):  # type: ignore[misc]

@@ -25,6 +25,7 @@ class Holdings:
         interval: seconds between renewals.
         active: whether Celery still counts a request as running.
         hear: takes each answer: what somebody wants stopped.
+        begun: whether the process has claimed it, and not only received its message.
     """
 
     def __init__(
@@ -33,16 +34,26 @@ class Holdings:
         interval: float,
         active: Callable[[object], bool],
         hear: Callable[[Heartbeat], None] = lambda _: None,
+        begun: Callable[[Holding], bool] = lambda _: True,
     ) -> None:
         self._ledger = ledger
         self._interval = interval
         self._active = active
         self._hear = hear
+        self._begun = begun
         self._held: dict[Holding, weakref.ref[object]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew_for_ever, name="heartbeat", daemon=True)
         self._epoch = ""
+
+    def learn_epoch(self) -> None:
+        """Before anything is held: which life of its data Redis is in.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        self._epoch = self._ledger.heartbeat((), "").epoch
 
     def start(self) -> None:
         """Start renewing."""
@@ -101,12 +112,17 @@ class Holdings:
     def _renew_for_ever(self) -> None:
         while not self._stop.wait(self._interval):
             started = time.monotonic()
+            current = self.current()
+            # After lost data, one that was only delivered must not be entered: its claim will be refused, and another worker may run it.
+            running = [holding for holding in current if self._begun(holding)]
             try:
-                answer = self._ledger.heartbeat(self.current(), self._epoch)
+                answer = self._ledger.heartbeat(running, self._epoch)
             except Unavailable as error:
                 log.warning("heartbeat_failed", error=str(error))
                 continue
-            self._epoch = answer.epoch
+            if len(running) == len(current):
+                # Else one may have been claimed a moment ago, before the data was lost: the next heartbeat has to enter it.
+                self._epoch = answer.epoch
             for member in answer.fenced:
                 log.warning("attempt_fenced", member=member)
             self._hear(answer)

@@ -18,6 +18,9 @@ class WorkerSettings(BaseSettings):
     """The WorkerPool that it belongs to; empty for a worker that is run by hand, which no scaling touches."""
     queues: Annotated[tuple[str, ...], NoDecode] = Field(min_length=1)
     """Queues that it serves, separated by commas."""
+    once: str | None = Field(default=None, pattern=r"^tf:once:[^:\s]+:[0-9]+$")
+    """Redis key of the only attempt that it runs, in place of serving queues. The operator sets it in the pod of a Task with
+    `isolation: Pod`."""
     concurrency: int = Field(default=1, ge=1, le=64)
     """Tasks at a time, each in a process of its own."""
     handlers: Annotated[tuple[str, ...], NoDecode] = ()

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import re
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -11,17 +11,21 @@ from taskflow_api.documented import PROBLEMS
 from taskflow_api.problems import FieldError, ProblemError
 from taskflow_api.services import Services
 from taskflow_api.tasks import cursors
+from taskflow_api.tasks.creating import Wish, create, until_finished
 from taskflow_api.tasks.schemas import TaskBody
 from taskflow_api.tasks.views import TaskDetail, TaskPage, TaskView, detail, from_object, from_row, summary
-from taskflow_core.domain import naming
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, TRACEPARENT, payload_bytes
+from taskflow_core.domain.task import TRACEPARENT
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.kube.client import tasks_path
 
 COLLECTION = "/v1/namespaces/{namespace}/tasks"
 ONE = COLLECTION + "/{name}"
-FIELD_MANAGER = "taskflow-api"
+MAX_WAIT_SECONDS = 60
+IdempotencyKey = Annotated[
+    str | None,
+    Header(max_length=255, pattern=r"^[\x21-\x7e]+$", description="Names the request, so that it may be repeated."),
+]
 router = APIRouter(tags=["tasks"], responses=PROBLEMS)
 
 
@@ -39,21 +43,40 @@ async def create_task(
     body: TaskBody,
     services: InServices,
     traceparent: Annotated[str | None, Header(max_length=256, description="W3C trace context of the caller.")] = None,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Annotated[
+        str | None, Header(max_length=256, description="`wait=N`: answer when it has finished, or after N seconds.")
+    ] = None,
+    dry_run: Annotated[bool, Query(alias="dryRun", description="Check all, create nothing.")] = False,
 ) -> TaskView:
-    """Create the resource; the API server validates it once more, and its objections are the answer's `errors`."""
+    """Create the resource; the API server validates it once more, and its objections are the answer's `errors`.
+
+    With an Idempotency-Key a repeated request answers 200 with the Task that the first one created, and `Idempotent-Replayed: true`.
+    """
     request.state.audit["name"] = body.name or ""
-    _check_payload(body)
-    params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-    wanted = body.to_object(naming.API_VERSION)
-    # One that is not valid is as none: https://www.w3.org/TR/trace-context/#traceparent-header
-    if traceparent is not None and TRACEPARENT.fullmatch(traceparent):
-        wanted["metadata"]["annotations"] = {naming.ANNOTATION_TRACEPARENT: traceparent}
-    created = await services.kube.request("POST", tasks_path(namespace), wanted, params=params)
-    view = from_object(created)
-    request.state.audit["name"] = view.name
-    response.headers["Location"] = f"/v1/namespaces/{namespace}/tasks/{view.name}"
-    response.headers["ETag"] = _etag(created)
-    return view
+    check_name(body, idempotency_key)
+    wish = Wish(
+        caller=request.state.caller.username,
+        key=idempotency_key,
+        dry_run=dry_run,
+        # One that is not valid is as none: https://www.w3.org/TR/trace-context/#traceparent-header
+        traceparent=traceparent if traceparent is not None and TRACEPARENT.fullmatch(traceparent) else None,
+    )
+    created = await create(services, namespace, body, wish)
+    request.state.audit["name"] = created.name
+    response.headers["Location"] = f"/v1/namespaces/{namespace}/tasks/{created.name}"
+    if created.replayed:
+        response.status_code = 200
+        response.headers["Idempotent-Replayed"] = "true"
+    if created.body is None:
+        _, view = await find_task(services, namespace, created.name)
+        return view
+    found = created.body
+    if not dry_run and (seconds := _wait_seconds(prefer)) is not None:
+        response.headers["Preference-Applied"] = f"wait={seconds}"
+        found = await until_finished(services, found, seconds)
+    response.headers["ETag"] = etag(found)
+    return from_object(found)
 
 
 @router.get(
@@ -98,18 +121,32 @@ async def list_tasks(
     operation_id="getTask",
     summary="Get a Task with its attempts and timeline",
     dependencies=[Depends(may_on("get"))],
+    response_model=TaskDetail,
+    responses={304: {"description": "With If-None-Match: what you have is what there is."}},
 )
-async def get_task(response: Response, namespace: Namespace, name: TaskName, services: InServices) -> TaskDetail:
+async def get_task(
+    response: Response,
+    namespace: Namespace,
+    name: TaskName,
+    services: InServices,
+    if_none_match: Annotated[
+        str | None, Header(max_length=128, description="ETag of the answer that you have.")
+    ] = None,
+) -> TaskDetail | Response:
     """The live resource, else what the history kept of the newest Task of that name."""
     body, view = await find_task(services, namespace, name)
-    if body is not None:
-        response.headers["ETag"] = _etag(body)
     try:
         runs = await services.history.get_runs(view.uid)
     except Unavailable:
         if not view.live:
             raise
         runs = None
+    if body is not None and runs is not None:
+        # The past grows without a new version of the resource.
+        tag = etag(body, len(runs[0]) + len(runs[1]))
+        response.headers["ETag"] = tag
+        if if_none_match is not None and tag in if_none_match:
+            return Response(status_code=304, headers={"ETag": tag})
     return detail(view, runs)
 
 
@@ -138,24 +175,29 @@ async def find_task(services: Services, namespace: str, name: str) -> tuple[dict
     return body, from_object(body)
 
 
-def _check_payload(body: TaskBody) -> None:
-    payload = [body.spec.args, body.spec.kwargs]
-    try:
-        json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError as error:
-        # NaN, Infinity and lone surrogates: Python reads them, JSON has none of them.
-        errors = [FieldError(pointer="/spec", detail=str(error))]
-        raise ProblemError(422, "args and kwargs have a value that JSON does not", errors=errors) from error
-    # Counted as the operator counts, which has the last word.
-    size = payload_bytes(body.spec.args, body.spec.kwargs)
-    if size > MAX_PAYLOAD_BYTES:
-        raise ProblemError(
-            413,
-            f"args and kwargs are {size} bytes as JSON, at most {MAX_PAYLOAD_BYTES} are taken; "
-            "upload more and name it as an input",
-            code="payload-too-large",
+def check_name(body: TaskBody, key: str | None) -> None:
+    """Exactly one thing gives the Task its name.
+
+    Raises:
+        ProblemError: 422.
+    """
+    if key is not None and body.name is not None:
+        detail = (
+            "expected no name beside an Idempotency-Key, which gives it one: a name alone is refused the second time"
         )
+        raise ProblemError(422, "two names for one Task", errors=[FieldError(pointer="/name", detail=detail)])
+    if key is None and body.name is None and body.generate_name is None:
+        detail = "expected name, generateName or an Idempotency-Key"
+        raise ProblemError(422, "the Task has no name", errors=[FieldError(pointer="/name", detail=detail)])
 
 
-def _etag(body: dict[str, Any]) -> str:
-    return f'"{body["metadata"]["resourceVersion"]}"'
+def _wait_seconds(prefer: str | None) -> int | None:
+    """Of `Prefer: wait=N` (RFC 7240), at most `MAX_WAIT_SECONDS`; None without one."""
+    found = re.search(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})", prefer or "")
+    return min(int(found[1]), MAX_WAIT_SECONDS) if found else None
+
+
+def etag(body: dict[str, Any], past: int | None = None) -> str:
+    """Version of the resource, with how much of its past is told."""
+    version = body["metadata"].get("resourceVersion", "")
+    return f'"{version}"' if past is None else f'"{version}.{past}"'

@@ -81,6 +81,7 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
     args: Annotated[list[Any], Field(max_length=64, description="With kwargs at most 8 KiB as JSON.")] = []
     kwargs: Annotated[dict[str, Any], Field(max_length=64, description="With args at most 8 KiB as JSON.")] = {}
     queue: Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=f"^{LABEL}$")] = "default"
+    isolation: Literal["Worker", "Pod"] = "Worker"
     priority: Annotated[int, Field(ge=0, le=9, description="Higher goes first.")] = 0
     inputs: Annotated[list[InputBody], Field(max_length=16)] = []
     outputs: Annotated[list[OutputBody], Field(max_length=16)] = []
@@ -96,7 +97,7 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
 
 
 class TaskBody(Body):
-    """A Task to create; `name` or `generateName`."""
+    """A Task to create; `name` or `generateName`, unless an Idempotency-Key gives it its name."""
 
     name: ResourceName | None = None
     generate_name: Annotated[
@@ -109,17 +110,38 @@ class TaskBody(Body):
 
     @model_validator(mode="after")
     def _one_name(self) -> TaskBody:
-        if (self.name is None) == (self.generate_name is None):
-            raise ValueError("expected exactly one of name and generateName")
+        if self.name is not None and self.generate_name is not None:
+            raise ValueError("expected at most one of name and generateName")
         return self
 
     def to_object(self, api_version: str) -> dict[str, Any]:
         """The Kubernetes object; what the caller left out is left to the API server's defaults."""
-        metadata: dict[str, Any] = {"name": self.name} if self.name else {"generateName": self.generate_name}
+        metadata: dict[str, Any] = {}
+        if self.name:
+            metadata["name"] = self.name
+        if self.generate_name:
+            metadata["generateName"] = self.generate_name
         if self.labels:
             metadata["labels"] = self.labels
         spec = self.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
         return {"apiVersion": api_version, "kind": "Task", "metadata": metadata, "spec": spec}
+
+
+class SpecChangeBody(Body):
+    """What may change of a Task; null removes a limit."""
+
+    priority: Annotated[int, Field(ge=0, le=9)] = 0
+    suspend: bool = False
+    cancel: Annotated[bool, Field(description="A cancelled Task stays cancelled.")] = False
+    active_deadline_seconds: Annotated[int | None, Field(ge=1, le=2592000)] = None
+    queue_timeout_seconds: Annotated[int | None, Field(ge=1, le=2592000)] = None
+    ttl_seconds_after_finished: Annotated[int | None, Field(ge=0, le=315360000)] = None
+
+
+class TaskChangeBody(Body):
+    """A JSON merge patch (RFC 7396) of a Task."""
+
+    spec: SpecChangeBody
 
 
 class UploadBody(Body):

@@ -9,7 +9,7 @@ VISIBILITY_TIMEOUT = 600
 """Seconds after which kombu delivers an unacknowledged message again: a second net, under the ledger's reconciler."""
 
 
-def make_app(settings: RedisSettings, *, socket_timeout: float | None = None) -> Celery:
+def make_app(settings: RedisSettings, *, namespace: str = "", socket_timeout: float | None = None) -> Celery:
     """The Celery application of producers and workers alike.
 
     No result backend, events, ETA, retries or remote control: state travels on our stream, the operator decides retries.
@@ -17,8 +17,10 @@ def make_app(settings: RedisSettings, *, socket_timeout: float | None = None) ->
 
     Args:
         settings: the broker.
+        namespace: whose queues are served. A publisher serves none.
         socket_timeout: bound on each broker operation in seconds. For a publisher; a worker's blocking read must not have it.
     """
+    unacked = naming.unacked_keys(namespace)
     app = Celery("taskflow", broker=settings.url.get_secret_value(), set_as_current=False)
     app.conf.update(
         accept_content=["json"],
@@ -45,6 +47,9 @@ def make_app(settings: RedisSettings, *, socket_timeout: float | None = None) ->
             "priority_steps": list(naming.PRIORITY_STEPS),
             "sep": naming.PRIORITY_SEPARATOR,
             "visibility_timeout": VISIBILITY_TIMEOUT,
+            "unacked_key": unacked.messages,
+            "unacked_index_key": unacked.index,
+            "unacked_mutex_key": unacked.mutex,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
             "unacked_mutex_expire": 30,

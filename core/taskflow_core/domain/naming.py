@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from dataclasses import dataclass
 
 GROUP = "taskflow.dev"
 VERSION = "v1alpha1"
@@ -10,7 +11,13 @@ API_VERSION = f"{GROUP}/{VERSION}"
 FIELD_MANAGER = "taskflow-operator"
 
 ANNOTATION_TRACEPARENT = f"{GROUP}/traceparent"
+ANNOTATION_REQUEST = f"{GROUP}/request-sha256"
+"""Fingerprint of the REST request that created the Task, if it had an idempotency key."""
+ANNOTATION_RETRIED_FROM = f"{GROUP}/retried-from"
+"""Uid of the finished Task that this one is a copy of."""
 LABEL_POOL = f"{GROUP}/pool"
+LABEL_TASK_UID = f"{GROUP}/task-uid"
+LABEL_ATTEMPT = f"{GROUP}/attempt"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGED_BY = "taskflow-operator"
 WORKER_SECRET = "taskflow-worker"  # noqa: S105 - the name of a Secret, not a secret
@@ -26,6 +33,7 @@ KEY_STOPS = "tf:stop"
 KEY_WORKERS = "tf:workers"
 KEY_INTAKE = "tf:intake"
 KEY_CLAIM_PREFIX = "tf:cl:"
+KEY_ONCE_PREFIX = "tf:once:"
 
 PRIORITY_STEPS = (0, 3, 6, 9)
 """Celery's four priority lists on Redis, where 0 is served first."""
@@ -54,6 +62,11 @@ def claim_key(uid: str, attempt: int) -> str:
     return KEY_CLAIM_PREFIX + member(uid, attempt)
 
 
+def once_key(uid: str, attempt: int) -> str:
+    """Redis key of the message for a pod that runs nothing else."""
+    return KEY_ONCE_PREFIX + member(uid, attempt)
+
+
 def broker_queue(namespace: str, queue: str) -> str:
     """Celery's queue for a Task's queue. Queues of two namespaces never mix; a namespace has no dot."""
     return f"{namespace}.{queue}"
@@ -72,6 +85,21 @@ def broker_list(namespace: str, queue: str, priority: int) -> str:
     step = max(step for step in PRIORITY_STEPS if step <= broker_priority(priority))
     name = broker_queue(namespace, queue)
     return f"{name}{PRIORITY_SEPARATOR}{step}" if step else name
+
+
+@dataclass(frozen=True)
+class UnackedKeys:
+    """Redis keys in which kombu keeps what it delivered until it is acknowledged."""
+
+    messages: str
+    index: str
+    mutex: str
+
+
+def unacked_keys(namespace: str) -> UnackedKeys:
+    """One set for each namespace: whoever restores a message has to be allowed to write its queue."""
+    base = f"tf:unacked:{namespace}"
+    return UnackedKeys(messages=base, index=f"{base}:index", mutex=f"{base}:mutex")
 
 
 def object_prefix(namespace: str) -> str:

@@ -102,6 +102,15 @@ class Output(Model):
     content_type: str = "application/octet-stream"
 
 
+class Isolation(StrEnum):
+    """Where a Task runs."""
+
+    WORKER = "Worker"
+    """In a warm worker of a WorkerPool, beside others."""
+    POD = "Pod"
+    """In a pod of its own, one for each attempt."""
+
+
 class DependencyOutcome(StrEnum):
     """What a dependency has to come to."""
 
@@ -125,6 +134,7 @@ class TaskSpec(Model):
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = Field(default_factory=dict)
     queue: str = "default"
+    isolation: Isolation = Isolation.WORKER
     priority: int = Field(default=0, ge=0, le=9)
     inputs: tuple[Input, ...] = ()
     outputs: tuple[Output, ...] = ()
@@ -273,6 +283,11 @@ class Task(Model):
             spec=readable,
             status=status,
         )
+
+    @property
+    def isolated(self) -> bool:
+        """Each of its attempts runs in a pod of its own."""
+        return self.spec.isolation is Isolation.POD
 
     @property
     def finished(self) -> bool:

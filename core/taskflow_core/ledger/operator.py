@@ -9,8 +9,9 @@ import redis.asyncio
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Failure, Kind, Snapshot
+from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
-from taskflow_core.ledger.connect import MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
+from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
 
 EXPIRE_LIMIT = 500
 """Leases taken away in one call."""
@@ -69,6 +70,7 @@ class OperatorLedger:
         self._settle = client.register_script(script("settle"))
         self._withdraw = client.register_script(script("withdraw"))
         self._expire = client.register_script(script("expire"))
+        self._give_up = client.register_script(script("give_up"))
         self._stop = client.register_script(script("stop"))
 
     async def enqueue(self, attempts: Sequence[Attempt], *, again: bool = False) -> list[Entered]:
@@ -104,6 +106,7 @@ class OperatorLedger:
             naming.KEY_LEASES,
             naming.KEY_STREAM,
             naming.KEY_STOPS,
+            naming.once_key(item.uid, item.attempt),
         ]
         args: list[str | int] = [
             naming.member(item.uid, item.attempt),
@@ -116,6 +119,12 @@ class OperatorLedger:
         ]
         with redis_errors():
             await self._settle(keys=keys, args=args)
+
+    async def leave(self, message: Message) -> None:
+        """Leave the message of an attempt for a pod that runs nothing else; `settle` removes it. To be entered before."""
+        key = naming.once_key(message.uid, message.attempt)
+        with redis_errors():
+            await self._client.set(key, message.model_dump_json(by_alias=True), ex=CLAIM_SECONDS)
 
     async def withdraw(self, uid: str, attempt: int) -> bool:
         """Take an attempt out of the ledger; False if somebody has claimed it already."""
@@ -159,18 +168,36 @@ class OperatorLedger:
             )
         return members
 
-    async def epoch(self) -> str | None:
-        """Name of this life of Redis' data; None when there is none, which means that Redis is new or lost its data."""
-        with redis_errors():
-            value = await self._client.get(naming.KEY_EPOCH)
-        return None if value is None else str(value)
+    async def give_up(self, attempts: Sequence[tuple[str, int]], failure: Failure) -> list[bool]:
+        """Declare each (uid, attempt) lost, in one round trip; False for one that somebody holds or may claim.
 
-    async def begin_epoch(self, epoch: str) -> str:
-        """Name this life of Redis' data, unless somebody did; returns the name that holds."""
+        What follows from it comes by its `lost` event, behind an end that may be in the stream already.
+        """
         with redis_errors():
-            await self._client.set(naming.KEY_EPOCH, epoch, nx=True)
-            value = await self._client.get(naming.KEY_EPOCH)
-        return epoch if value is None else str(value)
+            async with self._client.pipeline(transaction=False) as pipe:
+                for uid, attempt in attempts:
+                    await self._give_up(
+                        keys=[naming.KEY_LEDGER, naming.claim_key(uid, attempt), naming.KEY_LEASES, naming.KEY_STREAM],
+                        args=[
+                            naming.member(uid, attempt),
+                            uid,
+                            attempt,
+                            failure.model_dump_json(by_alias=True),
+                            TOMBSTONE_SECONDS,
+                            MAX_STREAM_LENGTH,
+                        ],
+                        client=pipe,
+                    )
+                answers = await pipe.execute()
+        return [bool(answer) for answer in answers]
+
+    async def begin_epoch(self, epoch: str) -> bool:
+        """Name this life of Redis' data; False if it has a name, True if there was none: Redis is new or lost its data.
+
+        It is a write, so it also tells whether Redis takes any: with its memory full it answers reads, but no heartbeat.
+        """
+        with redis_errors():
+            return bool(await self._client.set(naming.KEY_EPOCH, epoch, nx=True))
 
     async def now_ms(self) -> int:
         """Redis' clock, by which leases and ledger times are measured."""

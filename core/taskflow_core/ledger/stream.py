@@ -55,6 +55,18 @@ class StreamReader:
                 return False
         return True
 
+    async def has_group(self) -> bool:
+        """Whether the group exists; if not, it was never made, or Redis lost its data.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        with redis_errors():
+            if not await self._client.exists(naming.KEY_STREAM):
+                return False
+            groups = await self._client.xinfo_groups(naming.KEY_STREAM)
+        return any(group["name"] == self._group for group in groups)
+
     async def gap(self) -> bool:
         """Whether the stream was trimmed past entries that this group has not read.
 

@@ -73,6 +73,16 @@ class WorkerLedger:
         prefix = self._prefix(pid)
         return Claim(message=message, holder=prefix + secrets.token_hex(8), prefix=prefix, epoch="")
 
+    def left(self, key: str) -> Message | None:
+        """The message that the operator left under this key for a pod of its own; None if there is none.
+
+        Raises:
+            pydantic.ValidationError: it is no message.
+        """
+        with redis_errors():
+            found = self._client.get(key)
+        return None if found is None else Message.model_validate_json(found)
+
     def claim(self, candidate: Claim) -> Claim | None:
         """Claim the attempt; None if it is somebody else's, closed, or unknown: then do nothing."""
         message = candidate.message

@@ -18,7 +18,7 @@ from taskflow_local import processes
 from taskflow_local.kube import STRATEGIC, Kube, KubeError, Object
 from taskflow_local.node.pods import Base, Reference, Sources, folder_name, references
 from taskflow_local.node.runner import RECORD_SUFFIX, PodRunner, Surroundings, now
-from taskflow_local.node.status import pod_status, timestamp
+from taskflow_local.node.status import is_ready, pod_status, shows_ready, timestamp
 
 NODE_NAME = "local"
 _LEASE_SECONDS, _RENEW_SECONDS = 40, 10
@@ -98,6 +98,9 @@ class Agent:
         }
         body: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE_NAME, "labels": labels}}
         await _unless_conflict(self._kube.create("/api/v1/nodes", body))
+        await self._show_ready()
+
+    async def _show_ready(self) -> None:
         # Nothing is measured or enforced here; the figures only must not stand in the way.
         room = {"cpu": "1000", "memory": "1Ti", "ephemeral-storage": "1Ti", "pods": "1000"}
         at = timestamp(now())
@@ -128,6 +131,8 @@ class Agent:
         while True:
             await asyncio.sleep(_RENEW_SECONDS)
             await self._retry(self._renew, "lease_not_renewed")
+            # After an outage the node controller may have declared the node lost, and does not take that back by itself.
+            await self._retry(self._show_ready, "node_not_shown_ready")
 
     async def _follow_pods(self) -> None:
         """List, then watch; after any trouble (410 included) list again."""
@@ -174,6 +179,9 @@ class Agent:
         runner = self._runners.get(uid)
         if runner is not None:
             runner.pod = pod
+            if not deleted and shows_ready(pod) != is_ready(runner.states()):
+                # Somebody else said otherwise: the node controller does, of all Pods of a node that it holds for lost.
+                self._mark(uid)
             if deleted:
                 runner.stop(float(pod["metadata"].get("deletionGracePeriodSeconds", 0)))
         elif deleted:

@@ -27,6 +27,7 @@ from taskflow_local.node.status import (
 _CONFIG_RETRY_SECONDS = 2.0
 _DEADLINE_CHECK_SECONDS = 0.2
 _START_ERROR = 128
+_KILLED = 137
 RECORD_SUFFIX = ".pid.json"
 
 log = structlog.get_logger()
@@ -88,6 +89,9 @@ class PodRunner:
     async def _keep(self, container: Object) -> None:
         """Run a container again and again, as the restart policy says."""
         name, backoff = container["name"], None
+        before = self.containers[name].state
+        if before.kind is Kind.TERMINATED and not should_restart(self.policy, before.exit_code):
+            return
         while not self._stopping.is_set():
             spec = await self._specify(container)
             if spec is None:
@@ -174,10 +178,25 @@ def _resume(pod: Object, container: Object) -> Container:
     fresh = Container(container["name"], container.get("image", ""))
     for before in pod.get("status", {}).get("containerStatuses", []):
         if before["name"] == fresh.name:
-            ran = (
-                "running" in before.get("state", {})
-                or bool(before.get("lastState"))
-                or "terminated" in before.get("state", {})
-            )
+            state = before.get("state", {})
+            ran = "running" in state or bool(before.get("lastState")) or "terminated" in state
+            if (ended := _ended(state)) is not None and not should_restart(
+                pod["spec"].get("restartPolicy", "Always"), ended.exit_code
+            ):
+                return replace(fresh, state=ended, restarts=before.get("restartCount", 0))
             return replace(fresh, restarts=before.get("restartCount", 0) + int(ran))
     return fresh
+
+
+def _ended(state: Object) -> State | None:
+    """How a container's run ended of which the API server remembers this; what ran was killed with the node's last process."""
+    if "running" in state:
+        began = dt.datetime.fromisoformat(state["running"]["startedAt"])
+        return State(Kind.TERMINATED, "Error", "the node was started again while it ran", _KILLED, began, now())
+    if "terminated" in state:
+        found = state["terminated"]
+        began, finished = (dt.datetime.fromisoformat(found[when]) for when in ("startedAt", "finishedAt"))
+        return State(
+            Kind.TERMINATED, found.get("reason", ""), found.get("message", ""), found["exitCode"], began, finished
+        )
+    return None

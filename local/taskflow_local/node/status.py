@@ -110,13 +110,24 @@ def phase(policy: str, containers: Sequence[Container]) -> str:
     return "Running" if all(ran) else "Pending"
 
 
+def is_ready(containers: Sequence[Container]) -> bool:
+    """Decide whether a Pod is ready: all its containers run."""
+    return all(container.state.kind is Kind.RUNNING for container in containers)
+
+
+def shows_ready(pod: Object) -> bool:
+    """Tell whether the API server has the Pod as ready."""
+    conditions = pod.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
 def pod_status(
     pod: Object, containers: Sequence[Container], conditions: Mapping[str, Object], now: dt.datetime
 ) -> Object:
     """Build the status to report; `conditions` are the ones reported last, by type: they keep their transition time."""
     policy = pod["spec"].get("restartPolicy", "Always")
     what = phase(policy, containers)
-    ready = all(container.state.kind is Kind.RUNNING for container in containers)
+    ready = is_ready(containers)
     done = what in ("Succeeded", "Failed")
     reason = "" if ready else ("PodCompleted" if what == "Succeeded" else "ContainersNotReady")
     waiting = [container.name for container in containers if container.state.kind is not Kind.RUNNING]

@@ -42,7 +42,8 @@ class Installation:
         self.tokens: dict[str, str] = {}
 
     def call(self, method: str, path: str, body: Any = None, *, account: str = "allowed", **headers: str) -> Answer:
-        headers = {"Authorization": f"Bearer {self.tokens[account]}"} if account else {}
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        headers = sent | ({"Authorization": f"Bearer {self.tokens[account]}"} if account else {})
         url = f"http://127.0.0.1:{self.stack.port('api')}{path}"
         answer = self.http.request(method, url, headers=headers, json=body, redirect=False)
         return Answer(answer.status, answer.headers, answer.data)
@@ -112,7 +113,7 @@ def installation() -> Iterator[Installation]:
             stack.apply_crds()
             stack.add_namespace(NAMESPACE)
             made = Installation(stack)
-            made.add_account("allowed", ["create", "get", "list", "delete"])
+            made.add_account("allowed", ["create", "get", "list", "patch", "delete"])
             made.add_account("reader", ["get", "list"])
             made.add_account("stranger", [])
             yield made

@@ -1,5 +1,6 @@
 import hashlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -38,7 +39,9 @@ def test_a_task_is_created_shown_refused_twice_deleted_and_remembered(installati
     assert created.json["spec"]["retryPolicy"]["maxAttempts"] == 3
     shown = installation.call("GET", created.headers["Location"])
     assert (shown.status, shown.json["live"], shown.json["history"]) == (200, True, "available")
-    assert shown.headers["ETag"] == created.headers["ETag"]
+    assert shown.headers["ETag"].startswith(created.headers["ETag"].rstrip('"') + ".")
+    kept = installation.call("GET", created.headers["Location"], If_None_Match=shown.headers["ETag"])
+    assert (kept.status, kept.body) == (304, b"")
 
     again = installation.call("POST", TASKS, {"name": "one", "spec": SPEC})
     assert (again.status, again.json["code"]) == (409, "conflict")
@@ -201,3 +204,76 @@ def test_the_log_has_an_audit_line_for_each_write_and_no_token(installation: Ins
     ):
         assert part in line
     assert not any(token in text for token in installation.tokens.values())
+
+
+def test_a_request_with_a_key_makes_one_task_however_often_it_comes(installation: Installation) -> None:
+    wanted = {"generateName": "order-", "spec": SPEC}
+    first = installation.call("POST", TASKS, wanted, Idempotency_Key="order-7")
+    again = installation.call("POST", TASKS, wanted, Idempotency_Key="order-7")
+    assert (first.status, again.status, again.headers["Idempotent-Replayed"]) == (201, 200, "true")
+    assert first.json["uid"] == again.json["uid"]
+    other = installation.call(
+        "POST", TASKS, {"spec": {"handler": "another"}, "generateName": "order-"}, Idempotency_Key="order-7"
+    )
+    assert (other.status, other.json["code"]) == (422, "idempotency-key-reused")
+
+    name = first.json["name"]
+    _finish(installation, name, [])
+    installation.mirror()
+    assert installation.call("DELETE", f"{TASKS}/{name}").status == 204
+    late = installation.call("POST", TASKS, wanted, Idempotency_Key="order-7")
+    assert (late.status, late.json["live"], late.json["uid"]) == (200, False, first.json["uid"])
+    assert installation.call("DELETE", f"{TASKS}/{name}").status == 404
+
+
+def test_a_dry_run_is_judged_by_the_api_server_and_creates_nothing(installation: Installation) -> None:
+    assert installation.call("POST", TASKS + "?dryRun=true", {"name": "dry", "spec": SPEC}).status == 201
+    assert installation.call("GET", TASKS + "/dry").status == 404
+
+
+def test_a_caller_that_waits_is_answered_when_the_task_has_finished(installation: Installation) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(installation.call, "POST", TASKS, {"name": "awaited", "spec": SPEC}, Prefer="wait=18")
+        deadline = time.monotonic() + 15
+        while installation.call("GET", TASKS + "/awaited").status == 404:
+            assert time.monotonic() < deadline
+        _finish(installation, "awaited", [])
+        answer = waiting.result(20)
+    assert (answer.status, answer.json["phase"], answer.json["result"]) == (201, "Succeeded", {"rows": 3})
+    assert answer.headers["Preference-Applied"] == "wait=18"
+
+
+def test_a_task_is_changed_only_as_it_was_read(installation: Installation) -> None:
+    created = installation.call("POST", TASKS, {"name": "changing", "spec": SPEC | {"queueTimeoutSeconds": 60}})
+    change = {"spec": {"priority": 7, "queueTimeoutSeconds": None}}
+    changed = installation.call("PATCH", TASKS + "/changing", change, If_Match=created.headers["ETag"])
+    assert (changed.status, changed.json["priority"]) == (200, 7)
+    assert "queueTimeoutSeconds" not in changed.json["spec"]
+    stale = installation.call("PATCH", TASKS + "/changing", change, If_Match=created.headers["ETag"])
+    assert (stale.status, stale.json["code"]) == (412, "changed-since")
+    assert installation.call("PATCH", TASKS + "/changing", change, account="reader").status == 403
+    cancelled = installation.call("POST", TASKS + "/changing:cancel")
+    assert (cancelled.status, cancelled.json["spec"]["cancel"]) == (200, True)
+    # What the CRD forbids is told with its words.
+    refused = installation.call("PATCH", TASKS + "/changing", {"spec": {"cancel": False}})
+    assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, "/spec/cancel")
+
+
+def test_a_finished_task_is_created_once_more(installation: Installation) -> None:
+    installation.call("POST", TASKS, {"name": "done", "labels": {"team": "a"}, "spec": SPEC})
+    assert installation.call("POST", TASKS + "/done:retry").status == 409
+    _finish(installation, "done", [])
+    again = installation.call("POST", TASKS + "/done:retry")
+    assert (again.status, again.json["labels"], again.json["phase"]) == (201, {"team": "a"}, "Pending")
+    assert again.json["name"].startswith("done-")
+    assert again.json["spec"]["kwargs"] == {"n": 1}
+
+
+def test_many_tasks_in_one_request(installation: Installation) -> None:
+    items: list[Any] = [{"name": f"many-{number}", "spec": SPEC} for number in range(200)]
+    items[100]["spec"] = {"handler": "not a name"}
+    answer = installation.call("POST", TASKS + ":batch", {"items": items})
+    assert answer.status == 200, answer.body[:500]
+    found = [item["status"] for item in answer.json["items"]]
+    assert (found.count(201), found[100]) == (199, 422)
+    assert answer.json["items"][100]["problem"]["errors"][0]["pointer"] == "/spec/handler"

@@ -64,6 +64,7 @@ def test_what_a_task_leaves_out_is_filled_in(cluster: Cluster) -> None:
     assert made["spec"] == {
         "handler": "reports.summarise",
         "queue": "default",
+        "isolation": "Worker",
         "priority": 0,
         "outputs": [{"name": "o", "contentType": "application/octet-stream"}],
         "retryPolicy": filled(RetryPolicy()),
@@ -112,6 +113,7 @@ def test_a_manifest_at_every_limit_is_admitted(cluster: Cluster) -> None:
         ("args", [1, None]),
         ("kwargs", {"a": 1, "b": 2}),
         ("queue", "other"),
+        ("isolation", "Pod"),
         ("notBefore", "2030-01-01T00:00:00Z"),
         ("dependsOn", [{"name": "x"}]),
         ("attemptTimeoutSeconds", 9),
@@ -323,3 +325,15 @@ async def test_our_client_reads_every_page(empty: Cluster, monkeypatch: pytest.M
     finally:
         await kube.close()
     assert [len(page) for page in pages] == [2, 2, 1]
+
+
+def test_a_task_that_ended_stays_as_it_ended_whatever_write_arrives_late(empty: Cluster) -> None:
+    body = empty.create(task())
+    name = body["metadata"]["name"]
+    set_status(empty, "tft", name, {"phase": "Running", "attempt": 1})
+    set_status(empty, "tft", name, {"phase": "Succeeded", "attempt": 1})
+    for late in ("Running", "Failed"):
+        patch = json.dumps([{"op": "add", "path": "/status", "value": {"phase": late, "attempt": 1}}])
+        done = empty.run("patch", "tft", name, "--subresource=status", "--type=json", "-p", patch)
+        assert "a Task that ended stays as it ended" in done.stderr
+    set_status(empty, "tft", name, {"phase": "Succeeded", "attempt": 1, "message": "said again"})

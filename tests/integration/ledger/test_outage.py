@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -51,7 +52,13 @@ async def test_a_stopped_redis_is_unavailable_and_comes_back(
         quick(lambda: ledger.claim(ledger.candidate(message, 1)))
         quick(lambda: ledger.heartbeat([], ""))
         quick(lambda: ledger.finish(claim, Kind.SUCCEEDED, DONE))
-        for call in (side.ledger.epoch, side.ledger.expire, side.ledger.now_ms, reader.read, reader.gap):
+        for call in (
+            partial(side.ledger.begin_epoch, "e"),
+            side.ledger.expire,
+            side.ledger.now_ms,
+            reader.read,
+            reader.gap,
+        ):
             started = time.monotonic()
             with pytest.raises(Unavailable, match="Redis"):
                 await call()

@@ -9,6 +9,7 @@ import redis
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Failure, Kind
 from taskflow_core.domain.phases import Reason
+from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.connect import CLAIM_SECONDS, TOMBSTONE_SECONDS
 from taskflow_core.ledger.operator import Entry, State
 from taskflow_core.ledger.worker import Claim, Heartbeat, Holding, WorkerLedger
@@ -335,6 +336,24 @@ async def test_a_closed_attempt_can_be_neither_entered_nor_claimed(
     assert kinds(raw) == [Kind.QUEUED, kind, Kind.DUPLICATE]
 
 
+async def test_a_message_that_was_left_can_be_read_until_its_attempt_is_settled(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    ledger, key = worker(settings), naming.once_key(UID, 1)
+    assert ledger.left(key) is None
+    await entered(settings)
+    async with operator(settings) as side:
+        message = make_message(kwargs={"year": 2026})
+        await side.ledger.leave(message)
+        assert ledger.left(key) == message
+        seconds: Any = raw.ttl(key)
+        assert 0 < seconds <= CLAIM_SECONDS
+        await side.ledger.withdraw(UID, 1)
+        assert ledger.left(key) == message
+        await side.ledger.settle(entry())
+    assert ledger.left(key) is None
+
+
 async def test_states_tell_where_each_attempt_is(settings: RedisSettings) -> None:
     async with operator(settings) as side:
         await side.ledger.enqueue([entry(1), entry(2)])
@@ -355,12 +374,22 @@ async def test_waiting_members_come_oldest_first_within_their_times(settings: Re
         assert await side.ledger.waiting(after_ms=0, before_ms=99, limit=1) == [("a:1", 10)]
 
 
-async def test_an_epoch_is_named_once(settings: RedisSettings) -> None:
+async def test_an_epoch_is_named_once(settings: RedisSettings, raw: redis.Redis) -> None:
     async with operator(settings) as side:
-        assert await side.ledger.epoch() is None
-        assert await side.ledger.begin_epoch("e1") == "e1"
-        assert await side.ledger.begin_epoch("e2") == "e1"
-        assert await side.ledger.epoch() == "e1"
+        assert await side.ledger.begin_epoch("e1")
+        assert not await side.ledger.begin_epoch("e2")
+        assert raw.get(naming.KEY_EPOCH) == "e1"
+
+
+async def test_a_full_redis_is_away_even_though_its_epoch_is_there(settings: RedisSettings, raw: redis.Redis) -> None:
+    raw.set(naming.KEY_EPOCH, "e1")
+    raw.config_set("maxmemory", 1)
+    try:
+        async with operator(settings) as side:
+            with pytest.raises(Unavailable, match="maxmemory"):
+                await side.ledger.begin_epoch("e2")
+    finally:
+        raw.config_set("maxmemory", 0)
 
 
 async def test_a_note_reaches_the_history(settings: RedisSettings, raw: redis.Redis) -> None:

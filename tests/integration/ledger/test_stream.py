@@ -31,7 +31,9 @@ async def test_a_new_group_reads_what_was_told_before_it(settings: RedisSettings
     ids = add(raw, 3)
     async with operator(settings) as side:
         reader = side.reader()
+        assert not await reader.has_group()
         assert await reader.ensure_group()
+        assert await reader.has_group()
         assert not await reader.ensure_group()
         batch = await reader.read()
         assert [event.id for event in batch.events] == ids

@@ -47,6 +47,16 @@ def make_polite(out: Path, greeting: str) -> dict[str, object]:
     return {"env": env}
 
 
+def test_a_pod_that_was_declared_lost_is_shown_ready_again(stack: Stack, tmp_path: Path) -> None:
+    # What the node controller does to the Pods of a node that it has not heard of for a while.
+    apply(stack, make_pod("declared-lost", POLITE, container=make_polite(tmp_path, "one")))
+    wait_for("a ready pod", lambda: [pod for pod in pods(stack, "declared-lost") if is_ready(pod)])
+    lost = json.dumps({"status": {"conditions": [{"type": "Ready", "status": "False"}]}})
+    kubectl(stack, "patch", "pod", "declared-lost", "--subresource=status", "--type=strategic", "-p", lost)
+    wait_for("a ready pod again", lambda: [pod for pod in pods(stack, "declared-lost") if is_ready(pod)])
+    kubectl(stack, "delete", "pod", "declared-lost")
+
+
 def test_a_deployment_scales_down_politely_and_rolls_out_a_changed_environment(stack: Stack, tmp_path: Path) -> None:
     apply(stack, make_deployment("polite", POLITE, 2, container=make_polite(tmp_path, "one")))
     kubectl(stack, "rollout", "status", "deployment/polite", "--timeout=20s")
@@ -175,6 +185,8 @@ def test_the_parts_of_taskflow_may_do_what_they_need_and_no_more(stack: Stack) -
     )
     assert may(operator, "patch", "taskflow.dev/tasks/status")
     assert not may(operator, "create", "taskflow.dev/tasks")
+    assert may(operator, "create", "batch/jobs")
+    assert not may(operator, "create", "/pods")
     assert not may(operator, "get", "/secrets")
     assert may(api, "create", "taskflow.dev/tasks")
     assert not may(api, "list", "/pods")
@@ -230,3 +242,16 @@ def test_a_killed_node_starts_its_pods_again_and_leaves_no_second_process(stack:
     assert pod["status"]["containerStatuses"][0]["restartCount"] == 1
     assert process_exists(running_pid(pod))
     kubectl(stack, "delete", "pod", "survivor", "--timeout=20s")
+
+
+def test_a_killed_node_does_not_run_again_what_is_never_restarted(stack: Stack, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    body = script("import os, time; open(os.environ['RAN'], 'a').write('x'); time.sleep(600)")
+    apply(stack, make_pod("once", body, restartPolicy="Never", container={"env": [{"name": "RAN", "value": str(ran)}]}))
+    wait_for("the start", lambda: ran.exists() and container_state(stack, "once").get("running"))
+    stack.stop("node", signal.SIGKILL)
+    stack.start("node")
+    wait_for("the end", lambda: status_of(stack, "once").get("phase") == "Failed")
+    assert container_state(stack, "once")["terminated"]["exitCode"] == 137
+    assert ran.read_text() == "x"
+    kubectl(stack, "delete", "pod", "once", "--timeout=20s")

@@ -10,6 +10,7 @@ from taskflow_core.ledger.connect import connect_sync
 from taskflow_core.settings import RedisSettings
 from taskflow_local.stack import Stack
 from tests.integration.taskflow_worker.process import Workers
+from tests.redis_users import as_worker, refused
 
 
 @pytest.fixture(scope="package")
@@ -24,13 +25,14 @@ def redis_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def workers(redis_stack: Stack, tmp_path: Path) -> Iterator[Workers]:
-    """Workers as processes, on a Redis without any key."""
+    """Workers as processes, on a Redis without any key, as the user that their namespace has there."""
     settings = RedisSettings(url=SecretStr(redis_stack.env()["TASKFLOW_REDIS_URL"]))
     raw = connect_sync(settings)
     raw.flushall()
-    made = Workers(settings, raw, tmp_path)
+    made = Workers(settings, as_worker(settings, raw, "team-a"), raw, tmp_path)
     try:
         yield made
     finally:
         made.end_all()
+        assert refused(raw) == []
         raw.connection_pool.disconnect()

@@ -38,15 +38,31 @@ class Workers:
     """The workers of a test, what it asks of them and what they did."""
 
     settings: RedisSettings
+    """The operator's."""
+    own_settings: RedisSettings
+    """The workers'."""
     raw: redis.Redis
     folder: Path
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, name: str, concurrency: int = 2, drain_seconds: int = 10) -> subprocess.Popen[bytes]:
         """A worker, and its process once it reports."""
+        before = self.seen().now_ms
+        process = self._spawn(
+            name,
+            {"TASKFLOW_WORKER_CONCURRENCY": str(concurrency), "TASKFLOW_WORKER_DRAIN_SECONDS": str(drain_seconds)},
+        )
+        self.until(name, lambda report: report.at_ms >= before)
+        return process
+
+    def once(self, name: str, uid: str) -> subprocess.Popen[bytes]:
+        """A worker that runs the first attempt of one Task and ends."""
+        return self._spawn(name, {"TASKFLOW_WORKER_ONCE": naming.once_key(uid, 1)}, "--once")
+
+    def _spawn(self, name: str, variables: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {
             "PYTHONPATH": str(CODE),
-            "TASKFLOW_REDIS_URL": self.settings.url.get_secret_value(),
+            "TASKFLOW_REDIS_URL": self.own_settings.url.get_secret_value(),
             "TASKFLOW_S3_ENDPOINT": "http://127.0.0.1:9",
             "TASKFLOW_S3_BUCKET": "unused",
             "TASKFLOW_S3_ACCESS_KEY": "unused",
@@ -54,17 +70,18 @@ class Workers:
             "TASKFLOW_WORKER_NAMESPACE": "team-a",
             "TASKFLOW_WORKER_QUEUES": "default",
             "TASKFLOW_WORKER_NAME": name,
-            "TASKFLOW_WORKER_CONCURRENCY": str(concurrency),
             "TASKFLOW_WORKER_HANDLERS": "e2e_handlers",
-            "TASKFLOW_WORKER_DRAIN_SECONDS": str(drain_seconds),
+            "TASKFLOW_WORKER_DRAIN_SECONDS": "5",
+            **variables,
         }
-        before = self.seen().now_ms
         with self.log(name).open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "taskflow_worker"], env=environment, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-m", "taskflow_worker", *arguments],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         self.processes.append(process)
-        self.until(name, lambda report: report.at_ms >= before)
         return process
 
     def log(self, name: str) -> Path:
@@ -122,6 +139,17 @@ class Workers:
         messages = [make_message(uid=uid, handler=handler, kwargs=kwargs) for uid in uids]
         self._publish(messages)
 
+    def leave(self, uid: str, handler: str = "taskflow.echo", **kwargs: Any) -> None:
+        """Enter one attempt and leave its message for a pod of its own."""
+        asyncio.run(self._enter([current_attempt(make_task(uid=uid, phase=Phase.QUEUED))]))
+        asyncio.run(self._leave(make_message(uid=uid, handler=handler, kwargs=kwargs)))
+
+    async def _leave(self, message: Message) -> None:
+        client = connect_async(self.settings)
+        await OperatorLedger(client).leave(message)
+        await client.aclose()
+        await client.connection_pool.disconnect()
+
     async def _enter(self, attempts: Sequence[Attempt]) -> None:
         client = connect_async(self.settings)
         await OperatorLedger(client).enqueue(attempts)
@@ -158,4 +186,6 @@ class Workers:
         starts = Counter(event.uid for event in self.told(Kind.STARTED))
         assert {uid: starts[uid] for uid in uids} == dict.fromkeys(uids, 1)
         assert self.told(Kind.DUPLICATE) == []
-        eventually(lambda: (self.waiting(), self.raw.hlen("unacked")), lambda rest: rest == (0, 0))
+        eventually(
+            lambda: (self.waiting(), self.raw.hlen(naming.unacked_keys("team-a").messages)), lambda rest: rest == (0, 0)
+        )

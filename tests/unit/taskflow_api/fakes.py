@@ -1,7 +1,8 @@
 """The ports of the API, in memory, and a caller of its ASGI interface."""
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +13,7 @@ from taskflow_api.app import create_app
 from taskflow_api.auth import Gate
 from taskflow_api.services import Services
 from taskflow_core.domain.phases import Phase
-from taskflow_core.errors import NotFound
+from taskflow_core.errors import Conflict, NotFound
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
 
 UID = "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"
@@ -36,10 +37,18 @@ class FakeKube:
         self.calls: list[tuple[str, str, Any]] = []
         self.failure: Exception | None = None
         self.fail_on = ""
+        self.batches: list[list[dict[str, Any]] | Exception] = []
+        """What a watch tells, before it goes silent."""
         self.answers: dict[str, dict[str, Any]] = {"/version": {"gitVersion": "v1.36.3"}}
 
     async def request(
-        self, method: str, path: str, body: Any = None, *, params: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content_type: str = "application/json",
+        params: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         self.calls.append((method, path, body))
         if self.failure and self.fail_on in path:
@@ -53,15 +62,39 @@ class FakeKube:
             spec = body["spec"]
             allowed = spec["user"] == "alice" and spec["resourceAttributes"]["namespace"] == "team-a"
             return {"status": {"allowed": allowed}}
+        if method == "PATCH" and path in self.objects:
+            return self._patch(path, body)
         if method == "POST":
             meta = {"uid": UID, "namespace": path.split("/")[5], "creationTimestamp": "2026-09-20T12:00:00Z"}
             name = body["metadata"].get("name") or body["metadata"]["generateName"] + "abcde"
+            if f"{path}/{name}" in self.objects:
+                raise Conflict(f"tasks {name} already exists")
             made: dict[str, Any] = body | {"metadata": body["metadata"] | meta | {"name": name, "resourceVersion": "7"}}
-            self.objects[f"{path}/{name}"] = made
+            if (params or {}).get("dryRun") != "All":
+                self.objects[f"{path}/{name}"] = made
             return made
         if path not in self.objects:
             raise NotFound(f"{path} not found")
         return self.objects.pop(path) if method == "DELETE" else self.objects[path]
+
+    def _patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        found = self.objects[path]
+        version = body.get("metadata", {}).get("resourceVersion")
+        if version not in (None, found["metadata"]["resourceVersion"]):
+            raise Conflict("the object has been modified")
+        spec = {name: value for name, value in (found["spec"] | body["spec"]).items() if value is not None}
+        changed = found | {"spec": spec, "metadata": found["metadata"] | {"resourceVersion": "8"}}
+        self.objects[path] = changed
+        return changed
+
+    async def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
+        self.calls.append(("WATCH", path, field_selector))
+        yield ()
+        for batch in self.batches:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+        await asyncio.Event().wait()
 
 
 @dataclass

@@ -93,7 +93,7 @@ async def test_the_frameworks_own_refusals_are_problems_too() -> None:
         ({"name": "x", "spec": {"handler": "a", "inputs": [{"name": "n", "key": "../x"}]}}, "/spec/inputs/0/key"),
         ({"name": "x", "spec": {"handler": "a", "retryPolicy": {"max_attempts": 1}}}, "/spec/retryPolicy/max_attempts"),
         ({"name": "x", "spec": {"handler": "a"}, "a/b~c": 1}, "/a~1b~0c"),
-        ({"spec": {"handler": "a"}}, ""),
+        ({"spec": {"handler": "a"}}, "/name"),
         ({"name": "x", "generateName": "x-", "spec": {"handler": "a"}}, ""),
         ({"name": "X", "spec": {"handler": "a"}}, "/name"),
         ([], ""),

@@ -36,7 +36,8 @@ def test_no_argument_of_any_component_holds_a_secret(tmp_path: Path) -> None:
     programs = {name: Path("/bin") / name for each in COMPONENTS.values() for name in each.programs}
     place = Place(make_folder(tmp_path), memory, programs)
     secrets = [value for name, value in memory.model_dump().items() if name.endswith(("_token", "_password", "_key"))]
-    assert len(secrets) == 9
+    assert len(secrets) == 10
+    secrets += memory.worker("default").model_dump().values()
     for component in COMPONENTS.values():
         arguments = " ".join(component.argv(place))
         assert not [secret for secret in secrets if secret in arguments], component.name
@@ -59,23 +60,30 @@ def test_a_component_gets_a_clean_environment_with_what_it_must_know(tmp_path: P
     operator = environment("operator", memory, folder, base)
     assert operator["TASKFLOW_TOKEN_KEY"] == memory.token_key
     assert len(memory.token_key) == 64
-    assert operator["TASKFLOW_REDIS_URL"] == f"redis://:{memory.redis_password}@127.0.0.1:{memory.ports['redis']}/0"
+    login = f"taskflow-operator:{memory.redis_operator_password}"
+    assert operator["TASKFLOW_REDIS_URL"] == f"redis://{login}@127.0.0.1:{memory.ports['redis']}/0"
     assert operator["KUBECONFIG"].endswith("/conf/operator.kubeconfig")
     assert "AWS_SECRET_ACCESS_KEY" not in operator
     assert "PYTHONPATH" not in operator
     api = environment("api", memory, folder, base)
     assert "TASKFLOW_TOKEN_KEY" not in api
+    assert "TASKFLOW_REDIS_URL" not in api
     assert api["TASKFLOW_API_PORT"] == str(memory.ports["api"])
     assert environment("redis", memory, folder, base) == {"PATH": "/bin", "HOME": str(folder.data)}
 
 
 def test_workers_learn_redis_and_storage_but_no_database_login() -> None:
-    secret = worker_secret(make_memory())
+    memory = make_memory()
+    secret = worker_secret(memory, "team-a")
     assert "TASKFLOW_DATABASE_URL" not in secret
     assert set(secret) == {
         "TASKFLOW_REDIS_URL", "TASKFLOW_S3_ENDPOINT", "TASKFLOW_S3_BUCKET", "TASKFLOW_S3_REGION",
         "TASKFLOW_S3_ACCESS_KEY", "TASKFLOW_S3_SECRET_KEY",
     }  # fmt: skip
+    login = memory.worker("team-a")
+    assert f"//taskflow-worker-team-a:{login.redis_password}@" in secret["TASKFLOW_REDIS_URL"]
+    assert secret["TASKFLOW_S3_SECRET_KEY"] == login.s3_secret_key
+    assert worker_secret(memory, "team-b")["TASKFLOW_REDIS_URL"] != secret["TASKFLOW_REDIS_URL"]
 
 
 def test_a_client_learns_only_what_the_stack_has(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Self, cast
 
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_core.errors import NotFound, TaskflowError, Unavailable
@@ -121,6 +122,20 @@ class FakePublisher:
 
 
 @dataclass
+class FakeLauncher:
+    journal: Journal
+    launched: list[Message] = field(default_factory=list)
+    troubles: dict[str, str] = field(default_factory=dict)
+
+    async def launch(self, task: Task, message: Message) -> None:
+        self.journal.append(f"launched {task.status.attempt}")
+        self.launched.append(message)
+
+    def trouble(self, task: Task) -> str | None:
+        return self.troubles.get(task.uid)
+
+
+@dataclass
 class FakeApi:
     """Keeps what was written; `failures` are raised first, one a request; while `open` is clear a request hangs."""
 
@@ -207,22 +222,28 @@ class Parts:
         self.ledger, self.publisher = FakeLedger(self.journal), FakePublisher(self.journal)
         self.api, self.reader = FakeApi(self.journal), FakeReader()
         self.unsettled: list[str] = []
+        self.mirrored = asyncio.Event()
+        self.mirrored.set()
         self.lost: list[str] = []
         self.finished: list[Task] = []
         self.writer = StatusWriter(self.api, 10_000, clock)
         ledger = cast("Any", self.ledger)
         self.agenda = Agenda(now=lambda: self.now)
         self.closer = Closer(self.tasks, self.writer, ledger, self.agenda.wake_at, self.finished.append)
-        self.dependencies = FakeDependencies()
+        self.dependencies, self.launcher = FakeDependencies(), FakeLauncher(self.journal)
         self.dispatcher = Dispatcher(
-            self.tasks, self.agenda, self.pools, self.dependencies, ledger, self.publisher, self.writer, self.closer,
+            self.tasks, self.agenda, self.pools, self.dependencies, ledger, self.publisher, self.launcher, self.writer, self.closer,
             queued=lambda: None, token_key=TOKEN_KEY, quiet_seconds=quiet, now=lambda: self.now,
         )  # fmt: skip
         self.resources = ApplyToResources(
             self.tasks, self.writer, self.closer, ledger, cast("Any", self.reader), token_key=TOKEN_KEY,
-            quiet_seconds=quiet, wake_at=self.agenda.wake_at, unsettled=self.unsettled.append, data_lost=self.lost.append, times=AttemptTimes(NoTracing()), may_read=at_once,
+            quiet_seconds=quiet, wake_at=self.agenda.wake_at, unsettled=self._mirror_again, data_lost=self.lost.append, times=AttemptTimes(NoTracing()), may_read=at_once,
         )  # fmt: skip
         self._jobs: list[asyncio.Task[None]] = []
+
+    async def _mirror_again(self, why: str) -> None:
+        self.unsettled.append(why)
+        await self.mirrored.wait()
 
     async def __aenter__(self) -> Self:
         self._jobs = [asyncio.create_task(loop) for loop in (self.writer.run(), self.dispatcher.run())]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from prometheus_client import REGISTRY
 
 from taskflow_core.domain.events import Event, Kind
 from taskflow_core.domain.phases import Phase, Reason
@@ -158,6 +159,18 @@ async def test_an_end_of_an_unknown_task_that_was_not_settled_mirrors_the_histor
         assert await parts.done() == ["2-0"]
 
 
+async def test_an_end_that_only_a_mirror_can_tell_stays_unacknowledged_until_it_has() -> None:
+    async with Parts() as parts:
+        parts.ledger.claims["other", 1] = "done|pod|1|x"
+        parts.mirrored.clear()
+        await parts.take(succeeded(uid="other"))
+        await eventually(lambda: parts.unsettled)
+        assert await parts.done() == []
+        parts.mirrored.set()
+        await eventually(lambda: not parts.resources._closing)
+        assert await parts.done() == ["2-0"]
+
+
 @pytest.mark.parametrize("claim", ["settled", "deleted"])
 async def test_an_end_of_an_unknown_task_that_was_settled_is_old_news(claim: str) -> None:
     async with Parts() as parts:
@@ -191,6 +204,33 @@ async def test_what_was_refused_is_counted_and_changes_nothing_else(kind: Kind, 
         assert parts.status(UID) == before.model_copy(update={counter: 2})
         assert await parts.done() == ["3-0", "4-0"]
     assert parts.api.written == []
+
+
+async def test_what_was_refused_while_an_attempt_was_closed_is_told_with_the_next() -> None:
+    async with Parts() as parts:
+        parts.add(make_task(phase=Phase.QUEUED))
+        parts.api.open.clear()
+        await parts.take(started(), failed())
+        await eventually(lambda: parts.api.running)
+        await parts.take(make_event(Kind.DUPLICATE, id="3-0"))
+        parts.api.open.set()
+        await eventually(lambda: not parts.resources._closing)
+        assert (parts.status(UID).attempt, parts.status(UID).duplicate_deliveries) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(Kind.DUPLICATE, "taskflow_task_duplicates_fenced_total"), (Kind.STALE, "taskflow_task_stale_finishes_total")],
+)
+async def test_what_was_refused_after_its_task_finished_is_counted_too(kind: Kind, name: str) -> None:
+    def counted() -> float:
+        return REGISTRY.get_sample_value(name, {"queue": "unknown"}) or 0.0
+
+    before = counted()
+    async with Parts() as parts:
+        await parts.take(make_event(kind, id="3-0"))
+        assert await parts.done() == ["3-0"]
+    assert counted() == before + 1
 
 
 async def test_progress_follows_progress_and_nothing_else_goes_back() -> None:

@@ -360,3 +360,28 @@ async def test_what_tasks_wait_for_is_asked_for_many_at_a_time_and_holds_up_no_o
         slow.answer.set()
         await eventually(lambda: len(parts.publisher.sent) == 41)
     assert slow.most == dispatch.LOOKUPS
+
+
+async def test_an_isolated_task_is_entered_and_launched_in_place_of_published() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        parts.add(make_task(args=[1], isolation="Pod"))
+        parts.agenda.wake(UID)
+        await eventually(lambda: parts.launcher.launched and parts.api.written)
+        assert parts.journal[:2] == ["entered 1", "launched 1"]
+        assert parts.launcher.launched[0].args == (1,)
+        assert parts.publisher.sent == []
+        assert parts.status(UID).message == dispatch.WAITING_FOR_POD
+        parts.launcher.troubles[UID] = "pod p: ImagePullBackOff"
+        parts.dispatcher.show_queued(UID)
+        assert (parts.status(UID).phase, parts.status(UID).message) == (Phase.QUEUED, "pod p: ImagePullBackOff")
+
+
+async def test_an_isolated_task_waits_for_a_pool_too() -> None:
+    async with Parts() as parts:
+        parts.add(make_task(isolation="Pod"))
+        parts.agenda.wake(UID)
+        await eventually(lambda: parts.api.written)
+        assert parts.status(UID).reason == Reason.NO_WORKER_POOL
+        parts.serve("default")
+        await eventually(lambda: parts.launcher.launched)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from taskflow_core.domain.phases import Phase
 from taskflow_operator.memory import FORGET_SECONDS, OpenTasks, PoolQueues
-from tests.builders import UID, make_task
+from tests.builders import NOW, UID, make_task
 
 
 def test_a_task_is_taken_note_of_once() -> None:
@@ -56,3 +56,16 @@ def test_a_pools_queues_count_for_its_namespace_alone() -> None:
     assert pools.remove("a", "two")
     assert not pools.remove("a", "two")
     assert pools.queues("a") == {"x"}
+
+
+def test_isolated_tasks_are_known_apart_and_wait_for_no_warm_worker() -> None:
+    tasks = OpenTasks()
+    queued = {"queued_time": NOW}
+    tasks.add(make_task(phase=Phase.QUEUED, status=queued, isolation="Pod"))
+    assert [known.task.uid for known in tasks.isolated()] == [UID]
+    assert (tasks.count("team-a", "default", Phase.QUEUED), tasks.oldest("team-a", "default")) == (0, None)
+    tasks.add(make_task(uid="warm", phase=Phase.QUEUED, status=queued))
+    assert (tasks.count("team-a", "default", Phase.QUEUED), tasks.oldest("team-a", "default")) == (1, NOW)
+    tasks.close(UID, 0.0)
+    assert tasks.isolated() == []
+    assert tasks.count("team-a", "default", Phase.QUEUED) == 1

@@ -1,11 +1,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from typing import Any, cast
 
 import pytest
 
 from taskflow_core.broker.publish import HEADER_ENTERED
-from taskflow_operator.reconcile import lost_messages
+from taskflow_core.domain.events import Failure
+from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.operator import State
+from taskflow_operator.agenda import Agenda
+from taskflow_operator.memory import OpenTasks
+from taskflow_operator.reconcile import Reconciler, lost_messages
+from tests.builders import make_task
 
 
 def raw(entered: int) -> str:
@@ -39,3 +48,102 @@ def test_each_member_is_held_against_its_own_list() -> None:
 
 def test_a_member_of_a_task_that_is_not_open_is_left_alone() -> None:
     assert lost_messages([("gone:1", 10)], {}, {}) == []
+
+
+class Ledger:
+    """One that may take no writes, and notes when leases were expired."""
+
+    def __init__(self) -> None:
+        self.full = False
+        self.expired = 0
+
+    async def begin_epoch(self, epoch: str) -> bool:
+        if self.full:
+            raise Unavailable("Redis: command not allowed when used memory > 'maxmemory'")
+        return False
+
+    async def expire(self) -> list[str]:
+        self.expired += 1
+        return []
+
+    async def now_ms(self) -> int:
+        return 0
+
+    async def waiting(self, **_: int) -> Sequence[tuple[str, int]]:
+        return []
+
+
+async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_declared_lost() -> None:
+    now, ledger = [100.0], Ledger()
+    nothing = cast("Any", None)
+    reconciler = Reconciler(
+        nothing,
+        cast("Any", ledger),
+        nothing,
+        nothing,
+        nothing,
+        lease_seconds=15,
+        resync_seconds=60,
+        clock=lambda: now[0],
+    )
+    await reconciler._tick()
+    assert ledger.expired == 1
+    ledger.full = True
+    for _ in range(30):
+        now[0] += 1
+        with pytest.raises(Unavailable):
+            await reconciler._tick()
+    ledger.full = False
+    for _ in range(15):
+        now[0] += 1
+        await reconciler._tick()
+    assert ledger.expired == 1
+    now[0] += 1
+    await reconciler._tick()
+    assert ledger.expired == 2
+
+
+class Forgotten:
+    """A ledger after lost data: one attempt was entered again by its worker."""
+
+    def __init__(self, held: str) -> None:
+        self.held = held
+        self.given_up: list[tuple[str, int]] = []
+        self.reasons: set[Reason] = set()
+
+    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
+        return [State("", leased=uid == self.held, waiting=False) for uid, _ in attempts]
+
+    async def give_up(self, attempts: Sequence[tuple[str, int]], failure: Failure) -> list[bool]:
+        self.given_up += attempts
+        self.reasons.add(failure.reason)
+        return [True for _ in attempts]
+
+
+async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_holds_is_given_up_in_one_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks, agenda, ledger = OpenTasks(), Agenda(), Forgotten("held")
+    for uid, phase in (("waits", Phase.QUEUED), ("held", Phase.RUNNING), ("adrift", Phase.RUNNING)):
+        tasks.add(make_task(uid=uid, name=uid, phase=phase))
+    nothing = cast("Any", None)
+    reconciler = Reconciler(
+        tasks, cast("Any", ledger), agenda, nothing, nothing, lease_seconds=15, resync_seconds=60, clock=lambda: 100.0
+    )
+    slept: list[float] = []
+    held: list[bool] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        held.extend(known.held for known in tasks)
+
+    monkeypatch.setattr("taskflow_operator.reconcile.asyncio.sleep", sleep)
+    reconciler.recover("a test")
+    for job in list(reconciler._recoveries):
+        await job
+    assert slept == [7.5]
+    assert held == [True, True, True]
+    assert not any(known.held for known in tasks)
+    assert ledger.given_up == [("adrift", 1)]
+    assert ledger.reasons == {Reason.BROKER_DATA_LOST}
+    assert set(await agenda.take(10)) == {"waits", "held", "adrift"}

@@ -115,6 +115,14 @@ async def test_after_an_error_it_goes_on_where_it_was_and_waits_longer_each_time
     assert task_watch.LONGEST_PAUSE / 2 <= run.pauses[-1] <= task_watch.LONGEST_PAUSE
 
 
+async def test_after_a_watch_that_went_well_the_next_trouble_is_met_with_the_first_pause_again() -> None:
+    bad = [[Unavailable("503")] for _ in range(6)]
+    run = Running(*bad, [(), (), Unavailable("cut")], [(), (), Unavailable("cut")])
+    await run.until_idle()
+    assert run.pauses[5] > 4 * task_watch.FIRST_PAUSE
+    assert max(run.pauses[6:]) <= task_watch.FIRST_PAUSE
+
+
 async def test_what_the_server_forgot_is_listed_anew() -> None:
     run = Running([(), Conflict("410: too old")], lists=["1", Unavailable("starting"), "70"])
     await run.until_idle()

@@ -167,3 +167,15 @@ def test_without_redis_the_lease_runs_out_instead(act: str) -> None:
         else:
             holdings.process_died(request, "signal 9")
     assert [each["event"] for each in logs] == ["surrender_failed"]
+
+
+def test_what_was_only_delivered_is_not_renewed_and_the_epoch_is_learnt_when_it_is_claimed() -> None:
+    # After lost data a heartbeat enters what it is told of: of an unclaimed delivery that would be a claim without an execution.
+    ledger = FakeLedger([Heartbeat("e2", ()), Heartbeat("e2", ()), Heartbeat("e2", ())])
+    holdings = Holdings(cast("Any", ledger), 0.001, lambda _: True, begun=lambda _: len(ledger.beats) > 1)
+    request = Request()
+    holdings.accepted(request, "a:1", 10)
+    beat(ledger, holdings)
+    held = (Holding("a:1", 10),)
+    assert ledger.beats[:3] == [((), ""), ((), ""), (held, "")]
+    assert holdings._epoch == "e2"

@@ -4,6 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from taskflow_core.settings import RedisSettings, explain
+from taskflow_worker.__main__ import main
 from taskflow_worker.settings import WorkerSettings
 
 
@@ -64,3 +65,22 @@ def test_a_secret_never_shows_in_an_explanation(monkeypatch: pytest.MonkeyPatch)
     assert "very-secret" not in repr(settings)
     (line,) = problems(monkeypatch, name="very|secret")
     assert "very|secret" not in line
+
+
+def test_once_names_an_attempt_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(monkeypatch, once="tf:once:3f1c2a7e-8d55:2").once == "tf:once:3f1c2a7e-8d55:2"
+    (told,) = problems(monkeypatch, once="tf:ev")
+    assert "once" in told
+
+
+def test_once_without_the_attempt_serves_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read(monkeypatch)
+    given = {"REDIS_URL": "redis://none", "S3_ENDPOINT": "http://none", "S3_BUCKET": "b", "S3_ACCESS_KEY": "a"}
+    for name, value in {**given, "S3_SECRET_KEY": "s"}.items():
+        monkeypatch.setenv(f"TASKFLOW_{name}", value)
+    for name in ("own_stdout", "setup_logging"):
+        monkeypatch.setattr(f"taskflow_worker.__main__.{name}", lambda *_: None)
+    assert main(["--once"]) == 2
+    assert "--once needs TASKFLOW_WORKER_ONCE" in capsys.readouterr().err

@@ -1,0 +1,85 @@
+"""A worker that runs one attempt and ends; whatever became of that is in the ledger, not in its exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from taskflow_core.domain import naming
+from taskflow_core.domain.events import Kind
+from tests.e2e.product import eventually, records
+from tests.integration.taskflow_worker.process import Workers
+
+pytestmark = pytest.mark.integration
+
+
+def start(workers: Workers, folder: Path) -> tuple[Path, Path]:
+    """A worker in the middle of its attempt: (gate, record)."""
+    gate, record = folder / "gate", folder / "record"
+    workers.leave("u1", "e2e.wait_for_file", record=str(record), path=str(gate))
+    workers.once("a", "u1")
+    eventually(lambda: records(record, "start"), lambda starts: len(starts) == 1)
+    return gate, record
+
+
+@pytest.mark.parametrize(
+    ("handler", "kind"), [("taskflow.echo", Kind.SUCCEEDED), ("taskflow.fail", Kind.FAILED), ("typo", Kind.FAILED)]
+)
+def test_it_ends_with_0_however_the_attempt_ended(workers: Workers, handler: str, kind: Kind) -> None:
+    workers.leave("u1", handler)
+    assert workers.once("a", "u1").wait(60) == 0
+    assert [event.uid for event in workers.told(Kind.STARTED, "a:")] == ["u1"]
+    assert [event.uid for event in workers.told(kind, "a:")] == ["u1"]
+    assert workers.raw.zcard(naming.KEY_LEASES) == 0
+
+
+def test_it_is_no_worker_that_takes_anything_else(workers: Workers) -> None:
+    workers.send(["other"])
+    workers.leave("u1")
+    assert workers.once("a", "u1").wait(60) == 0
+    assert workers.waiting() == 1
+    assert workers.seen().reports == {}
+
+
+def test_without_a_message_it_could_not_do_its_job(workers: Workers) -> None:
+    assert workers.once("a", "nobody").wait(60) == 1
+    assert b"there is no message" in workers.log("a").read_bytes()
+
+
+def test_an_attempt_that_another_one_has_is_refused(workers: Workers) -> None:
+    workers.leave("u1")
+    assert workers.once("a", "u1").wait(60) == 0
+    assert workers.once("b", "u1").wait(60) == 0
+    assert [event.worker.partition(":")[0] for event in workers.told(Kind.DUPLICATE)] == ["b"]
+    assert len(workers.told(Kind.SUCCEEDED)) == 1
+
+
+def test_told_to_stop_it_ends_what_is_short(workers: Workers, tmp_path: Path) -> None:
+    gate, _ = start(workers, tmp_path)
+    (process,) = workers.processes
+    process.send_signal(signal.SIGTERM)
+    gate.touch()
+    assert process.wait(60) == 0
+    assert len(workers.told(Kind.SUCCEEDED)) == 1
+
+
+def test_told_to_stop_it_hands_back_what_is_long(workers: Workers, tmp_path: Path) -> None:
+    _, record = start(workers, tmp_path)
+    (process,) = workers.processes
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert len(workers.told(Kind.RELEASED)) == 1
+    assert workers.told(Kind.LOST) == []
+    assert records(record, "end") == []
+
+
+def test_a_child_that_is_killed_is_told_at_once(workers: Workers, tmp_path: Path) -> None:
+    _, record = start(workers, tmp_path)
+    os.kill(records(record, "start")[0]["pid"], signal.SIGKILL)
+    (process,) = workers.processes
+    assert process.wait(60) == 0
+    (lost,) = workers.told(Kind.LOST)
+    assert "signal 9" in lost.payload["message"]

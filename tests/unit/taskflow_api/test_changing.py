@@ -1,0 +1,93 @@
+"""What may change of a Task, and the one that follows a finished one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.taskflow_api.fakes import Api, row
+
+TASKS = "/v1/namespaces/team-a/tasks"
+SPEC = {"handler": "a.b", "args": [1], "queueTimeoutSeconds": 60}
+PATH = "/apis/taskflow.dev/v1alpha1/namespaces/team-a/tasks/x"
+
+
+async def with_one(**headers: str) -> Api:
+    api = Api()
+    assert (await api.call("POST", TASKS, {"name": "x", "labels": {"a": "b"}, "spec": SPEC}, **headers)).status == 201
+    return api
+
+
+async def test_only_what_is_named_changes_and_null_removes() -> None:
+    api = await with_one()
+    answer = await api.call("PATCH", TASKS + "/x", {"spec": {"priority": 5, "queueTimeoutSeconds": None}})
+    assert answer.status == 200
+    assert api.kube.calls[-1][2] == {"spec": {"priority": 5, "queueTimeoutSeconds": None}}
+    assert answer.json["spec"] == {"handler": "a.b", "args": [1], "priority": 5}
+    assert answer.headers["etag"] == '"8"'
+
+
+@pytest.mark.parametrize("tag", ['"7"', '"7.3"', 'W/"7"', "*"])
+async def test_a_change_of_what_was_read_goes_through(tag: str) -> None:
+    api = await with_one()
+    assert (await api.call("PATCH", TASKS + "/x", {"spec": {"suspend": True}}, if_match=tag)).status == 200
+
+
+async def test_a_change_of_what_somebody_changed_meanwhile_is_refused() -> None:
+    api = await with_one()
+    answer = await api.call("PATCH", TASKS + "/x", {"spec": {"suspend": True}}, if_match='"6"')
+    assert (answer.status, answer.json["code"]) == (412, "changed-since")
+    assert "suspend" not in api.kube.objects[PATH]["spec"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{}, {"spec": {"handler": "c"}}, {"spec": {"priority": 10}}, {"spec": {"priority": "5"}}, {"labels": {}}],
+)
+async def test_what_may_not_change_is_refused(body: Any) -> None:
+    api = await with_one()
+    assert (await api.call("PATCH", TASKS + "/x", body)).status == 422
+    assert api.kube.calls[-1][0] != "PATCH"
+
+
+async def test_cancelling_is_a_change_of_its_own() -> None:
+    api = await with_one()
+    answer = await api.call("POST", TASKS + "/x:cancel")
+    assert (answer.status, answer.json["spec"]["cancel"]) == (200, True)
+    assert (await api.call("POST", TASKS + "/y:cancel")).status == 404
+
+
+async def test_a_finished_task_is_created_once_more_with_a_link_to_it() -> None:
+    api = await with_one()
+    refused = await api.call("POST", TASKS + "/x:retry")
+    assert (refused.status, refused.json["code"]) == (409, "conflict")
+    api.kube.objects[PATH] |= {"status": {"phase": "Cancelled"}, "spec": SPEC | {"cancel": True, "suspend": False}}
+    answer = await api.call("POST", TASKS + "/x:retry")
+    assert (answer.status, answer.json["name"]) == (201, "x-abcde")
+    sent = api.kube.calls[-1][2]
+    assert sent["spec"] == SPEC
+    assert sent["metadata"]["annotations"] == {"taskflow.dev/retried-from": "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"}
+    assert sent["metadata"]["labels"] == {"a": "b"}
+
+
+async def test_one_that_only_the_history_has_is_created_once_more_too() -> None:
+    api = Api()
+    api.history.rows = [row(name="old", phase="Failed", spec={"handler": "a.b", "args": [], "notBefore": None})]
+    assert (await api.call("POST", TASKS + "/old:retry")).status == 201
+    assert api.kube.calls[-1][2]["spec"] == {"handler": "a.b", "args": []}
+
+
+@pytest.mark.parametrize(("method", "path"), [("PATCH", "/x"), ("POST", "/x:cancel"), ("POST", "/x:retry")])
+async def test_each_needs_its_right(method: str, path: str) -> None:
+    api = await with_one()
+    body = {"spec": {"priority": 1}} if method == "PATCH" else None
+    assert (await api.call(method, TASKS + path, body, token="bob-token")).status == 403
+
+
+async def test_what_the_caller_has_already_is_not_sent_again() -> None:
+    api = await with_one()
+    tag = (await api.call("GET", TASKS + "/x")).headers["etag"]
+    again = await api.call("GET", TASKS + "/x", if_none_match=tag)
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
+    assert (await api.call("GET", TASKS + "/x", if_none_match='"6.1"')).status == 200

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from taskflow_core.ledger.stream import Batch
+from taskflow_operator.reading import read_for_ever
+from tests.unit.taskflow_operator.fakes import at_once, eventually
+
+
+class Group:
+    """A consumer group that may be missing, or behind what was trimmed."""
+
+    def __init__(self, *, there: bool, gap: bool = False) -> None:
+        self.there = there
+        self.trimmed = gap
+        self.reads = 0
+
+    async def has_group(self) -> bool:
+        return self.there
+
+    async def ensure_group(self) -> bool:
+        made, self.there = not self.there, True
+        return made
+
+    async def gap(self) -> bool:
+        return self.trimmed
+
+    async def read(self) -> Batch:
+        self.reads += 1
+        await asyncio.sleep(0.001)
+        return Batch((), ())
+
+
+async def take(*_: Any) -> None:
+    raise AssertionError("there is nothing to take")
+
+
+def reading(group: Group, data_lost: Callable[[str], Any]) -> asyncio.Task[None]:
+    return asyncio.create_task(read_for_ever(cast("Any", group), take, data_lost, at_once))
+
+
+async def test_a_missing_group_is_made_only_after_what_was_lost_has_been_made_up_for() -> None:
+    group, made_up = Group(there=False), asyncio.get_running_loop().create_future()
+    told: list[str] = []
+
+    def data_lost(why: str) -> asyncio.Future[None]:
+        told.append(why)
+        return made_up
+
+    loop = reading(group, data_lost)
+    await eventually(lambda: told)
+    await asyncio.sleep(0.01)
+    # An operator that dies here leaves no group, so the next one finds that data was lost.
+    assert not group.there
+    made_up.set_result(None)
+    await eventually(lambda: group.reads)
+    assert group.there
+    assert told == ["its place in the stream was lost"]
+    loop.cancel()
+
+
+async def test_a_group_that_is_there_has_lost_nothing() -> None:
+    group, told = Group(there=True), list[str]()
+    loop = reading(group, told.append)
+    await eventually(lambda: group.reads > 2)
+    assert told == []
+    loop.cancel()
+
+
+async def test_a_trimmed_stream_is_made_up_for_before_it_is_read_on() -> None:
+    group, told = Group(there=True, gap=True), list[str]()
+    loop = reading(group, told.append)
+    await eventually(lambda: group.reads)
+    assert told == ["the stream was trimmed before it was read"]
+    loop.cancel()
