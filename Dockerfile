@@ -1,9 +1,9 @@
 # syntax=docker/dockerfile:1
 # The images of TaskFlow: `docker build --target operator|api|worker|migrate|minio .`
 # BASE is any Debian-like image with Python 3.11 or newer as `python`. Pin it by digest in a release build:
-# --build-arg BASE=docker.io/library/python:3.13-slim-trixie@sha256:...
-ARG BASE=docker.io/library/python:3.13-slim-trixie
-ARG GO_BASE=docker.io/library/golang:1.26-trixie
+# --build-arg BASE=python:3.13-slim-trixie@sha256:...
+ARG BASE=python:3.13-slim-trixie
+ARG GO_BASE=golang:1.26-trixie
 
 # --- Python packages, from the lock; each component gets only what it imports
 FROM ${BASE} AS build

@@ -95,9 +95,9 @@ class DevServices(Model):
     """Instead of `externalDatabase`, `externalRedis` and `externalS3`."""
     persistence: Persistence = Persistence()
     """Volumes."""
-    postgresql: ServiceImage = ServiceImage(image="docker.io/library/postgres:17", resources=_small("512Mi"))
+    postgresql: ServiceImage = ServiceImage(image="postgres:17", resources=_small("512Mi"))
     """PostgreSQL."""
-    redis: ServiceImage = ServiceImage(image="docker.io/library/redis:8", resources=_small("512Mi"))
+    redis: ServiceImage = ServiceImage(image="redis:8", resources=_small("512Mi"))
     """Redis."""
     minio: Image = Image(repository="taskflow-minio")
     """MinIO, the Dockerfile's target of that name."""
