@@ -57,7 +57,8 @@ class ApplyToStore:
 
     def mirror_again(self, why: str) -> asyncio.Future[None]:
         """Mirror all Tasks that still exist, because events may be missing; the future tells when that is done."""
-        log.warning("mirroring_again", why=why)
+        if not self._wanted.is_set():
+            log.warning("mirroring_again", why=why)
         mirrored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(mirrored)
         self._wanted.set()

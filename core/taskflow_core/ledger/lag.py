@@ -30,12 +30,14 @@ async def stream_lags(client: redis.asyncio.Redis) -> list[Lag]:
             return []
         seconds, micros = await client.time()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
+        last = str((await client.xinfo_stream(naming.KEY_STREAM))["last-generated-id"])
         groups = await client.xinfo_groups(naming.KEY_STREAM)
         found: list[Lag] = []
         for group in groups:
             name, pending = str(group["name"]), int(group["pending"])
             # Redis cannot tell how many are unread after entries in the middle were deleted; nobody deletes any.
-            unread = int(group.get("lag") or 0)
+            # By its place, too: the count is off after Redis was restarted.
+            unread = 0 if str(group["last-delivered-id"]) == last else int(group.get("lag") or 0)
             oldest = await _oldest(client, name, str(group["last-delivered-id"]), pending=pending, unread=unread)
             age = max(now_ms - oldest, 0) / 1000 if oldest is not None else 0.0
             found.append(Lag(group=name, entries=pending + unread, seconds=age))
