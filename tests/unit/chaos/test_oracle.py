@@ -171,6 +171,9 @@ def test_a_refusal_is_counted_in_status_history_and_metric(kind: str, field: str
     assert judge(seen) == []
     assert kinds(judge(replace(seen, resources=resource(**{field: 0})))) == {Wrong.UNCOUNTED}
     assert kinds(judge(replace(seen, resources=resource(**{field: 2})))) == {Wrong.UNCOUNTED}
+    # Of an operator that died, status may have fewer, but never more.
+    assert judge(replace(seen, refusals_by_metric=None, resources=resource(**{field: 0}))) == []
+    assert kinds(judge(replace(seen, refusals_by_metric=None, resources=resource(**{field: 2})))) == {Wrong.UNCOUNTED}
     assert kinds(judge(replace(seen, timeline=frozenset()))) == {Wrong.UNCOUNTED}
     assert kinds(judge(replace(seen, refusals_by_metric={kind: 0}))) == {Wrong.UNCOUNTED}
 
