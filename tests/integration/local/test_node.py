@@ -3,6 +3,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import redis
 
 from taskflow_local.stack import Stack
 from tests.integration.local.cluster import (
@@ -219,7 +220,10 @@ def test_workers_in_an_added_namespace_find_redis(stack: Stack) -> None:
     apply(stack, pod)
     question = ("-n", "team-a", "get", "pod", "worker", "-o", "jsonpath={.status.phase}")
     wait_for("the end", lambda: kubectl(stack, *question) == "Succeeded")
-    assert kubectl(stack, "-n", "team-a", "logs", "worker").strip() == stack.env()["TASKFLOW_REDIS_URL"]
+    url = kubectl(stack, "-n", "team-a", "logs", "worker").strip()
+    assert url == stack.worker_env("team-a")["TASKFLOW_REDIS_URL"] != stack.env()["TASKFLOW_REDIS_URL"]
+    with redis.Redis.from_url(url) as client:
+        assert client.acl_whoami() == b"taskflow-worker-team-a"
 
 
 def test_the_crds_of_this_repository_are_served_after_apply_crds(stack: Stack) -> None:
