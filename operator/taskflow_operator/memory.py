@@ -13,6 +13,8 @@ from taskflow_core.domain.task import Task, TaskStatus
 
 OUTCOMES = 10_000
 """Ends of Tasks that are remembered, so that those who depend on them need no request."""
+STALE_PLACES = 1000
+"""Of each queue, in the order of its Tasks by age: so many that are no longer queued are kept until they come to the front."""
 FORGET_SECONDS = 900.0
 """How long a closed Task's uid is remembered, so that a late watch event or list page does not bring it back."""
 
@@ -98,7 +100,16 @@ class OpenTasks:
         status, place = task.status, (task.namespace, task.spec.queue)
         self._counts[*place, status.phase] += by
         if by > 0 and status.phase is Phase.QUEUED and status.queued_time is not None:
-            heapq.heappush(self._queued.setdefault(place, []), (status.queued_time, task.uid))
+            heap = self._queued.setdefault(place, [])
+            heapq.heappush(heap, (status.queued_time, task.uid))
+            if len(heap) > 2 * self._counts[*place, Phase.QUEUED] + STALE_PLACES:
+                # One that waits for days would keep the places of all that passed it.
+                heap[:] = {each for each in heap if self._still_queued(*each)}
+                heapq.heapify(heap)
+
+    def _still_queued(self, since: datetime, uid: str) -> bool:
+        known = self._known.get(uid)
+        return known is not None and known.task.status.phase is Phase.QUEUED and known.task.status.queued_time == since
 
     def count(self, namespace: str, queue: str, phase: Phase) -> int:
         """Open Tasks of a queue in that phase, of those that warm workers run."""
@@ -108,10 +119,8 @@ class OpenTasks:
         """Since when the one is queued that has been for longest, of those for warm workers; None if none is."""
         heap = self._queued.get((namespace, queue), [])
         while heap:
-            since, uid = heap[0]
-            known = self._known.get(uid)
-            if known is not None and known.task.status.phase is Phase.QUEUED and known.task.status.queued_time == since:
-                return since
+            if self._still_queued(*heap[0]):
+                return heap[0][0]
             heapq.heappop(heap)
         self._queued.pop((namespace, queue), None)
         return None

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 from taskflow_core.domain.phases import Phase
-from taskflow_operator.memory import FORGET_SECONDS, OpenTasks, PoolQueues
+from taskflow_operator.memory import FORGET_SECONDS, STALE_PLACES, OpenTasks, PoolQueues
 from tests.builders import NOW, UID, make_task
 
 
@@ -69,3 +71,16 @@ def test_isolated_tasks_are_known_apart_and_wait_for_no_warm_worker() -> None:
     tasks.close(UID, 0.0)
     assert tasks.isolated() == []
     assert tasks.count("team-a", "default", Phase.QUEUED) == 1
+
+
+def test_one_that_waits_for_long_keeps_nothing_of_those_that_passed_it() -> None:
+    tasks = OpenTasks()
+    tasks.add(make_task(uid="first", name="first", phase=Phase.QUEUED, status={"queued_time": NOW}))
+    for number in range(3 * STALE_PLACES):
+        uid, later = str(number), NOW + timedelta(seconds=number + 1)
+        tasks.add(make_task(uid=uid, name=uid, phase=Phase.QUEUED, status={"queued_time": later}))
+        tasks.close(uid, 0)
+    assert len(tasks._queued["team-a", "default"]) <= STALE_PLACES + 5
+    assert tasks.oldest("team-a", "default") == NOW
+    tasks.close("first", 0)
+    assert tasks.oldest("team-a", "default") is None
