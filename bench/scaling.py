@@ -23,7 +23,7 @@ from typing import Any
 from bench.__main__ import CODE, say
 from bench.elsewhere import simulate
 from bench.machine import load, percentile
-from bench.tasks import create, until_finished
+from bench.tasks import body, create, until_finished
 from taskflow_core.domain import naming
 from taskflow_core.kube.client import KubeClient, resource_path
 from taskflow_local.stack import Stack
@@ -80,23 +80,13 @@ async def reactions(kube: KubeClient) -> list[float]:
                 await asyncio.sleep(0.2)
             await asyncio.sleep(0.2)
         began = time.monotonic()
-        await create(kube, "default", task(f"cold-{number}", "cold", 0.0))
+        await create(kube, "default", body(f"cold-{number}", "bench.sleep", queue="cold", args=[0.0]))
         while await replicas(kube, "cold") == 0:
             await asyncio.sleep(0.005)
         found.append((time.monotonic() - began) * 1000)
         await until_finished(kube, "default", [f"cold-{number}"])
     await kube.request("DELETE", resource_path(POOLS, "workerpools", "default", "cold"))
     return found
-
-
-def task(name: str, queue: str, seconds: float) -> dict[str, Any]:
-    """A Task that takes so long."""
-    return {
-        "apiVersion": naming.API_VERSION,
-        "kind": "Task",
-        "metadata": {"name": name},
-        "spec": {"handler": "bench.sleep", "queue": queue, "args": [seconds]},
-    }
 
 
 async def burst(kube: KubeClient, arrivals: Sequence[tuple[float, float]]) -> tuple[list[dict[str, Any]], list[int]]:
@@ -118,7 +108,7 @@ async def burst(kube: KubeClient, arrivals: Sequence[tuple[float, float]]) -> tu
     for number, (arrival, seconds) in enumerate(arrivals):
         await asyncio.sleep(max(start + arrival - time.monotonic(), 0))
         names.append(f"burst-{number}")
-        await create(kube, "default", task(names[-1], "burst", seconds))
+        await create(kube, "default", body(names[-1], "bench.sleep", queue="burst", args=[seconds]))
     done = await until_finished(kube, "default", names)
     while sizes[-1] > 0:
         await asyncio.sleep(1)

@@ -14,13 +14,13 @@ from taskflow_core.kube.client import KubeClient, tasks_path
 STARTED_HASH = "bare:started"
 
 
-def body(name: str, handler: str) -> dict[str, Any]:
-    """A Task as small as one can be."""
+def body(name: str, handler: str, **spec: Any) -> dict[str, Any]:
+    """A Task as small as one can be, but for what is said of its spec."""
     return {
         "apiVersion": naming.API_VERSION,
         "kind": "Task",
         "metadata": {"name": name},
-        "spec": {"handler": handler},
+        "spec": {"handler": handler, **spec},
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,26 +17,15 @@ from taskflow_api.auth import Gate
 from taskflow_api.settings import ApiSettings
 from taskflow_core.blobs.store import ObjectStore
 from taskflow_core.domain.phases import Phase
-from taskflow_core.kube.client import KubeClient
+from taskflow_core.kube.client import KubeClient, Requests
 from taskflow_core.settings import DatabaseSettings, StorageSettings
 from taskflow_core.store import repository
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
 
 
-class Kube(Protocol):
+class Kube(Requests, Protocol):
     """The API server."""
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        content_type: str = "application/json",
-        params: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
-        """One JSON request; see `KubeClient.request`."""
 
     def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
         """What happens after that version; see `KubeClient.watch`."""

@@ -174,18 +174,13 @@ class Dispatcher:
     async def _dispatch(self, uids: Sequence[str]) -> None:
         admitted: list[Task] = []
         for uid in uids:
-            known = self._tasks.get(uid)
-            if known is None or known.closing:
-                # What is being closed is looked at again when that is done.
-                continue
-            if known.held:
-                self._agenda.wake_at(uid, self._now() + LOOK_AGAIN)
+            if (task := self._free(uid)) is None:
                 continue
             try:
-                if known.task.spec.depends_on:
+                if task.spec.depends_on:
                     self._look_beside(uid)
                 else:
-                    await self._look(known.task, (), (), admitted)
+                    await self._look(task, (), (), admitted)
             except TaskflowError:
                 raise
             except Exception as error:  # noqa: BLE001 - one Task at fault; it is looked at again at the next resync
@@ -194,6 +189,17 @@ class Dispatcher:
                 self._stumbles.passed()
         if admitted:
             await self._enter(admitted, again=False)
+
+    def _free(self, uid: str) -> Task | None:
+        """The Task, if anything may be done with it now."""
+        known = self._tasks.get(uid)
+        if known is None or known.closing:
+            # What is being closed is looked at again when that is done.
+            return None
+        if known.held:
+            self._agenda.wake_at(uid, self._now() + LOOK_AGAIN)
+            return None
+        return known.task
 
     def _look_beside(self, uid: str) -> None:
         """Asking for what a Task waits for takes its time, so it is done beside the loop and holds up no other."""
@@ -222,14 +228,10 @@ class Dispatcher:
         if known is None:
             return
         states, cycle = await self._dependencies.states(known.task)
-        known = self._tasks.get(uid)
-        if known is None or known.closing:
-            return
-        if known.held:
-            self._agenda.wake_at(uid, self._now() + LOOK_AGAIN)
+        if (task := self._free(uid)) is None:
             return
         admitted: list[Task] = []
-        await self._look(known.task, states, cycle, admitted)
+        await self._look(task, states, cycle, admitted)
         if admitted:
             await self._enter(admitted, again=False)
 

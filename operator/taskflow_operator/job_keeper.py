@@ -10,7 +10,7 @@ from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
-from taskflow_core.kube.client import KubeClient, resource_path
+from taskflow_core.kube.client import KubeClient, delete_options, resource_path
 from taskflow_core.ledger.operator import OperatorLedger, State
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
@@ -210,14 +210,10 @@ class JobKeeper:
     async def _delete(self, found: Job, why: str) -> None:
         if found.leaving:
             return
-        options = {
-            "kind": "DeleteOptions",
-            "apiVersion": "v1",
-            "propagationPolicy": "Background",
-            "preconditions": {"uid": found.uid},
-        }
+        path = resource_path(BATCH, "jobs", found.namespace, found.name)
+        options = delete_options(uid=found.uid) | {"propagationPolicy": "Background"}
         try:
-            await self._kube.request("DELETE", resource_path(BATCH, "jobs", found.namespace, found.name), options)
+            await self._kube.request("DELETE", path, options)
         except (NotFound, Conflict):
             return
         log.info("job_deleted", job=f"{found.namespace}/{found.name}", uid=found.task_uid, why=why)

@@ -61,7 +61,7 @@ class Pod:
         Raises:
             pydantic.ValidationError: it is no pod.
         """
-        meta = Metadata.model_validate({k: body["metadata"].get(k) for k in _METADATA if k in body["metadata"]})
+        meta = Metadata.model_validate(body["metadata"])
         status = body.get("status") or {}
         return cls(
             name=meta.name,
@@ -71,9 +71,6 @@ class Pod:
             started=status.get("phase") == "Running",
             trouble=_trouble(status),
         )
-
-
-_METADATA = ("name", "uid", "creationTimestamp", "deletionTimestamp")
 
 
 def _trouble(status: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 from taskflow_core.domain import naming
 from taskflow_core.domain.task import Condition
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError
-from taskflow_core.kube.client import JSON_PATCH, MERGE_PATCH, KubeClient, resource_path
+from taskflow_core.kube.client import JSON_PATCH, MERGE_PATCH, KubeClient, resource_path, status_patch
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.kube_events import KubeEvents, Regarding
@@ -206,14 +206,10 @@ class PoolKeeper:
         if status == former:
             return
         path = resource_path(POOLS, "workerpools", pool.namespace, pool.name) + "/status"
-        patch = [
-            {"op": "test", "path": "/metadata/uid", "value": pool.uid},
-            {"op": "add", "path": "/status", "value": status},
-        ]
         kept.status = status
         kept.pool = pool.model_copy(update={"conditions": tuple(map(Condition.model_validate, status["conditions"]))})
         try:
-            await self._kube.request("PATCH", path, patch, content_type=JSON_PATCH)
+            await self._kube.request("PATCH", path, status_patch(pool.uid, status), content_type=JSON_PATCH)
         except (NotFound, Invalid) as error:
             log.info("pool_status_dropped", pool=f"{pool.namespace}/{pool.name}", error=str(error))
             return

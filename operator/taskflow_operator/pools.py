@@ -78,6 +78,11 @@ class Pool(Model):
         """Labels that all pods of the pool have and no others."""
         return {naming.LABEL_MANAGED_BY: naming.MANAGED_BY, naming.LABEL_POOL: self.name}
 
+    @property
+    def label_selector(self) -> str:
+        """`selector` as the API server takes it."""
+        return ",".join(f"{key}={value}" for key, value in sorted(self.selector.items()))
+
 
 def deployment(pool: Pool, replicas: int, *, image: str, lease_seconds: int) -> dict[str, Any]:
     """The pool's Deployment, for server-side apply.
@@ -264,7 +269,7 @@ def pool_status(pool: Pool, found: Findings, now: datetime) -> dict[str, Any]:
         "oldestWaitingSeconds": int(figures.demand.oldest_seconds),
         "slots": figures.slots,
         "busySlots": figures.busy,
-        "selector": ",".join(f"{key}={value}" for key, value in sorted(pool.selector.items())),
+        "selector": pool.label_selector,
         "conditions": [c.model_dump(mode="json", by_alias=True) for c in conditions],
     }
     if decision is not None:

@@ -17,14 +17,14 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import Field, ValidationError
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.task import Model
 from taskflow_core.errors import Conflict, Invalid, NotFound, TaskflowError, Unavailable
-from taskflow_core.kube.client import APPLY_PATCH, KubeClient, resource_path
+from taskflow_core.kube.client import APPLY_PATCH, KubeClient, Requests, resource_path
 from taskflow_core.settings import RedisSettings, StorageSettings, explain
 
 FIELD_MANAGER = "taskflow-provision"
@@ -55,21 +55,6 @@ class Plan(Model):
     """WorkerPools, whole."""
 
 
-class Kube(Protocol):
-    """What is needed of a `KubeClient`."""
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        *,
-        content_type: str = "application/json",
-        params: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
-        """One request; see `KubeClient.request`."""
-
-
 def generated(plan: Plan, random: Callable[[], str]) -> dict[str, dict[str, str]]:
     """The values of each Secret to be made, by its name."""
     found: dict[str, dict[str, str]] = {}
@@ -89,7 +74,9 @@ def generated(plan: Plan, random: Callable[[], str]) -> dict[str, dict[str, str]
     return found
 
 
-async def make_secrets(kube: Kube, plan: Plan, random: Callable[[], str] = lambda: secrets.token_hex(24)) -> list[str]:
+async def make_secrets(
+    kube: Requests, plan: Plan, random: Callable[[], str] = lambda: secrets.token_hex(24)
+) -> list[str]:
     """Make the Secrets that are not there; says what was done. Raises as `KubeClient.request`."""
     said = []
     for name, values in generated(plan, random).items():
@@ -116,7 +103,7 @@ def worker_values(redis: RedisSettings, storage: StorageSettings) -> dict[str, s
     }
 
 
-async def provide(kube: Kube, plan: Plan, values: Mapping[str, str]) -> list[str]:
+async def provide(kube: Requests, plan: Plan, values: Mapping[str, str]) -> list[str]:
     """Apply the workers' Secrets and the pools; says what was done.
 
     Raises:
@@ -138,7 +125,7 @@ async def provide(kube: Kube, plan: Plan, values: Mapping[str, str]) -> list[str
     return said
 
 
-async def _apply(kube: Kube, path: str, body: Any, *, force: bool) -> None:
+async def _apply(kube: Requests, path: str, body: Any, *, force: bool) -> None:
     params = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
     await kube.request("PATCH", path, body, content_type=APPLY_PATCH, params=params)
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from taskflow_core.domain.phases import FINISHED_SELECTOR
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Invalid, NotFound, TaskflowError
-from taskflow_core.kube.client import JSON_PATCH, KubeClient, tasks_path
+from taskflow_core.kube.client import JSON_PATCH, KubeClient, delete_options, tasks_path
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage
 
@@ -197,8 +197,7 @@ class Retention:
                     if not entry.surplus and self._given_more_time(body):
                         return entry.uid
                     # As it was just read: a change in between is a conflict, and then it is looked at again.
-                    only = {"uid": entry.uid, "resourceVersion": meta["resourceVersion"]}
-                    options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": only}
+                    options = delete_options(uid=entry.uid, resourceVersion=meta["resourceVersion"])
                     await self._kube.request("DELETE", path, options)
             except NotFound:
                 pass

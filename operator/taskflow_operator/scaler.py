@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from taskflow_core.domain import naming
+from taskflow_core.broker.publish import queue_lists
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, TaskflowError
-from taskflow_core.kube.client import MERGE_PATCH, KubeClient, resource_path
+from taskflow_core.kube.client import MERGE_PATCH, KubeClient, delete_options, resource_path
 from taskflow_core.ledger.presence import PoolView, Snapshot, WorkerReport
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
@@ -37,7 +37,6 @@ PARTING_SECONDS = 30.0
 FORGET_SECONDS = 600.0
 """After so long without a word a worker is forgotten: its pod ended without a farewell, and is gone."""
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
-PRIORITIES = (9, 6, 3, 0)
 
 
 @dataclass
@@ -121,12 +120,9 @@ class Scaler:
         if not pools:
             return
         queues = sorted(self._keeper.served())
-        lists = [naming.broker_list(*place, priority) for place in queues for priority in PRIORITIES]
-        snapshot = await self._view.snapshot(lists)
-        depths = {
-            place: sum(snapshot.lengths[naming.broker_list(*place, priority)] for priority in PRIORITIES)
-            for place in queues
-        }
+        lists = {place: queue_lists(place[0], [place[1]]) for place in queues}
+        snapshot = await self._view.snapshot([name for names in lists.values() for name in names])
+        depths = {place: sum(snapshot.lengths[name] for name in names) for place, names in lists.items()}
         limit = snapshot.now_ms - FORGET_SECONDS * 1000
         silent = [name for name, report in snapshot.reports.items() if report.at_ms < limit]
         await self._view.forget([*silent, *(name for name in snapshot.intakes if name not in snapshot.reports)])
@@ -283,9 +279,8 @@ class Scaler:
             await self._view.forget([name])
 
     async def _pods(self, pool: Pool) -> Sequence[Pod]:
-        selector = ",".join(f"{key}={value}" for key, value in pool.selector.items())
         path = resource_path("api/v1", "pods", pool.namespace)
-        found = await self._kube.request("GET", path, params={"labelSelector": selector})
+        found = await self._kube.request("GET", path, params={"labelSelector": pool.label_selector})
         return [Pod.from_object(body) for body in found["items"]]
 
     async def _mark(self, pool: Pool, names: Sequence[str]) -> None:
@@ -299,9 +294,9 @@ class Scaler:
                 continue
 
     async def _delete(self, namespace: str, name: str, uid: str) -> None:
-        options = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
+        path = resource_path("api/v1", "pods", namespace, name)
         try:
-            await self._kube.request("DELETE", resource_path("api/v1", "pods", namespace, name), options)
+            await self._kube.request("DELETE", path, delete_options(uid=uid))
         except NotFound:
             return
 

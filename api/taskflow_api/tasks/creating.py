@@ -78,7 +78,7 @@ async def create(services: Services, namespace: str, wanted: TaskBody, wish: Wis
     except Conflict:
         if wish.key is None:
             raise
-        return await _replay(services, namespace, metadata["name"], wanted)
+        return _same(await services.kube.request("GET", tasks_path(namespace, metadata["name"])), wanted)
     return Created(made, made["metadata"]["name"])
 
 
@@ -110,11 +110,6 @@ async def _in_the_past(services: Services, namespace: str, name: str, wanted: Ta
 
 def _lasting(spec: dict[str, Any]) -> dict[str, Any]:
     return TaskSpec.model_validate(spec).model_dump(mode="json", exclude=set(CHANGEABLE))
-
-
-async def _replay(services: Services, namespace: str, name: str, wanted: TaskBody) -> Created:
-    body = await services.kube.request("GET", tasks_path(namespace, name))
-    return _same(body, wanted)
 
 
 def _same(body: dict[str, Any], wanted: TaskBody) -> Created:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from kubernetes.aio import client as official
@@ -56,6 +56,34 @@ def resource_path(group: str, plural: str, namespace: str | None = None, name: s
     """URL path of a resource, e.g. of group `apis/apps/v1`."""
     scope = f"/namespaces/{namespace}" if namespace else ""
     return f"/{group}{scope}/{plural}" + (f"/{name}" if name else "")
+
+
+def status_patch(uid: str, status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """JSON Patch that replaces the status of an object, only if it is still the one with that uid."""
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": uid},
+        {"op": "add", "path": "/status", "value": status},
+    ]
+
+
+def delete_options(**preconditions: str) -> dict[str, Any]:
+    """Body of a DELETE that is refused unless `uid`, or `resourceVersion`, is as given."""
+    return {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": preconditions}
+
+
+class Requests(Protocol):
+    """The requests of a `KubeClient`."""
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content_type: str = "application/json",
+        params: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """See `KubeClient.request`."""
 
 
 @dataclass(frozen=True)
@@ -211,14 +239,10 @@ class KubeClient:
             NotFound: there is no such Task.
             Conflict: the name belongs to another Task now.
         """
-        patch = [
-            {"op": "test", "path": "/metadata/uid", "value": uid},
-            {"op": "add", "path": "/status", "value": status},
-        ]
         params = {"fieldManager": naming.FIELD_MANAGER}
         path = tasks_path(namespace, name) + "/status"
         try:
-            await self.request("PATCH", path, patch, content_type=JSON_PATCH, params=params)
+            await self.request("PATCH", path, status_patch(uid, status), content_type=JSON_PATCH, params=params)
         except Conflict as error:
             # Another write came between the server's read and its write; ours does not depend on what was read.
             raise Unavailable(str(error)) from error

@@ -72,7 +72,7 @@ def _no_retry(record: logging.LogRecord) -> bool:
 
 class PoolsOnly(kopf.AnnotationsDiffBaseStorage):
     """Only WorkerPools have handlers of changes. Of any other object Kopf would make deep copies at each event, and stumble
-    over a Task whose payload is nested deeper than Python's stack.
+    over one that is nested deeper than Python's stack.
     """
 
     def build(self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None) -> kopf.BodyEssence:
