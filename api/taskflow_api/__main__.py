@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 
 import uvicorn
 from pydantic import ValidationError
 
 from taskflow_api.app import create_app
+from taskflow_api.live.hub import Hub
 from taskflow_api.services import connected
 from taskflow_api.settings import ApiSettings
 from taskflow_core.errors import Invalid
@@ -17,6 +19,19 @@ from taskflow_core.settings import DatabaseSettings, LogSettings, StorageSetting
 from taskflow_core.telemetry.logs import setup_logging
 
 DRAIN_SECONDS = 20
+
+
+class Server(uvicorn.Server):
+    """Ends streams when it stops, which last for ever otherwise, and then waits for all other requests."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called once, after the signal."""
+        self._hub.close()
+        await super().shutdown(sockets)
 
 
 async def serve(api: ApiSettings, database: DatabaseSettings, storage: StorageSettings) -> None:
@@ -32,7 +47,7 @@ async def serve(api: ApiSettings, database: DatabaseSettings, storage: StorageSe
             server_header=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
-        await uvicorn.Server(config).serve()
+        await Server(config, services.hub).serve()
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from taskflow_api import artifacts, documented, health, problems
 from taskflow_api.access import bearer
+from taskflow_api.live import logs, streams
 from taskflow_api.middleware import Authentication, RequestFrame
 from taskflow_api.services import Services
 from taskflow_api.tasks import batch, changing, routes
@@ -26,7 +27,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     problems.install(app)
     app.include_router(health.router(services))
-    for router in (batch.router, changing.router, routes.router, artifacts.router):
+    for router in (batch.router, changing.router, routes.router, artifacts.router, streams.router, logs.router):
         app.include_router(router, dependencies=[bearer])
     documented.describe(app)
     # The last one added is the outermost.

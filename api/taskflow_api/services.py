@@ -14,8 +14,9 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_api.auth import Gate
+from taskflow_api.live.hub import MAX_CHANNELS, Hub
 from taskflow_api.settings import ApiSettings
-from taskflow_core.blobs.store import ObjectStore
+from taskflow_core.blobs.store import ObjectInfo, ObjectStore
 from taskflow_core.domain.phases import Phase
 from taskflow_core.kube.client import KubeClient, Requests
 from taskflow_core.settings import DatabaseSettings, StorageSettings
@@ -65,6 +66,12 @@ class Objects(Protocol):
     def presigned_put(self, key: str, *, seconds: int) -> str:
         """A link to store."""
 
+    def list(self, prefix: str, *, start_after: str = "", limit: int = 1000) -> list[ObjectInfo]:
+        """See `ObjectStore.list`."""
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """See `ObjectStore.get_range`."""
+
     def check(self) -> None:
         """Fail unless it can answer."""
 
@@ -77,6 +84,7 @@ class Services:
     history: History
     objects: Objects
     gate: Gate
+    hub: Hub
 
     def now(self) -> datetime:
         """The time by which links expire."""
@@ -125,9 +133,14 @@ async def connected(api: ApiSettings, database: DatabaseSettings, storage: Stora
     """
     objects = await asyncio.to_thread(ObjectStore, storage)
     kube = await KubeClient.connect()
+    # Each watch holds a connection for as long as somebody listens.
+    watches = await KubeClient.connect(connections=MAX_CHANNELS + 8)
+    hub = Hub(watches, api.streams_per_caller, api.streams)
     engine = create_engine(database, application_name="taskflow-api", pool_size=10)
     try:
-        yield Services(kube, PostgresHistory(engine), objects, Gate(kube, api.audiences, time.monotonic))
+        yield Services(kube, PostgresHistory(engine), objects, Gate(kube, api.audiences, time.monotonic), hub)
     finally:
+        await hub.stop()
+        await watches.close()
         await engine.dispose()
         await kube.close()

@@ -18,6 +18,11 @@ class ApiSettings(BaseSettings):
     audiences: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated. A token has to be made for one of them; empty means the API server's own audience."""
 
+    streams_per_caller: int = Field(default=100, ge=1, le=100_000)
+    """Event streams and followed logs that one caller may have open at a time, in this process."""
+    streams: int = Field(default=2000, ge=1, le=100_000)
+    """Those of all callers."""
+
     @field_validator("audiences", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

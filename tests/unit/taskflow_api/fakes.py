@@ -11,7 +11,9 @@ from fastapi import FastAPI
 
 from taskflow_api.app import create_app
 from taskflow_api.auth import Gate
+from taskflow_api.live.hub import Hub
 from taskflow_api.services import Services
+from taskflow_core.blobs.store import ObjectInfo
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import Conflict, NotFound
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
@@ -132,6 +134,16 @@ class FakeHistory:
 @dataclass
 class FakeObjects:
     failure: Exception | None = None
+    stored: dict[str, bytes] = field(default_factory=dict)
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int = 1000) -> list[ObjectInfo]:
+        self.check()
+        keys = sorted(key for key in self.stored if key.startswith(prefix) and key > start_after)
+        return [ObjectInfo(key, len(self.stored[key]), "", CREATED, None) for key in keys[:limit]]
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        self.check()
+        return self.stored[key][start : start + length]
 
     def presigned_get(self, key: str, *, seconds: int, filename: str) -> str:
         return f"https://objects/{key}?seconds={seconds}&filename={filename}"
@@ -164,7 +176,8 @@ class Api:
         self.objects = FakeObjects()
         self.clock = Clock()
         self.gate = Gate(self.kube, audiences, self.clock)
-        self.app: FastAPI = create_app(Services(self.kube, self.history, self.objects, self.gate))
+        self.hub = Hub(self.kube, 3, 5)
+        self.app: FastAPI = create_app(Services(self.kube, self.history, self.objects, self.gate, self.hub))
 
     async def call(
         self, method: str, url: str, body: Any = None, *, token: str = "alice-token", **headers: str
@@ -199,7 +212,10 @@ async def call(
     messages: list[Any] = []
 
     async def receive() -> dict[str, Any]:
-        chunk = chunks.pop(0) if chunks else b""
+        if not chunks:
+            # The client stays: it says nothing more.
+            await asyncio.Event().wait()
+        chunk = chunks.pop(0)
         return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
 
     async def send(message: Any) -> None:
