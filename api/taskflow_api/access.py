@@ -24,29 +24,32 @@ InServices = Annotated[Services, Depends(services_of)]
 bearer = Security(HTTPBearer(auto_error=False, description="A Kubernetes token.", scheme_name="kubernetesToken"))
 
 
-def may(verb: str) -> Callable[[Request, str, Services], Awaitable[Caller]]:
-    """A dependency: the caller may `verb` tasks.taskflow.dev in the namespace of the path."""
+def may(verb: str, resource: str = "tasks") -> Callable[[Request, str, Services], Awaitable[Caller]]:
+    """A dependency: the caller may `verb` this resource of taskflow.dev in the namespace of the path."""
 
     async def check(request: Request, namespace: Namespace, services: InServices) -> Caller:
-        return await _check(request, services, verb, namespace)
+        return await _check(request, services, verb, resource, namespace)
 
     return check
 
 
-def may_on(verb: str) -> Callable[[Request, str, str, Services], Awaitable[Caller]]:
-    """A dependency: the caller may `verb` the Task of the path."""
+def may_on(verb: str, resource: str = "tasks") -> Callable[[Request, str, str, Services], Awaitable[Caller]]:
+    """A dependency: the caller may `verb` the Task, or the other resource, of the path."""
 
     async def check(request: Request, namespace: Namespace, name: TaskName, services: InServices) -> Caller:
-        return await _check(request, services, verb, namespace, name)
+        return await _check(request, services, verb, resource, namespace, name)
 
     return check
 
 
-async def _check(request: Request, services: Services, verb: str, namespace: str, name: str = "") -> Caller:
+async def _check(
+    request: Request, services: Services, verb: str, resource: str, namespace: str, name: str = ""
+) -> Caller:
     caller: Caller = request.state.caller
     if verb in WRITES:
         request.state.audit = {"user": caller.username, "verb": verb, "namespace": namespace, "name": name}
-    if not await services.gate.allows(caller, verb, namespace, name):
-        resource = f"tasks.{naming.GROUP}"
-        raise ProblemError(403, f"{caller.username} may not {verb} {resource} in namespace {namespace}")
+        if resource != "tasks":
+            request.state.audit["resource"] = resource
+    if not await services.gate.allows(caller, verb, namespace, name, resource=resource):
+        raise ProblemError(403, f"{caller.username} may not {verb} {resource}.{naming.GROUP} in namespace {namespace}")
     return caller

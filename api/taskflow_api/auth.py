@@ -48,7 +48,7 @@ class Gate:
         self._kube = kube
         self._audiences = list(audiences)
         self._callers = ExpiringCache[bytes, Caller](TOKEN_SECONDS, CACHE_ENTRIES, clock)
-        self._allowed = ExpiringCache[tuple[Caller, str, str, str], bool](ACCESS_SECONDS, CACHE_ENTRIES, clock)
+        self._allowed = ExpiringCache[tuple[Caller, str, str, str, str], bool](ACCESS_SECONDS, CACHE_ENTRIES, clock)
 
     async def authenticate(self, token: str) -> Caller | None:
         """The identity that a bearer token proves; None when it proves none.
@@ -73,13 +73,15 @@ class Gate:
         self._callers.put(key, caller)
         return caller
 
-    async def allows(self, caller: Caller, verb: str, namespace: str, name: str = "") -> bool:
-        """Whether the caller may do this with tasks.taskflow.dev in the namespace.
+    async def allows(
+        self, caller: Caller, verb: str, namespace: str, name: str = "", *, resource: str = "tasks"
+    ) -> bool:
+        """Whether the caller may do this with a resource of taskflow.dev in the namespace.
 
         Raises:
             Unavailable: as `authenticate`.
         """
-        key = (caller, verb, namespace, name)
+        key = (caller, verb, namespace, name, resource)
         if self._allowed.get(key):
             return True
         spec = {
@@ -89,7 +91,7 @@ class Gate:
             "extra": {name: list(values) for name, values in caller.extra},
             "resourceAttributes": {
                 "group": naming.GROUP,
-                "resource": "tasks",
+                "resource": resource,
                 "verb": verb,
                 "namespace": namespace,
                 "name": name,

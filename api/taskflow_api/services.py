@@ -19,7 +19,9 @@ from taskflow_api.settings import ApiSettings
 from taskflow_core.blobs.store import ObjectInfo, ObjectStore
 from taskflow_core.domain.phases import Phase
 from taskflow_core.kube.client import KubeClient, Requests
-from taskflow_core.settings import DatabaseSettings, StorageSettings
+from taskflow_core.ledger.connect import connect_async
+from taskflow_core.ledger.queue_view import Place, QueueView
+from taskflow_core.settings import DatabaseSettings, RedisSettings, StorageSettings
 from taskflow_core.store import repository
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
@@ -53,8 +55,18 @@ class History(Protocol):
     async def get_runs(self, uid: str) -> tuple[list[AttemptRow], list[TimelineRow]]:
         """Attempts and timeline of a Task."""
 
+    async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
+        """When Tasks of a queue started lately, newest first."""
+
     async def check(self) -> None:
         """Fail unless it can answer."""
+
+
+class Queues(Protocol):
+    """What stands in the broker's queues; only to be shown."""
+
+    async def place(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> Place | None:
+        """See `QueueView.place`."""
 
 
 class Objects(Protocol):
@@ -85,6 +97,8 @@ class Services:
     objects: Objects
     gate: Gate
     hub: Hub
+    queues: Queues | None = None
+    """None: this installation gives the API no access to the broker."""
 
     def now(self) -> datetime:
         """The time by which links expire."""
@@ -118,6 +132,11 @@ class PostgresHistory:
         async with transaction(self._engine) as connection:
             return await repository.get_attempts(connection, uid), await repository.get_timeline(connection, uid)
 
+    async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
+        """See `repository.latest_starts`."""
+        async with transaction(self._engine) as connection:
+            return await repository.latest_starts(connection, namespace, queue, since=since, limit=limit)
+
     async def check(self) -> None:
         """See `repository.check`."""
         async with transaction(self._engine) as connection:
@@ -136,11 +155,21 @@ async def connected(api: ApiSettings, database: DatabaseSettings, storage: Stora
     # Each watch holds a connection for as long as somebody listens.
     watches = await KubeClient.connect(connections=MAX_CHANNELS + 8)
     hub = Hub(watches, api.streams_per_caller, api.streams)
+    broker = connect_async(RedisSettings(url=api.broker_url)) if api.broker_url is not None else None
     engine = create_engine(database, application_name="taskflow-api", pool_size=10)
     try:
-        yield Services(kube, PostgresHistory(engine), objects, Gate(kube, api.audiences, time.monotonic), hub)
+        yield Services(
+            kube,
+            PostgresHistory(engine),
+            objects,
+            Gate(kube, api.audiences, time.monotonic),
+            hub,
+            QueueView(broker) if broker is not None else None,
+        )
     finally:
         await hub.stop()
         await watches.close()
+        if broker is not None:
+            await broker.aclose()
         await engine.dispose()
         await kube.close()

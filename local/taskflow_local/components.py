@@ -129,7 +129,10 @@ def _redis(place: Place) -> Sequence[str]:
 
 def _redis_users(memory: Memory) -> list[str]:
     """Known from the first moment on: a worker that comes back with Redis is not turned away."""
-    users = {acl.OPERATOR: acl.operator_rules(memory.redis_operator_password)}
+    users = {
+        acl.OPERATOR: acl.operator_rules(memory.redis_operator_password),
+        acl.API: acl.api_rules(memory.redis_api_password),
+    }
     for name in memory.namespaces:
         users[acl.worker_user(name)] = acl.worker_rules(name, memory.worker(name).redis_password)
     return [f"user {user} {' '.join(rules)}" for user, rules in users.items()]
@@ -299,7 +302,7 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
         found |= {"KUBECONFIG": str(folder.conf / f"{component}.kubeconfig"), "PYTHONUNBUFFERED": "1"}
     if component in ("operator", "api", "migrate"):
         found |= service_urls(memory) | {"TASKFLOW_LOG_FORMAT": "text"}
-        # Only the operator has business in Redis.
+        # The administrator's; they have users of their own.
         found.pop("TASKFLOW_REDIS_URL", None)
     if component == "operator":
         if "redis" in memory.components:
@@ -311,6 +314,8 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
         found |= {"TASKFLOW_LEADER_IDENTITY": "local", "TASKFLOW_LEADER_NAMESPACE": SYSTEM_NAMESPACE}
     if component == "api":
         found |= {"TASKFLOW_API_HOST": _HOST, "TASKFLOW_API_PORT": str(memory.ports["api"])}
+        if "redis" in memory.components:
+            found["TASKFLOW_API_BROKER_URL"] = _redis_url(memory, acl.API, memory.redis_api_password)
     return found
 
 

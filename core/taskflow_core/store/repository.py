@@ -79,6 +79,22 @@ async def get_task(connection: AsyncConnection, namespace: str, name: str) -> Ta
     return rows[0] if rows else None
 
 
+async def latest_starts(
+    connection: AsyncConnection, namespace: str, queue: str, *, since: datetime, limit: int
+) -> list[datetime]:
+    """When the Tasks of a queue started that started last, newest first; of each Task its first start.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    query = select(tasks.c.started_at).where(
+        tasks.c.namespace == namespace, tasks.c.queue == queue, tasks.c.started_at >= since
+    )
+    with database_errors():
+        found = await connection.execute(query.order_by(tasks.c.started_at.desc()).limit(limit))
+        return list(found.scalars())
+
+
 async def finished(connection: AsyncConnection, uids: Sequence[str]) -> set[str]:
     """Those of the uids whose terminal phase is stored.
 

@@ -39,6 +39,13 @@ tasks = Table(
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Index("ix_tasks_page", "namespace", text("created_at DESC"), text("uid DESC")),
     Index("ix_tasks_page_by_phase", "namespace", "phase", text("created_at DESC"), text("uid DESC")),
+    Index(
+        "ix_tasks_started",
+        "namespace",
+        "queue",
+        text("started_at DESC"),
+        postgresql_where=text("started_at IS NOT NULL"),
+    ),
     Index("ix_tasks_name", "namespace", "name", text("created_at DESC"), text("uid DESC")),
 )
 """One row a Task. (attempt, seq) is the order of what the row was last told: every write is guarded by it."""

@@ -16,6 +16,7 @@ from taskflow_api.services import Services
 from taskflow_core.blobs.store import ObjectInfo
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import Conflict, NotFound
+from taskflow_core.ledger.queue_view import Place
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
 
 UID = "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"
@@ -102,6 +103,7 @@ class FakeKube:
 @dataclass
 class FakeHistory:
     rows: list[TaskRow] = field(default_factory=list)
+    starts: list[datetime] = field(default_factory=list)
     failure: Exception | None = None
 
     async def list_tasks(
@@ -126,9 +128,26 @@ class FakeHistory:
         await self.check()
         return [AttemptRow(uid, 1, "w", CREATED, None, None, None, None, None, None)], []
 
+    async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
+        await self.check()
+        return [start for start in self.starts if start >= since][:limit]
+
     async def check(self) -> None:
         if self.failure:
             raise self.failure
+
+
+@dataclass
+class FakeQueues:
+    found: Place | None = None
+    failure: Exception | None = None
+    asked: list[tuple[str, str, int, str, int]] = field(default_factory=list)
+
+    async def place(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> Place | None:
+        self.asked.append((namespace, queue, priority, uid, attempt))
+        if self.failure:
+            raise self.failure
+        return self.found
 
 
 @dataclass
@@ -177,7 +196,10 @@ class Api:
         self.clock = Clock()
         self.gate = Gate(self.kube, audiences, self.clock)
         self.hub = Hub(self.kube, 3, 5)
-        self.app: FastAPI = create_app(Services(self.kube, self.history, self.objects, self.gate, self.hub))
+        self.queues = FakeQueues()
+        self.app: FastAPI = create_app(
+            Services(self.kube, self.history, self.objects, self.gate, self.hub, self.queues)
+        )
 
     async def call(
         self, method: str, url: str, body: Any = None, *, token: str = "alice-token", **headers: str
