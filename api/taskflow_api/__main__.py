@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from taskflow_api.app import create_app
 from taskflow_api.live.hub import Hub
+from taskflow_api.operations.running import Runner
 from taskflow_api.services import connected
 from taskflow_api.settings import ApiSettings
 from taskflow_core.errors import Invalid
@@ -47,7 +48,12 @@ async def serve(api: ApiSettings, database: DatabaseSettings, storage: StorageSe
             server_header=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
-        await Server(config, services.hub).serve()
+        working = asyncio.create_task(Runner(services.history, services.kube, services.gate).run())
+        try:
+            await Server(config, services.hub).serve()
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from taskflow_api import artifacts, documented, health, problems
 from taskflow_api.access import bearer
 from taskflow_api.live import logs, streams
 from taskflow_api.middleware import Authentication, RequestFrame
+from taskflow_api.operations import routes as operations
 from taskflow_api.pools import routes as pools
 from taskflow_api.services import Services
 from taskflow_api.tasks import batch, changing, routes
@@ -38,6 +39,7 @@ def create_app(services: Services) -> FastAPI:
         logs.router,
         waiting.router,
         pools.router,
+        operations.router,
     ):
         app.include_router(router, dependencies=[bearer])
     documented.describe(app)

@@ -17,13 +17,14 @@ from taskflow_api.auth import Gate
 from taskflow_api.live.hub import MAX_CHANNELS, Hub
 from taskflow_api.settings import ApiSettings
 from taskflow_core.blobs.store import ObjectInfo, ObjectStore
-from taskflow_core.domain.phases import Phase
 from taskflow_core.kube.client import KubeClient, Requests
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.queue_view import Place, QueueView
 from taskflow_core.settings import DatabaseSettings, RedisSettings, StorageSettings
-from taskflow_core.store import repository
+from taskflow_core.store import operations, repository
 from taskflow_core.store.engine import create_engine, transaction
+from taskflow_core.store.operations import OperationRow
+from taskflow_core.store.repository import Filter
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
 
 
@@ -40,10 +41,8 @@ class History(Protocol):
     async def list_tasks(
         self,
         namespace: str,
+        wanted: Filter,
         *,
-        phase: Phase | None,
-        queue: str | None,
-        handler: str | None,
         after: tuple[datetime, str] | None,
         limit: int,
     ) -> list[TaskRow]:
@@ -57,6 +56,26 @@ class History(Protocol):
 
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         """When Tasks of a queue started lately, newest first."""
+
+    async def start_operation(self, row: OperationRow) -> bool:
+        """See `operations.start`."""
+
+    async def get_operation(self, namespace: str, id_: str) -> OperationRow | None:
+        """See `operations.get`."""
+
+    async def list_operations(
+        self, namespace: str, *, after: tuple[datetime, str] | None, limit: int
+    ) -> list[OperationRow]:
+        """See `operations.page`."""
+
+    async def remove_operation(self, namespace: str, id_: str) -> bool:
+        """See `operations.remove`."""
+
+    async def take(self, holder: str) -> OperationRow | None:
+        """See `operations.take`."""
+
+    async def save(self, row: OperationRow, holder: str, *, keep: bool = True) -> bool:
+        """See `operations.save`."""
 
     async def check(self) -> None:
         """Fail unless it can answer."""
@@ -117,10 +136,12 @@ class PostgresHistory:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def list_tasks(self, namespace: str, **filters: Any) -> list[TaskRow]:
+    async def list_tasks(
+        self, namespace: str, wanted: Filter, *, after: tuple[datetime, str] | None, limit: int
+    ) -> list[TaskRow]:
         """See `repository.list_tasks`."""
         async with transaction(self._engine) as connection:
-            return await repository.list_tasks(connection, namespace, **filters)
+            return await repository.list_tasks(connection, namespace, wanted, after=after, limit=limit)
 
     async def get_task(self, namespace: str, name: str) -> TaskRow | None:
         """See `repository.get_task`."""
@@ -136,6 +157,38 @@ class PostgresHistory:
         """See `repository.latest_starts`."""
         async with transaction(self._engine) as connection:
             return await repository.latest_starts(connection, namespace, queue, since=since, limit=limit)
+
+    async def start_operation(self, row: OperationRow) -> bool:
+        """See `operations.start`."""
+        async with transaction(self._engine) as connection:
+            return await operations.start(connection, row)
+
+    async def get_operation(self, namespace: str, id_: str) -> OperationRow | None:
+        """See `operations.get`."""
+        async with transaction(self._engine) as connection:
+            return await operations.get(connection, namespace, id_)
+
+    async def list_operations(
+        self, namespace: str, *, after: tuple[datetime, str] | None, limit: int
+    ) -> list[OperationRow]:
+        """See `operations.page`."""
+        async with transaction(self._engine) as connection:
+            return await operations.page(connection, namespace, after=after, limit=limit)
+
+    async def remove_operation(self, namespace: str, id_: str) -> bool:
+        """See `operations.remove`."""
+        async with transaction(self._engine) as connection:
+            return await operations.remove(connection, namespace, id_)
+
+    async def take(self, holder: str) -> OperationRow | None:
+        """See `operations.take`."""
+        async with transaction(self._engine) as connection:
+            return await operations.take(connection, holder)
+
+    async def save(self, row: OperationRow, holder: str, *, keep: bool = True) -> bool:
+        """See `operations.save`."""
+        async with transaction(self._engine) as connection:
+            return await operations.save(connection, row, holder, keep=keep)
 
     async def check(self) -> None:
         """See `repository.check`."""

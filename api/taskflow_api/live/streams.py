@@ -19,8 +19,9 @@ from taskflow_api.live.changes import Change, current
 from taskflow_api.live.channel import Channel, Gone
 from taskflow_api.problems import FieldError, ProblemError
 from taskflow_api.services import Services
-from taskflow_api.tasks import selectors
+from taskflow_api.tasks.filters import LabelSelector, requirements
 from taskflow_api.tasks.routes import ONE, find_task
+from taskflow_core.domain import selectors
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.telemetry.logs import get_logger
@@ -46,15 +47,6 @@ LastEventId = Annotated[
         alias="Last-Event-ID",
         max_length=32,
         description="`id` of the last event that was seen: what happened since comes first.",
-    ),
-]
-LabelSelector = Annotated[
-    str | None,
-    Query(
-        alias="labelSelector",
-        max_length=selectors.MAX_CHARS,
-        description="As in Kubernetes: `team=a,tier in (front,back),!canary`.",
-        examples=["team=a"],
     ),
 ]
 
@@ -84,19 +76,6 @@ async def open_stream(request: Request, services: InServices) -> AsyncIterator[A
 
 
 Holding = Annotated[AsyncExitStack, Depends(open_stream)]
-
-
-def requirements(text: str | None) -> tuple[selectors.Requirement, ...]:
-    """Of the query's label selector.
-
-    Raises:
-        ProblemError: 422.
-    """
-    try:
-        return selectors.parse(text or "")
-    except ValueError as error:
-        found = FieldError(location="query", pointer="/labelSelector", detail=str(error))
-        raise ProblemError(422, "labelSelector is no label selector", errors=[found]) from error
 
 
 def still_may(

@@ -239,6 +239,7 @@ class Task(Model):
     name: str
     generation: int = 1
     created: Time
+    labels: dict[str, str] = Field(default_factory=dict)
     annotated_traceparent: str = ""
     payload_too_deep: bool = False
     """args or kwargs are nested deeper than `MAX_JSON_LEVELS`, and were left out when the object was read."""
@@ -277,6 +278,7 @@ class Task(Model):
             name=meta["name"],
             generation=meta.get("generation", 1),
             created=meta["creationTimestamp"],
+            labels=meta.get("labels") or {},
             annotated_traceparent=(meta.get("annotations") or {}).get(ANNOTATION_TRACEPARENT, ""),
             payload_too_deep=too_deep,
             unreadable=problem,

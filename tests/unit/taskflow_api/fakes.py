@@ -14,9 +14,10 @@ from taskflow_api.auth import Gate
 from taskflow_api.live.hub import Hub
 from taskflow_api.services import Services
 from taskflow_core.blobs.store import ObjectInfo
-from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import Conflict, NotFound
 from taskflow_core.ledger.queue_view import Place
+from taskflow_core.store.operations import MAX_RUNNING, OperationRow
+from taskflow_core.store.repository import Filter
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
 
 UID = "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"
@@ -104,21 +105,28 @@ class FakeKube:
 class FakeHistory:
     rows: list[TaskRow] = field(default_factory=list)
     starts: list[datetime] = field(default_factory=list)
+    operations: dict[str, OperationRow] = field(default_factory=dict)
+    asked: Filter | None = None
     failure: Exception | None = None
 
     async def list_tasks(
         self,
         namespace: str,
+        wanted: Filter,
         *,
-        phase: Phase | None,
-        queue: str | None,
-        handler: str | None,
         after: tuple[datetime, str] | None,
         limit: int,
     ) -> list[TaskRow]:
         await self.check()
+        self.asked = wanted
         found = sorted(self.rows, key=lambda row: (row.created_at, row.uid), reverse=True)
-        return [row for row in found if after is None or (row.created_at, row.uid) < after][:limit]
+        return [
+            row
+            for row in found
+            if (after is None or (row.created_at, row.uid) < after)
+            and (not wanted.phases or row.phase in wanted.phases)
+            and (wanted.created_before is None or row.created_at < wanted.created_before)
+        ][:limit]
 
     async def get_task(self, namespace: str, name: str) -> TaskRow | None:
         await self.check()
@@ -131,6 +139,37 @@ class FakeHistory:
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         await self.check()
         return [start for start in self.starts if start >= since][:limit]
+
+    async def start_operation(self, row: OperationRow) -> bool:
+        await self.check()
+        if sum(each.finished_at is None for each in self.operations.values()) >= MAX_RUNNING:
+            return False
+        self.operations[row.id] = row
+        return True
+
+    async def get_operation(self, namespace: str, id_: str) -> OperationRow | None:
+        found = self.operations.get(id_)
+        return found if found is not None and found.namespace == namespace else None
+
+    async def list_operations(
+        self, namespace: str, *, after: tuple[datetime, str] | None, limit: int
+    ) -> list[OperationRow]:
+        found = sorted(self.operations.values(), key=lambda each: (each.created_at, each.id), reverse=True)
+        return [each for each in found if after is None or (each.created_at, each.id) < after][:limit]
+
+    async def remove_operation(self, namespace: str, id_: str) -> bool:
+        return self.operations.pop(id_, None) is not None
+
+    async def take(self, holder: str) -> OperationRow | None:
+        await self.check()
+        return next((each for each in self.operations.values() if each.finished_at is None), None)
+
+    async def save(self, row: OperationRow, holder: str, *, keep: bool = True) -> bool:
+        await self.check()
+        if row.id not in self.operations:
+            return False
+        self.operations[row.id] = row
+        return True
 
     async def check(self) -> None:
         if self.failure:
@@ -269,5 +308,6 @@ def row(number: int = 0, **fields: Any) -> TaskRow:
         "deleted_at": None,
         "result": None,
         "outputs": [],
+        "labels": None,
     }
     return TaskRow(**(values | fields))

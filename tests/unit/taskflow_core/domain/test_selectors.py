@@ -1,6 +1,6 @@
 import pytest
 
-from taskflow_api.tasks.selectors import parse
+from taskflow_core.domain.selectors import parse
 
 LABELS = {"app": "web", "tier": "front", "example.com/owner": "a", "empty": ""}
 
