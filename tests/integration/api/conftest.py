@@ -80,14 +80,18 @@ class Installation:
 
         asyncio.run(write())
 
-    def add_account(self, name: str, verbs: list[str]) -> None:
-        """A ServiceAccount with these rights on Tasks of the namespace, and a token for it."""
+    def add_account(self, name: str, verbs: list[str], on_pools: tuple[str, ...] = ()) -> None:
+        """A ServiceAccount with these rights on Tasks and pools of the namespace, and a token for it."""
 
         async def add(client: KubeClient) -> str:
             accounts = resource_path("api/v1", "serviceaccounts", NAMESPACE)
             await client.request("POST", accounts, {"metadata": {"name": name}})
             if verbs:
-                rules = [{"apiGroups": ["taskflow.dev"], "resources": ["tasks"], "verbs": verbs}]
+                rules = [
+                    {"apiGroups": ["taskflow.dev"], "resources": [resource], "verbs": list(allowed)}
+                    for resource, allowed in (("tasks", verbs), ("workerpools", on_pools))
+                    if allowed
+                ]
                 role = {"metadata": {"name": name}, "rules": rules}
                 await client.request("POST", resource_path(_RBAC, "roles", NAMESPACE), role)
                 binding = {
@@ -113,7 +117,7 @@ def installation() -> Iterator[Installation]:
             stack.apply_crds()
             stack.add_namespace(NAMESPACE)
             made = Installation(stack)
-            made.add_account("allowed", ["create", "get", "list", "patch", "delete"])
+            made.add_account("allowed", ["create", "get", "list", "watch", "patch", "delete"], ("get", "list", "patch"))
             made.add_account("reader", ["get", "list"])
             made.add_account("stranger", [])
             yield made
