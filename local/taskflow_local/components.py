@@ -26,6 +26,8 @@ OPERATOR_SETTINGS = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 )  # fmt: skip
 """Settings that the operator gets from the environment of `taskflow-local up`, if they are set there."""
+API_SETTINGS = ("TASKFLOW_API_STREAMS_PER_CALLER", "TASKFLOW_API_STREAMS")
+"""Likewise of the API."""
 _HOST = "127.0.0.1"
 # The API server's default is an hour; a stack should not lose its identities while a developer has lunch.
 _MAX_TOKEN = "8760h"  # noqa: S105 - a duration
@@ -314,6 +316,7 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
         found |= {"TASKFLOW_LEADER_IDENTITY": "local", "TASKFLOW_LEADER_NAMESPACE": SYSTEM_NAMESPACE}
     if component == "api":
         found |= {"TASKFLOW_API_HOST": _HOST, "TASKFLOW_API_PORT": str(memory.ports["api"])}
+        found |= {name: base[name] for name in API_SETTINGS if name in base}
         if "redis" in memory.components:
             found["TASKFLOW_API_BROKER_URL"] = _redis_url(memory, acl.API, memory.redis_api_password)
     return found
