@@ -32,7 +32,7 @@ from taskflow_core.store.repository import Filter
 from taskflow_local.stack import Stack
 
 FEW, MANY = 1000, int(os.environ.get("N", "100000"))
-REPEATS, LIMIT = 300, 50
+REPEATS, LIMIT = 200, 50
 BOUND = 1.2
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 FILL = text("""
@@ -70,9 +70,10 @@ async def measure(engine: AsyncEngine, wanted: Mapping[str, Filter], count: int)
     found: dict[str, list[float]] = {name: [] for name in wanted}
     draw = random.Random(1)
     for number in range(REPEATS):
-        after = FIRST + timedelta(seconds=draw.uniform(count * 0.7, count))
-        place = (after, "f") if number % 2 else None
+        share = draw.uniform(0.2, 1)
         for name, one in wanted.items():
+            latest = one.created_before or FIRST + timedelta(seconds=count)
+            place = (FIRST + (latest - FIRST) * share, "f") if number % 2 else None
             async with transaction(engine) as connection:
                 began = time.perf_counter()
                 await repository.list_tasks(connection, "team-a", one, after=place, limit=LIMIT)

@@ -109,12 +109,15 @@ class Channel:
                 while after < self._floor:
                     if after <= self._gone:
                         raise Gone
-                    self._wanted = after if self._wanted is None else min(self._wanted, after)
+                    self._want(after)
                     self._asked.set()
                     await self._next_move()
         except TimeoutError:
             raise Unavailable(f"the watch of namespace {self._namespace} has not begun") from None
         return after
+
+    def _want(self, version: int) -> None:
+        self._wanted = version if self._wanted is None else min(self._wanted, version)
 
     async def _next_move(self) -> None:
         self._moved.clear()
@@ -180,7 +183,8 @@ class Channel:
             self._moved.set()
             self.wake_all()
         except TaskflowError as error:
-            # Those who wait for it ask for it again, or give up.
+            if back is not None:
+                self._want(back)
             return error
         except Exception as error:  # noqa: BLE001 - see below
             # Whoever listens would otherwise wait for ever.

@@ -20,10 +20,11 @@ from taskflow_api.live.channel import Channel, Gone
 from taskflow_api.problems import FieldError, ProblemError
 from taskflow_api.services import Services
 from taskflow_api.tasks.filters import LabelSelector, requirements
-from taskflow_api.tasks.routes import ONE, find_task
+from taskflow_api.tasks.routes import ONE
 from taskflow_core.domain import selectors
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
+from taskflow_core.kube.client import tasks_path
 from taskflow_core.telemetry.logs import get_logger
 
 STALL_SECONDS = 60.0
@@ -179,13 +180,9 @@ async def stream_task_events(
 
 async def _live(services: Services, namespace: str, name: str) -> dict[str, Any] | None:
     try:
-        body, _ = await find_task(services, namespace, name)
+        return await services.kube.request("GET", tasks_path(namespace, name))
     except NotFound:
         return None
-    except Unavailable:
-        # Only the history can be away then, which is asked for what the API server does not have.
-        return None
-    return body
 
 
 async def _happened(channel: Channel, woken: asyncio.Event, name: str, place: int) -> bool:
@@ -207,8 +204,8 @@ def _place(last_event_id: str | None) -> int | None:
         return None
     if not (last_event_id.isascii() and last_event_id.isdecimal()):
         # None of ours, so nothing is known of what its holder has seen.
-        raise_at = FieldError(location="header", pointer="/last-event-id", detail="expected the id of an event")
-        raise ProblemError(422, "Last-Event-ID is no id of an event", errors=[raise_at])
+        found = FieldError(location="header", pointer="/last-event-id", detail="expected the id of an event")
+        raise ProblemError(422, "Last-Event-ID is no id of an event", errors=[found])
     return int(last_event_id)
 
 

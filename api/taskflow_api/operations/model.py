@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints, field_validator, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
 from taskflow_api.access import LABEL
 from taskflow_api.auth import Caller
@@ -51,6 +51,10 @@ class FilterBody(Body):
 
 class OperationBody(Body):
     """What to do with many Tasks."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"filter": {"queue": "reports", "labelSelector": "team=a"}}]}
+    )
 
     filter: FilterBody
     all: Annotated[bool, Field(description="Has to be true for a filter that leaves nothing out.")] = False

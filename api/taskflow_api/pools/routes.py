@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from taskflow_api.access import InServices, Namespace, TaskName, may, may_on
 from taskflow_api.documented import PROBLEMS
@@ -90,6 +90,8 @@ class PoolSpecChange(Body):
 
 class PoolChangeBody(Body):
     """A JSON merge patch (RFC 7396) of a pool."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"spec": {"paused": True}}]})
 
     spec: PoolSpecChange
 

@@ -97,12 +97,14 @@ def page_query(
         query = query.where(tasks.c.handler == wanted.handler)
     if wanted.created_after is not None:
         query = query.where(tasks.c.created_at >= wanted.created_after)
-    if wanted.created_before is not None:
-        query = query.where(tasks.c.created_at < wanted.created_before)
+    before = wanted.created_before
     for requirement in wanted.labels:
         query = query.where(_fulfils(requirement))
-    if after is not None:
+    # One upper bound, the lower of the two: with both, a scan begins at one of them and reads its way to the other.
+    if after is not None and (before is None or after[0] < before):
         query = query.where(tuple_(tasks.c.created_at, tasks.c.uid) < tuple_(*after))
+    elif before is not None:
+        query = query.where(tasks.c.created_at < before)
     return query.order_by(tasks.c.created_at.desc(), tasks.c.uid.desc()).limit(limit)
 
 

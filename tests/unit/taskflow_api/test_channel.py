@@ -145,3 +145,19 @@ async def test_without_an_api_server_nobody_joins(monkeypatch: pytest.MonkeyPatc
     async with running(kube) as channel:
         with pytest.raises(Unavailable):
             await channel.join(None)
+
+
+async def test_who_needs_the_past_gets_it_after_an_outage() -> None:
+    kube = WatchedKube()
+    old = await kube.happens("a")
+    missed = await kube.happens("b")
+    async with running(kube) as channel:
+        await channel.join(None)
+        kube.away = True
+        joining = asyncio.create_task(channel.join(old))
+        await asyncio.sleep(0.1)
+        assert not joining.done()
+        kube.away = False
+        assert await asyncio.wait_for(joining, 5) == old
+        await asyncio.sleep(0.05)
+        assert versions(channel, old) == [missed]

@@ -78,6 +78,8 @@ class WatchedKube(FakeKube):
 
     async def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
         place = int(version)
+        if self.away:
+            raise Unavailable("away")
         self.watches.append(place)
         yield ()
         if place < self.compacted:
