@@ -54,7 +54,9 @@ async def get_logs(
     services: InServices,
     holding: Holding,
     caller: Annotated[Caller, Depends(may_on("get"))],
-    attempt: Annotated[int | None, Query(ge=1, le=1_000_000, description="Without it the latest.")] = None,
+    attempt: Annotated[
+        int | None, Query(ge=1, le=1_000_000, description="Without it the latest that said anything, of the last two.")
+    ] = None,
     follow: Annotated[bool, Query(description="Send what is said from now on too, retries included.")] = False,
     tail: Annotated[int | None, Query(ge=0, le=MAX_TAIL_LINES, description="Only so many of the last lines.")] = None,
     wanted_range: Annotated[
@@ -75,17 +77,23 @@ async def get_logs(
         allowed = still_may(services, caller, "get", namespace, name)
         content = await _followed(services, holding, view, shown, start, allowed, to_the_end=attempt is None)
         return Live(content, media_type=_TEXT, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+    if not chunks and attempt is None and shown > 1:
+        # A retry that waits, or has just begun, has said nothing yet; one asks for what went wrong before.
+        shown -= 1
+        chunks = await _chunks(services.objects, _prefix(view, shown))
     if not chunks:
         raise NotFound(
             f"there is no log of attempt {shown} of Task {name}: it has not said anything yet, or it was deleted"
         )
-    return await _stored(services.objects, chunks, tail, wanted_range)
+    return await _stored(services.objects, chunks, tail, wanted_range, {"Taskflow-Attempt": str(shown)})
 
 
-async def _stored(objects: Objects, chunks: list[ObjectInfo], tail: int | None, wanted_range: str | None) -> Response:
+async def _stored(
+    objects: Objects, chunks: list[ObjectInfo], tail: int | None, wanted_range: str | None, headers: dict[str, str]
+) -> Response:
     total = pieces.size(chunks)
     first, end, status = await _tail(objects, chunks, tail), total, 200
-    headers = {"Accept-Ranges": "bytes"}
+    headers |= {"Accept-Ranges": "bytes"}
     try:
         if (found := pieces.byte_range(wanted_range, total)) is not None:
             (first, end), status = found, 206

@@ -82,6 +82,16 @@ async def test_what_is_not_there_is_404_and_what_does_not_fit_422(site: Site) ->
     assert not site.hub._open
 
 
+async def test_while_a_retry_has_said_nothing_the_attempt_before_is_shown(site: Site) -> None:
+    await site.watched.happens("a", "Pending", attempt=2)
+    answer = await site.call("GET", LOGS)
+    assert (answer.status, answer.headers["taskflow-attempt"]) == (200, "1")
+    assert (await site.call("GET", LOGS + "?attempt=2")).status == 404
+    site.objects.stored[key(2, 1)] = b"again\n"
+    answer = await site.call("GET", LOGS)
+    assert (answer.body, answer.headers["taskflow-attempt"]) == (b"again\n", "2")
+
+
 async def test_it_is_followed_over_a_retry_to_the_end_of_the_task(site: Site) -> None:
     site.objects.stored = {key(1, 1): b"first\n"}
     await site.watched.happens("a", "Running")
