@@ -64,7 +64,18 @@ class Witness(threading.Thread):
     def run(self) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("KUBECONFIG", self._product.stack.env()["KUBECONFIG"])
-            asyncio.run(self._watch())
+            asyncio.run(self._until_stopped())
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.join(10)
+
+    async def _until_stopped(self) -> None:
+        watching = asyncio.create_task(self._watch())
+        while not self._stop.is_set() and not watching.done():
+            await asyncio.sleep(0.1)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
     async def _watch(self) -> None:
         client = await KubeClient.connect()
@@ -77,8 +88,6 @@ class Witness(threading.Thread):
                     if event["type"] != "BOOKMARK" and body["spec"]["handler"] == "taskflow.sleep":
                         phase = (body.get("status") or {}).get("phase", "Pending")
                         self.states.append((int(body["metadata"]["resourceVersion"]), body["metadata"]["name"], phase))
-                if self._stop.is_set():
-                    return
         finally:
             await client.close()
 
@@ -129,6 +138,7 @@ def test_no_state_is_missed_over_a_restart_of_the_api(product: Product) -> None:
     eventually(lambda: [*first.states, *second.states], ended)
     eventually(lambda: witness.states, ended)
     time.sleep(1)
+    witness.stop()
     told: list[Any] = [*first.states, *second.states]
     assert len(told) == len(set(told))
     assert sorted(told) == sorted(witness.states)

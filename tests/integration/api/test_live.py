@@ -235,7 +235,8 @@ def test_many_are_cancelled_and_retried_once_each_over_a_killed_api(restarted: I
         {"name": f"many-{number:03}", "labels": {"many": "yes"}, "spec": SPEC | {"queue": "many"}}
         for number in range(130)
     ]
-    assert restarted.call("POST", TASKS + ":batch", {"items": items}).status == 200
+    made = restarted.call("POST", TASKS + ":batch", {"items": items})
+    assert {item["status"] for item in made.json["items"]} == {201}, made.body
     restarted.mirror()
     begun = restarted.call("POST", TASKS + ":cancel", {"filter": {"labelSelector": "many=yes"}})
     assert begun.status == 202, begun.body
