@@ -72,8 +72,7 @@ class Witness(threading.Thread):
 
     async def _until_stopped(self) -> None:
         watching = asyncio.create_task(self._watch())
-        while not self._stop.is_set() and not watching.done():
-            await asyncio.sleep(0.1)
+        await asyncio.to_thread(self._stop.wait)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 
