@@ -173,7 +173,7 @@ async def _accounts(office: Office, chosen: argparse.Namespace) -> list[str]:
     return [f"{name}: {chosen.action} done; within 10 s it holds everywhere"]
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,7 +13,7 @@ import certifi
 import jwt
 
 from taskflow_api.urls import safe_url
-from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.errors import Invalid, TaskflowError, Unavailable
 from taskflow_core.kube.shallow import read_json
 from taskflow_core.telemetry.logs import get_logger
 
@@ -122,10 +123,19 @@ def _usable(key: Any) -> bool:
 
 
 class Fetcher:
-    """`Fetch` over HTTP: no redirects, 5 s and 1 MiB at most; a proxy of the environment is used."""
+    """`Fetch` over HTTP: no redirects, 5 s and 1 MiB at most; a proxy of the environment is used.
+
+    Raises:
+        Invalid: the certificates cannot be read.
+    """
 
     def __init__(self, ca_file: str) -> None:
-        context = ssl.create_default_context(cafile=ca_file or certifi.where())
+        try:
+            context = ssl.create_default_context(
+                cafile=ca_file or os.environ.get("SSL_CERT_FILE") or certifi.where()
+            )
+        except OSError as error:
+            raise Invalid(f"TASKFLOW_OIDC_CA_FILE: expected certificates in PEM, found {error}") from error
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context), timeout=_TIMEOUT, trust_env=True
         )
