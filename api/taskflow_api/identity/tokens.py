@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Awaitable, Callable, Mapping
 
 import jwt
@@ -65,8 +67,10 @@ def _issuer(token: str) -> str:
     """What the token says of its origin; empty when it says nothing."""
     if token.count(".") != _DOTS or len(token) > MAX_LENGTH:
         return ""
+    payload = token.split(".")[1]
     try:
-        issuer = jwt.decode(token, options={"verify_signature": False}).get("iss")
-    except (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    except (ValueError, RecursionError):
         return ""
+    issuer = claims.get("iss") if isinstance(claims, dict) else None
     return issuer if isinstance(issuer, str) else ""
