@@ -113,7 +113,7 @@ class Gate:
         return caller
 
     async def allows(
-        self, caller: Caller, verb: str, namespace: str, name: str = "", resource: Resource = TASKS
+        self, caller: Caller, verb: str, namespace: str, name: str = "", *, resource: Resource = TASKS
     ) -> bool:
         """Whether the caller may do this with the resource in the namespace.
 

@@ -131,9 +131,7 @@ class Fetcher:
 
     def __init__(self, ca_file: str) -> None:
         try:
-            context = ssl.create_default_context(
-                cafile=ca_file or os.environ.get("SSL_CERT_FILE") or certifi.where()
-            )
+            context = ssl.create_default_context(cafile=ca_file or os.environ.get("SSL_CERT_FILE") or certifi.where())
         except OSError as error:
             raise Invalid(f"TASKFLOW_OIDC_CA_FILE: expected certificates in PEM, found {error}") from error
         self._session = aiohttp.ClientSession(

@@ -93,7 +93,11 @@ class Tenants:
         tasks, call = f"/v1/namespaces/{THEIRS}/tasks", self.installation.call
         created = []
         for name in ("b-live", "b-gone"):
-            body = {"name": name, "labels": {"told": CANARY}, "spec": SPEC | {"outputs": [{"name": "r.csv"}]}}
+            body: dict[str, Any] = {
+                "name": name,
+                "labels": {"told": CANARY},
+                "spec": SPEC | {"outputs": [{"name": "r.csv"}]},
+            }
             answer = call("POST", tasks, body, account="b-app")
             assert answer.status == 201, answer.body
             created.append(answer.json)
@@ -122,7 +126,7 @@ class Tenants:
     def _ways_of_a(self) -> list[str]:
         """The first tenant by each way in; the accounts of the installation under which it comes."""
         call, tokens = self.installation.call, self.installation.tokens
-        body = {"serviceAccount": "a-app", "scopes": ["read", "write"]}
+        body: dict[str, Any] = {"serviceAccount": "a-app", "scopes": ["read", "write"]}
         tokens["a-key"] = call("POST", f"/v1/namespaces/{OURS}/apikeys", body, account="a-app").json["key"]
         body["scopes"] = ["read"]
         tokens["a-reading"] = call("POST", f"/v1/namespaces/{OURS}/apikeys", body, account="a-app").json["key"]

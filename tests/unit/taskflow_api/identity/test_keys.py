@@ -61,7 +61,7 @@ async def test_a_key_is_the_identity_of_its_service_account_and_nothing_of_the_s
     assert caller.username == "system:serviceaccount:team-a:reports"
     assert caller.groups == ("system:serviceaccounts", "system:serviceaccounts:team-a", "system:authenticated")
     assert (caller.uid, caller.method, caller.subject) == ("u1", Method.API_KEY, text.id)
-    assert caller.scopes == {Scope.READ, Scope.WRITE}
+    assert caller.scopes == frozenset(Scope)
     assert await desk.keys.caller(str(KeyText(text.id, OTHER))) is None
     assert await desk.keys.caller(str(KeyText.new())) is None
 

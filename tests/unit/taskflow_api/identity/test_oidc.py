@@ -238,7 +238,7 @@ def test_claims_that_name_nobody_or_one_of_kubernetes_own_are_refused(
 )
 def test_settings_that_would_not_be_safe_are_refused(fields: dict[str, str], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        OidcSettings(**({"issuer": ISSUER, "audience": AUDIENCE} | fields))
+        OidcSettings.model_validate({"issuer": ISSUER, "audience": AUDIENCE} | fields)
 
 
 def test_without_an_issuer_there_is_no_oidc_and_one_on_this_machine_needs_no_tls() -> None:
