@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 import jwt
 
 from taskflow_api.auth import CACHE_ENTRIES, Caller, ExpiringCache, Method
+from taskflow_api.identity import signed
 from taskflow_api.identity.accountstore import AccountRow, AccountStore
 from taskflow_api.identity.attempts import Attempts
 from taskflow_api.identity.passwords import Passwords
@@ -25,6 +26,8 @@ ALGORITHM = "HS256"
 ROW_SECONDS = 10.0
 LOGINS, LOGIN_SECONDS = 5, 300.0
 REGISTRATIONS, REGISTRATION_SECONDS = 20, 60.0
+UNBOUND_FOR = timedelta(days=7)
+"""So long an account waits for an administrator; then it may go, so that strangers cannot fill the table."""
 
 
 class TooManyError(TaskflowError):
@@ -86,8 +89,9 @@ class Accounts:
         """
         if seconds := self._registrations.take(""):
             raise TooManyError(seconds)
-        row = AccountRow(secrets.token_hex(8), name, await self._passwords.hash(password), self._now())
-        await self._store.add(row)
+        now = self._now()
+        row = AccountRow(secrets.token_hex(8), name, await self._passwords.hash(password), now)
+        await self._store.add(row, forget_unbound_before=now - UNBOUND_FOR)
 
     async def token(self, name: str, password: str) -> str:
         """A token for the account, good for `life`.
@@ -115,16 +119,11 @@ class Accounts:
         """The identity that a token of ours proves; None when its account is gone or stands for nothing any more.
 
         Raises:
-            jwt.PyJWTError: it is not of ours, or expired.
+            RefusedError: it is none of ours, or expired.
             Unavailable: the API server or the database does not answer.
         """
-        claims = jwt.decode(
-            token,
-            self._key,
-            algorithms=[ALGORITHM],
-            audience=ISSUER,
-            issuer=ISSUER,
-            options={"require": ["exp", "iss", "aud", "sub"]},
+        claims = signed.claims(
+            token, self._key, algorithms=[ALGORITHM], audience=ISSUER, issuer=ISSUER, require=["sub"]
         )
         row = self._rows.get(claims["sub"])
         if row is None:

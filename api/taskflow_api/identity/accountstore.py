@@ -32,7 +32,7 @@ class AccountRow:
 class AccountStore(Protocol):
     """Where accounts are kept."""
 
-    async def add(self, row: AccountRow) -> None:
+    async def add(self, row: AccountRow, *, forget_unbound_before: datetime) -> None:
         """Raises Conflict when there is one of that name."""
 
     async def by_name(self, name: str) -> AccountRow | None:
@@ -57,11 +57,13 @@ class PostgresAccounts:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def add(self, row: AccountRow) -> None:
+    async def add(self, row: AccountRow, *, forget_unbound_before: datetime) -> None:
         """See `AccountStore`."""
+        old = accounts.c.service_account.is_(None) & (accounts.c.created_at < forget_unbound_before)
         values = {name: getattr(row, name) for name in ("id", "name", "password_hash", "created_at")}
         unless_there = insert(accounts).values(values).on_conflict_do_nothing(index_elements=[accounts.c.name])
         async with transaction(self._engine) as connection:
+            await connection.execute(delete(accounts).where(old))
             if (await connection.execute(unless_there.returning(accounts.c.id))).first() is None:
                 raise Conflict(f"there is an account {row.name} already")
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jwt
-
 from taskflow_api.auth import Caller, Method
+from taskflow_api.identity import signed
 from taskflow_api.identity.jwks import KeySet
-from taskflow_api.identity.tokens import RefusedError
+from taskflow_api.identity.signed import RefusedError
 from taskflow_api.settings import OidcSettings
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
@@ -38,21 +37,20 @@ class Oidc:
             RefusedError: it proves none.
             Unavailable: its key is not known, and the issuer does not answer.
         """
-        header = jwt.get_unverified_header(token)
+        header = signed.header(token)
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in ALGORITHMS:
             raise RefusedError("algorithm")
         key = await self._keys.key(kid, algorithm)
         if key is None:
             raise RefusedError("unknown key")
-        claims = jwt.decode(
+        claims = signed.claims(
             token,
             key,
             algorithms=[algorithm],
             audience=self._settings.audience,
             issuer=self._settings.issuer,
             leeway=LEEWAY_SECONDS,
-            options={"require": ["exp", "iss", "aud"], "enforce_minimum_key_length": True},
         )
         return caller_of(claims, self._settings)
 

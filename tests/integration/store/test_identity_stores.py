@@ -80,7 +80,8 @@ async def test_an_account_is_one_of_its_name_bound_and_gone(engine: AsyncEngine)
     store = PostgresAccounts(engine)
     account = AccountRow("1" * 16, "ann", "$argon2id$", NOW)
     added = await asyncio.gather(
-        *(store.add(replace(account, id=f"{number:016x}")) for number in range(5)), return_exceptions=True
+        *(store.add(replace(account, id=f"{number:016x}"), forget_unbound_before=NOW) for number in range(5)),
+        return_exceptions=True,
     )
     assert sorted(type(each).__name__ for each in added) == ["Conflict"] * 4 + ["NoneType"]
     found = await store.by_name("ann")
@@ -95,3 +96,13 @@ async def test_an_account_is_one_of_its_name_bound_and_gone(engine: AsyncEngine)
     assert await store.delete("ann")
     assert not await store.delete("ann")
     assert await store.by_name("ann") is None
+
+
+async def test_accounts_that_nobody_bound_go_when_others_come_and_bound_ones_stay(engine: AsyncEngine) -> None:
+    store = PostgresAccounts(engine)
+    for number, name in enumerate(("ann", "bob", "cid")):
+        row = AccountRow(f"{number:016x}", name, "$argon2id$", NOW + number * DAY)
+        await store.add(row, forget_unbound_before=NOW)
+    await store.bind("ann", Binding("team-a", "reports", "u1"))
+    await store.add(AccountRow("f" * 16, "dan", "$argon2id$", NOW + 9 * DAY), forget_unbound_before=NOW + 2 * DAY)
+    assert [row.name for row in await store.all()] == ["ann", "cid", "dan"]

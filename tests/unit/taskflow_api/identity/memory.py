@@ -76,7 +76,7 @@ class MemoryAccounts:
     def __init__(self) -> None:
         self.rows: dict[str, AccountRow] = {}
 
-    async def add(self, row: AccountRow) -> None:
+    async def add(self, row: AccountRow, *, forget_unbound_before: datetime) -> None:
         if row.name in self.rows:
             raise Conflict("there")
         self.rows[row.name] = row
