@@ -56,6 +56,14 @@ async def test_who_registers_may_nothing_until_an_administrator_says_what_he_sta
     assert "system:serviceaccount:team-a:reports may not list" in refused.json["detail"]
 
 
+async def test_there_is_no_token_for_an_account_whose_service_account_is_gone() -> None:
+    api = made()
+    await token_of(api)
+    await api.accounts.bind("ann", Binding("team-a", "reports", "u0"))
+    answer = await send(api, TOKEN)
+    assert (answer.status, answer.json["code"]) == (403, "account-not-bound")
+
+
 async def test_without_the_option_there_is_nothing_of_it() -> None:
     api = Api()
     for path in (REGISTER, TOKEN):

@@ -97,6 +97,16 @@ async def test_with_its_service_account_a_key_ends_even_when_another_gets_its_na
         assert await desk.keys.caller(str(text)) is None
 
 
+async def test_a_successor_that_is_believed_to_exist_vouches_for_its_own_keys_only() -> None:
+    desk = Desk()
+    _, old = await desk.keys.create(WANTED, "alice")
+    desk.kube.answers[PATH] = account("u2")
+    _, new = await desk.keys.create(WANTED, "alice")
+    for _ in range(2):
+        assert await desk.keys.caller(str(new)) is not None
+        assert await desk.keys.caller(str(old)) is None
+
+
 async def test_there_is_no_key_for_a_service_account_that_is_not_there() -> None:
     desk = Desk()
     desk.kube.answers.clear()
