@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import socket
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from taskflow_core.domain.slots import PoolKind
@@ -54,10 +54,10 @@ class WorkerSettings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @model_validator(mode="after")
-    def _no_more_than_that_pool_may_have(self) -> Self:
-        if self.concurrency > self.pool_kind.most:
-            raise ValueError(
-                f"concurrency: expected at most {self.pool_kind.most} with pool kind {self.pool_kind}, found {self.concurrency}"
-            )
-        return self
+    @field_validator("concurrency")
+    @classmethod
+    def _no_more_than_that_pool_may_have(cls, value: int, info: ValidationInfo) -> int:
+        kind: PoolKind = info.data.get("pool_kind", PoolKind.THREADS)
+        if value > kind.most:
+            raise ValueError(f"expected at most {kind.most} in a pool of kind {kind}, found {value}")
+        return value
