@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from tests.chaos.api_server import ApiError
 from tests.chaos.faults import OPERATOR, STREAM, Fault
 from tests.chaos.ground import eventually
 from tests.chaos.load import Load
@@ -17,7 +18,6 @@ from tests.chaos.site import Site
 
 WAIT_SECONDS = 180
 QUIET_SECONDS = 60
-REST_SECONDS = 6
 METRICS = {"duplicate": "taskflow_task_duplicates_fenced_total", "stale": "taskflow_task_stale_finishes_total"}
 
 
@@ -34,6 +34,8 @@ class Line:
     notice: float | None = None
     recover: float | None = None
     violations: list[Violation] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    """Faults that could not be struck, among others, and why. They are no strikes."""
 
 
 HEAD = (
@@ -45,7 +47,8 @@ def shown(line: Line) -> str:
     """As a line of text."""
     notice, recover = (f"{value:.1f}" if value is not None else "-" for value in (line.notice, line.recover))
     text = f"{line.fault:<24}{line.tasks:>7}{line.struck:>8}{line.lost:>6}{line.beyond:>10}{line.fenced:>8}"
-    return text + f"{notice:>10}{recover:>11}" + (f"   {len(line.violations)} WRONG" if line.violations else "")
+    text += f"{notice:>10}{recover:>11}" + (f"   {len(line.missed)} missed" if line.missed else "")
+    return text + (f"   {len(line.violations)} WRONG" if line.violations else "")
 
 
 class Round:
@@ -56,11 +59,15 @@ class Round:
         name: of the round; the Tasks' names begin with it.
         tasks: at least so many; more while a fault lasts.
         per_second: how fast they are created.
+        rest: seconds between two faults of a lane, at most.
         random: of this round alone, so that it can be repeated.
     """
 
-    def __init__(self, site: Site, name: str, tasks: int, per_second: float, random: Random) -> None:
+    def __init__(
+        self, site: Site, name: str, tasks: int, per_second: float, random: Random, *, rest: float = 0.0
+    ) -> None:
         self._site = site
+        self._rest = rest
         self._random = random
         self.line = Line(name)
         site.created_over_rest.clear()
@@ -85,12 +92,17 @@ class Round:
             for fault in lane:
                 try:
                     self._strike(fault, random, alone=len(lanes) == 1 and len(lane) == 1)
+                except (TimeoutError, ApiError) as error:
+                    if len(lanes) == 1:
+                        failures.append(error)
+                        return
+                    # What it needs is hurt by another lane; the next fault may find it whole.
+                    self.line.missed.append(f"{fault.name}: {error}")
                 except BaseException as error:  # noqa: BLE001 - told below, after the others have healed
                     failures.append(error)
                     return
-                if len(lane) > 1:
-                    # A part that never comes to itself shows nothing of the others.
-                    time.sleep(random.uniform(0, REST_SECONDS))
+                # A part that never comes to itself shows nothing of the others.
+                time.sleep(random.uniform(0, self._rest))
 
         threads = [
             threading.Thread(target=strike, args=(lane, Random(self._random.getrandbits(64))), daemon=True)

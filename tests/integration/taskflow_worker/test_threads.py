@@ -71,8 +71,11 @@ def test_a_burst_runs_side_by_side_and_each_once(threads: Workers, tmp_path: Pat
     threads.start("a", concurrency=50)
     threads.until("a", lambda report: report.serving and report.slots == 50)
     burst = [f"burst-{number}" for number in range(300)]
-    threads.send(burst, "e2e.recorded_sleep", record=str(tmp_path / "record"), seconds=0.5)
+    gate = tmp_path / "gate"
+    threads.send(burst, "e2e.wait_for_file", record=str(tmp_path / "record"), path=str(gate))
+    eventually(lambda: len(records(tmp_path / "record", "start")), lambda count: count == 50)
     threads.until("a", lambda report: report.busy == 50)
+    gate.touch()
     threads.finished(burst)
     assert len({line["pid"] for line in records(tmp_path / "record", "start")}) == 1
     assert threads.until("a", lambda report: report.busy == 0).serving
