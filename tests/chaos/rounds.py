@@ -16,7 +16,8 @@ from tests.chaos.oracle import Told, Violation, Wanted, Wrong, beyond_one, judge
 from tests.chaos.reading import evidence, waiting
 from tests.chaos.site import Site
 
-WAIT_SECONDS = 180
+STALL_SECONDS = 120
+"""What is open ends one after the other; when none ended for so long, the rest never will."""
 QUIET_SECONDS = 60
 METRICS = {"duplicate": "taskflow_task_duplicates_fenced_total", "stale": "taskflow_task_stale_finishes_total"}
 
@@ -148,16 +149,21 @@ class Round:
     def _recover(self, began: float, healed: Sequence[Wanted]) -> None:
         """Until everything that was created before the last fault was taken back has finished; then until all has."""
         names = {each.name for each in healed}
-        try:
-            eventually(lambda: names & self._site.api.open_tasks(), lambda left: not left, WAIT_SECONDS, "recovery")
+        if self._ended(names):
             self.line.recover = time.monotonic() - began
-            eventually(self._mine_open, lambda left: not left, WAIT_SECONDS, "the end of all Tasks")
-        except TimeoutError:
-            # The oracle says which.
-            return
+            # Else the oracle says which are left.
+            self._ended({each.name for each in self._load.wanted})
 
-    def _mine_open(self) -> set[str]:
-        return {each.name for each in self._load.wanted} & self._site.api.open_tasks()
+    def _ended(self, names: set[str]) -> bool:
+        left, since = len(names), time.monotonic()
+        while time.monotonic() - since < STALL_SECONDS:
+            now = len(names & self._site.api.open_tasks())
+            if not now:
+                return True
+            if now < left:
+                left, since = now, time.monotonic()
+            time.sleep(min(0.05 + now / 1000, 5.0))
+        return False
 
     def _judge(self) -> None:
         site = self._site
