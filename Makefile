@@ -64,7 +64,7 @@ bench: setup programs ## latency, throughput, CPU and memory beside a floor of t
 bench-scaling: setup programs ## a burst from zero to ten pods and back, beside KEDA-like rules (7 minutes); N=2000 Tasks
 	@$(BIN)/python -m bench.scaling
 
-bench-rollout: setup programs ## a new template for a pool in the middle of 500 running Tasks (3 minutes); fails if one Task does
+bench-rollout: setup programs ## a new template for a pool in the middle of 500 running Tasks (2 minutes); fails if one Task does
 	@$(BIN)/python -m bench.rollout
 
 bench-scale: setup programs ## what 1,000 to 100,000 open Tasks cost the others (25 minutes); SIZES=0,1000,10000

@@ -1,4 +1,4 @@
-"""`python -m bench.rollout`: a new template for a pool in the middle of 500 running Tasks; about 3 minutes.
+"""`python -m bench.rollout`: a new template for a pool in the middle of 500 running Tasks; about 2 minutes.
 
 Real Deployments, 5 pods of 100 threads, Tasks of 5 to 20 s that all run when the rollout begins. Fails if one Task did, or needed another attempt.
 """
