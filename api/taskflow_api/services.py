@@ -14,7 +14,8 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_api.auth import Gate
-from taskflow_api.settings import ApiSettings
+from taskflow_api.identity.wiring import Identity, identity
+from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
 from taskflow_core.blobs.store import ObjectStore
 from taskflow_core.domain.phases import Phase
 from taskflow_core.kube.client import KubeClient, Requests
@@ -77,6 +78,7 @@ class Services:
     history: History
     objects: Objects
     gate: Gate
+    identity: Identity
 
     def now(self) -> datetime:
         """The time by which links expire."""
@@ -117,7 +119,13 @@ class PostgresHistory:
 
 
 @asynccontextmanager
-async def connected(api: ApiSettings, database: DatabaseSettings, storage: StorageSettings) -> AsyncIterator[Services]:
+async def connected(
+    api: ApiSettings,
+    oidc: OidcSettings,
+    register: RegisterSettings,
+    database: DatabaseSettings,
+    storage: StorageSettings,
+) -> AsyncIterator[Services]:
     """Services on the real API server, PostgreSQL and object store; closed at the end of the block.
 
     Raises:
@@ -126,8 +134,10 @@ async def connected(api: ApiSettings, database: DatabaseSettings, storage: Stora
     objects = await asyncio.to_thread(ObjectStore, storage)
     kube = await KubeClient.connect()
     engine = create_engine(database, application_name="taskflow-api", pool_size=10)
+    gate = Gate(kube, api.audiences, time.monotonic)
     try:
-        yield Services(kube, PostgresHistory(engine), objects, Gate(kube, api.audiences, time.monotonic))
+        async with identity(kube, engine, gate, oidc, register) as who:
+            yield Services(kube, PostgresHistory(engine), objects, gate, who)
     finally:
         await engine.dispose()
         await kube.close()

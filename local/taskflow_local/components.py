@@ -26,6 +26,13 @@ OPERATOR_SETTINGS = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 )  # fmt: skip
 """Settings that the operator gets from the environment of `taskflow-local up`, if they are set there."""
+API_SETTINGS = (
+    "TASKFLOW_API_AUDIENCES", "TASKFLOW_OIDC_ISSUER", "TASKFLOW_OIDC_AUDIENCE", "TASKFLOW_OIDC_USERNAME_CLAIM",
+    "TASKFLOW_OIDC_USERNAME_PREFIX", "TASKFLOW_OIDC_GROUPS_CLAIM", "TASKFLOW_OIDC_GROUPS_PREFIX", "TASKFLOW_OIDC_CA_FILE",
+    "TASKFLOW_REGISTER_ENABLED", "TASKFLOW_REGISTER_SIGNING_KEY", "TASKFLOW_REGISTER_SIGNING_KEY_FILE",
+    "TASKFLOW_REGISTER_TOKEN_SECONDS",
+)  # fmt: skip
+"""Likewise the REST API."""
 _HOST = "127.0.0.1"
 # The API server's default is an hour; a stack should not lose its identities while a developer has lunch.
 _MAX_TOKEN = "8760h"  # noqa: S105 - a duration
@@ -310,6 +317,7 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
         # There is one operator process in a stack, so one that is started again takes its own Lease back at once.
         found |= {"TASKFLOW_LEADER_IDENTITY": "local", "TASKFLOW_LEADER_NAMESPACE": SYSTEM_NAMESPACE}
     if component == "api":
+        found |= {name: base[name] for name in API_SETTINGS if name in base}
         found |= {"TASKFLOW_API_HOST": _HOST, "TASKFLOW_API_PORT": str(memory.ports["api"])}
     return found
 
