@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: images kind-up kind-down test-chart test-cluster chaos chaos-all chaos-long gen bench bench-scale bench-scaling bench-pages bench-sse help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: images kind-up kind-down test-chart test-cluster chaos chaos-all chaos-long gen bench bench-rollout bench-pages bench-sse bench-scale bench-scaling help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -69,6 +69,9 @@ bench-pages: setup programs ## a page of the history among 1,000 and among N=100
 
 bench-sse: setup programs ## changes told to N=1000 listeners (2 minutes)
 	@$(BIN)/python -m bench.sse
+
+bench-rollout: setup programs ## a new template for a pool in the middle of 500 running Tasks (2 minutes); fails if one Task does
+	@$(BIN)/python -m bench.rollout
 
 bench-scale: setup programs ## what 1,000 to 100,000 open Tasks cost the others (25 minutes); SIZES=0,1000,10000
 	@$(BIN)/python -m bench.scale

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from taskflow_api.settings import ApiSettings
+from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
 from taskflow_core.settings import DatabaseSettings, LogSettings, RedisSettings, StorageSettings
 from taskflow_operator.settings import OperatorSettings
 from taskflow_worker.settings import WorkerSettings
@@ -19,6 +20,8 @@ from taskflow_worker.settings import WorkerSettings
 CLASSES: tuple[tuple[type[BaseSettings], str], ...] = (
     (OperatorSettings, "operator"),
     (ApiSettings, "API"),
+    (OidcSettings, "API"),
+    (RegisterSettings, "API"),
     (WorkerSettings, "worker"),
     (RedisSettings, "operator, worker"),
     (DatabaseSettings, "operator, API"),
@@ -79,6 +82,8 @@ def kind(annotation: Any) -> str:
         return "list, separated by commas"
     if options:
         return kind(options[0])
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return "one of " + ", ".join(f"`{option}`" for option in annotation)
     names = {int: "integer", float: "number", bool: "boolean", str: "text", SecretStr: "secret text"}
     return names[annotation]
 
@@ -90,7 +95,7 @@ def default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "see there"
     value = field.default
-    if value is None or value == ():
+    if value is None or value in ((), ""):
         return "unset"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

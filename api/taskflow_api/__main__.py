@@ -1,4 +1,7 @@
-"""`python -m taskflow_api`: the REST API, one process. Exit codes: 0 stopped by a signal; 2 settings are wrong."""
+"""`python -m taskflow_api`: the REST API, one process. Exit codes: 0 stopped by a signal; 2 settings are wrong.
+
+With arguments a command of `taskflow_api.identity.cli` instead.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,11 @@ import uvicorn
 from pydantic import ValidationError
 
 from taskflow_api.app import create_app
+from taskflow_api.identity import cli
 from taskflow_api.live.hub import Hub
 from taskflow_api.operations.running import Runner
 from taskflow_api.services import connected
-from taskflow_api.settings import ApiSettings
+from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
 from taskflow_core.errors import Invalid
 from taskflow_core.settings import DatabaseSettings, LogSettings, StorageSettings
 from taskflow_core.telemetry.logs import setup_logging
@@ -35,9 +39,15 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(api: ApiSettings, database: DatabaseSettings, storage: StorageSettings) -> None:
+async def serve(
+    api: ApiSettings,
+    oidc: OidcSettings,
+    register: RegisterSettings,
+    database: DatabaseSettings,
+    storage: StorageSettings,
+) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end."""
-    async with connected(api, database, storage) as services:
+    async with connected(api, oidc, register, database, storage) as services:
         config = uvicorn.Config(
             create_app(services),
             host=api.host,
@@ -58,12 +68,15 @@ async def serve(api: ApiSettings, database: DatabaseSettings, storage: StorageSe
 
 def main() -> int:
     """Read the settings, once; returns the exit code."""
+    if sys.argv[1:]:
+        return cli.main(sys.argv[1:])
     # uvicorn raises the signal again when it is done; the default action would then kill us before connections close.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
         setup_logging(LogSettings(), "api")
-        asyncio.run(serve(ApiSettings(), DatabaseSettings(), StorageSettings()))
+        settings = (ApiSettings(), OidcSettings(), RegisterSettings(), DatabaseSettings(), StorageSettings())
+        asyncio.run(serve(*settings))
     except ValidationError as error:
         for each in error.errors(include_input=False):
             print(f"taskflow_api: {error.title}: {'.'.join(map(str, each['loc']))}: {each['msg']}", file=sys.stderr)

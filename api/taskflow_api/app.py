@@ -6,8 +6,9 @@ from fastapi import FastAPI
 
 from taskflow_api import artifacts, documented, health, problems
 from taskflow_api.access import bearer
+from taskflow_api.identity import authroutes
 from taskflow_api.live import logs, streams
-from taskflow_api.middleware import Authentication, RequestFrame
+from taskflow_api.middleware import OPEN_PATHS, Authentication, RequestFrame
 from taskflow_api.operations import routes as operations
 from taskflow_api.pools import routes as pools
 from taskflow_api.services import Services
@@ -40,10 +41,15 @@ def create_app(services: Services) -> FastAPI:
         waiting.router,
         pools.router,
         operations.router,
+        keyroutes.router,
     ):
         app.include_router(router, dependencies=[bearer])
+    open_paths = OPEN_PATHS
+    if services.identity.accounts is not None:
+        app.include_router(authroutes.router(services.identity.accounts))
+        open_paths |= authroutes.PATHS
     documented.describe(app)
     # The last one added is the outermost.
-    app.add_middleware(Authentication, gate=services.gate)
+    app.add_middleware(Authentication, authenticate=services.identity.tokens.authenticate, open_paths=open_paths)
     app.add_middleware(RequestFrame)
     return app

@@ -31,7 +31,7 @@ CODES = {
     415: "unsupported-media-type",
     416: "range-not-satisfiable",
     422: "invalid",
-    429: "too-many",
+    429: "too-many-requests",
     500: "internal",
     503: "unavailable",
 }

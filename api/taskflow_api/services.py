@@ -14,8 +14,9 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_api.auth import Gate
+from taskflow_api.identity.wiring import Identity, identity
 from taskflow_api.live.hub import MAX_CHANNELS, Hub
-from taskflow_api.settings import ApiSettings
+from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
 from taskflow_core.blobs.store import ObjectInfo, ObjectStore
 from taskflow_core.kube.client import KubeClient, Requests
 from taskflow_core.ledger.connect import connect_async
@@ -115,6 +116,7 @@ class Services:
     history: History
     objects: Objects
     gate: Gate
+    identity: Identity
     hub: Hub
     queues: Queues | None = None
     """None: this installation gives the API no access to the broker."""
@@ -197,7 +199,13 @@ class PostgresHistory:
 
 
 @asynccontextmanager
-async def connected(api: ApiSettings, database: DatabaseSettings, storage: StorageSettings) -> AsyncIterator[Services]:
+async def connected(
+    api: ApiSettings,
+    oidc: OidcSettings,
+    register: RegisterSettings,
+    database: DatabaseSettings,
+    storage: StorageSettings,
+) -> AsyncIterator[Services]:
     """Services on the real API server, PostgreSQL and object store; closed at the end of the block.
 
     Raises:
@@ -210,15 +218,11 @@ async def connected(api: ApiSettings, database: DatabaseSettings, storage: Stora
     hub = Hub(watches, api.streams_per_caller, api.streams)
     broker = connect_async(RedisSettings(url=api.broker_url)) if api.broker_url is not None else None
     engine = create_engine(database, application_name="taskflow-api", pool_size=10)
+    gate = Gate(kube, api.audiences, time.monotonic)
     try:
-        yield Services(
-            kube,
-            PostgresHistory(engine),
-            objects,
-            Gate(kube, api.audiences, time.monotonic),
-            hub,
-            QueueView(broker) if broker is not None else None,
-        )
+        async with identity(kube, engine, gate, oidc, register) as who:
+            queues = QueueView(broker) if broker is not None else None
+            yield Services(kube, PostgresHistory(engine), objects, gate, who, hub, queues)
     finally:
         await hub.stop()
         await watches.close()

@@ -26,8 +26,13 @@ OPERATOR_SETTINGS = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 )  # fmt: skip
 """Settings that the operator gets from the environment of `taskflow-local up`, if they are set there."""
-API_SETTINGS = ("TASKFLOW_API_STREAMS_PER_CALLER", "TASKFLOW_API_STREAMS")
-"""Likewise of the API."""
+API_SETTINGS = (
+    "TASKFLOW_API_AUDIENCES", "TASKFLOW_API_STREAMS_PER_CALLER", "TASKFLOW_API_STREAMS", "TASKFLOW_OIDC_ISSUER",
+    "TASKFLOW_OIDC_AUDIENCE", "TASKFLOW_OIDC_USERNAME_CLAIM", "TASKFLOW_OIDC_USERNAME_PREFIX",
+    "TASKFLOW_OIDC_GROUPS_CLAIM", "TASKFLOW_OIDC_GROUPS_PREFIX", "TASKFLOW_OIDC_CA_FILE", "TASKFLOW_REGISTER_ENABLED",
+    "TASKFLOW_REGISTER_SIGNING_KEY", "TASKFLOW_REGISTER_SIGNING_KEY_FILE", "TASKFLOW_REGISTER_TOKEN_SECONDS",
+)  # fmt: skip
+"""Likewise the REST API."""
 _HOST = "127.0.0.1"
 # The API server's default is an hour; a stack should not lose its identities while a developer has lunch.
 _MAX_TOKEN = "8760h"  # noqa: S105 - a duration

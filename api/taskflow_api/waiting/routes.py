@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends
 
 from taskflow_api.access import InServices, Namespace, TaskName, may_on
-from taskflow_api.auth import Caller
+from taskflow_api.auth import Caller, Resource
 from taskflow_api.documented import PROBLEMS
 from taskflow_api.services import Services
 from taskflow_api.tasks.routes import ONE, find_task
@@ -25,6 +25,7 @@ from taskflow_core.ledger.queue_view import Place
 from taskflow_core.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
+POOLS = Resource(naming.GROUP, "workerpools")
 router = APIRouter(tags=["tasks"], responses=PROBLEMS)
 
 
@@ -89,7 +90,7 @@ async def get_why(
         return _view(view.phase, gone, None, None, (), None)
     task, now = Task.from_object(body), services.now()
     pools, awaited = await asyncio.gather(_pools(services, namespace), _awaited(services, task))
-    may_see = await services.gate.allows(caller, "list", namespace, resource="workerpools")
+    may_see = await services.gate.allows(caller, "list", namespace, resource=POOLS)
     why = explain(task, awaited, pools, now)
     if why.reason == "PoolStalled" and not may_see:
         why = Explanation(why.waiting, why.reason, "workers of the pools that serve its queue cannot start")

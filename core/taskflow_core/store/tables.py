@@ -1,4 +1,4 @@
-"""The tables, as `migrations/` makes them; a test holds the two together.
+"""The tables of the history, as `migrations/` makes them beside the API's own; a test holds the two together.
 
 No foreign keys: events may arrive in any order, and an attempt may be heard of before its task.
 """

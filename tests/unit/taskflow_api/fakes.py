@@ -11,6 +11,9 @@ from fastapi import FastAPI
 
 from taskflow_api.app import create_app
 from taskflow_api.auth import Gate
+from taskflow_api.identity.accounts import ISSUER
+from taskflow_api.identity.tokens import Tokens
+from taskflow_api.identity.wiring import Identity
 from taskflow_api.live.hub import Hub
 from taskflow_api.services import Services
 from taskflow_core.blobs.store import ObjectInfo
@@ -19,6 +22,7 @@ from taskflow_core.ledger.queue_view import Place
 from taskflow_core.store.operations import MAX_RUNNING, OperationRow
 from taskflow_core.store.repository import Filter
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
+from tests.unit.taskflow_api.identity import memory
 
 UID = "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"
 CREATED = datetime(2026, 9, 20, 12, tzinfo=UTC)
@@ -34,7 +38,7 @@ class Clock:
 
 
 class FakeKube:
-    """Alice may do everything in team-a; bob is known and may do nothing. Keeps Tasks by path."""
+    """Alice may do everything in team-a; bob is known and may do nothing. Keeps Tasks by path, ServiceAccounts as answers."""
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Any]] = {}
@@ -44,6 +48,8 @@ class FakeKube:
         self.batches: list[list[dict[str, Any]] | Exception] = []
         """What a watch tells, before it goes silent."""
         self.answers: dict[str, dict[str, Any]] = {"/version": {"gitVersion": "v1.36.3"}}
+        self.allowed: dict[str, str] = {"alice": "team-a"}
+        """By user, the namespace where it may do everything."""
 
     async def request(
         self,
@@ -64,7 +70,7 @@ class FakeKube:
             return {"status": {"authenticated": bool(name), "user": {"username": name or "", "groups": ["g"]}}}
         if path.endswith("subjectaccessreviews"):
             spec = body["spec"]
-            allowed = spec["user"] == "alice" and spec["resourceAttributes"]["namespace"] == "team-a"
+            allowed = self.allowed.get(spec["user"]) == spec["resourceAttributes"]["namespace"]
             return {"status": {"allowed": allowed}}
         if method == "PATCH" and path in self.objects:
             return self._patch(path, body)
@@ -228,7 +234,7 @@ class Answer:
 class Api:
     """An application on fakes, and a client that needs no socket."""
 
-    def __init__(self, audiences: tuple[str, ...] = ()) -> None:
+    def __init__(self, audiences: tuple[str, ...] = (), *, register: bool = False) -> None:
         self.kube = FakeKube()
         self.history = FakeHistory()
         self.objects = FakeObjects()
@@ -236,8 +242,14 @@ class Api:
         self.gate = Gate(self.kube, audiences, self.clock)
         self.hub = Hub(self.kube, 3, 5)
         self.queues = FakeQueues()
+        self.time = memory.Time()
+        self.keys, self.accounts = memory.MemoryKeys(), memory.MemoryAccounts()
+        keys = memory.keys(self.kube, self.keys, self.time)
+        accounts = memory.accounts(self.kube, self.accounts, self.time) if register else None
+        issuers = {ISSUER: accounts.caller} if accounts else {}
+        self.identity = identity = Identity(Tokens(self.gate.authenticate, keys.caller, issuers), keys, accounts)
         self.app: FastAPI = create_app(
-            Services(self.kube, self.history, self.objects, self.gate, self.hub, self.queues)
+            Services(self.kube, self.history, self.objects, self.gate, identity, self.hub, self.queues)
         )
 
     async def call(

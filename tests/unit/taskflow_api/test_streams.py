@@ -27,7 +27,7 @@ class Site(Api):
 
     def restart(self) -> None:
         self.hub = Hub(self.watched, per_caller=3, total=4)
-        self.app = create_app(Services(self.watched, self.history, self.objects, self.gate, self.hub))
+        self.app = create_app(Services(self.watched, self.history, self.objects, self.gate, self.identity, self.hub))
 
 
 @pytest.fixture
