@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from taskflow_api import artifacts, documented, health, problems
 from taskflow_api.access import bearer
-from taskflow_api.identity import authroutes
+from taskflow_api.identity import authroutes, keyroutes
 from taskflow_api.live import logs, streams
 from taskflow_api.middleware import OPEN_PATHS, Authentication, RequestFrame
 from taskflow_api.operations import routes as operations
