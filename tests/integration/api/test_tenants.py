@@ -150,7 +150,7 @@ class Tenants:
             "createApiKey": {"serviceAccount": "b-app", "scopes": ["read"]},
             "rotateApiKey": {},
             "cancelTasks": {"filter": {"queue": "b-live"}},
-            "retryTasks": {"filter": {"labelSelector": f"told={CANARY}"}},
+            "retryTasks": {"filter": {"queue": "b-live"}},
             "changePool": {"spec": {"paused": True}},
         }
 
