@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 
 import uvicorn
@@ -14,6 +15,8 @@ from pydantic import ValidationError
 
 from taskflow_api.app import create_app
 from taskflow_api.identity import cli
+from taskflow_api.live.hub import Hub
+from taskflow_api.operations.running import Runner
 from taskflow_api.services import connected
 from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
 from taskflow_core.errors import Invalid
@@ -21,6 +24,19 @@ from taskflow_core.settings import DatabaseSettings, LogSettings, StorageSetting
 from taskflow_core.telemetry.logs import setup_logging
 
 DRAIN_SECONDS = 20
+
+
+class Server(uvicorn.Server):
+    """Ends streams when it stops, which last for ever otherwise, and then waits for all other requests."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called once, after the signal."""
+        self._hub.close()
+        await super().shutdown(sockets)
 
 
 async def serve(
@@ -42,7 +58,12 @@ async def serve(
             server_header=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
-        await uvicorn.Server(config).serve()
+        working = asyncio.create_task(Runner(services.history, services.kube, services.gate).run())
+        try:
+            await Server(config, services.hub).serve()
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
 
 def main() -> int:

@@ -19,6 +19,11 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 """For `responses=` of a router: FastAPI's own way to name a model would declare it as application/json."""
 
 
+def problem(status: int) -> dict[int | str, dict[str, Any]]:
+    """A problem that few routes answer with."""
+    return {status: {"description": HTTPStatus(status).phrase, "content": _CONTENT}}
+
+
 def describe(app: FastAPI) -> None:
     """Give the application its OpenAPI document, made once."""
 

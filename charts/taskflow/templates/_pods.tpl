@@ -41,6 +41,15 @@
       key: {{ ternary "redis-url" .Values.externalRedis.key .Values.devServices.enabled }}
 {{- end -}}
 
+{{- define "taskflow.env.broker" -}}
+- name: TASKFLOW_API_BROKER_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
+      key: {{ ternary "redis-api-url" .Values.externalRedis.apiKey .Values.devServices.enabled }}
+      optional: true
+{{- end -}}
+
 {{- define "taskflow.env.s3" -}}
 {{- $dev := .Values.devServices.enabled -}}
 {{- $secret := ternary (include "taskflow.devSecret" .) .Values.externalS3.existingSecret $dev -}}

@@ -166,6 +166,22 @@ class ObjectStore:
         """
         return b"".join(self._chunks(key, limit))
 
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """A part of an object, `length` bytes from `start` on; both within it.
+
+        Raises:
+            Unavailable: it is shorter, or the connection ended before.
+        """
+        with object_errors(key):
+            response = self._client.get_object(self._bucket, key, offset=start, length=length)
+            try:
+                content = bytes(response.read())
+            finally:
+                response.close()
+        if len(content) != length:
+            raise Unavailable(f"object store: {key!r} has {len(content)} of {length} bytes from {start} on")
+        return content
+
     def _chunks(self, key: str, limit: int | None) -> Iterator[bytes]:
         """The content; the size is checked against the header, before the start for `limit` and at the end."""
         with object_errors(key):

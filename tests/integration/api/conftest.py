@@ -97,8 +97,10 @@ class Installation:
 
         asyncio.run(write())
 
-    def add_account(self, name: str, verbs: list[str], namespace: str = NAMESPACE) -> None:
-        """A ServiceAccount with these rights on Tasks of the namespace, and a token for it."""
+    def add_account(
+        self, name: str, verbs: list[str], on_pools: tuple[str, ...] = (), namespace: str = NAMESPACE
+    ) -> None:
+        """A ServiceAccount with these rights on Tasks and pools of the namespace, and a token for it."""
 
         async def add(client: KubeClient) -> str:
             accounts = resource_path("api/v1", "serviceaccounts", namespace)
@@ -107,10 +109,14 @@ class Installation:
             return str(token["status"]["token"])
 
         self.tokens[name] = self.kube(add)
-        if verbs:
-            rule = {"apiGroups": ["taskflow.dev"], "resources": ["tasks"], "verbs": verbs}
+        rules = [
+            {"apiGroups": ["taskflow.dev"], "resources": [resource], "verbs": list(allowed)}
+            for resource, allowed in (("tasks", verbs), ("workerpools", on_pools))
+            if allowed
+        ]
+        if rules:
             self.grant(
-                name, {"kind": "ServiceAccount", "name": name, "namespace": namespace}, rule, namespace=namespace
+                name, {"kind": "ServiceAccount", "name": name, "namespace": namespace}, *rules, namespace=namespace
             )
 
     def grant(self, role: str, subject: dict[str, str], *rules: dict[str, Any], namespace: str = NAMESPACE) -> None:
@@ -151,7 +157,8 @@ def installation() -> Iterator[Installation]:
                 stack.apply_crds()
                 stack.add_namespace(NAMESPACE)
                 made = Installation(stack, issuer)
-                made.add_account("allowed", ["create", "get", "list", "patch", "delete"])
+                everything = ["create", "get", "list", "watch", "patch", "delete"]
+                made.add_account("allowed", everything, ("get", "list", "patch"))
                 made.add_account("reader", ["get", "list"])
                 made.add_account("stranger", [])
                 yield made

@@ -76,7 +76,7 @@ class Tenants:
         self.operations = list(operations(document))
         for namespace, account in ((OURS, "a-app"), (THEIRS, "b-app")):
             installation.stack.add_namespace(namespace)
-            installation.add_account(account, [], namespace)
+            installation.add_account(account, [], namespace=namespace)
             self._all_rights(account, {"kind": "ServiceAccount", "name": account, "namespace": namespace}, namespace)
         self._all_rights("a-oidc", {"kind": "User", "name": "oidc:tenant-a"}, OURS)
         self.known, self.cursor = self._of_b()
@@ -109,7 +109,9 @@ class Tenants:
         page = call("GET", tasks + "?limit=1", account="b-app").json
         assert page["nextCursor"]
         names = [each for task in created for each in (task["name"], task["uid"])]
-        return {"name": names, "id": [key["id"]], "output": ["r.csv"]}, page["nextCursor"]
+        begun = call("POST", tasks + ":cancel", {"filter": {"labelSelector": f"told={CANARY}"}}, account="b-app").json
+        known = {"name": names, "id": [key["id"]], "output": ["r.csv"], "operation": [begun["id"]]}
+        return known, page["nextCursor"]
 
     def _finish(self, name: str, uid: str) -> None:
         output = {"name": "r.csv", "key": f"{THEIRS}/{uid}/1/r.csv", "sizeBytes": 1, "sha256": "0" * 64,
@@ -147,6 +149,9 @@ class Tenants:
             "createUpload": {"key": "r.csv", "contentType": "text/csv"},
             "createApiKey": {"serviceAccount": "b-app", "scopes": ["read"]},
             "rotateApiKey": {},
+            "cancelTasks": {"filter": {"queue": "b-live"}},
+            "retryTasks": {"filter": {"queue": "b-live"}},
+            "changePool": {"spec": {"paused": True}},
         }
 
     def of_namespaces(self) -> list[Operation]:

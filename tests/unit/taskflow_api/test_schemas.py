@@ -70,7 +70,9 @@ async def test_openapi_declares_ids_problems_security_and_bounds() -> None:
         operation["operationId"]: operation for path in document["paths"].values() for operation in path.values()
     }
     assert set(operations) == {
-        "createTask", "createTasks", "changeTask", "cancelTask", "retryTask", "listTasks", "getTask", "deleteTask", "listArtifacts", "getArtifact", "createUpload",
+        "createTask", "createTasks", "streamEvents", "streamTaskEvents", "getLogs", "getWhy", "cancelTasks", "retryTasks",
+        "listOperations", "getOperation", "deleteOperation", "listPools", "getPool", "changePool", "changeTask", "cancelTask",
+        "retryTask", "listTasks", "getTask", "deleteTask", "listArtifacts", "getArtifact", "createUpload",
         "createApiKey", "listApiKeys", "getApiKey", "rotateApiKey", "revokeApiKey",
         "getLiveness", "getReadiness", "getVersion",
     }  # fmt: skip

@@ -46,7 +46,7 @@ def test_no_argument_of_any_component_holds_a_secret(tmp_path: Path) -> None:
     programs = {name: Path("/bin") / name for each in COMPONENTS.values() for name in each.programs}
     place = Place(make_folder(tmp_path), memory, programs)
     secrets = [value for name, value in memory.model_dump().items() if name.endswith(("_token", "_password", "_key"))]
-    assert len(secrets) == 10
+    assert len(secrets) == 11
     secrets += memory.worker("default").model_dump().values()
     for component in COMPONENTS.values():
         arguments = " ".join(component.argv(place))
@@ -85,6 +85,7 @@ def test_a_component_gets_a_clean_environment_with_what_it_must_know(tmp_path: P
     assert "TASKFLOW_TOKEN_KEY" not in api
     assert api["TASKFLOW_REGISTER_SIGNING_KEY"] == "s"
     assert "TASKFLOW_REDIS_URL" not in api
+    assert api["TASKFLOW_API_BROKER_URL"].startswith(f"redis://taskflow-api:{memory.redis_api_password}@")
     assert api["TASKFLOW_API_PORT"] == str(memory.ports["api"])
     assert environment("redis", memory, folder, base) == {"PATH": "/bin", "HOME": str(folder.data)}
 
