@@ -16,6 +16,7 @@ from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage
 from taskflow_operator.agenda import Agenda
+from taskflow_operator.arrays import Arrays
 from taskflow_operator.dispatch import Dispatcher
 from taskflow_operator.going_on import Stumbles
 from taskflow_operator.memory import OpenTasks
@@ -60,6 +61,7 @@ class Reconciler:
         ledger: OperatorLedger,
         agenda: Agenda,
         dispatcher: Dispatcher,
+        arrays: Arrays,
         observer: Observer,
         *,
         lease_seconds: float,
@@ -70,6 +72,7 @@ class Reconciler:
         self._ledger = ledger
         self._agenda = agenda
         self._dispatcher = dispatcher
+        self._arrays = arrays
         self._observer = observer
         self._lease = lease_seconds
         self._resync = resync_seconds
@@ -109,6 +112,7 @@ class Reconciler:
                 in_flight.append(known.task)
         seconds = self._lease / 2
         self._hold(seconds)
+        self._arrays.data_lost(seconds)
         if in_flight:
             log.warning("recovering", why=why, in_flight=len(in_flight), seconds=seconds)
             self._start(self._recover(in_flight, seconds))
@@ -142,7 +146,7 @@ class Reconciler:
         if self._clock() < self._hold_until:
             return
         for name in await self._ledger.expire():
-            known = self._tasks.get(name.rpartition(":")[0])
+            known = self._tasks.get(name.partition(":")[0])
             queue = metrics.queue_label(known.task.spec.queue) if known else metrics.UNKNOWN
             log.warning("lease_expired", member=name, **(trace_fields(known.task) if known else {}))
             metrics.LOST.labels(queue=queue).inc()
@@ -160,7 +164,7 @@ class Reconciler:
         tasks: dict[str, Task] = {}
         for name, _ in waiting:
             try:
-                uid, attempt = naming.split_member(name)
+                uid, attempt, chunk = naming.split_member(name)
             except ValueError:
                 # Nothing of ours has such a name, so it has no message to miss.
                 continue
@@ -168,7 +172,9 @@ class Reconciler:
             # What runs in a pod of its own has a Job in place of a message, and others look after that.
             if known is None or known.task.isolated or known.closing:
                 continue
-            if known.task.status.attempt == attempt:
+            if (chunk is None and known.task.status.attempt == attempt) or (
+                chunk is not None and self._arrays.waits(uid, (attempt, chunk))
+            ):
                 tasks[name] = known.task
         lists = {
             name: naming.broker_list(task.namespace, task.spec.queue, task.spec.priority)
@@ -183,7 +189,11 @@ class Reconciler:
             log.warning("messages_lost", count=len(lost), **trace_fields(tasks[lost[0]]))
             for name in lost:
                 metrics.REPUBLISHED.labels(queue=metrics.queue_label(tasks[name].spec.queue)).inc()
-            await self._dispatcher.publish_again([tasks[name] for name in lost])
+            await self._dispatcher.publish_again([tasks[name] for name in lost if tasks[name].spec.array is None])
+            for name in lost:
+                uid, attempt, chunk = naming.split_member(name)
+                if chunk is not None:
+                    await self._arrays.republish(uid, [(attempt, chunk)])
 
     async def _resync_for_ever(self) -> None:
         while True:
@@ -210,7 +220,9 @@ class Reconciler:
     async def _look_after_running(self) -> None:
         """A Task shown as running that nobody has a lease on, at two looks in a row: its end was lost on the way to us."""
         running = [
-            known.task for known in self._tasks if known.task.status.phase is Phase.RUNNING and not known.closing
+            known.task
+            for known in self._tasks
+            if known.task.status.phase is Phase.RUNNING and not known.closing and known.task.spec.array is None
         ]
         found: set[tuple[str, int]] = set()
         for start in range(0, len(running), SCAN):
@@ -264,7 +276,7 @@ class Reconciler:
             known = self._tasks.get(task.uid)
             if known is None or known.closing or known.task.status.attempt != task.status.attempt:
                 continue
-            if _adrift(known.task, state):
+            if task.spec.array is None and _adrift(known.task, state):
                 adrift.append(task)
         await self._give_up(adrift)
 

@@ -11,7 +11,7 @@ import importlib
 import json
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -27,7 +27,7 @@ from taskflow_core.errors import Invalid
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.context import Context
 from taskflow_worker.failures import AttemptFailed, trimmed_trace, type_name
-from taskflow_worker.registry import Registry
+from taskflow_worker.registry import ItemCall, Registry
 from taskflow_worker.stopping import Stop
 
 log = get_logger(__name__)
@@ -91,6 +91,7 @@ class CeleryHandler:
     name: str
     task: Any
     timeout_error: type[BaseException] = SoftTimeLimitExceeded
+    batch: bool = False
     _attempt: _Attempt | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -149,6 +150,14 @@ class CeleryHandler:
         if state == states.IGNORED:
             return None
         raise _ending(attempt, state, traced.info.retval if traced.info else None)
+
+    def each(self, args: Sequence[Any], kwargs: Mapping[str, Any], stop: Stop) -> ItemCall:
+        """See `Runnable`: each item is a call of the task of its own."""
+
+        def call(item: Any, context: Callable[[], Context]) -> Any:
+            return self.call(self.bind([*args, item], kwargs), context(), stop)
+
+        return call
 
     def _retry(
         self,

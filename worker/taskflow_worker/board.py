@@ -40,6 +40,10 @@ class Slot:
         self._put(_PID, struct.pack("<Q", pid))
         self._put(_CURRENT, _digest(member))
 
+    def restart(self, timeout_at: float) -> None:
+        """Pool process: the time of the attempt that runs is over at that moment, and not before."""
+        self._put(_TIMEOUT, struct.pack("<d", timeout_at))
+
     def end(self, member: str, sleep: Callable[[float], None] = time.sleep) -> None:
         """Pool process: the attempt ended. Returns unless it is doomed: then the process is killed within this call."""
         self._put(_CURRENT, _NOBODY)

@@ -43,6 +43,10 @@ class Context:
     """Where to write the declared outputs, by name; nothing is there yet."""
     deadline: datetime | None = None
     """When the attempt will be told to stop, by its own timeout or the deadline of the Task; None if never."""
+    index: int | None = None
+    """In an array, the index of the item; None in a Task of its own, and for a batch."""
+    item: Any = None
+    """In an array, the item; for a batch the list of them."""
     last_checkpoint: Any = None
     """What the former attempt left with `checkpoint`; None if nothing."""
     _asked: Callable[[], Reason | None] = field(default=_never, repr=False)

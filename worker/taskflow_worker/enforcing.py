@@ -20,7 +20,7 @@ from taskflow_worker.stopping import SOFT_SIGNAL
 
 log = get_logger(__name__)
 TICK_SECONDS = 0.2
-_CANCELS = frozenset({Reason.CANCELLED, Reason.DEADLINE_EXCEEDED})
+_CANCELS = frozenset({Reason.CANCELLED, Reason.DEADLINE_EXCEEDED, Reason.TOO_MANY_FAILURES})
 
 
 class Step(Enum):

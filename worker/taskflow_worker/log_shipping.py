@@ -78,7 +78,7 @@ class LogShipper:
 
     def _ship(self, attempt_log: AttemptLog, message: Message) -> bool:
         for chunk in attempt_log.pending():
-            key = chunk_key(message.namespace, message.uid, message.attempt, chunk.number)
+            key = chunk_key(message, chunk.number)
             try:
                 self._store(key, chunk.content)
             except TaskflowError as error:

@@ -8,14 +8,15 @@ from contextlib import suppress
 from structlog.contextvars import bound_contextvars
 
 from taskflow_core.blobs.store import ObjectStore
-from taskflow_core.domain.events import Failure, Kind, Success
+from taskflow_core.domain.events import Failure, Kind
 from taskflow_core.domain.message import Message
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.worker import Claim, WorkerLedger
+from taskflow_core.ledger.worker import Claim, Outcome, WorkerLedger
 from taskflow_core.settings import StorageSettings
 from taskflow_core.telemetry.logs import get_logger, trace_id
 from taskflow_worker.attempt_log import LOG_CONTENT_TYPE
 from taskflow_worker.board import Slot
+from taskflow_worker.chunk import run_chunk
 from taskflow_worker.enforcing import kind_of
 from taskflow_worker.execution import patiently, run_attempt
 from taskflow_worker.log_shipping import LogShipper
@@ -75,16 +76,9 @@ class PoolProcess:
         log.info("attempt_started", handler=message.handler)
         reporter = Reporter(lambda advance: self._ledger.advance(claim, advance))
         with self._shipper.shipping(message, self._log_level):
-            outcome = run_attempt(
-                message,
-                REGISTRY,
-                self._objects,
-                patience=self._patience,
-                stop=SlotStop(self._slot, message.member),
-                tell=reporter.tell,
-            )
+            outcome = self._outcome(message, reporter)
         self._tell_the_rest(claim, reporter)
-        kind = Kind.SUCCEEDED if isinstance(outcome, Success) else kind_of(outcome.reason)
+        kind = kind_of(outcome.reason) if isinstance(outcome, Failure) else Kind.SUCCEEDED
         counted = patiently(lambda: self._ledger.finish(claim, kind, outcome), what="finish", seconds=self._patience)
         log.info(
             "attempt_ended",
@@ -93,6 +87,12 @@ class PoolProcess:
             counted=counted,
             reason=outcome.reason if isinstance(outcome, Failure) else None,
         )
+
+    def _outcome(self, message: Message, reporter: Reporter) -> Outcome:
+        stop = SlotStop(self._slot, message.member)
+        if message.chunk is not None:
+            return run_chunk(message, message.chunk, REGISTRY, self._objects, patience=self._patience, stop=stop)
+        return run_attempt(message, REGISTRY, self._objects, patience=self._patience, stop=stop, tell=reporter.tell)
 
     def _tell_the_rest(self, claim: Claim, reporter: Reporter) -> None:
         advance = reporter.close()

@@ -1,0 +1,112 @@
+"""Items of arrays. While an array is open these rows are the truth of which of its items have ended; see `docs/decisions/0008`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from taskflow_core.domain.items import ItemRow, ItemState, Past
+from taskflow_core.domain.ranges import RangeSet
+from taskflow_core.domain.task import MAX_MESSAGE_CHARS
+from taskflow_core.errors import Conflict
+from taskflow_core.store.engine import database_errors
+from taskflow_core.store.fitting import fit_json, fit_text
+from taskflow_core.store.tables import array_items
+
+FAILED_RANGES = 200
+WRITER_LOCK = 0x7461736B6974656D
+"""Key of the lock that writers of items take, one transaction at a time; the bytes of "taskitem"."""
+_COLUMNS = "uid, first_index, last_index, state, attempts, result, reason, error_type, message, ended_at"
+_STAGE = text("CREATE TEMP TABLE IF NOT EXISTS new_items (LIKE array_items) ON COMMIT DELETE ROWS")
+# The row that begins last before the end of the new one is the only one that could reach into it.
+_MERGE = text(f"""
+    INSERT INTO array_items ({_COLUMNS})
+    SELECT {_COLUMNS} FROM new_items AS fresh
+    WHERE coalesce(
+        (SELECT former.last_index FROM array_items AS former
+         WHERE former.uid = fresh.uid AND former.first_index <= fresh.last_index
+         ORDER BY former.first_index DESC LIMIT 1), -1) < fresh.first_index
+""")  # noqa: S608 - the names of columns
+# https://en.wikipedia.org/wiki/Gaps_and_islands: neighbours become one range in the database, not in our memory.
+_ENDED = text("""
+    SELECT min(first_index), max(last_index) FROM (
+        SELECT first_index, last_index, sum(begins) OVER (ORDER BY first_index) AS island FROM (
+            SELECT first_index, last_index,
+                CASE WHEN first_index = lag(last_index) OVER (ORDER BY first_index) + 1 THEN 0 ELSE 1 END AS begins
+            FROM array_items WHERE uid = :uid) AS marked) AS numbered
+    GROUP BY island ORDER BY 1
+""")
+
+
+async def store_items(connection: AsyncConnection, ended: Mapping[str, Sequence[ItemRow]], now: datetime) -> None:
+    """Add items that ended, by the uids of their arrays.
+
+    Raises:
+        Unavailable: nothing was stored; come again.
+        Conflict: some of them have ended before, as another writer says; nothing was stored.
+    """
+    count = sum(len(rows) for rows in ended.values())
+    with database_errors():
+        await connection.execute(_STAGE)
+        await connection.execute(select(func.pg_advisory_xact_lock(WRITER_LOCK)))
+        raw = await connection.get_raw_connection()
+        assert raw.driver_connection is not None, "it is checked out"  # noqa: S101 - a mistake of ours, not of a user
+        async with (
+            raw.driver_connection.cursor() as cursor,
+            cursor.copy(f"COPY new_items ({_COLUMNS}) FROM STDIN") as copy,
+        ):
+            for uid, rows in ended.items():
+                for row in rows:
+                    await copy.write_row(_values(uid, row, now))
+        merged = await connection.execute(_MERGE)
+    if merged.rowcount != count:
+        raise Conflict(f"{count - merged.rowcount} of {count} stretches of items have ended before")
+
+
+def _values(uid: str, row: ItemRow, now: datetime) -> tuple[Any, ...]:
+    result = None if row.result is None else json.dumps(fit_json(row.result), separators=(",", ":"))
+    failed = row.state is ItemState.FAILED
+    return (
+        uid,
+        row.first,
+        row.last,
+        row.state.value,
+        row.attempts,
+        result,
+        row.reason.value if row.reason else None,
+        fit_text(row.error_type, 253) if failed else None,
+        fit_text(row.message, MAX_MESSAGE_CHARS) if failed else None,
+        now,
+    )
+
+
+async def past_of(connection: AsyncConnection, uid: str) -> Past:
+    """What has ended of an array.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    size = array_items.c.last_index - array_items.c.first_index + 1
+    many = array_items.c.attempts > 1
+    failed = array_items.c.state == ItemState.FAILED.value
+    sums = select(
+        func.coalesce(func.sum(size).filter(~failed), 0),
+        func.coalesce(func.sum(size).filter(failed), 0),
+        func.coalesce(func.sum(size).filter(many), 0),
+    ).where(array_items.c.uid == uid)
+    first = (
+        select(array_items.c.first_index, array_items.c.last_index)
+        .where(array_items.c.uid == uid, failed)
+        .order_by(array_items.c.first_index)
+        .limit(FAILED_RANGES)
+    )
+    with database_errors():
+        ended = RangeSet((row[0], row[1]) for row in await connection.execute(_ENDED, {"uid": uid}))
+        succeeded, lost, retried = (await connection.execute(sums)).one()
+        shown = RangeSet((row[0], row[1]) for row in await connection.execute(first))
+    return Past(ended, int(succeeded), int(lost), int(retried), shown)
