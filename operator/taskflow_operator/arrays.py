@@ -9,7 +9,7 @@ from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.array_drive import Drive, Surroundings
 from taskflow_operator.array_run import Place
 from taskflow_operator.decide import Decision
-from taskflow_operator.going_on import Stumbles
+from taskflow_operator.going_on import Stumbles, end
 
 log = get_logger(__name__)
 AGAIN_SECONDS = 1.0
@@ -96,9 +96,7 @@ class Arrays:
                 self._stumbles.check()
                 await asyncio.sleep(TURN_SECONDS)
         finally:
-            for job in self._jobs.values():
-                job.cancel()
-            await asyncio.gather(*self._jobs.values(), return_exceptions=True)
+            await end(list(self._jobs.values()))
 
     def _drive(self, uid: str) -> Drive:
         drive = self._drives.get(uid)

@@ -12,18 +12,18 @@ LEAST_SECONDS = 0.05
 MOST_ITEMS = 100_000
 GROWTH = 8
 """A chunk has at most so many times the items of what was measured, since the next items may be unlike the last."""
-WEIGHT = 0.3
-"""Of the latest chunk in the running mean."""
+MEMORY = 0.7
+"""What is remembered of a chunk after another one."""
 LEAST_MEASURED = 0.0005
 """Workers measure whole milliseconds."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What is known of the time that an item takes."""
+    """What is known of the time that an item takes: the mean over all items seen, of which those long ago count less."""
 
-    item_seconds: float | None = None
-    """Running mean over chunks; None before the first."""
+    seen: float = 0.0
+    seconds: float = 0.0
     size: int = 1
     """Items of the next chunk, if there are enough."""
 
@@ -37,10 +37,9 @@ class Pace:
         """
         if ran == 0:
             return self
-        seen = max(seconds, LEAST_MEASURED) / ran
-        mean = seen if self.item_seconds is None else (1 - WEIGHT) * self.item_seconds + WEIGHT * seen
+        seen, spent = self.seen * MEMORY + ran, self.seconds * MEMORY + max(seconds, LEAST_MEASURED)
         most = ran if cut else max(ran * GROWTH, self.size)
-        return Pace(mean, max(min(int(TARGET_SECONDS / mean), most, MOST_ITEMS), 1))
+        return Pace(seen, spent, max(min(int(TARGET_SECONDS * seen / spent), most, MOST_ITEMS), 1))
 
     def items(self, left: int, chunks: int) -> int:
         """How many items the next chunk gets.
@@ -50,5 +49,5 @@ class Pace:
             chunks: how many chunks may be out at a time: near the end they become smaller, so that all of them end together.
         """
         share = math.ceil(left / chunks)
-        least = 1 if self.item_seconds is None else int(LEAST_SECONDS / self.item_seconds)
+        least = int(LEAST_SECONDS * self.seen / self.seconds) if self.seen else 1
         return max(min(self.size, max(share, least)), 1)

@@ -34,7 +34,7 @@ from taskflow_worker.stopping import Stop
 _LOOK_SECONDS = 0.05
 """Between two looks whether the chunk is to stop."""
 _TRACES = 10
-"""Of a chunk's failed items, so many leave a traceback in the log."""
+"""So many of a chunk's failed items leave a traceback in its log; all of them are in the history."""
 _EARLY = 0.9
 """A timeout that comes to an item before this part of its time was meant for the one before."""
 
@@ -116,11 +116,11 @@ class _Run:
             try:
                 for index, item in zip(indices, items, strict=True):
                     now = time.monotonic()
+                    if self._told > MAX_END_BYTES:
+                        break
                     if now >= look_at:
                         look_at = now + _LOOK_SECONDS
-                        if ran and (now >= end_at or self._told > MAX_END_BYTES):
-                            break
-                        if self._stop.asked() is not None:
+                        if (ran and now >= end_at) or self._stop.asked() is not None:
                             break
                     if self._seconds:
                         self._stop.restart(self._seconds)
@@ -176,8 +176,9 @@ class _Run:
 
     def _failed(self, index: int, judged: AttemptFailed, error: BaseException | None) -> None:
         failure = judged.failure
-        trace = handlers_trace(error) if error is not None and len(self._errors) < _TRACES else None
-        attempt_logger.error("item_failed", index=index, error=failure.message[:MAX_ERROR_CHARS], exception=trace)
+        if len(self._errors) < _TRACES:
+            trace = handlers_trace(error) if error is not None else None
+            attempt_logger.error("item_failed", index=index, error=failure.message[:MAX_ERROR_CHARS], exception=trace)
         told = ItemError(
             index=index, reason=failure.reason, type=failure.type, message=failure.message[:MAX_ERROR_CHARS]
         )

@@ -11,6 +11,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from taskflow_core.domain.items import ItemRow, ItemState, Past
+from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS
 from taskflow_core.errors import Conflict
@@ -110,3 +111,31 @@ async def past_of(connection: AsyncConnection, uid: str) -> Past:
         succeeded, lost, retried = (await connection.execute(sums)).one()
         shown = RangeSet((row[0], row[1]) for row in await connection.execute(first))
     return Past(ended, int(succeeded), int(lost), int(retried), shown)
+
+
+async def items_of(
+    connection: AsyncConnection, uid: str, *, state: ItemState | None = None, after: int = -1, limit: int = 1000
+) -> list[ItemRow]:
+    """Items that ended, by their indices; neighbours that ended alike are one row. The next page comes `after` the last row's end.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    query = select(array_items).where(array_items.c.uid == uid, array_items.c.first_index > after)
+    if state is not None:
+        query = query.where(array_items.c.state == state.value)
+    with database_errors():
+        found = (await connection.execute(query.order_by(array_items.c.first_index).limit(limit))).mappings()
+        return [
+            ItemRow(
+                row["first_index"],
+                row["last_index"],
+                ItemState(row["state"]),
+                row["attempts"],
+                result=row["result"],
+                reason=Reason(row["reason"]) if row["reason"] else None,
+                error_type=row["error_type"] or "",
+                message=row["message"] or "",
+            )
+            for row in found
+        ]
