@@ -8,12 +8,14 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.chunks import Counted
 from taskflow_core.domain.events import Event, Kind
 from taskflow_core.domain.items import ItemRow, Past
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import ArraySpec, Task, TaskStatus
 from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.arrays import SOURCE
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage, transitions
 from taskflow_operator.array_flights import RETRY_SECONDS, Broker, insist
@@ -24,6 +26,7 @@ from taskflow_operator.decide import Decision, End, Hold
 from taskflow_operator.memory import OpenTasks
 from taskflow_operator.status_writer import StatusWriter
 from taskflow_operator.trace_fields import trace_fields
+from taskflow_operator.validity import beyond
 
 log = get_logger(__name__)
 SHOW_SECONDS = 0.5
@@ -41,6 +44,9 @@ class Items(Protocol):
 
     async def past(self, uid: str) -> Past:
         """What has ended of an array."""
+
+    async def failed_of(self, namespace: str, uid: str) -> RangeSet | None:
+        """The failed items of an array that has ended; None if the namespace has none of that uid."""
 
     async def store(self, uid: str, rows: Sequence[ItemRow]) -> None:
         """Add items that ended; raises Conflict if one has ended before."""
@@ -71,6 +77,7 @@ class _Work:
     rows: list[ItemRow] = field(default_factory=list)
     settle: list[Place] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
+    counted: Counted | None = None
 
 
 class Drive:
@@ -151,6 +158,11 @@ class Drive:
         while (known := self._around.tasks.get(self._uid)) is not None:
             task = known.task
             work = self._fold(task, run)
+            if work.counted is not None:
+                await self._broker.counted(self._uid, work.counted)
+                run = self._run = await self._load(task, work.counted)
+                for place in work.settle:
+                    run.flights.pop(place, None)
             if self._held_until is not None and self._around.now() >= self._held_until:
                 self._held_until = None
                 await self._broker.restore(task, run)
@@ -168,9 +180,25 @@ class Drive:
             await self._pause(run)
         await self._leave(run)
 
-    async def _load(self, task: Task) -> ArrayRun:
-        past = await insist(lambda: self._around.items.past(self._uid))
-        run = ArrayRun(task.spec.retry_policy, universe(_array(task)), past, await self._broker.noted(self._uid))
+    async def _load(self, task: Task, counted: Counted | None = None) -> ArrayRun:
+        items = self._around.items
+        past = await insist(lambda: items.past(self._uid))
+        notes = await self._broker.noted(self._uid)
+        if counted is None and SOURCE in notes:
+            counted = Counted.model_validate_json(notes[SOURCE])
+        wanted = universe(_array(task), counted)
+        if wanted is not None and (former := _array(task).failed_of) is not None:
+            failed = await insist(lambda: items.failed_of(task.namespace, former))
+            wanted = RangeSet() if failed is None else failed & wanted
+            if failed is None:
+                self._ending = End(
+                    Phase.FAILED,
+                    Reason.INVALID_SPEC,
+                    f"array.failedOf: expected the uid of an array of namespace {task.namespace} that has ended, found {former}",
+                )
+        run = ArrayRun(task.spec.retry_policy, wanted, past, notes, counted)
+        if counted is not None and beyond(_array(task), counted.total):
+            self._ending = End(Phase.FAILED, Reason.INVALID_SPEC, beyond(_array(task), counted.total))
         await self._broker.find(task, run)
         log.info("array_loaded", **trace_fields(task), ended=run.ended, total=run.total, in_flight=len(run.flights))
         return run
@@ -207,6 +235,7 @@ class Drive:
         work.rows += fold.rows
         work.settle.append(fold.settle)
         work.events.append(event)
+        work.counted = fold.counted or work.counted
         if fold.fatal is not None and self._ending is None:
             words = f"{fold.fatal.type + ': ' if fold.fatal.type else ''}{fold.fatal.message}"
             self._ending = End(Phase.FAILED, fold.fatal.reason, words)
@@ -335,8 +364,12 @@ def _figures(run: ArrayRun) -> Mapping[str, object]:
     return {"array": array_status(run), "progress": progress(run)}
 
 
-def universe(spec: ArraySpec) -> RangeSet:
-    """The indices that are to be run."""
+def universe(spec: ArraySpec, counted: Counted | None) -> RangeSet | None:
+    """The indices that are to be run, but for `failedOf`; None while nobody knows how many there are."""
     total = spec.count if spec.items is None else len(spec.items)
-    everything = RangeSet([(0, (total or 0) - 1)]) if total else RangeSet()
+    if spec.items_from is not None:
+        if counted is None:
+            return None
+        total = counted.total
+    everything = RangeSet([(0, total - 1)]) if total else RangeSet()
     return everything if spec.indexes is None else RangeSet.parse(spec.indexes) & everything

@@ -8,13 +8,13 @@ from typing import TypeVar
 
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain import naming
-from taskflow_core.domain.chunks import Chunk
+from taskflow_core.domain.chunks import Chunk, Counted, Source
 from taskflow_core.domain.events import Failure, Kind
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.arrays import WAITING, ArrayLedger, Handed
+from taskflow_core.ledger.arrays import SOURCE, WAITING, ArrayLedger, Handed
 from taskflow_core.ledger.operator import Entry, OperatorLedger, State
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage
@@ -79,7 +79,7 @@ class Broker:
             if answer.entry is Entry.TAKEN:
                 taken.append(flight)
             else:
-                outgoing.append(Outgoing(self._message(task, flight), answer.time_ms))
+                outgoing.append(Outgoing(self._message(task, run, flight), answer.time_ms))
         for flight, state in await self._states(task, taken):
             # Somebody holds it, or did once: after lost data, names of chunks may come a second time.
             if state.leased:
@@ -93,14 +93,19 @@ class Broker:
                 # They are in the ledger, and the reconciler finds that their messages are not there.
                 outage.away(error)
 
-    def _message(self, task: Task, flight: Flight) -> Message:
+    def _message(self, task: Task, run: ArrayRun, flight: Flight) -> Message:
         items = task.spec.array.items if task.spec.array is not None else None
         values = None if items is None else tuple(items[index] for index in flight.items)
         return message_of(task, self.token_key).model_copy(
             update={
                 "attempt": flight.attempt,
                 "token": naming.attempt_token(self.token_key, task.uid, *flight.place),
-                "chunk": Chunk(first=flight.first, items=str(flight.items), values=values),
+                "chunk": Chunk(
+                    first=flight.first,
+                    items=str(flight.items),
+                    values=values,
+                    source=run.source or _uncounted(task),
+                ),
             }
         )
 
@@ -110,6 +115,10 @@ class Broker:
             attempt, first = flight.place
             if not flight.started and not flight.parked:
                 flight.parked = await insist(lambda: self.ledger.withdraw(uid, attempt, first))  # noqa: B023
+
+    async def counted(self, uid: str, counted: Counted) -> None:
+        """Note how many items there are, and where."""
+        await insist(lambda: self.arrays.note(uid, {SOURCE: counted.model_dump_json()}))
 
     async def stop(self, uid: str, flights: Iterable[Flight], reason: Reason) -> None:
         """Ask whoever runs them to stop."""
@@ -129,6 +138,7 @@ class Broker:
     async def restore(self, task: Task, run: ArrayRun) -> None:
         """Redis lost its data: note again what is in flight, and find out what of it somebody still has."""
         fields = {naming.place(*place): flight.note for place, flight in run.flights.items()}
+        fields |= {} if run.counted is None else {SOURCE: run.counted.model_dump_json()}
         await insist(lambda: self.arrays.note(task.uid, {**fields, WAITING: run.waiting_note}))
         lost: list[Place] = []
         for flight, state in await self._states(task, run.flights.values()):
@@ -175,3 +185,11 @@ class Broker:
             return []
         places = [(task.uid, *flight.place) for flight in asked]
         return list(zip(asked, await insist(lambda: self.ledger.states(places)), strict=True))
+
+
+def _uncounted(task: Task) -> Source | None:
+    """The object whose items are to be counted."""
+    wanted = task.spec.array.items_from if task.spec.array is not None else None
+    if wanted is None:
+        return None
+    return Source(key=naming.object_prefix(task.namespace) + wanted.key, format=wanted.format)

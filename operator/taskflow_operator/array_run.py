@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.chunks import ChunkEnd, ItemError
+from taskflow_core.domain.chunks import COUNT, ChunkEnd, Counted, ItemError, Source
 from taskflow_core.domain.events import Event, Failure, Kind
 from taskflow_core.domain.items import ItemRow, ItemState, Past
 from taskflow_core.domain.phases import Reason
@@ -33,6 +33,8 @@ _STOPPED = frozenset({Reason.CANCELLED, Reason.DEADLINE_EXCEEDED, Reason.TOO_MAN
 _FATAL = frozenset({Reason.UNKNOWN_HANDLER, Reason.INPUT_MISSING, Reason.ITEMS_INVALID})
 """Ends of chunks that say that no item can be run."""
 
+NOT_CHUNKS = frozenset({"waiting", "source"})
+"""Fields of an array's notes that are no chunks: what waits for another attempt, and where its items are."""
 Place = tuple[int, int]
 """Attempt and first index of a chunk."""
 
@@ -81,6 +83,8 @@ class Fold:
     """The chunk that is over."""
     rows: list[ItemRow] = field(default_factory=list)
     """Items that ended, for the history."""
+    counted: Counted | None = None
+    """How many items there are, and where."""
     fatal: Failure | None = None
     """No item can be run: the handler is unknown, an input is missing ..."""
 
@@ -90,27 +94,43 @@ class ArrayRun:
 
     Args:
         policy: of each item.
-        universe: the indices that are to be run.
+        universe: the indices that are to be run; None while they are not counted, which is then the first thing to be done.
         past: what the history has.
         notes: what Redis has; empty when it lost its data.
+        counted: where the items are, if they come from an object.
     """
 
-    def __init__(self, policy: RetryPolicy, universe: RangeSet, past: Past, notes: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        universe: RangeSet | None,
+        past: Past,
+        notes: Mapping[str, str],
+        counted: Counted | None = None,
+    ) -> None:
         self._policy = policy
-        self.total = len(universe)
+        self.counted = counted
+        self.total = None if universe is None else len(universe)
         self.succeeded, self.failed, self.retried = past.succeeded, past.failed, past.retried
         self.failed_shown = past.failed_first
         self.pace = Pace()
         self.waiting: list[Waiting] = []
         self.flights: dict[Place, Flight] = {}
-        self.fresh = universe - past.ended
+        self.fresh = RangeSet() if universe is None else universe - past.ended
         self._read(notes, past.ended)
+        counting = universe is None and not self.flights
+        self._count: Waiting | None = Waiting(1, 0, 0, ORIGIN, RangeSet()) if counting else None
+
+    @property
+    def source(self) -> Source | None:
+        """Where the items are, if they come from an object and are counted."""
+        return None if self.counted is None else self.counted.source
 
     def _read(self, notes: Mapping[str, str], ended: RangeSet) -> None:
         # An operator may have died between two steps: then an item is in two places, and the later attempt is the true one.
         found: list[Waiting | Flight] = list(_read_waiting(notes.get("waiting", "[]")))
         for place, note in notes.items():
-            if place != "waiting":
+            if place not in NOT_CHUNKS:
                 attempt, first = naming.split_place(place)
                 handbacks, items = json.loads(note)
                 found.append(Flight(attempt, first or 0, handbacks, RangeSet.parse(items)))
@@ -132,7 +152,7 @@ class ArrayRun:
     @property
     def over(self) -> bool:
         """No item is left, and no chunk in flight."""
-        return not self.fresh and not self.waiting and not self.flights
+        return self.total is not None and not self.fresh and not self.waiting and not self.flights
 
     @property
     def running(self) -> int:
@@ -151,7 +171,8 @@ class ArrayRun:
 
     def next_due(self) -> datetime | None:
         """When the first of what waits is due."""
-        return min((each.due for each in self.waiting), default=None)
+        counting = [self._count] if self._count is not None else []
+        return min((each.due for each in (*self.waiting, *counting)), default=None)
 
     def hand_out(self, now: datetime, chunks: int) -> list[Flight]:
         """Put items into chunks until so many are in flight. What waits and is due goes before what is fresh."""
@@ -162,6 +183,9 @@ class ArrayRun:
         return new
 
     def _next(self, now: datetime, chunks: int) -> Flight | None:
+        if self._count is not None and self._count.due <= now:
+            counting, self._count = self._count, None
+            return Flight(counting.attempt, COUNT, counting.handbacks, RangeSet())
         due = next((each for each in self.waiting if each.due <= now), None)
         if due is not None:
             size = self.pace.items(len(due.items) + len(self.fresh), chunks)
@@ -177,6 +201,8 @@ class ArrayRun:
     def refused(self, flight: Flight, now: datetime) -> None:
         """Its name was used before, by an attempt that Redis remembers and we do not: its items get another one."""
         del self.flights[flight.place]
+        if flight.first == COUNT:
+            self._count = Waiting(flight.attempt + 1, flight.handbacks + 1, 0, now, RangeSet())
         self._wait(flight.items, flight.attempt + 1, flight.handbacks + 1, 0, _due(now, 0))
 
     def started(self, event: Event) -> bool:
@@ -193,6 +219,8 @@ class ArrayRun:
         Raises:
             ValueError: the event's payload does not fit its kind.
         """
+        if event.chunk == COUNT:
+            return self._counted(event, now, draw)
         place = event.attempt, event.chunk or 0
         outcome = ChunkEnd.model_validate(event.payload) if event.kind is Kind.SUCCEEDED else None
         failure = None if outcome is not None else Failure.model_validate(event.payload)
@@ -206,6 +234,24 @@ class ArrayRun:
         elif failure is not None:
             self._broke(flight, failure, fold, now, draw)
         return fold
+
+    def _counted(self, event: Event, now: datetime, draw: float) -> Fold:
+        """The items of an object were counted, or could not be."""
+        place = event.attempt, COUNT
+        flight = self.flights.pop(place, None)
+        if self.total is not None or flight is None:
+            return Fold(settle=place)
+        if event.kind is Kind.SUCCEEDED:
+            return Fold(settle=place, counted=Counted.model_validate(event.payload))
+        failure = Failure.model_validate(event.payload)
+        counted = flight.attempt - flight.handbacks
+        answer = after_failure(self._policy, counted=counted, failure=failure, draw=draw)
+        if not isinstance(answer, Retry):
+            return Fold(settle=place, fatal=failure)
+        handbacks = flight.handbacks if answer.counts else flight.handbacks + 1
+        due = _due(now, answer.delay_seconds)
+        self._count = Waiting(flight.attempt + 1, handbacks, 0, due, RangeSet())
+        return Fold(settle=place)
 
     def _withdrawn(self, named: RangeSet) -> RangeSet:
         found = self.fresh & named

@@ -13,7 +13,8 @@ _IN_MESSAGE = 200
 
 def array_status(run: ArrayRun) -> ArrayStatus:
     """Its counters; less than 2 KiB, whatever happened."""
-    items = f"{run.ended}/{run.total}" + (f" ({run.failed} failed)" if run.failed else "")
+    of = "?" if run.total is None else run.total
+    items = f"{run.ended}/{of}" + (f" ({run.failed} failed)" if run.failed else "")
     shown = run.failed_shown.shown(MAX_FAILED_CHARS)
     if len(run.failed_shown) < run.failed and not shown.endswith("..."):
         shown += ",..."

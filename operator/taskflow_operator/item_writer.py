@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from taskflow_core.domain.items import ItemRow, Past
+from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.errors import Unavailable
 
 MOST_ROWS = 50_000
@@ -17,6 +18,9 @@ class ItemStore(Protocol):
 
     async def past(self, uid: str) -> Past:
         """What has ended of an array."""
+
+    async def failed_of(self, namespace: str, uid: str) -> RangeSet | None:
+        """The failed items of an array that has ended; None if there is none of that uid."""
 
     async def store_items(self, ended: Mapping[str, Sequence[ItemRow]]) -> None:
         """Add items that ended, in one transaction; raises Conflict if one has ended before."""
@@ -44,6 +48,14 @@ class ItemWriter:
             Unavailable: the database does not answer.
         """
         return await self._store.past(uid)
+
+    async def failed_of(self, namespace: str, uid: str) -> RangeSet | None:
+        """The failed items of an array that has ended; None if the namespace has none of that uid.
+
+        Raises:
+            Unavailable: the database does not answer.
+        """
+        return await self._store.failed_of(namespace, uid)
 
     async def store(self, uid: str, rows: Sequence[ItemRow]) -> None:
         """Add items that ended; returns when they are stored.

@@ -55,11 +55,19 @@ def _array(spec: TaskSpec, array: ArraySpec) -> Wrong | None:
 def _indexes(array: ArraySpec) -> Wrong | None:
     if array.indexes is None:
         return None
+    if array.failed_of is not None:
+        return Reason.INVALID_SPEC, "array: at most one of indexes and failedOf can be set"
     try:
         wanted = RangeSet.parse(array.indexes)
     except ValueError as error:
         return Reason.INVALID_SPEC, f"array.indexes: {error}"
     total = array.count if array.items is None else len(array.items)
-    if total is not None and wanted and wanted.last >= total:
-        return Reason.INVALID_SPEC, f"array.indexes: expected indices below {total}, found {wanted.last}"
+    if total is not None and wanted and (problem := beyond(array, total)):
+        return Reason.INVALID_SPEC, problem
     return None
+
+
+def beyond(array: ArraySpec, total: int) -> str:
+    """What is wrong with `indexes`, which can be read, when there are so many items; empty if nothing is."""
+    last = RangeSet.parse(array.indexes).last if array.indexes else -1
+    return f"array.indexes: expected indices below {total}, found {last}" if last >= total else ""

@@ -16,6 +16,7 @@ from taskflow_core.broker.publish import Publisher
 from taskflow_core.domain.events import Event
 from taskflow_core.domain.items import ItemRow, Past
 from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import TaskflowError
 from taskflow_core.kube.client import KubeClient, tasks_path
@@ -99,6 +100,11 @@ class Database:
         """What has ended of an array."""
         async with transaction(self._engine) as connection:
             return await items.past_of(connection, uid)
+
+    async def failed_of(self, namespace: str, uid: str) -> RangeSet | None:
+        """The failed items of an array that has ended; None if there is none of that uid."""
+        async with transaction(self._engine) as connection:
+            return await items.failed_of(connection, namespace, uid)
 
     async def store_items(self, ended: Mapping[str, Sequence[ItemRow]]) -> None:
         """Add items that ended, in one transaction."""

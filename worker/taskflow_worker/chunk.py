@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import Any
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.chunks import (
+    COUNT,
     LONGEST_SECONDS,
     MAX_END_BYTES,
     MAX_ERROR_CHARS,
     MAX_ITEM_RESULT_BYTES,
     Chunk,
     ChunkEnd,
+    Counted,
     ItemError,
 )
 from taskflow_core.domain.events import Failure
@@ -26,6 +28,7 @@ from taskflow_core.domain.ranges import RangeSet
 from taskflow_worker.context import Context
 from taskflow_worker.execution import Objects, fetch_inputs, guarded, patiently
 from taskflow_worker.failures import AttemptFailed, failure_of, handlers_trace
+from taskflow_worker.items import ItemObjects, ItemReader, Unreadable, count_items
 from taskflow_worker.output import attempt_logger
 from taskflow_worker.registry import ItemCall, Registry, Runnable
 from taskflow_worker.results import checked_json, inline
@@ -40,23 +43,35 @@ _EARLY = 0.9
 
 
 def run_chunk(
-    message: Message, chunk: Chunk, registry: Registry, objects: Objects, *, patience: float, stop: Stop
-) -> ChunkEnd | Failure:
+    message: Message,
+    chunk: Chunk,
+    registry: Registry,
+    objects: ItemObjects,
+    reader: ItemReader,
+    *,
+    patience: float,
+    stop: Stop,
+) -> ChunkEnd | Counted | Failure:
     """Run the items of a chunk. Never raises: what goes wrong with an item is told of the item, the rest becomes a `Failure`.
 
     Args:
         message: the attempt.
         chunk: its part of the array.
         registry: the handlers.
-        objects: where inputs and large results lie.
+        objects: where inputs, items and large results lie.
+        reader: of items that come from an object.
         patience: seconds to wait for objects that cannot be reached.
         stop: whether the chunk is to stop.
     """
+    if chunk.first == COUNT and chunk.source is not None:
+        return count_items(message, chunk.source, objects, patience=patience)
 
     def work(folder: Path) -> ChunkEnd:
         handler = registry.find(message.handler)
         indices = RangeSet.parse(chunk.items)
-        items: Sequence[Any] = list(indices) if chunk.values is None else chunk.values
+        items: Iterable[Any] = indices if chunk.values is None else chunk.values
+        if chunk.source is not None:
+            items = reader.read(chunk.source, indices, objects, patience=patience)
         inputs = fetch_inputs(message, objects, folder / "inputs", patience)
         context = Context(
             uid=message.uid,
@@ -139,6 +154,9 @@ class _Run:
 
     def _one(self, call: ItemCall, index: int, item: Any, began: float) -> bool:
         """Run one item; False if it did not come to an end, because the chunk is to stop."""
+        if isinstance(item, Unreadable):
+            self._failed(index, AttemptFailed(Reason.ITEMS_INVALID, item.problem), None)
+            return True
         try:
             returned = call(item, lambda: replace(self._context, index=index, item=item))
             if returned is not None:
@@ -199,6 +217,13 @@ class _Run:
     def together(self, indices: RangeSet, items: list[Any]) -> ChunkEnd:
         """Run a handler of batches. If it raises, nothing is known of its items: the chunk as a whole has failed."""
         call = self._handler.each(self._message.args, self._message.kwargs, self._stop)
+        readable = [
+            (index, item) for index, item in zip(indices, items, strict=True) if not isinstance(item, Unreadable)
+        ]
+        for index, item in zip(indices, items, strict=True):
+            if isinstance(item, Unreadable):
+                self._failed(index, AttemptFailed(Reason.ITEMS_INVALID, item.problem), None)
+        items = [item for _, item in readable]
         try:
             with self._stop.interrupts(self._handler.timeout_error):
                 returned = call(items, lambda: replace(self._context, item=items))
@@ -214,7 +239,7 @@ class _Run:
                     Reason.RESULT_NOT_SERIALISABLE,
                     f"{self._message.handler} got {len(items)} items and has to return None or a list of as many results, found {found}",
                 )
-            for index, value in zip(indices, returned, strict=True):
+            for (index, _), value in zip(readable, returned, strict=True):
                 if value is not None:
                     self._keep(index, value)
         return self._end(indices, len(indices))

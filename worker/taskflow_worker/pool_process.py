@@ -19,6 +19,7 @@ from taskflow_worker.board import Slot
 from taskflow_worker.chunk import run_chunk
 from taskflow_worker.enforcing import kind_of
 from taskflow_worker.execution import patiently, run_attempt
+from taskflow_worker.items import ItemReader
 from taskflow_worker.log_shipping import LogShipper
 from taskflow_worker.output import Descriptors, Output
 from taskflow_worker.progress import Reporter
@@ -43,6 +44,7 @@ class PoolProcess:
         self._log_level = logging.getLevelNamesMapping()[log_level]
         self._slot = slot
         self._objects = ObjectStore(storage)
+        self._items = ItemReader()
         logs = ObjectStore(storage, connect_seconds=_LOG_CONNECT_SECONDS, read_seconds=_LOG_READ_SECONDS)
         self._shipper = LogShipper(
             Output(Descriptors()),
@@ -91,7 +93,9 @@ class PoolProcess:
     def _outcome(self, message: Message, reporter: Reporter) -> Outcome:
         stop = SlotStop(self._slot, message.member)
         if message.chunk is not None:
-            return run_chunk(message, message.chunk, REGISTRY, self._objects, patience=self._patience, stop=stop)
+            return run_chunk(
+                message, message.chunk, REGISTRY, self._objects, self._items, patience=self._patience, stop=stop
+            )
         return run_attempt(message, REGISTRY, self._objects, patience=self._patience, stop=stop, tell=reporter.tell)
 
     def _tell_the_rest(self, claim: Claim, reporter: Reporter) -> None:

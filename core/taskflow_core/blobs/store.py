@@ -24,7 +24,7 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 
 from taskflow_core.blobs.failures import object_errors
-from taskflow_core.errors import Invalid, Unavailable
+from taskflow_core.errors import Conflict, Invalid, Unavailable
 from taskflow_core.settings import StorageSettings
 
 CONNECT_SECONDS = 5
@@ -155,11 +155,27 @@ class ObjectStore:
         """
         return b"".join(self._chunks(key, limit))
 
-    def _chunks(self, key: str, limit: int | None) -> Iterator[bytes]:
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Fetch an object piece by piece; the errors of all calls come while it is read."""
+        return self._chunks(key, None)
+
+    def get_part(self, key: str, start: int, length: int, etag: str) -> bytes:
+        """Fetch some bytes of an object.
+
+        Raises:
+            Conflict: it is another one than that of the ETag.
+        """
+        return b"".join(self._chunks(key, None, start=start, length=length, etag=etag))
+
+    def _chunks(
+        self, key: str, limit: int | None, *, start: int = 0, length: int = 0, etag: str = ""
+    ) -> Iterator[bytes]:
         """The content; the size is checked against the header, before the start for `limit` and at the end."""
         with object_errors(key):
-            response = self._client.get_object(self._bucket, key)
+            response = self._client.get_object(self._bucket, key, offset=start, length=length)
             try:
+                if etag and response.headers["ETag"].strip('"') != etag:
+                    raise Conflict(f"object {key!r} is another one than it was")
                 announced = int(response.headers["Content-Length"])
                 if limit is not None and announced > limit:
                     raise Invalid(f"object {key!r} has {announced} bytes; at most {limit} are read at once")

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.task import Model
+from taskflow_core.domain.task import ItemsFormat, Model
 
 MAX_ITEM_RESULT_BYTES = 1024
 """JSON of an item's result that is kept inline; a larger one becomes an object."""
@@ -15,18 +15,21 @@ MAX_END_BYTES = 64 * 1024
 """Results and errors of a chunk, about; a chunk that has more to tell ends, and the rest of its items is handed out anew."""
 MAX_ERROR_CHARS = 512
 """Of an item's error message."""
+COUNT = -1
+"""First index of the chunk that counts the items of an object."""
 LONGEST_SECONDS = 2.0
 """A chunk begins no further item after that time."""
 
 
 class Source(Model):
-    """The object that the items come from, as it was when they were counted."""
+    """The object that the items come from."""
 
     key: str
     """Full key in the bucket."""
-    format: str
-    etag: str
-    offsets: str
+    format: ItemsFormat
+    etag: str = ""
+    """As it was when they were counted; empty before."""
+    offsets: str = ""
     """Full key of the object that tells where in it items begin."""
 
 

@@ -133,6 +133,8 @@ class ArraySpec(Model):
     items_from: ItemsFrom | None = None
     indexes: str | None = None
     """Only these, as ranges such as `3,7-9`; all if not said."""
+    failed_of: str | None = None
+    """Uid of an array of the same namespace that has ended: only the items that failed there."""
     parallelism: int | None = Field(default=None, ge=1, le=10_000)
     """Chunks handed out at a time; if not said, twice the slots of the workers of its queue."""
     max_failures: int | None = Field(default=None, ge=0, le=MAX_ARRAY_ITEMS)

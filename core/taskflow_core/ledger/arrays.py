@@ -11,8 +11,8 @@ from taskflow_core.domain.events import Kind
 from taskflow_core.ledger.connect import MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
 from taskflow_core.ledger.operator import Entered, Entry
 
-WAITING = "waiting"
-"""Field of an array's key that has what waits for another attempt; every other field is a chunk, by its place."""
+WAITING, SOURCE = "waiting", "source"
+"""Fields of an array's key: what waits for another attempt, and where its items are. Every other one is a chunk, by its place."""
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from taskflow_core.domain.items import ItemRow, ItemState, Past
-from taskflow_core.domain.phases import Reason
+from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS
 from taskflow_core.errors import Conflict
 from taskflow_core.store.engine import database_errors
 from taskflow_core.store.fitting import fit_json, fit_text
-from taskflow_core.store.tables import array_items
+from taskflow_core.store.tables import array_items, tasks
 
 FAILED_RANGES = 200
 WRITER_LOCK = 0x7461736B6974656D
@@ -111,6 +111,25 @@ async def past_of(connection: AsyncConnection, uid: str) -> Past:
         succeeded, lost, retried = (await connection.execute(sums)).one()
         shown = RangeSet((row[0], row[1]) for row in await connection.execute(first))
     return Past(ended, int(succeeded), int(lost), int(retried), shown)
+
+
+async def failed_of(connection: AsyncConnection, namespace: str, uid: str) -> RangeSet | None:
+    """The failed items of an array that has ended; None if the namespace has none of that uid.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    ended = [phase.value for phase in Phase if phase.terminal]
+    former = select(tasks.c.uid).where(
+        tasks.c.uid == uid, tasks.c.namespace == namespace, tasks.c.phase.in_(ended), tasks.c.spec["array"].is_not(None)
+    )
+    failed = select(array_items.c.first_index, array_items.c.last_index).where(
+        array_items.c.uid == uid, array_items.c.state == ItemState.FAILED.value
+    )
+    with database_errors():
+        if (await connection.execute(former)).first() is None:
+            return None
+        return RangeSet((row[0], row[1]) for row in await connection.execute(failed))
 
 
 async def items_of(

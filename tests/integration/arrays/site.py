@@ -11,18 +11,18 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import redis.asyncio
 
-from taskflow_core.blobs.store import Stored
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Failure, Kind
 from taskflow_core.domain.items import ItemRow, Past
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.arrays import ArrayLedger
@@ -49,26 +49,13 @@ from taskflow_operator.memory import OpenTasks
 from taskflow_operator.status_writer import StatusWriter
 from taskflow_worker.chunk import run_chunk
 from taskflow_worker.context import Context
+from taskflow_worker.items import ItemReader
 from taskflow_worker.registry import Registry
 from taskflow_worker.stopping import Fixed
 from tests.builders import TOKEN_KEY, make_task
+from tests.objects import Objects
 
 LEASE_MS = 2000
-
-
-class Objects:
-    """An object store in memory."""
-
-    def __init__(self) -> None:
-        self.content: dict[str, bytes] = {}
-
-    def get_to_file(self, key: str, path: Path) -> Stored:
-        path.write_bytes(self.content[key])
-        return Stored(size=len(self.content[key]), sha256="")
-
-    def put_file(self, key: str, path: Path, content_type: str) -> Stored:
-        self.content[key] = path.read_bytes()
-        return Stored(size=len(self.content[key]), sha256="")
 
 
 @dataclass
@@ -81,6 +68,11 @@ class Database:
 
     def __post_init__(self) -> None:
         self.engine = create_engine(self.settings, application_name="test")
+
+    async def failed_of(self, namespace: str, uid: str) -> RangeSet | None:
+        self._check()
+        async with transaction(self.engine) as connection:
+            return await items.failed_of(connection, namespace, uid)
 
     async def past(self, uid: str) -> Past:
         self._check()
@@ -147,7 +139,9 @@ class Worker:
     def finish(self, claim: Claim) -> bool:
         message = claim.message
         assert message.chunk is not None
-        outcome = run_chunk(message, message.chunk, self._site.registry, self._site.objects, patience=1, stop=Fixed())
+        outcome = run_chunk(
+            message, message.chunk, self._site.registry, self._site.objects, ItemReader(), patience=1, stop=Fixed()
+        )
         kind = Kind.FAILED if isinstance(outcome, Failure) else Kind.SUCCEEDED
         counted = self.ledger.finish(claim, kind, outcome)
         self.fenced += not counted
@@ -185,12 +179,11 @@ class Site:
         agenda = Agenda()
         closer = Closer(self.tasks, writer, ledger, agenda.wake_at, self._closed)
         items_writer = ItemWriter(self.database)
-        now = lambda: datetime.now(UTC)  # noqa: E731
+        now = partial(datetime.now, UTC)
         broker = Broker(ledger, ArrayLedger(self.client), send=self._send, token_key=TOKEN_KEY, now=now)
-        queued = lambda task: transitions.queued(task, Reason.WAITING_FOR_WORKER, "waits", now())  # noqa: E731
         self.arrays = Arrays(
             Surroundings(
-                self.tasks, broker, items_writer, writer, closer, queued=queued, slots=lambda *_: 2,
+                self.tasks, broker, items_writer, writer, closer, queued=lambda task: transitions.queued(task, Reason.WAITING_FOR_WORKER, "waits", now()), slots=lambda *_: 2,
                 wake=lambda _: None, now=now,
             )
         )  # fmt: skip
