@@ -8,7 +8,7 @@ from taskflow_api import artifacts, documented, health, problems
 from taskflow_api.access import bearer
 from taskflow_api.middleware import Authentication, RequestFrame
 from taskflow_api.services import Services
-from taskflow_api.tasks import batch, changing, routes
+from taskflow_api.tasks import batch, changing, items, routes
 
 
 def create_app(services: Services) -> FastAPI:
@@ -26,7 +26,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     problems.install(app)
     app.include_router(health.router(services))
-    for router in (batch.router, changing.router, routes.router, artifacts.router):
+    for router in (batch.router, changing.router, items.router, routes.router, artifacts.router):
         app.include_router(router, dependencies=[bearer])
     documented.describe(app)
     # The last one added is the outermost.

@@ -16,10 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from taskflow_api.auth import Gate
 from taskflow_api.settings import ApiSettings
 from taskflow_core.blobs.store import ObjectStore
+from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.domain.phases import Phase
 from taskflow_core.kube.client import KubeClient, Requests
 from taskflow_core.settings import DatabaseSettings, StorageSettings
-from taskflow_core.store import repository
+from taskflow_core.store import items, repository
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
 
@@ -51,6 +52,9 @@ class History(Protocol):
 
     async def get_runs(self, uid: str) -> tuple[list[AttemptRow], list[TimelineRow]]:
         """Attempts and timeline of a Task."""
+
+    async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
+        """Items of an array that have ended, by their indices."""
 
     async def check(self) -> None:
         """Fail unless it can answer."""
@@ -109,6 +113,11 @@ class PostgresHistory:
         """See `repository.get_attempts` and `get_timeline`."""
         async with transaction(self._engine) as connection:
             return await repository.get_attempts(connection, uid), await repository.get_timeline(connection, uid)
+
+    async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
+        """See `items.items_of`."""
+        async with transaction(self._engine) as connection:
+            return await items.items_of(connection, uid, state=state, after=after, limit=limit)
 
     async def check(self) -> None:
         """See `repository.check`."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from taskflow_api.access import InServices, Namespace, TaskName, may, may_on
 from taskflow_api.documented import PROBLEMS
@@ -20,6 +20,7 @@ from taskflow_core.errors import Conflict
 from taskflow_core.kube.client import MERGE_PATCH, tasks_path
 
 MAX_PREFIX = 200
+ITEMS = r"^(failed|[0-9]{1,8}(-[0-9]{1,8})?(,[0-9]{1,8}(-[0-9]{1,8})?)*)$"
 router = APIRouter(tags=["tasks"], responses=PROBLEMS)
 
 
@@ -61,7 +62,15 @@ async def cancel_task(response: Response, namespace: Namespace, name: TaskName, 
     dependencies=[Depends(may_on("get")), Depends(may("create"))],
 )
 async def retry_task(
-    request: Request, response: Response, namespace: Namespace, name: TaskName, services: InServices
+    request: Request,
+    response: Response,
+    namespace: Namespace,
+    name: TaskName,
+    services: InServices,
+    items: Annotated[
+        str | None,
+        Query(max_length=4096, pattern=ITEMS, description="Of an array, only these: `failed`, or indices like 3,7-9."),
+    ] = None,
 ) -> TaskView:
     """The new one has a generated name and `retriedFrom`; the old one stays as it is, be it live or in the history."""
     _, old = await find_task(services, namespace, name)
@@ -70,6 +79,8 @@ async def retry_task(
     spec = {
         field: value for field, value in old.spec.items() if value is not None and field not in ("cancel", "suspend")
     }
+    if items is not None:
+        spec["array"] = _only(spec.get("array"), items, old.uid, name)
     wanted = {
         "apiVersion": naming.API_VERSION,
         "kind": "Task",
@@ -87,6 +98,16 @@ async def retry_task(
     response.headers["Location"] = f"/v1/namespaces/{namespace}/tasks/{view.name}"
     response.headers["ETag"] = etag(created)
     return view
+
+
+def _only(array: Any, items: str, uid: str, name: str) -> dict[str, Any]:
+    """The array with some of its items."""
+    if not isinstance(array, dict):
+        raise ProblemError(422, f"Task {name} is no array: it has no items; leave `items` out")
+    kept = {
+        field: value for field, value in array.items() if field not in ("indexes", "failedOf") and value is not None
+    }
+    return kept | ({"failedOf": uid} if items == "failed" else {"indexes": items})
 
 
 async def _patch(

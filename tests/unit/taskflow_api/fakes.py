@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from taskflow_api.app import create_app
 from taskflow_api.auth import Gate
 from taskflow_api.services import Services
+from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import Conflict, NotFound
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
@@ -100,6 +101,7 @@ class FakeKube:
 @dataclass
 class FakeHistory:
     rows: list[TaskRow] = field(default_factory=list)
+    items: list[ItemRow] = field(default_factory=list)
     failure: Exception | None = None
 
     async def list_tasks(
@@ -123,6 +125,10 @@ class FakeHistory:
     async def get_runs(self, uid: str) -> tuple[list[AttemptRow], list[TimelineRow]]:
         await self.check()
         return [AttemptRow(uid, 1, "w", CREATED, None, None, None, None, None, None)], []
+
+    async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
+        await self.check()
+        return [row for row in self.items if row.first > after and state in (None, row.state)][:limit]
 
     async def check(self) -> None:
         if self.failure:

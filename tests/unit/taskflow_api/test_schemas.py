@@ -70,7 +70,7 @@ async def test_openapi_declares_ids_problems_security_and_bounds() -> None:
         operation["operationId"]: operation for path in document["paths"].values() for operation in path.values()
     }
     assert set(operations) == {
-        "createTask", "createTasks", "changeTask", "cancelTask", "retryTask", "listTasks", "getTask", "deleteTask", "listArtifacts", "getArtifact", "createUpload",
+        "createTask", "createTasks", "changeTask", "cancelTask", "retryTask", "listTasks", "listItems", "getTask", "deleteTask", "listArtifacts", "getArtifact", "createUpload",
         "getLiveness", "getReadiness", "getVersion",
     }  # fmt: skip
     for name, operation in operations.items():
