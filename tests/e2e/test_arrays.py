@@ -80,7 +80,9 @@ def connect(product: Product) -> Any:
 def begun(product: Product, name: str, least: int = 1) -> dict[str, Any]:
     """Once so many items have ended."""
     return eventually(
-        lambda: product.task(name), lambda found: found.get("status", {}).get("array", {}).get("succeeded", 0) >= least, 60
+        lambda: product.task(name),
+        lambda found: found.get("status", {}).get("array", {}).get("succeeded", 0) >= least,
+        60,
     )
 
 
