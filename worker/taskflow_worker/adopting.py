@@ -124,11 +124,16 @@ class CeleryHandler:
             AttemptFailed: it asked for something that has no meaning as an exception.
             BaseException: what it raised.
         """
+        return self._traced(self._tracer(), values, context, stop)
+
+    def _tracer(self) -> Any:
+        return build_tracer(self.name, self.task, app=self.task.app, eager=True, propagate=False)
+
+    def _traced(self, tracer: Any, values: Mapping[str, Any], context: Context, stop: Stop) -> Any:
         attempt = self._attempt = _Attempt(context)
         # Celery's pool makes the worker's application the current one; `delay` in a shared task would go to our broker.
         self.task.app.set_current()
         set_default_app(self.task.app)
-        tracer = build_tracer(self.name, self.task, app=self.task.app, eager=True, propagate=False)
         request = {
             "id": context.uid,
             "task": self.name,
@@ -153,9 +158,10 @@ class CeleryHandler:
 
     def each(self, args: Sequence[Any], kwargs: Mapping[str, Any], stop: Stop) -> ItemCall:
         """See `Runnable`: each item is a call of the task of its own."""
+        tracer = self._tracer()
 
         def call(item: Any, context: Callable[[], Context]) -> Any:
-            return self.call(self.bind([*args, item], kwargs), context(), stop)
+            return self._traced(tracer, self.bind([*args, item], kwargs), context(), stop)
 
         return call
 

@@ -38,6 +38,9 @@ _LOOK_SECONDS = 0.05
 """Between two looks whether the chunk is to stop."""
 _TRACES = 10
 """So many of a chunk's failed items leave a traceback in its log; all of them are in the history."""
+_INT64 = 2**63
+_MARGIN = 16
+"""Characters around a result in what is told."""
 _EARLY = 0.9
 """A timeout that comes to an item before this part of its time was meant for the one before."""
 
@@ -158,7 +161,7 @@ class _Run:
             self._failed(index, AttemptFailed(Reason.ITEMS_INVALID, item.problem), None)
             return True
         try:
-            returned = call(item, lambda: replace(self._context, index=index, item=item))
+            returned = call(item, lambda: self._context.for_item(index, item))
             if returned is not None:
                 self._keep(index, returned)
         except AttemptFailed as error:
@@ -174,6 +177,11 @@ class _Run:
         return True
 
     def _keep(self, index: int, returned: Any) -> None:
+        if returned is True or returned is False or (type(returned) is int and -_INT64 <= returned < _INT64):
+            # What most handlers that return anything return; the way below checks any value.
+            self._told += _MARGIN
+            self._results.append((index, returned))
+            return
         text = checked_json(returned, self._message.handler)
         size = len(text.encode())
         if size > MAX_ITEM_RESULT_BYTES:
@@ -189,7 +197,7 @@ class _Run:
             size = len(key)
         else:
             value = inline(text, self._message.handler)
-        self._told += size + 16
+        self._told += size + _MARGIN
         self._results.append((index, value))
 
     def _failed(self, index: int, judged: AttemptFailed, error: BaseException | None) -> None:

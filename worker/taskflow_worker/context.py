@@ -52,6 +52,14 @@ class Context:
     _asked: Callable[[], Reason | None] = field(default=_never, repr=False)
     _tell: Callable[[Advance], None] = field(default=_to_nobody, repr=False)
 
+    def for_item(self, index: int, item: Any) -> Context:
+        """The same for an item of an array."""
+        # Not `replace`, which sets each field anew: for a million items that is what it costs.
+        made = object.__new__(Context)
+        made.__dict__.update(self.__dict__)
+        made.__dict__["index"], made.__dict__["item"] = index, item
+        return made
+
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         """Say how far the work is; shown in the Task's status. Cheap: at most once a second the last call is sent.
 
