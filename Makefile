@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: images kind-up kind-down test-chart test-cluster chaos chaos-all chaos-long gen bench bench-scaling help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: images kind-up kind-down test-chart test-cluster chaos chaos-all chaos-long gen bench bench-rollout bench-scale bench-scaling help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -64,6 +64,12 @@ bench: setup programs ## latency, throughput, CPU and memory beside a floor of t
 bench-scaling: setup programs ## a burst from zero to ten pods and back, beside KEDA-like rules (7 minutes); N=2000 Tasks
 	@$(BIN)/python -m bench.scaling
 
+bench-rollout: setup programs ## a new template for a pool in the middle of 500 running Tasks (2 minutes); fails if one Task does
+	@$(BIN)/python -m bench.rollout
+
+bench-scale: setup programs ## what 1,000 to 100,000 open Tasks cost the others (25 minutes); SIZES=0,1000,10000
+	@$(BIN)/python -m bench.scale
+
 chaos: setup programs ## kill, cut or flush two things of each part while Tasks run; FAULTS=a,b SEED=1 choose (5 minutes)
 	@$(BIN)/python -m tests.chaos $(if $(FAULTS),--faults $(FAULTS),--sample 2) $(if $(SEED),--seed $(SEED))
 
@@ -71,7 +77,7 @@ chaos-all: setup programs ## every fault once (15 minutes); SEED=1
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 chaos-long: setup programs ## the same for hours: N=20000 Tasks, faults of all parts side by side
-	@$(BIN)/python -m tests.chaos --rounds 0 --mixed $(or $(N),20000) --rate 20 --strikes 60 $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.chaos --rounds 0 --mixed $(or $(N),20000) --rate 20 --strikes 60 --rest 16 $(if $(SEED),--seed $(SEED))
 
 gen: setup ## write what is generated: the reference pages, parts of the chart
 	@$(BIN)/python tools/gen_pages.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import SecretStr
@@ -79,6 +80,8 @@ def kind(annotation: Any) -> str:
         return "list, separated by commas"
     if options:
         return kind(options[0])
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return "one of " + ", ".join(f"`{option}`" for option in annotation)
     names = {int: "integer", float: "number", bool: "boolean", str: "text", SecretStr: "secret text"}
     return names[annotation]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from taskflow_worker.registry import handler
 
@@ -19,4 +20,12 @@ def noop() -> None:
 @handler("bench.sleep")
 def sleep(seconds: float) -> None:
     """Takes so long."""
+    time.sleep(seconds)
+
+
+@handler("bench.sleep_behind")
+def sleep_behind(gate: str, seconds: float) -> None:
+    """Takes so long from the moment when the file is there."""
+    while not Path(gate).exists():
+        time.sleep(0.5)
     time.sleep(seconds)

@@ -26,6 +26,7 @@ from taskflow_operator.trace_fields import trace_fields
 log = get_logger(__name__)
 MAX_CLOSING = 2000
 ACKNOWLEDGE_SECONDS = 0.05
+GATHER_SECONDS = 0.01
 RETRY_SECONDS = 1.0
 _REFUSALS = {Kind.DUPLICATE: metrics.DUPLICATES, Kind.STALE: metrics.STALE}
 _WITH_TOKEN = frozenset({Kind.STARTED, Kind.PROGRESS, Kind.SUCCEEDED, Kind.FAILED, Kind.CANCELLED})
@@ -71,7 +72,10 @@ class ApplyToResources:
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs until cancelled."""
-        return self._acknowledge_for_ever(), read_for_ever(self._reader, self._take, self._data_lost, self._may_read)
+        reading = read_for_ever(
+            self._reader, self._take, self._data_lost, self._may_read, gather_seconds=GATHER_SECONDS
+        )
+        return self._acknowledge_for_ever(), reading
 
     async def flush(self) -> None:
         """Acknowledge what is done, before the process ends."""

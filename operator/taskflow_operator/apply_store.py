@@ -18,6 +18,8 @@ from taskflow_operator.reading import read_for_ever
 
 log = get_logger(__name__)
 RETRY_SECONDS = 5.0
+GATHER_SECONDS = 0.1
+"""History may be so much later than the resource."""
 
 
 class History(Protocol):
@@ -66,7 +68,9 @@ class ApplyToStore:
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs until cancelled."""
-        reading = read_for_ever(self._reader, self._take, self.mirror_again, self._may_read)
+        reading = read_for_ever(
+            self._reader, self._take, self.mirror_again, self._may_read, gather_seconds=GATHER_SECONDS
+        )
         return reading, self._mirror_when_wanted()
 
     async def _take(self, events: tuple[Event, ...], broken: tuple[str, ...]) -> None:

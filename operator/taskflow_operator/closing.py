@@ -1,23 +1,21 @@
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime
 
 from taskflow_core.domain.events import Kind
 from taskflow_core.domain.task import Task, TaskStatus
-from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator import outage, transitions
+from taskflow_operator import transitions
 from taskflow_operator.memory import OpenTasks
+from taskflow_operator.settling import Settling
 from taskflow_operator.snapshots import snapshot
 from taskflow_operator.status_writer import StatusWriter, Written
 from taskflow_operator.trace_fields import trace_fields
 
 log = get_logger(__name__)
-RETRY_SECONDS = 1.0
 
 
 class Closer:
@@ -37,7 +35,7 @@ class Closer:
     ) -> None:
         self._tasks = tasks
         self._writer = writer
-        self._ledger = ledger
+        self._settling = Settling(ledger)
         self._dispatch_at = dispatch_at
         self._closed = closed
 
@@ -57,7 +55,7 @@ class Closer:
         if written is Written.GONE:
             await self.withdraw(after)
             return
-        await self._settle(Attempt(task.uid, ended, snapshot(after)), Kind.SETTLED)
+        await self._settling.settle(Attempt(task.uid, ended, snapshot(after)), Kind.SETTLED)
         if after.finished:
             # A status that the API server refuses stays open there, and the next resync shows it again; see the log.
             self._forget(after)
@@ -71,19 +69,9 @@ class Closer:
         """The resource is gone before it finished: nobody may claim it any more, and a late finish is refused."""
         known = self._tasks.get(task.uid)
         task = known.task if known is not None else task
-        await self._settle(Attempt(task.uid, task.status.attempt, snapshot(task)), Kind.DELETED)
+        await self._settling.settle(Attempt(task.uid, task.status.attempt, snapshot(task)), Kind.DELETED)
         self._forget(task)
         log.info("task_withdrawn", **trace_fields(task))
-
-    async def _settle(self, attempt: Attempt, kind: Kind) -> None:
-        while True:
-            try:
-                await self._ledger.settle(attempt, kind)
-            except Unavailable as error:
-                outage.away(error)
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                return
 
     def _forget(self, task: Task) -> None:
         self._tasks.close(task.uid, time.monotonic())

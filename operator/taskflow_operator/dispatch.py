@@ -29,6 +29,7 @@ BATCH = 500
 LOOKUPS = 16
 """Tasks at a time whose dependencies are asked for."""
 RETRY_SECONDS = 1.0
+GATHER_SECONDS = 0.005
 LOOK_AGAIN = timedelta(seconds=5)
 """A stop is asked for again until it happened, since a Redis that lost its data lost the request too."""
 WAITING_MESSAGE = "waits for a free worker"
@@ -138,6 +139,9 @@ class Dispatcher:
                 outage.away(error)
                 self._agenda.put_back(batch)
                 await asyncio.sleep(RETRY_SECONDS)
+            else:
+                # A lone Task is dispatched at once; of many, those that come meanwhile go together.
+                await asyncio.sleep(GATHER_SECONDS)
 
     def close(self) -> None:
         """Let the running publication end."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -12,12 +13,14 @@ from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, Taskflo
 from taskflow_core.kube.client import JSON_PATCH, MERGE_PATCH, KubeClient, resource_path, status_patch
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator import outage
 from taskflow_operator.kube_events import KubeEvents, Regarding
 from taskflow_operator.memory import PoolQueues
 from taskflow_operator.pools import STALLED, Findings, Pool, deployment, deployment_name, pod_template, pool_status
 
 log = get_logger(__name__)
 POOLS = f"apis/{naming.API_VERSION}"
+LIST_SECONDS = 60.0
 
 
 @dataclass
@@ -92,25 +95,44 @@ class PoolKeeper:
         raise Invalid("; ".join(refusals) or f"no WorkerPool in namespace {namespace!r} serves queue {queue!r}")
 
     async def list_pools(self) -> None:
-        """Learn which queues are served, before the first Task is admitted.
+        """Learn which queues are served, before the first Task is admitted; forget the pools that are no more.
 
         Raises:
             Unavailable, Conflict: the list could not be read.
         """
+        before = {kept.pool.uid: where for where, kept in self.kept.items()}
         async for page in self._kube.list_pages(resource_path(POOLS, "workerpools")):
             for body in page.items:
+                before.pop(body["metadata"]["uid"], None)
                 self.observe(body)
+        for uid, (namespace, name) in before.items():
+            kept = self.kept.get((namespace, name))
+            # Another pool may have got the name meanwhile.
+            if kept is not None and kept.pool.uid == uid:
+                self._forget(namespace, name)
+
+    async def run(self) -> None:
+        """List the pools now and then, until cancelled: Kopf tells of no deletion that happened while it had no watch."""
+        while True:
+            await asyncio.sleep(LIST_SECONDS)
+            try:
+                await self.list_pools()
+            except TaskflowError as error:
+                outage.away(error)
+
+    def _forget(self, namespace: str, name: str) -> None:
+        self.kept.pop((namespace, name), None)
+        if self._queues.remove(namespace, name):
+            self._changed(namespace)
 
     def observe(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
         """A WorkerPool as the API server showed it."""
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         if gone or body["metadata"].get("deletionTimestamp"):
-            self.kept.pop((namespace, name), None)
-            changed = self._queues.remove(namespace, name)
-        else:
-            kept = self._keep(body)
-            changed = self._queues.put(namespace, name, frozenset(kept.pool.spec.queues), _hindrance(kept))
-        if changed:
+            self._forget(namespace, name)
+            return
+        kept = self._keep(body)
+        if self._queues.put(namespace, name, frozenset(kept.pool.spec.queues), _hindrance(kept)):
             self._changed(namespace)
 
     def _keep(self, body: Mapping[str, Any]) -> Kept:

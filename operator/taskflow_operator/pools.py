@@ -11,6 +11,7 @@ from pydantic import Field
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.conditions import set_condition
+from taskflow_core.domain.slots import PoolKind
 from taskflow_core.domain.task import Condition, Model
 from taskflow_core.errors import Invalid
 from taskflow_operator.scaling import Demand, Scaling
@@ -31,6 +32,7 @@ class PoolSpec(Model):
     """What the user wants of a pool."""
 
     queues: tuple[str, ...]
+    pool: PoolKind = PoolKind.PREFORK
     concurrency: int = 1
     replicas: int | None = None
     scaling: Scaling | None = None
@@ -153,6 +155,7 @@ def _worker_container(
         {"name": "TASKFLOW_WORKER_NAMESPACE", "value": pool.namespace},
         {"name": "TASKFLOW_WORKER_POOL", "value": pool.name},
         {"name": "TASKFLOW_WORKER_QUEUES", "value": ",".join(sorted(pool.spec.queues))},
+        {"name": "TASKFLOW_WORKER_POOL_KIND", "value": pool.spec.pool.value},
         {"name": "TASKFLOW_WORKER_CONCURRENCY", "value": str(pool.spec.concurrency)},
         {"name": "TASKFLOW_WORKER_LEASE_SECONDS", "value": str(lease_seconds)},
         {"name": "TASKFLOW_WORKER_DRAIN_SECONDS", "value": str(max(grace_seconds - DRAIN_MARGIN_SECONDS, 0))},

@@ -322,6 +322,7 @@ class Operator:
             "resources": lambda: together(self._resources.loops()),
             "history": lambda: together(self._store.loops()),
             "reconcile": lambda: together(self._reconciler.loops()),
+            "pools": self.pools.run,
             "scaling": self._scaler.run,
             "jobs": self._jobs.run,
             "retention": lambda: together(self._retention.loops()),
@@ -341,6 +342,8 @@ class Operator:
             metrics.K8S_REQUESTS.labels(verb=verb, code=str(code)).inc()
             if 0 < code < 500:  # noqa: PLR2004 - HTTP's own border
                 outage.back(outage.API_SERVER)
+            if 0 < code < 400:  # noqa: PLR2004 - likewise
+                outage.back(outage.RIGHTS)
 
         self._kube.answered = self._lease_kube.answered = answered
         self._kube.may_write = lambda: self._leadership.confirmed

@@ -38,6 +38,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--faults", default=",".join(FAULTS), help="names, separated by commas; default: all")
     parser.add_argument("--sample", type=int, default=0, help="so many faults of each part, chosen by the seed; 0: all")
     parser.add_argument("--rate", type=float, default=20, help="Tasks created per second")
+    parser.add_argument(
+        "--rest", type=float, default=6, help="seconds between faults of one part in the mixed round, at most"
+    )
     parser.add_argument("--away", type=float, default=5, help="seconds that what is taken away stays away")
     parser.add_argument("--seed", type=int, default=None, help="of the schedule; default: a new one")
     parser.add_argument("--keep", action="store_true", help="keep the logs even if nothing was wrong")
@@ -85,7 +88,7 @@ def mixed(site: Site, asked: argparse.Namespace, seed: int) -> list[Line]:
         mine = [fault for fault in chosen if fault.part == part]
         lanes.append([random.choice(mine) for _ in range(asked.strikes)])
     say("mixed: " + "; ".join(", ".join(fault.name for fault in lane) for lane in lanes))
-    line = Round(site, "mixed", asked.mixed, asked.rate, random).run(lanes)
+    line = Round(site, "mixed", asked.mixed, asked.rate, random, rest=asked.rest).run(lanes)
     tell(line)
     return [line]
 
@@ -109,7 +112,7 @@ def compare(asked: argparse.Namespace, seed: int) -> None:
 def tell(line: Line) -> None:
     """One line, and what was wrong."""
     say(shown(line))
-    for each in line.violations[:10]:
+    for each in (*line.missed, *line.violations[:10]):
         say(f"    {each}")
 
 

@@ -44,10 +44,11 @@ def worker_clock(site: Site, random: Random) -> int:
     """A second pool whose clock is an hour ahead, or behind."""
     seconds = random.choice((3600, -3600))
     late = site.pool("late", 1, TASKFLOW_CHAOS_CLOCK=str(seconds))
-    before = len(warm(site))
     site.api.insist("POST", POOLS, late)
     try:
-        eventually(lambda: len(warm(site)), lambda count: count > before, 120, "the pool with the wrong clock")
+        eventually(
+            lambda: [name for name in warm(site) if "_late-" in name], bool, 120, "the pool with the wrong clock"
+        )
         time.sleep(site.away_seconds)
     finally:
         site.delete_pool("late")
@@ -81,7 +82,12 @@ def at_point(point: str, passages: int, component: str | None, *, kick: bool = F
         armed = arm(site, point.partition("-")[0], point, random.randint(1, passages))
         if kick:
             site.kill("operator")
-        eventually(armed.exists, lambda there: not there, 120, f"fault point {point} reached")
+        try:
+            eventually(armed.exists, lambda there: not there, 120, f"fault point {point} reached")
+        except TimeoutError:
+            # It must not strike at another fault's time.
+            armed.unlink(missing_ok=True)
+            raise
         if component is not None:
             site.ready(component)
         return 2 if kick else 1

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from tests.chaos.api_server import ApiError
 from tests.chaos.faults import OPERATOR, STREAM, Fault
 from tests.chaos.ground import eventually
 from tests.chaos.load import Load
@@ -15,9 +16,9 @@ from tests.chaos.oracle import Told, Violation, Wanted, Wrong, beyond_one, judge
 from tests.chaos.reading import evidence, waiting
 from tests.chaos.site import Site
 
-WAIT_SECONDS = 180
+STALL_SECONDS = 120
+"""What is open ends one after the other; when none ended for so long, the rest never will."""
 QUIET_SECONDS = 60
-REST_SECONDS = 6
 METRICS = {"duplicate": "taskflow_task_duplicates_fenced_total", "stale": "taskflow_task_stale_finishes_total"}
 
 
@@ -34,6 +35,8 @@ class Line:
     notice: float | None = None
     recover: float | None = None
     violations: list[Violation] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    """Faults that could not be struck, among others, and why. They are no strikes."""
 
 
 HEAD = (
@@ -45,7 +48,8 @@ def shown(line: Line) -> str:
     """As a line of text."""
     notice, recover = (f"{value:.1f}" if value is not None else "-" for value in (line.notice, line.recover))
     text = f"{line.fault:<24}{line.tasks:>7}{line.struck:>8}{line.lost:>6}{line.beyond:>10}{line.fenced:>8}"
-    return text + f"{notice:>10}{recover:>11}" + (f"   {len(line.violations)} WRONG" if line.violations else "")
+    text += f"{notice:>10}{recover:>11}" + (f"   {len(line.missed)} missed" if line.missed else "")
+    return text + (f"   {len(line.violations)} WRONG" if line.violations else "")
 
 
 class Round:
@@ -56,11 +60,15 @@ class Round:
         name: of the round; the Tasks' names begin with it.
         tasks: at least so many; more while a fault lasts.
         per_second: how fast they are created.
+        rest: seconds between two faults of a lane, at most.
         random: of this round alone, so that it can be repeated.
     """
 
-    def __init__(self, site: Site, name: str, tasks: int, per_second: float, random: Random) -> None:
+    def __init__(
+        self, site: Site, name: str, tasks: int, per_second: float, random: Random, *, rest: float = 0.0
+    ) -> None:
         self._site = site
+        self._rest = rest
         self._random = random
         self.line = Line(name)
         site.created_over_rest.clear()
@@ -85,12 +93,17 @@ class Round:
             for fault in lane:
                 try:
                     self._strike(fault, random, alone=len(lanes) == 1 and len(lane) == 1)
+                except (TimeoutError, ApiError) as error:
+                    if len(lanes) == 1:
+                        failures.append(error)
+                        return
+                    # What it needs is hurt by another lane; the next fault may find it whole.
+                    self.line.missed.append(f"{fault.name}: {error}")
                 except BaseException as error:  # noqa: BLE001 - told below, after the others have healed
                     failures.append(error)
                     return
-                if len(lane) > 1:
-                    # A part that never comes to itself shows nothing of the others.
-                    time.sleep(random.uniform(0, REST_SECONDS))
+                # A part that never comes to itself shows nothing of the others.
+                time.sleep(random.uniform(0, self._rest))
 
         threads = [
             threading.Thread(target=strike, args=(lane, Random(self._random.getrandbits(64))), daemon=True)
@@ -136,16 +149,21 @@ class Round:
     def _recover(self, began: float, healed: Sequence[Wanted]) -> None:
         """Until everything that was created before the last fault was taken back has finished; then until all has."""
         names = {each.name for each in healed}
-        try:
-            eventually(lambda: names & self._site.api.open_tasks(), lambda left: not left, WAIT_SECONDS, "recovery")
+        if self._ended(names):
             self.line.recover = time.monotonic() - began
-            eventually(self._mine_open, lambda left: not left, WAIT_SECONDS, "the end of all Tasks")
-        except TimeoutError:
-            # The oracle says which.
-            return
+            # Else the oracle says which are left.
+            self._ended({each.name for each in self._load.wanted})
 
-    def _mine_open(self) -> set[str]:
-        return {each.name for each in self._load.wanted} & self._site.api.open_tasks()
+    def _ended(self, names: set[str]) -> bool:
+        left, since = len(names), time.monotonic()
+        while time.monotonic() - since < STALL_SECONDS:
+            now = len(names & self._site.api.open_tasks())
+            if not now:
+                return True
+            if now < left:
+                left, since = now, time.monotonic()
+            time.sleep(min(0.05 + now / 1000, 5.0))
+        return False
 
     def _judge(self) -> None:
         site = self._site

@@ -1,4 +1,4 @@
-"""What a worker does, step by step: worker/taskflow_worker/pool_process.py and holdings.py."""
+"""What a worker does, step by step: worker/taskflow_worker/runner.py and holdings.py."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def worker_steps(state: State, number: int, design: Design) -> Iterator[Step]:
 
 
 def _claim(state: State, number: int, design: Design) -> Step:
-    """PoolProcess.execute: claim.lua."""
+    """Runner.execute: claim.lua."""
     member = state.workers[number].attempt
     before = state.redis
     lent = before
@@ -71,7 +71,7 @@ def _claim(state: State, number: int, design: Design) -> Step:
 
 
 def _finish(state: State, number: int, design: Design) -> Iterator[Step]:
-    """PoolProcess._run: finish.lua."""
+    """Runner._run: finish.lua."""
     worker = state.workers[number]
     member, holder, prefix = worker.attempt, f"{number}|n", f"{number}|"
     for kind in ("succeeded", "failed"):

@@ -1,7 +1,7 @@
 """`python -m taskflow_worker [--app MODULE:APP] [--once]`: run handlers until SIGTERM, or the one attempt of a pod of its own.
 
-Exit codes: 0 stopped as told, or the attempt's end was told; 1 the attempt could not be begun, or its end not be told;
-2 settings or handlers are unusable (said on stderr).
+Exit codes: 0 stopped as told, or the attempt's end was told; 1 the attempt could not be begun, or its end not be told, or a
+thread did not come back; 2 settings or handlers are unusable (said on stderr).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
+from taskflow_core.domain.slots import PoolKind
 from taskflow_core.errors import Invalid
 from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings, explain
 from taskflow_core.telemetry.logs import own_stdout, setup_logging
@@ -20,6 +21,7 @@ from taskflow_worker.app import Worker
 from taskflow_worker.once import Once
 from taskflow_worker.registry import REGISTRY, discover
 from taskflow_worker.settings import WorkerSettings
+from taskflow_worker.threads import OUTPUT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if once and settings.once is None:
             print("taskflow-worker: --once needs TASKFLOW_WORKER_ONCE, which names the attempt", file=sys.stderr)
             return 2
+        if settings.once is None and settings.pool_kind is PoolKind.THREADS:
+            # Before handlers are imported, whose loggers may keep the streams that they find.
+            OUTPUT.install()
         discover(settings.handlers)
         if settings.app is not None:
             adopt(settings.app, REGISTRY)

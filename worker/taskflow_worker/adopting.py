@@ -12,6 +12,7 @@ import json
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
@@ -75,7 +76,7 @@ def register(tasks: Iterable[Any], registry: Registry) -> None:
         registry.register(CeleryHandler(task.name, task))
 
 
-@dataclass
+@dataclass(eq=False)
 class _Attempt:
     """What the task said while it ran."""
 
@@ -92,7 +93,8 @@ class CeleryHandler:
     task: Any
     timeout_error: type[BaseException] = SoftTimeLimitExceeded
     batch: bool = False
-    _attempt: _Attempt | None = field(default=None, compare=False, repr=False)
+    _own: ContextVar[_Attempt] = field(default_factory=lambda: ContextVar("attempt"), compare=False, repr=False)
+    _running: list[_Attempt] = field(default_factory=list, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # On the instance, so that `self.retry` and Celery's autoretry find them; nothing may be stored in its backend.
@@ -130,7 +132,9 @@ class CeleryHandler:
         return build_tracer(self.name, self.task, app=self.task.app, eager=True, propagate=False)
 
     def _traced(self, tracer: Any, values: Mapping[str, Any], context: Context, stop: Stop) -> Any:
-        attempt = self._attempt = _Attempt(context)
+        attempt = _Attempt(context)
+        self._running.append(attempt)
+        mark = self._own.set(attempt)
         # Celery's pool makes the worker's application the current one; `delay` in a shared task would go to our broker.
         self.task.app.set_current()
         set_default_app(self.task.app)
@@ -148,7 +152,8 @@ class CeleryHandler:
             with stop.interrupts(self.timeout_error):
                 traced = tracer(context.uid, values["args"], values["kwargs"], request)
         finally:
-            self._attempt = None
+            self._own.reset(mark)
+            self._running.remove(attempt)
         if traced.info is None and attempt.retry is None:
             return traced.retval
         state = traced.info.state if traced.info else states.RETRY
@@ -200,9 +205,12 @@ class CeleryHandler:
         context.progress(_whole(done) or 0, _whole(total), " ".join(word for word in words if word))
 
     def _current(self) -> _Attempt:
-        if self._attempt is None:
+        """That of the context. A thread that the task started has none: the one that runs, if it is the only one."""
+        found = self._own.get(None)
+        running = list(self._running)
+        if found is None and len(running) != 1:
             raise RuntimeError(f"{self.name} is called outside a TaskFlow attempt")
-        return self._attempt
+        return found or running[0]
 
 
 def _whole(number: Any) -> int | None:

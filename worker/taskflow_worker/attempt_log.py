@@ -109,11 +109,13 @@ class AttemptLog:
 
 
 class Lines:
-    """Makes lines of what a stream brings in pieces."""
+    """Makes lines of what a stream brings in pieces. Its methods may be called by any thread."""
 
     def __init__(self, log: AttemptLog, tag: str) -> None:
         self._log = log
         self._tag = tag
+        # Re-entrant: what interrupts a thread in here, a signal's handler or the end of an object, may print too.
+        self._lock = threading.RLock()
         self._decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
         self._rest = ""
 
@@ -123,16 +125,18 @@ class Lines:
 
     def feed(self, piece: str) -> None:
         """Append text; complete lines go to the log. A carriage return ends a line too, as progress bars use it."""
-        text = self._rest + piece
-        cut = max(text.rfind("\n"), text.rfind("\r")) + 1
-        complete, self._rest = text[:cut], text[cut:]
-        if len(self._rest) > _LONGEST_LINE:
-            complete, self._rest = complete + self._rest, ""
-        if complete:
-            self._log.add(self._tag, complete)
+        with self._lock:
+            text = self._rest + piece
+            cut = max(text.rfind("\n"), text.rfind("\r")) + 1
+            complete, self._rest = text[:cut], text[cut:]
+            if len(self._rest) > _LONGEST_LINE:
+                complete, self._rest = complete + self._rest, ""
+            if complete:
+                self._log.add(self._tag, complete)
 
     def finish(self) -> None:
         """The stream ended: what is left is the last line."""
-        rest, self._rest = self._rest + self._decode(b"", final=True), ""
-        if rest:
-            self._log.add(self._tag, rest)
+        with self._lock:
+            rest, self._rest = self._rest + self._decode(b"", final=True), ""
+            if rest:
+                self._log.add(self._tag, rest)

@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from taskflow_core.domain.events import Failure, Kind
 from taskflow_core.domain.phases import Reason
@@ -16,7 +14,6 @@ from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.board import Board, Slot
 from taskflow_worker.failures import STOPS
 from taskflow_worker.holdings import Holdings
-from taskflow_worker.stopping import SOFT_SIGNAL
 
 log = get_logger(__name__)
 TICK_SECONDS = 0.2
@@ -27,7 +24,7 @@ class Step(Enum):
     """What to do about an attempt that has to stop."""
 
     ASK = "ask"
-    KILL = "kill"
+    END = "end"
 
 
 @dataclass(frozen=True)
@@ -53,10 +50,10 @@ def next_step(
         wanted: why somebody else wants it stopped.
         asked: what it was told.
         now: the time.
-        grace: seconds between asking and killing.
+        grace: seconds between asking and ending by force.
     """
     if asked is not None:
-        return (Step.KILL, asked.reason) if now >= asked.at + grace else None
+        return (Step.END, asked.reason) if now >= asked.at + grace else None
     if wanted is not None:
         return Step.ASK, wanted
     if timeout_at is not None and now >= timeout_at:
@@ -64,22 +61,38 @@ def next_step(
     return None
 
 
-class Enforcer:
-    """Stops attempts: asks first, and kills the pool process of one that did not stop in time. A thread of the main process.
+class Force(Protocol):
+    """What can be done to a runner besides asking it: see `Pool`."""
 
-    The end is told before the kill, so that it counts as what it is and not as a lost worker.
+    fate: str
+
+    def interrupt(self, runner: int) -> None:
+        """See `Pool`."""
+
+    def end(self, holding: Holding, slot: Slot) -> None:
+        """See `Pool`."""
+
+
+class Enforcer:
+    """Stops attempts: asks first, and uses force on one that did not stop in time. A thread of the main process.
+
+    The end is told before force is used, so that it counts as what it is and not as a lost worker.
 
     Args:
         holdings: what runs.
         board: where to ask.
         ledger: may be shared with other threads.
-        grace_seconds: between asking and killing.
+        force: what to do then.
+        grace_seconds: between asking and force.
     """
 
-    def __init__(self, holdings: Holdings, board: Board, ledger: WorkerLedger, grace_seconds: float) -> None:
+    def __init__(
+        self, holdings: Holdings, board: Board, ledger: WorkerLedger, force: Force, grace_seconds: float
+    ) -> None:
         self._holdings = holdings
         self._board = board
         self._ledger = ledger
+        self._force = force
         self._grace = grace_seconds
         self._wanted: dict[str, Reason] = {}
         self._fenced: frozenset[str] = frozenset()
@@ -105,7 +118,7 @@ class Enforcer:
             try:
                 self.enforce(time.monotonic())
             except Exception:
-                # Whatever it was, attempts of other processes still have to be stopped.
+                # Whatever it was, other attempts still have to be stopped.
                 log.exception("enforcing_failed")
 
     def enforce(self, now: float) -> None:
@@ -114,7 +127,7 @@ class Enforcer:
         members = {holding.member for holding in running}
         self._asked = {member: asked for member, asked in self._asked.items() if member in members}
         for holding in running:
-            slot = self._board.find(holding.pid, holding.member)
+            slot = self._board.find(holding.runner, holding.member)
             if slot is None:
                 continue
             step = next_step(
@@ -129,40 +142,29 @@ class Enforcer:
             if step[0] is Step.ASK:
                 self._ask(holding, slot, step[1], now)
             else:
-                self._kill(holding, slot, step[1])
+                self._end(holding, slot, step[1])
 
     def _ask(self, holding: Holding, slot: Slot, reason: Reason, now: float) -> None:
         log.info("attempt_stopping", member=holding.member, reason=reason, grace_seconds=self._grace)
         self._asked[holding.member] = Asked(reason, now)
         slot.ask(holding.member, reason)
         if reason is Reason.ATTEMPT_TIMEOUT:
-            _signal(os.kill, holding.pid, SOFT_SIGNAL)
+            self._force.interrupt(holding.runner)
 
-    def _kill(self, holding: Holding, slot: Slot, reason: Reason) -> None:
+    def _end(self, holding: Holding, slot: Slot, reason: Reason) -> None:
         slot.doom(holding.member)
         try:
             told = holding.member in self._fenced or self._tell(holding, reason)
         except Unavailable as error:
-            # Tried again at the next tick: a kill that was not told would count as a lost worker.
+            # Tried again at the next tick: an end that was not told would count as a lost worker.
             log.warning("stop_postponed", member=holding.member, error=str(error))
             told = False
-        if not told or not slot.runs(holding.pid, holding.member):
+        if not told or not slot.runs(holding.runner, holding.member):
             slot.spare()
             return
         self._holdings.forget(holding)
-        log.warning("attempt_killed", member=holding.member, reason=reason, pid=holding.pid)
-        # The pool process leads a group of its own, so programs that the handler started end with it.
-        if not _signal(os.killpg, holding.pid, signal.SIGKILL):
-            _signal(os.kill, holding.pid, signal.SIGKILL)
+        self._force.end(holding, slot)
 
     def _tell(self, holding: Holding, reason: Reason) -> bool:
-        words = f"{STOPS.get(reason, reason.value)}; the handler did not stop within {self._grace:g} s and was killed"
+        words = f"{STOPS.get(reason, reason.value)}; the handler did not stop within {self._grace:g} s and {self._force.fate}"
         return self._ledger.surrender(holding, kind_of(reason), Failure(reason=reason, message=words))
-
-
-def _signal(send: Callable[[int, int], None], pid: int, number: int) -> bool:
-    try:
-        send(pid, number)
-    except ProcessLookupError:
-        return False
-    return True

@@ -15,7 +15,7 @@ log = get_logger(__name__)
 
 
 class Holdings:
-    """What the pool processes of this worker run, as its main process knows it, and the thread that renews the leases.
+    """What this worker runs, as its main process knows it, and the thread that renews the leases.
 
     The main process renews, not the process that runs the handler: a handler that holds the GIL for a minute keeps its lease,
     one whose process died loses it. A thread, not Celery's event loop: that one blocks while the broker connection is lost.
@@ -25,7 +25,7 @@ class Holdings:
         interval: seconds between renewals.
         active: whether Celery still counts a request as running.
         hear: takes each answer: what somebody wants stopped.
-        begun: whether the process has claimed it, and not only received its message.
+        begun: whether its runner has claimed it, and not only received its message.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class Holdings:
         self._stop.set()
         self._thread.join(timeout=self._interval + 10)
 
-    def accepted(self, request: object, member: str, pid: int, token: str = "") -> None:
-        """A pool process took the request."""
+    def accepted(self, request: object, member: str, runner: int, token: str = "") -> None:
+        """A runner took the request. Celery must count it as running by now."""
         with self._lock:
-            self._held[Holding(member, pid, token)] = weakref.ref(request)
+            self._held[Holding(member, runner, token)] = weakref.ref(request)
 
     def forget(self, holding: Holding) -> None:
         """Its end was told; nothing more is to be said of it."""

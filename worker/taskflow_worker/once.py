@@ -20,7 +20,9 @@ from taskflow_worker.board import Board
 from taskflow_worker.enforcing import Enforcer
 from taskflow_worker.execution import patiently
 from taskflow_worker.holdings import Holdings
-from taskflow_worker.pool_process import PoolProcess
+from taskflow_worker.output import Output
+from taskflow_worker.prefork import Prefork
+from taskflow_worker.runner import Tools
 from taskflow_worker.settings import WorkerSettings
 
 log = get_logger(__name__)
@@ -58,7 +60,8 @@ class Once:
         self._ledger = self._new_ledger()
         interval = settings.lease_seconds / RENEWALS_PER_LEASE
         self._holdings = Holdings(self._ledger, interval, active=lambda _: True, hear=self._hear)
-        self._enforcer = Enforcer(self._holdings, self._board, self._ledger, settings.stop_grace_seconds)
+        self._pool = Prefork(self._board, self._make_tools, place=lambda: 0)
+        self._enforcer = Enforcer(self._holdings, self._board, self._ledger, self._pool, settings.stop_grace_seconds)
 
     def run(self) -> int:
         """Run it to its end; 0 however it ended, 1 if it could not be begun or its end not be told."""
@@ -100,11 +103,13 @@ class Once:
     def _execute(self, message: Message) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        process = PoolProcess(self._new_ledger(), self._storage, self._settings, self._logs.level, self._board.slot(0))
-        process.execute(message)
+        self._pool.runner().execute(message)
 
     def _new_ledger(self) -> WorkerLedger:
         return WorkerLedger(connect_sync(self._redis), self._identity, self._settings.lease_seconds * 1000)
+
+    def _make_tools(self, output: Output) -> Tools:
+        return Tools.make(self._new_ledger(), self._storage, self._settings, self._logs, output, runners=1)
 
     def _hear(self, answer: Heartbeat) -> None:
         self._enforcer.hear(answer)

@@ -10,7 +10,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from contextvars import ContextVar
+from typing import Any, Protocol, TextIO
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -42,34 +43,61 @@ _KNOWN_OF_ALL = (
     "_from_structlog",
 )
 _READ_BYTES = 64 * 1024
+_STREAMS = ("stdout", "stderr")
+
+
+class _Ear:
+    """Where one attempt is heard: its log, and the lines that its streams have begun."""
+
+    def __init__(self, log: AttemptLog, level: int) -> None:
+        self.log = log
+        self.level = level
+        self.lines = {tag: Lines(log, tag) for tag in _STREAMS}
+
+    def finish(self) -> None:
+        """A line without an end is ended."""
+        for lines in self.lines.values():
+            lines.finish()
+
+
+class _Current(Protocol):
+    """Whose words those are that somebody says now."""
+
+    def get(self) -> _Ear | None:
+        """None: nobody's."""
+
+    def set(self, ear: _Ear | None, /) -> object:
+        """From now on."""
+
+
+class _Only:
+    """One attempt at a time: whatever the process says is its, by any thread."""
+
+    def __init__(self) -> None:
+        self._ear: _Ear | None = None
+
+    def get(self) -> _Ear | None:
+        return self._ear
+
+    def set(self, ear: _Ear | None, /) -> None:
+        self._ear = ear
+
+
+_OF_CONTEXT: ContextVar[_Ear | None] = ContextVar("taskflow_attempt", default=None)
+"""Several attempts at a time: each is what is said in its context, and in copies of that."""
 
 
 class Routed(io.TextIOBase):
-    """Stands for `sys.stdout` or `sys.stderr`: writes to the log of the running attempt, else where it wrote before.
+    """Stands for `sys.stdout` or `sys.stderr`: writes to the log of the current attempt, else where it wrote before.
 
     One object for all attempts, since loggers and libraries keep the stream that they once saw.
     """
 
-    def __init__(self, original: TextIO, tag: str) -> None:
+    def __init__(self, original: TextIO, tag: str, current: _Current) -> None:
         self._original = original
         self._tag = tag
-        self._lines: Lines | None = None
+        self._current = current
         self.buffer = _RoutedBytes(self)
-        # In a process that a handler forks, the lock of the log may be held by a thread that does not exist there.
-        os.register_at_fork(after_in_child=self._forget)
-
-    def route(self, log: AttemptLog) -> None:
-        """From now on into this log."""
-        self._lines = Lines(log, self._tag)
-
-    def unroute(self) -> None:
-        """No longer; a line without an end is ended."""
-        lines, self._lines = self._lines, None
-        if lines is not None:
-            lines.finish()
-
-    def _forget(self) -> None:
-        self._lines = None
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -91,15 +119,15 @@ class Routed(io.TextIOBase):
 
     def write(self, text: str, /) -> int:
         """Append text."""
-        lines = self._lines
-        if lines is None:
+        ear = self._current.get()
+        if ear is None:
             return self._original.write(text)
-        lines.feed(text)
+        ear.lines[self._tag].feed(text)
         return len(text)
 
     def flush(self) -> None:
         """The log has nothing to flush; the original may have."""
-        if self._lines is None and not self._original.closed:
+        if self._current.get() is None and not self._original.closed:
             self._original.flush()
 
 
@@ -122,23 +150,29 @@ class _RoutedBytes(io.RawIOBase):
 
 
 class _Records(logging.Handler):
-    """Log records of the attempt's process, but for those of the machinery."""
+    """Log records of the current attempt, but for those of the machinery."""
 
-    def __init__(self, log: AttemptLog, level: int) -> None:
-        super().__init__(level)
-        self._log = log
+    def __init__(self, current: _Current) -> None:
+        super().__init__()
+        self._current = current
         self._pid = os.getpid()
         self.setFormatter(_FORMATTER)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name.startswith(_NOT_THE_HANDLER):
+        ear = self._current.get()
+        forked = os.getpid() != self._pid
+        if (
+            record.name.startswith(_NOT_THE_HANDLER)
+            or (ear is None and not forked)
+            or (ear is not None and record.levelno < ear.level)
+        ):
             return
         try:
             text = self.format(record)
-            if os.getpid() == self._pid:
-                self._log.add(f"{record.levelname} {record.name}:", text)
+            if ear is not None:
+                ear.log.add(f"{record.levelname} {record.name}:", text)
             else:
-                # Forked by the handler: see `Routed`.
+                # Forked by the handler: see `Output`.
                 sys.stderr.write(f"{record.levelname} {record.name}: {text}\n")
         except Exception:  # noqa: BLE001 - logging never fails its caller; this prints the cause on stderr
             self.handleError(record)
@@ -217,44 +251,74 @@ class _Caught:
 
 
 class Output:
-    """All ways in which a handler says something, led into the log of the attempt that runs in this process.
+    """All ways in which a handler says something, led into the log of its attempt.
 
     Args:
-        descriptors: also what does not pass through Python's streams; not in a process that is not ours alone.
+        descriptors: also what does not pass through Python's streams; not in a process that is not ours alone, and not together.
+        together: several attempts at a time. An attempt is then heard where its context (`contextvars`) is, and what threads say that
+            a handler started without it goes where it went before. Otherwise all that the process says is its.
     """
 
-    def __init__(self, descriptors: Descriptors | None = None) -> None:
+    def __init__(self, descriptors: Descriptors | None = None, *, together: bool = False) -> None:
         self._descriptors = descriptors
+        self._together = together
+        self._current: _Current = _OF_CONTEXT if together else _Only()
         self._streams: tuple[Routed, Routed] | None = None
+        self._lock = threading.Lock()
+        # In a process that a handler forks, the lock of the log may be held by a thread that does not exist there.
+        os.register_at_fork(after_in_child=lambda: self._current.set(None))
+
+    def install(self) -> None:
+        """Several attempts at a time: stand before the process's streams for good. Best before anything keeps them; may be repeated."""
+        with self._lock:
+            if self._streams is None:
+                self._streams = self._made()
+                sys.stdout, sys.stderr = self._streams
+                logging.getLogger().addHandler(_Records(self._current))
 
     @contextmanager
     def into(self, log: AttemptLog, level: int = logging.INFO) -> Iterator[None]:
         """Lead them to the log, log records of this level and above."""
-        if self._streams is None:
-            self._streams = Routed(sys.stdout, "stdout"), Routed(sys.stderr, "stderr")
-        streams, before = self._streams, (sys.stdout, sys.stderr)
-        root, records = logging.getLogger(), _Records(log, level)
-        quiet = root.level
-        for stream in streams:
-            stream.route(log)
-        sys.stdout, sys.stderr = streams
+        ear = _Ear(log, level)
+        with self._installed(level):
+            self._current.set(ear)
+            try:
+                if self._descriptors is None:
+                    yield
+                else:
+                    with self._descriptors.into(log):
+                        yield
+            finally:
+                self._current.set(None)
+                ear.finish()
+
+    @contextmanager
+    def _installed(self, level: int) -> Iterator[None]:
+        root = logging.getLogger()
+        if self._together:
+            self.install()
+            # Setting a level makes all loggers forget what they cached, so not for nothing.
+            if level < root.level:
+                root.setLevel(level)
+            yield
+            return
+        self._streams = self._streams or self._made()
+        before, records, quiet = (sys.stdout, sys.stderr), _Records(self._current), root.level
+        sys.stdout, sys.stderr = self._streams
         root.addHandler(records)
-        # Setting a level makes all loggers forget what they cached, so not for nothing.
         if level < quiet:
             root.setLevel(level)
         try:
-            if self._descriptors is None:
-                yield
-            else:
-                with self._descriptors.into(log):
-                    yield
+            yield
         finally:
             root.removeHandler(records)
             if level < quiet:
                 root.setLevel(quiet)
             sys.stdout, sys.stderr = before
-            for stream in streams:
-                stream.unroute()
+
+    def _made(self) -> tuple[Routed, Routed]:
+        stdout, stderr = _STREAMS
+        return Routed(sys.stdout, stdout, self._current), Routed(sys.stderr, stderr, self._current)
 
     def drain(self) -> None:
         """Take over what was written to the descriptors since."""

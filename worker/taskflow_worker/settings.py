@@ -3,8 +3,10 @@ from __future__ import annotations
 import socket
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from taskflow_core.domain.slots import PoolKind
 
 
 class WorkerSettings(BaseSettings):
@@ -21,8 +23,10 @@ class WorkerSettings(BaseSettings):
     once: str | None = Field(default=None, pattern=r"^tf:once:[^:\s]+:[0-9]+$")
     """Redis key of the only attempt that it runs, in place of serving queues. The operator sets it in the pod of a Task with
     `isolation: Pod`."""
-    concurrency: int = Field(default=1, ge=1, le=64)
-    """Tasks at a time, each in a process of its own."""
+    pool_kind: PoolKind = PoolKind.PREFORK
+    """What runs Tasks side by side: processes, `Prefork`, or `Threads`. A Task in a pod of its own has a process in either case."""
+    concurrency: int = Field(default=1, ge=1, le=PoolKind.THREADS.most)
+    """Tasks at a time, each in a process or a thread of its own; at most 64 processes."""
     handlers: Annotated[tuple[str, ...], NoDecode] = ()
     """Modules to import for their handlers, besides the installed entry points of group `taskflow.handlers`."""
     app: str | None = Field(default=None, pattern=r"^[\w.]+(:[\w.]+)?$")
@@ -35,7 +39,9 @@ class WorkerSettings(BaseSettings):
     """After SIGTERM, how long running handlers may go on before their attempts are handed back. Keep it below the pod's
     grace period."""
     stop_grace_seconds: int = Field(default=10, ge=0, le=3600)
-    """How long an attempt that was told to stop may go on before its process is killed."""
+    """How long an attempt that was told to stop may go on before its process is killed, or its thread given up."""
+    thread_return_seconds: int = Field(default=60, ge=0, le=86400)
+    """How long a thread that was given up may take to come back. After that its worker takes nothing more, drains and ends."""
     log_limit_bytes: int = Field(default=10 * 1024 * 1024, ge=1024, le=1024 * 1024 * 1024)
     """How much of what an attempt prints and logs is kept; it waits in memory while the object store is away."""
     patience_seconds: int = Field(default=300, ge=0, le=86400)
@@ -46,4 +52,12 @@ class WorkerSettings(BaseSettings):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("concurrency")
+    @classmethod
+    def _no_more_than_that_pool_may_have(cls, value: int, info: ValidationInfo) -> int:
+        kind: PoolKind = info.data.get("pool_kind", PoolKind.THREADS)
+        if value > kind.most:
+            raise ValueError(f"expected at most {kind.most} in a pool of kind {kind}, found {value}")
         return value

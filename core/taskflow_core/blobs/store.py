@@ -63,10 +63,21 @@ class ObjectStore:
     All calls raise NotFound (no such object), Forbidden (key or policy refused), Invalid (can never succeed) and
     Unavailable (no answer, 5xx, no such bucket yet). A refused connection is tried once more at once, nothing else is:
     whoever calls knows how long it may wait, and the client's own five retries would hide up to minutes.
+
+    Args:
+        settings: where it is, and as whom.
+        connect_seconds: how long a connection may take.
+        read_seconds: how long an answer may.
+        connections: as many as are kept, when so many threads share it. More are made where they are needed.
     """
 
     def __init__(
-        self, settings: StorageSettings, *, connect_seconds: float = CONNECT_SECONDS, read_seconds: float = READ_SECONDS
+        self,
+        settings: StorageSettings,
+        *,
+        connect_seconds: float = CONNECT_SECONDS,
+        read_seconds: float = READ_SECONDS,
+        connections: int = 16,
     ) -> None:
         url = urlsplit(settings.endpoint)
         if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/"):
@@ -79,7 +90,7 @@ class ObjectStore:
             secure=url.scheme == "https",
             region=settings.region,
             http_client=urllib3.PoolManager(
-                maxsize=16,
+                maxsize=max(connections, 16),
                 timeout=urllib3.Timeout(connect=connect_seconds, read=read_seconds),
                 retries=urllib3.Retry(total=1, connect=1, read=0, status=0, other=0, redirect=0),
                 cert_reqs="CERT_REQUIRED",

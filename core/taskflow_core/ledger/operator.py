@@ -102,25 +102,32 @@ class OperatorLedger:
 
     async def settle(self, item: Attempt, kind: Kind = Kind.SETTLED) -> None:
         """Close an attempt, after its outcome stands in the resource (or the resource is gone)."""
-        keys = [
-            naming.KEY_LEDGER,
-            naming.claim_key(item.uid, item.attempt),
-            naming.KEY_LEASES,
-            naming.KEY_STREAM,
-            naming.KEY_STOPS,
-            naming.once_key(item.uid, item.attempt),
-        ]
-        args: list[str | int] = [
-            naming.member(item.uid, item.attempt),
-            item.uid,
-            item.attempt,
-            kind.value,
-            _payload(item.snapshot),
-            TOMBSTONE_SECONDS,
-            MAX_STREAM_LENGTH,
-        ]
+        await self.settle_all([(item, kind)])
+
+    async def settle_all(self, attempts: Sequence[tuple[Attempt, Kind]]) -> None:
+        """Close attempts as `settle` does, in one round trip."""
         with redis_errors():
-            await self._settle(keys=keys, args=args)
+            async with self._client.pipeline(transaction=False) as pipe:
+                for item, kind in attempts:
+                    keys = [
+                        naming.KEY_LEDGER,
+                        naming.claim_key(item.uid, item.attempt),
+                        naming.KEY_LEASES,
+                        naming.KEY_STREAM,
+                        naming.KEY_STOPS,
+                        naming.once_key(item.uid, item.attempt),
+                    ]
+                    args: list[str | int] = [
+                        naming.member(item.uid, item.attempt),
+                        item.uid,
+                        item.attempt,
+                        kind.value,
+                        _payload(item.snapshot),
+                        TOMBSTONE_SECONDS,
+                        MAX_STREAM_LENGTH,
+                    ]
+                    await self._settle(keys=keys, args=args, client=pipe)
+                await pipe.execute()
 
     async def leave(self, message: Message) -> None:
         """Leave the message of an attempt for a pod that runs nothing else; `settle` removes it. To be entered before."""

@@ -23,17 +23,18 @@ class Claim:
 
     message: Message
     holder: str
-    """Names this execution: worker|pid|nonce."""
+    """Names this execution: worker|runner|nonce."""
     prefix: str
     epoch: str
 
 
 @dataclass(frozen=True)
 class Holding:
-    """An attempt that a process of this worker runs, as the worker's main process knows it."""
+    """An attempt that this worker runs, as its main process knows it."""
 
     member: str
-    pid: int
+    runner: int
+    """Id of the pool process or of the thread that runs it, as the kernel counts both: no two of a machine share one."""
     token: str = ""
     """The attempt's, so that what the main process says of it is believed."""
 
@@ -69,12 +70,17 @@ class WorkerLedger:
         self._heartbeat = client.register_script(script("heartbeat"))
         self._surrender = client.register_script(script("surrender"))
 
-    def _prefix(self, pid: int) -> str:
-        return f"{self._worker}|{pid}|"
+    def _prefix(self, runner: int) -> str:
+        return f"{self._worker}|{runner}|"
 
-    def candidate(self, message: Message, pid: int) -> Claim:
-        """A claim not yet made: made once per delivery, so that `claim` may be repeated when its answer is lost."""
-        prefix = self._prefix(pid)
+    def candidate(self, message: Message, runner: int) -> Claim:
+        """A claim not yet made: made once per delivery, so that `claim` may be repeated when its answer is lost.
+
+        Args:
+            message: what was delivered.
+            runner: see `Holding`.
+        """
+        prefix = self._prefix(runner)
         return Claim(message=message, holder=prefix + secrets.token_hex(8), prefix=prefix, epoch="")
 
     def left(self, key: str) -> Message | None:
@@ -162,26 +168,26 @@ class WorkerLedger:
             )
 
     def heartbeat(self, holdings: Sequence[Holding], known_epoch: str) -> Heartbeat:
-        """Renew the leases of all attempts that this worker's processes run, in one call."""
+        """Renew the leases of all attempts that this worker runs, in one call."""
         keys = [naming.KEY_LEASES, naming.KEY_EPOCH, naming.KEY_STOPS]
         args: list[str | int] = [known_epoch, self._lease_ms, CLAIM_SECONDS]
         for holding in holdings:
             keys.append(naming.KEY_CLAIM_PREFIX + holding.member)
-            args += [holding.member, self._prefix(holding.pid)]
+            args += [holding.member, self._prefix(holding.runner)]
         with redis_errors():
             epoch, fenced, stops = self._heartbeat(keys=keys, args=args)
         pairs = zip(stops[0::2], stops[1::2], strict=True)
         return Heartbeat(epoch, tuple(fenced), {member: Reason(reason) for member, reason in pairs})
 
     def surrender(self, holding: Holding, kind: Kind, failure: Failure) -> bool:
-        """End an execution on behalf of its process, which died or must stop; False if it no longer held the attempt."""
+        """End an execution on behalf of its runner, which died or must stop; False if it no longer held the attempt."""
         uid, _, place = holding.member.partition(":")
         keys = [naming.KEY_CLAIM_PREFIX + holding.member, naming.KEY_LEASES, naming.KEY_STREAM]
         args: list[str | int] = [
             holding.member,
             uid,
             place,
-            self._prefix(holding.pid),
+            self._prefix(holding.runner),
             holding.token,
             self._worker,
             kind.value,

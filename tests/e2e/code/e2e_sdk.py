@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import date
 from pathlib import Path
@@ -40,6 +41,22 @@ def talk(record: str, gate: str, *, context: Context) -> int:
         time.sleep(0.05)
     print("last words")
     return context.attempt
+
+
+@handler("sdk.chatter")
+def chatter(lines: int, *, context: Context) -> None:
+    """Say in two ways which Task it is, many times, with others in between."""
+    for number in range(lines):
+        print(context.uid, end="")
+        time.sleep(0.002)
+        print(f" {number}")
+        log.warning("%s %d", context.uid, number)
+
+
+@handler("sdk.leaves_a_thread")
+def leaves_a_thread() -> None:
+    """End, and leave a thread behind for which Python would wait."""
+    threading.Thread(target=time.sleep, args=(600,), daemon=False).start()
 
 
 @handler("sdk.resume")

@@ -266,6 +266,7 @@ def test_discovery_knows_short_names_and_the_category(cluster: Cluster) -> None:
         ("tft.spec.retryPolicy.maxAttempts", "does not count"),
         ("tft.status.conditions", "Finished"),
         ("tfp.spec.template", "Overrides of the worker pod"),
+        ("tfp.spec.pool", "Prefork, a process each, for any handler"),
     ],
 )
 def test_explain_is_the_manual(cluster: Cluster, path: str, words: str) -> None:
@@ -284,7 +285,7 @@ def test_a_listing_shows_what_one_looks_for(empty: Cluster) -> None:
     assert columns(empty, "tft") == task_columns
     assert columns(empty, "tft", "-o", "wide") == [*task_columns, "HANDLER", "WORKER", "DURATION", "MESSAGE"]
     assert columns(empty, "tfp") == pool_columns
-    assert columns(empty, "tfp", "-o", "wide") == [*pool_columns, "QUEUES", "CONCURRENCY", "PAUSED", "MESSAGE"]
+    assert columns(empty, "tfp", "-o", "wide") == [*pool_columns, "QUEUES", "POOL", "CONCURRENCY", "PAUSED", "MESSAGE"]
     listed = empty.kubectl("get", "taskflow")
     assert "task.taskflow.dev/a" in listed
     assert "workerpool.taskflow.dev/main" in listed

@@ -19,7 +19,7 @@ from taskflow_core.broker.publish import Outgoing, Publisher, queue_lists
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Event, Kind
 from taskflow_core.domain.message import Message
-from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
 from taskflow_core.ledger.presence import PoolView, Snapshot, WorkerReport
@@ -43,14 +43,18 @@ class Workers:
     """The workers'."""
     raw: redis.Redis
     folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    """Of all workers that are started from now on."""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, name: str, concurrency: int = 2, drain_seconds: int = 10) -> subprocess.Popen[bytes]:
-        """A worker, and its process once it reports."""
+    def start(
+        self, name: str, concurrency: int = 2, drain_seconds: int = 10, **settings: object
+    ) -> subprocess.Popen[bytes]:
+        """A worker with these further settings, and its process once it reports."""
         before = self.seen().now_ms
+        settings |= {"concurrency": concurrency, "drain_seconds": drain_seconds}
         process = self._spawn(
-            name,
-            {"TASKFLOW_WORKER_CONCURRENCY": str(concurrency), "TASKFLOW_WORKER_DRAIN_SECONDS": str(drain_seconds)},
+            name, {f"TASKFLOW_WORKER_{setting.upper()}": str(value) for setting, value in settings.items()}
         )
         self.until(name, lambda report: report.at_ms >= before)
         return process
@@ -72,6 +76,7 @@ class Workers:
             "TASKFLOW_WORKER_NAME": name,
             "TASKFLOW_WORKER_HANDLERS": "e2e_handlers",
             "TASKFLOW_WORKER_DRAIN_SECONDS": "5",
+            **self.environment,
             **variables,
         }
         with self.log(name).open("ab") as log:
@@ -132,29 +137,43 @@ class Workers:
         """Messages that nobody took."""
         return sum(self.seen().lengths.values())
 
-    def send(self, uids: Sequence[str], handler: str = "taskflow.echo", **kwargs: Any) -> None:
-        """Enter and publish one attempt for each uid."""
+    def send(
+        self, uids: Sequence[str], handler: str = "taskflow.echo", timeout: int | None = None, **kwargs: Any
+    ) -> None:
+        """Enter and publish one attempt for each uid, that may last so many seconds."""
         attempts = [current_attempt(make_task(uid=uid, phase=Phase.QUEUED)) for uid in uids]
-        asyncio.run(self._enter(attempts))
-        messages = [make_message(uid=uid, handler=handler, kwargs=kwargs) for uid in uids]
+        self._enter(attempts)
+        messages = [
+            make_message(uid=uid, handler=handler, kwargs=kwargs, attempt_timeout_seconds=timeout) for uid in uids
+        ]
         self._publish(messages)
+
+    def cancel(self, uid: str) -> None:
+        """Ask whoever runs its first attempt to stop."""
+        self._tell(lambda ledger: ledger.request_stop(uid, 1, Reason.CANCELLED))
+
+    def expire(self) -> list[str]:
+        """Take away what nobody renews any more."""
+        return self._tell(lambda ledger: ledger.expire())
+
+    def _tell(self, order: Callable[[OperatorLedger], Coroutine[Any, Any, T]]) -> T:
+        async def told() -> T:
+            client = connect_async(self.settings)
+            try:
+                return await order(OperatorLedger(client))
+            finally:
+                await client.aclose()
+                await client.connection_pool.disconnect()
+
+        return asyncio.run(told())
 
     def leave(self, uid: str, handler: str = "taskflow.echo", **kwargs: Any) -> None:
         """Enter one attempt and leave its message for a pod of its own."""
-        asyncio.run(self._enter([current_attempt(make_task(uid=uid, phase=Phase.QUEUED))]))
-        asyncio.run(self._leave(make_message(uid=uid, handler=handler, kwargs=kwargs)))
+        self._enter([current_attempt(make_task(uid=uid, phase=Phase.QUEUED))])
+        self._tell(lambda ledger: ledger.leave(make_message(uid=uid, handler=handler, kwargs=kwargs)))
 
-    async def _leave(self, message: Message) -> None:
-        client = connect_async(self.settings)
-        await OperatorLedger(client).leave(message)
-        await client.aclose()
-        await client.connection_pool.disconnect()
-
-    async def _enter(self, attempts: Sequence[Attempt]) -> None:
-        client = connect_async(self.settings)
-        await OperatorLedger(client).enqueue(attempts)
-        await client.aclose()
-        await client.connection_pool.disconnect()
+    def _enter(self, attempts: Sequence[Attempt]) -> None:
+        self._tell(lambda ledger: ledger.enqueue(attempts))
 
     def _publish(self, messages: Sequence[Message]) -> None:
         publisher = Publisher(self.settings)

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_of_a_burst_everything_runs_once_when_one_worker_is_stopped_in_the_middl
     for name in ("a", "b"):
         workers.start(name)
     burst = uids("burst", 600)
-    work = {"record": str(tmp_path / "record"), "seconds": 0.002}
+    work: dict[str, Any] = {"record": str(tmp_path / "record"), "seconds": 0.002}
     workers.send(burst[:400], "e2e.recorded_sleep", **work)
     eventually(lambda: workers.told(Kind.STARTED, "a:"), lambda starts: len(starts) > 20)
     workers.stop("a")

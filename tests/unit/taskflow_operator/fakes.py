@@ -53,7 +53,7 @@ class FakeLedger:
     stops: list[tuple[str, int, Reason]] = field(default_factory=list)
     down: bool = False
     bug: list[Exception] = field(default_factory=list)
-    """Raised by `settle`, one a call."""
+    """Raised by `settle_all`, one a call."""
 
     def _check(self) -> None:
         if self.down:
@@ -74,10 +74,14 @@ class FakeLedger:
             answers.append(Entered(Entry.NEW if fresh else Entry.WAITING, NOW_MS))
         return answers
 
-    async def settle(self, item: Attempt, kind: Kind = Kind.SETTLED) -> None:
+    async def settle_all(self, attempts: Sequence[tuple[Attempt, Kind]]) -> None:
         self._check()
         if self.bug:
             raise self.bug.pop()
+        for item, kind in attempts:
+            self._settle(item, kind)
+
+    def _settle(self, item: Attempt, kind: Kind) -> None:
         self.journal.append(f"{kind} {item.attempt}")
         self.waiting.discard((item.uid, item.attempt))
         self.claims[item.uid, item.attempt] = kind.value

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.errors import Forbidden, TaskflowError, Unavailable
 from taskflow_operator import outage
 from taskflow_operator.going_on import IN_A_ROW, RESTARTS, EverythingFailsError, Stumbles, keep_running, together
 from taskflow_operator.outage import SETTLED_SECONDS, Outage
@@ -151,3 +151,21 @@ def test_the_words_of_our_adapters_say_what_is_away(words: str, name: str, monke
     with capture_logs() as logs:
         outage.away(TaskflowError(words))
     assert [line["dependency"] for line in logs] == [name]
+
+
+def test_refused_rights_are_told_once_however_many_requests_need_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setitem(outage.OUTAGES, outage.RIGHTS, Outage(outage.RIGHTS, clock, settled_seconds=30.0))
+    with capture_logs() as logs:
+        for number in range(50):
+            outage.away(Forbidden(f'tasks.taskflow.dev "{number}" is forbidden'))
+            clock.now += 5
+            # Other requests are granted meanwhile.
+            outage.back(outage.RIGHTS)
+        clock.now += 25
+        outage.back(outage.RIGHTS)
+    assert [(line["event"], line["dependency"]) for line in logs] == [
+        ("dependency_away", "api-server-rights"),
+        ("dependency_back", "api-server-rights"),
+    ]
+    assert logs[1]["failures"] == 50

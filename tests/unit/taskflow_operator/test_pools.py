@@ -14,7 +14,7 @@ def pool(template: dict[str, Any] | None = None, **spec: Any) -> Pool:
     return Pool.from_object(
         {
             "metadata": {"uid": "u-1", "namespace": "team-a", "name": "main", "generation": 3},
-            "spec": {"queues": ["b", "a"], "concurrency": 2, "replicas": 2, "template": template or {}, **spec},
+            "spec": {"queues": ["b", "a"], "concurrency": 2, "replicas": 2, "template": template or {}} | spec,
         }
     )
 
@@ -66,6 +66,14 @@ def test_the_worker_learns_what_it_serves() -> None:
     assert values["TASKFLOW_WORKER_LEASE_SECONDS"] == "15"
     assert values["TASKFLOW_WORKER_DRAIN_SECONDS"] == "50"
     assert worker()["envFrom"] == [{"secretRef": {"name": "taskflow-worker"}}]
+
+
+@pytest.mark.parametrize(("spec", "kind"), [({}, "Prefork"), ({"pool": "Threads", "concurrency": 256}, "Threads")])
+def test_the_worker_learns_what_its_slots_are(spec: dict[str, Any], kind: str) -> None:
+    found = deployment(pool(**spec), 2, image="taskflow-worker:1", lease_seconds=15)
+    (container,) = found["spec"]["template"]["spec"]["containers"]
+    # In the pods' template, so that another kind is a rollout.
+    assert env(container)["TASKFLOW_WORKER_POOL_KIND"] == kind
 
 
 @pytest.mark.parametrize(("grace", "drain"), [(30, "20"), (10, "0"), (5, "0"), (3600, "3590")])

@@ -38,7 +38,7 @@ async def take(*_: Any) -> None:
 
 
 def reading(group: Group, data_lost: Callable[[str], Any]) -> asyncio.Task[None]:
-    return asyncio.create_task(read_for_ever(cast("Any", group), take, data_lost, at_once))
+    return asyncio.create_task(read_for_ever(cast("Any", group), take, data_lost, at_once, gather_seconds=0.0))
 
 
 async def test_a_missing_group_is_made_only_after_what_was_lost_has_been_made_up_for() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,42 @@ def test_its_state_becomes_progress() -> None:
         (0, None, 'SLEEPING {"until": "noon"}'),
         (0, None, "DREAMING"),
     ]
+
+
+def test_attempts_of_one_task_side_by_side_report_for_themselves() -> None:
+    both = threading.Barrier(2)
+
+    @make_app().task(shared=False, name="pack", bind=True)
+    def pack(self: Any, number: int) -> None:
+        both.wait(10)
+        self.update_state(state="PROGRESS", meta={"current": number})
+        both.wait(10)
+        raise self.retry(exc=ValueError(f"no {number}"))
+
+    told: dict[int, list[Any]] = {1: [], 2: []}
+    registry = Registry()
+    register([pack], registry)
+
+    def work(number: int) -> Success | Failure:
+        message = make_message(handler="pack", args=(number,))
+        return run_attempt(message, registry, NoObjects(), patience=0, tell=told[number].append)
+
+    with ThreadPoolExecutor(2) as threads:
+        ends = dict(zip(told, threads.map(work, told), strict=True))
+    assert {number: [each.progress.done for each in said] for number, said in told.items()} == {1: [1], 2: [2]}
+    assert {number: end.message for number, end in ends.items() if isinstance(end, Failure)} == {1: "no 1", 2: "no 2"}
+
+
+def test_a_thread_that_a_task_starts_reports_for_it() -> None:
+    @make_app().task(shared=False, name="helped", bind=True)
+    def helped(self: Any) -> None:
+        thread = threading.Thread(target=self.update_state, kwargs={"meta": {"current": 3}})
+        thread.start()
+        thread.join()
+
+    told: list[Any] = []
+    attempt(helped, told=told)
+    assert [each.progress.done for each in told] == [3]
 
 
 def test_hooks_and_signals_are_called() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -143,3 +145,25 @@ def test_a_chunk_is_what_it_says() -> None:
     log = make()
     log.add("stdout", "x")
     assert log.pending() == [Chunk(1, f"{STAMP} stdout x\n".encode())]
+
+
+def test_threads_that_write_at_a_time_lose_nothing() -> None:
+    log = AttemptLog(10**9)
+    lines = Lines(log, "stdout")
+    quick = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def write(name: str) -> None:
+        for number in range(2000):
+            lines.feed(f"<{name}{number}>")
+
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(write, "abcd"))
+    finally:
+        sys.setswitchinterval(quick)
+    lines.finish()
+    said = "".join(line.split(" stdout ", 1)[1] for line in log.text().splitlines())
+    assert sorted(said.removeprefix("<").removesuffix(">").split("><")) == sorted(
+        f"{name}{number}" for name in "abcd" for number in range(2000)
+    )

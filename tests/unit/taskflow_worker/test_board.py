@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 
 import pytest
 
 from taskflow_core.domain.phases import Reason
 from taskflow_worker.board import Board
+from tests.e2e.product import eventually
 
 
 def test_a_running_attempt_is_found_by_its_process() -> None:
@@ -98,3 +100,21 @@ def test_what_runs_is_counted_until_it_ended_or_its_process_is_gone() -> None:
     killed.wait()
     board.slot(2).begin(killed.pid, "b:1", None)
     assert board.occupied() == 0
+
+
+def test_a_thread_occupies_its_slot_while_it_lives() -> None:
+    board, begun, over = Board(1), threading.Event(), threading.Event()
+
+    def work() -> None:
+        board.slot(0).begin(threading.get_native_id(), "a:1", None)
+        begun.set()
+        over.wait(10)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert begun.wait(10)
+    assert board.occupied() == 1
+    over.set()
+    thread.join()
+    # Python says that it ended a moment before the kernel does.
+    eventually(board.occupied, lambda count: count == 0, 10)

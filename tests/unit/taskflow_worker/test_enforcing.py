@@ -14,6 +14,7 @@ from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.worker import Heartbeat, Holding
 from taskflow_worker.board import Board
 from taskflow_worker.enforcing import Asked, Enforcer, Step, kind_of, next_step
+from taskflow_worker.prefork import Prefork
 
 MEMBER = "a:1"
 GRACE = 10.0
@@ -28,14 +29,14 @@ GRACE = 10.0
         (None, Reason.CANCELLED, None, 1.0, (Step.ASK, Reason.CANCELLED)),
         (60.0, Reason.CANCELLED, None, 61.0, (Step.ASK, Reason.CANCELLED)),
         (None, Reason.CANCELLED, Asked(Reason.CANCELLED, 50.0), 59.9, None),
-        (None, Reason.CANCELLED, Asked(Reason.CANCELLED, 50.0), 60.0, (Step.KILL, Reason.CANCELLED)),
+        (None, Reason.CANCELLED, Asked(Reason.CANCELLED, 50.0), 60.0, (Step.END, Reason.CANCELLED)),
         # The first reason stays: it is what the handler was told.
-        (60.0, Reason.CANCELLED, Asked(Reason.ATTEMPT_TIMEOUT, 60.0), 70.0, (Step.KILL, Reason.ATTEMPT_TIMEOUT)),
+        (60.0, Reason.CANCELLED, Asked(Reason.ATTEMPT_TIMEOUT, 60.0), 70.0, (Step.END, Reason.ATTEMPT_TIMEOUT)),
         # Who was asked is killed even if nobody wants it any more: the handler may have begun to stop.
-        (None, None, Asked(Reason.CANCELLED, 50.0), 60.0, (Step.KILL, Reason.CANCELLED)),
+        (None, None, Asked(Reason.CANCELLED, 50.0), 60.0, (Step.END, Reason.CANCELLED)),
     ],
 )
-def test_an_attempt_is_asked_first_and_killed_after_the_grace(
+def test_an_attempt_is_asked_first_and_ended_by_force_after_the_grace(
     timeout_at: float | None, wanted: Reason | None, asked: Asked | None, now: float, expected: Any
 ) -> None:
     assert next_step(timeout_at=timeout_at, wanted=wanted, asked=asked, now=now, grace=GRACE) == expected
@@ -110,7 +111,9 @@ def scene() -> Iterator[Scene]:
     board = Board(1)
     board.slot(0).begin(process.pid, MEMBER, None)
     holdings, ledger = FakeHoldings([Holding(MEMBER, process.pid, "t")]), FakeLedger(process)
-    yield Scene(process, board, holdings, ledger, Enforcer(cast("Any", holdings), board, cast("Any", ledger), GRACE))
+    force = Prefork(board, lambda _: pytest.fail("no runner is made here"))
+    enforcer = Enforcer(cast("Any", holdings), board, cast("Any", ledger), force, GRACE)
+    yield Scene(process, board, holdings, ledger, enforcer)
     if process.poll() is None:
         process.kill()
     process.wait()

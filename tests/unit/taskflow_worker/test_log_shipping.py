@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
@@ -105,6 +107,30 @@ def test_each_attempt_has_its_own_log() -> None:
         f"team-a/{UID}/1/logs/000001.log": b"stdout attempt 1\n",
         f"team-a/{UID}/2/logs/000001.log": b"stdout attempt 2\n",
     }
+
+
+def test_attempts_side_by_side_have_logs_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket, both, root = Bucket(), threading.Barrier(20), logging.getLogger()
+    # The streams of this process are led away for good.
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setattr(root, "handlers", root.handlers[:])
+    ships = LogShipper(Output(together=True), bucket.put, 10**6)
+
+    def work(attempt: int) -> None:
+        with ships.shipping(make_message(attempt=attempt), logging.INFO):
+            for line in range(20):
+                both.wait(10)
+                print(f"{attempt}: {line}")
+                logging.getLogger("shop").warning("%d: %d", attempt, line)
+
+    with ThreadPoolExecutor(20) as threads:
+        list(threads.map(work, range(20)))
+    for attempt in range(20):
+        lines = bucket.content[f"team-a/{UID}/{attempt}/logs/000001.log"].decode().splitlines()
+        assert [line.split(" ", 1)[1] for line in lines] == [
+            text for line in range(20) for text in (f"stdout {attempt}: {line}", f"WARNING shop: {attempt}: {line}")
+        ]
 
 
 def test_a_long_log_is_many_chunks_and_the_last_line_says_that_it_was_cut() -> None:

@@ -1,6 +1,7 @@
 # ruff: noqa: T201 - handlers print
 from __future__ import annotations
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -9,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import structlog
@@ -167,3 +169,54 @@ def test_a_process_that_the_handler_forks_does_not_hang(descriptor: int) -> None
         child.join(10)
         assert child.exitcode == 0
     assert said(log) == []
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> Output:
+    """It stands before the process's streams for good, so that they are put back."""
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    monkeypatch.setattr(logging.getLogger(), "handlers", logging.getLogger().handlers[:])
+    return Output(together=True)
+
+
+def test_of_two_attempts_at_a_time_each_is_heard_in_its_own_log(together: Output) -> None:
+    logs, both = {"a": make(), "b": make()}, threading.Barrier(2)
+
+    def work(name: str) -> None:
+        with together.into(logs[name]):
+            for number in range(50):
+                both.wait(10)
+                print(name, end="")
+                print(f" {number}")
+                logging.getLogger("shop").info("%s %d", name, number)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(work, logs))
+    for name, log in logs.items():
+        assert said(log) == [
+            line for number in range(50) for line in (f"stdout {name} {number}", f"INFO shop: {name} {number}")
+        ]
+
+
+def test_what_is_said_outside_of_all_attempts_is_no_attempts(together: Output) -> None:
+    log = make()
+    with together.into(log):
+        stranger = threading.Thread(target=print, args=("from a stranger",))
+        stranger.start()
+        stranger.join()
+        asyncio.run(asyncio.to_thread(print, "from a thread with the context"))
+    print("afterwards")
+    assert said(log) == ["stdout from a thread with the context"]
+
+
+def test_a_stream_that_was_kept_before_any_attempt_is_heard_too(together: Output) -> None:
+    together.install()
+    log, kept = make(), logging.StreamHandler()
+    logging.getLogger("kept").addHandler(kept)
+    try:
+        with together.into(log, logging.CRITICAL):
+            logging.getLogger("kept").error("by its own handler")
+    finally:
+        logging.getLogger("kept").removeHandler(kept)
+    assert said(log) == ["stderr by its own handler"]

@@ -31,13 +31,22 @@ def test_a_worker_needs_little(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.concurrency, settings.handlers, settings.lease_seconds) == (1, (), 15)
 
 
+def test_more_threads_than_processes_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(monkeypatch, pool_kind="Threads", concurrency="256").concurrency == 256
+    assert problems(monkeypatch, pool_kind="Prefork", concurrency="256")[0].startswith(
+        "WorkerSettings: concurrency: Value error, expected at most 64 in a pool of kind Prefork, found 256"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("queues", ""),
+        ("pool_kind", "gevent"),
         ("queues", " , "),
         ("concurrency", "0"),
         ("concurrency", "65"),
+        ("concurrency", "257"),
         ("concurrency", "many"),
         ("name", "pod|1"),
         ("name", "pod 1"),

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from contextlib import suppress
+from dataclasses import dataclass
 
 from structlog.contextvars import bound_contextvars
 
@@ -12,7 +11,7 @@ from taskflow_core.domain.events import Failure, Kind
 from taskflow_core.domain.message import Message
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.worker import Claim, Outcome, WorkerLedger
-from taskflow_core.settings import StorageSettings
+from taskflow_core.settings import LogSettings, StorageSettings
 from taskflow_core.telemetry.logs import get_logger, trace_id
 from taskflow_worker.attempt_log import LOG_CONTENT_TYPE
 from taskflow_worker.board import Slot
@@ -21,7 +20,7 @@ from taskflow_worker.enforcing import kind_of
 from taskflow_worker.execution import patiently, run_attempt
 from taskflow_worker.items import ItemReader
 from taskflow_worker.log_shipping import LogShipper
-from taskflow_worker.output import Descriptors, Output
+from taskflow_worker.output import Output
 from taskflow_worker.progress import Reporter
 from taskflow_worker.registry import REGISTRY
 from taskflow_worker.settings import WorkerSettings
@@ -32,28 +31,60 @@ _LOG_CONNECT_SECONDS = 2
 _LOG_READ_SECONDS = 5
 
 
-class PoolProcess:
-    """A process of the pool, which runs one attempt after the other. Made in that process, at its first attempt."""
+@dataclass(frozen=True)
+class Tools:
+    """What the runners of one process share. Not to be carried over a fork: it holds connections."""
 
-    def __init__(
-        self, ledger: WorkerLedger, storage: StorageSettings, settings: WorkerSettings, log_level: str, slot: Slot
-    ) -> None:
-        self.pid = os.getpid()
-        self._ledger = ledger
-        self._patience = settings.patience_seconds
-        self._log_level = logging.getLevelNamesMapping()[log_level]
-        self._slot = slot
-        self._objects = ObjectStore(storage)
-        self._items = ItemReader()
-        logs = ObjectStore(storage, connect_seconds=_LOG_CONNECT_SECONDS, read_seconds=_LOG_READ_SECONDS)
-        self._shipper = LogShipper(
-            Output(Descriptors()),
-            lambda key, content: logs.put_bytes(key, content, LOG_CONTENT_TYPE),
-            settings.log_limit_bytes,
+    ledger: WorkerLedger
+    objects: ObjectStore
+    shipper: LogShipper
+    patience: float
+    """Seconds to wait for a Redis or an object store that does not answer."""
+    log_level: int
+
+    @classmethod
+    def make(
+        cls,
+        ledger: WorkerLedger,
+        storage: StorageSettings,
+        settings: WorkerSettings,
+        logs: LogSettings,
+        output: Output,
+        runners: int,
+    ) -> Tools:
+        """For so many runners at a time, whose handlers are heard by that output."""
+        store = ObjectStore(
+            storage, connect_seconds=_LOG_CONNECT_SECONDS, read_seconds=_LOG_READ_SECONDS, connections=runners + 1
         )
-        # A group of its own, so that a kill takes the programs with it that a handler started.
-        with suppress(PermissionError):
-            os.setpgid(0, 0)
+        return cls(
+            ledger=ledger,
+            objects=ObjectStore(storage, connections=runners),
+            shipper=LogShipper(
+                output, lambda key, content: store.put_bytes(key, content, LOG_CONTENT_TYPE), settings.log_limit_bytes
+            ),
+            patience=settings.patience_seconds,
+            log_level=logging.getLevelNamesMapping()[logs.level],
+        )
+
+
+class Runner:
+    """Runs one attempt after the other: in a process of the pool, or in a thread of it.
+
+    Args:
+        ident: of that process or thread, see `Holding.runner`.
+        slot: of its own.
+        tools: shared with the other runners of its process.
+    """
+
+    def __init__(self, ident: int, slot: Slot, tools: Tools) -> None:
+        self.ident = ident
+        self._slot = slot
+        self._ledger = tools.ledger
+        self._objects = tools.objects
+        self._shipper = tools.shipper
+        self._patience = tools.patience
+        self._log_level = tools.log_level
+        self._items = ItemReader()
 
     def execute(self, message: Message) -> None:
         """One delivery: claim, run, finish."""
@@ -61,13 +92,13 @@ class PoolProcess:
         if (trace := trace_id(message.traceparent)) is not None:
             fields["trace_id"] = trace
         with bound_contextvars(**fields):
-            candidate = self._ledger.candidate(message, self.pid)
+            candidate = self._ledger.candidate(message, self.ident)
             claim = patiently(lambda: self._ledger.claim(candidate), what="claim", seconds=self._patience)
             if claim is None:
                 log.info("delivery_refused")
                 return
             timeout = message.attempt_timeout_seconds
-            self._slot.begin(self.pid, message.member, time.monotonic() + timeout if timeout else None)
+            self._slot.begin(self.ident, message.member, time.monotonic() + timeout if timeout else None)
             try:
                 self._run(claim)
             finally:

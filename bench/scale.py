@@ -1,0 +1,136 @@
+"""`python -m bench.scale`: what thousands of open Tasks cost the others. Starts a stack of its own; 20 minutes for 100,000."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.__main__ import CODE, POOL, say
+from bench.machine import load, percentile, usage
+from bench.tasks import body, create, each, paced, until_finished
+from taskflow_core.domain import naming
+from taskflow_core.kube.client import KubeClient
+from taskflow_local.stack import Stack
+
+SIZES = tuple(int(part) for part in os.environ.get("SIZES", "0,1000,10000,100000").split(","))
+"""Open Tasks of another namespace, one size after the other."""
+SUSPENDED, QUEUED = "suspended", "queued"
+SAMPLES, RATE = 100, 10.0
+BURST = 1000
+AT_ONCE = 16
+CROWD = "crowd"
+
+
+async def latency(kube: KubeClient, mark: str) -> list[float]:
+    """POST to handler start of Tasks in a namespace of few, in ms."""
+    sent: dict[str, float] = {}
+
+    async def one(number: int) -> None:
+        name = f"{mark}-{number}"
+        sent[name] = time.time()
+        await create(kube, "default", body(name, "bench.stamp", ttlSecondsAfterFinished=60))
+
+    await paced(SAMPLES, RATE, one)
+    done = await until_finished(kube, "default", list(sent))
+    return [(done[name]["status"]["result"] - when) * 1000 for name, when in sent.items()]
+
+
+async def burst(kube: KubeClient, mark: str) -> float:
+    """No-op Tasks per second, created as fast as they are taken."""
+    names = [f"{mark}-{number}" for number in range(BURST)]
+
+    async def one(name: str) -> None:
+        await create(kube, "default", body(name, "bench.noop", ttlSecondsAfterFinished=60))
+
+    start = time.monotonic()
+    await each(names, one, AT_ONCE)
+    await until_finished(kube, "default", names)
+    return BURST / (time.monotonic() - start)
+
+
+async def grow(kube: KubeClient, kind: str, numbers: range) -> None:
+    """More open Tasks in the crowd."""
+    spec: dict[str, Any] = {"suspend": True} if kind == SUSPENDED else {"queue": "crowded"}
+
+    async def one(number: int) -> None:
+        await create(kube, CROWD, body(f"{kind}-{number}", "bench.noop", **spec))
+
+    await each(numbers, one, AT_ONCE)
+
+
+async def restart(stack: Stack, kube: KubeClient, mark: str) -> float:
+    """Seconds from the start of a new operator to the end of a Task that was created while there was none."""
+    await asyncio.to_thread(stack.stop, "operator")
+    await create(kube, "default", body(mark, "bench.noop"))
+    begin = time.monotonic()
+    started = asyncio.create_task(asyncio.to_thread(stack.start, "operator"))
+    await until_finished(kube, "default", [mark])
+    seconds = time.monotonic() - begin
+    await started
+    return seconds
+
+
+async def look(stack: Stack, kube: KubeClient, kind: str, size: int) -> None:
+    """One line of the table."""
+    mark = f"{kind}-{size}"
+    values = await latency(kube, f"{mark}-latency")
+    rate = await burst(kube, f"{mark}-burst")
+    resident = usage(stack)
+    seconds = await restart(stack, kube, f"{mark}-restart")
+    again = usage(stack)["operator"].resident
+    say(
+        f"{kind:<11}{size:>8}{statistics.median(values):>9.1f}{percentile(values, 0.99):>9.1f}{rate:>9.0f}{seconds:>10.1f}"
+        f"{resident['operator'].resident / 2**20:>10.0f}{again / 2**20:>10.0f}"
+        f"{resident['kube-apiserver'].resident / 2**20:>12.0f}{resident['redis'].resident / 2**20:>8.0f}   {load()}"
+    )
+
+
+async def measure(stack: Stack) -> None:
+    """First suspended ones, size by size; then as many queued ones beside them."""
+    os.environ["KUBECONFIG"] = str(stack.kubeconfig)
+    kube = await KubeClient.connect()
+    pools = f"/apis/{naming.API_VERSION}/namespaces"
+    await kube.request("POST", f"{pools}/default/workerpools", POOL)
+    crowded = {**POOL, "spec": {**POOL["spec"], "queues": ["crowded"], "replicas": 0}}  # type: ignore[dict-item]
+    await kube.request("POST", f"{pools}/{CROWD}/workerpools", crowded)
+    await create(kube, "default", body("warm-up", "bench.noop"))
+    await until_finished(kube, "default", ["warm-up"])
+    say(
+        f"\n{'open':<11}{'number':>8}{'p50 ms':>9}{'p99 ms':>9}{'Tasks/s':>9}{'restart s':>10}"
+        f"{'RSS MiB':>10}{'restarted':>10}{'API server':>12}{'Redis':>8}   load"
+    )
+    for kind in (SUSPENDED, QUEUED):
+        former = 0
+        for size in SIZES:
+            if size or kind == SUSPENDED:
+                await grow(kube, kind, range(former, size))
+                await look(stack, kube, kind, size)
+                former = size
+    await kube.close()
+
+
+def main() -> int:
+    """Start, measure, stop."""
+    folder = Path(tempfile.mkdtemp(prefix="taskflow-bench-"))
+    folder.chmod(0o711)
+    environ = {**os.environ, "PYTHONPATH": str(CODE), "TASKFLOW_STATUS_WRITES_PER_SECOND": "10000"}
+    stack = Stack(folder / "stack", environ=environ)
+    try:
+        stack.up(log=lambda line: say(f"  {line}"))
+        stack.add_namespace(CROWD)
+        asyncio.run(measure(stack))
+    finally:
+        stack.down()
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

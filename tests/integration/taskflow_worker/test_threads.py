@@ -1,0 +1,219 @@
+"""A worker whose slots are threads: what is the same as with processes, and what is not."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taskflow_core.blobs.store import ObjectStore
+from taskflow_core.domain import naming
+from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.phases import Reason
+from taskflow_core.settings import StorageSettings
+from taskflow_local.stack import Stack
+from tests.e2e.product import eventually, records
+from tests.integration.taskflow_worker.process import Workers
+
+pytestmark = pytest.mark.integration
+GRACE_SECONDS = 1
+
+
+@pytest.fixture
+def threads(workers: Workers) -> Workers:
+    workers.environment |= {
+        "TASKFLOW_WORKER_POOL_KIND": "Threads",
+        "TASKFLOW_WORKER_HANDLERS": "e2e_handlers,e2e_sdk",
+        "TASKFLOW_WORKER_LEASE_SECONDS": "2",
+        "TASKFLOW_WORKER_STOP_GRACE_SECONDS": str(GRACE_SECONDS),
+    }
+    return workers
+
+
+@pytest.fixture(scope="module")
+def minio() -> Iterator[Stack]:
+    with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
+        stack = Stack(Path(folder) / "state", components=("minio",))
+        try:
+            stack.up(log=lambda _: None)
+            yield stack
+        finally:
+            stack.down(log=lambda _: None)
+
+
+def hold(workers: Workers, folder: Path, uid: str, timeout: int | None = None) -> Path:
+    """An attempt that runs until the returned file exists, and hears nothing."""
+    gate, record = folder / f"{uid}.gate", folder / f"{uid}.record"
+    workers.send([uid], "e2e.wait_for_file", timeout, record=str(record), path=str(gate))
+    eventually(lambda: records(record, "start"), lambda starts: len(starts) == 1)
+    return gate
+
+
+def failures(workers: Workers, kind: Kind) -> dict[str, Failure]:
+    return {event.uid: Failure.model_validate(event.payload) for event in workers.told(kind)}
+
+
+def ended(workers: Workers, kind: Kind, uid: str, seconds: float = 30) -> Failure:
+    return eventually(lambda: failures(workers, kind), lambda found: uid in found, seconds)[uid]
+
+
+def succeeded(workers: Workers, *uids: str) -> None:
+    """Wait until they did. Messages of attempts that were given up or handed back stay unacknowledged, and are refused later."""
+    eventually(lambda: {event.uid for event in workers.told(Kind.SUCCEEDED)}, lambda found: found >= set(uids))
+    assert sorted(event.uid for event in workers.told(Kind.STARTED) if event.uid in uids) == sorted(uids)
+
+
+def test_a_burst_runs_side_by_side_and_each_once(threads: Workers, tmp_path: Path) -> None:
+    threads.start("a", concurrency=50)
+    threads.until("a", lambda report: report.serving and report.slots == 50)
+    burst = [f"burst-{number}" for number in range(300)]
+    gate = tmp_path / "gate"
+    threads.send(burst, "e2e.wait_for_file", record=str(tmp_path / "record"), path=str(gate))
+    eventually(lambda: len(records(tmp_path / "record", "start")), lambda count: count == 50)
+    threads.until("a", lambda report: report.busy == 50)
+    gate.touch()
+    threads.finished(burst)
+    assert len({line["pid"] for line in records(tmp_path / "record", "start")}) == 1
+    assert threads.until("a", lambda report: report.busy == 0).serving
+
+
+def test_attempts_side_by_side_have_logs_of_their_own(threads: Workers, minio: Stack) -> None:
+    environment = {name: value for name, value in minio.env().items() if name.startswith("TASKFLOW_S3_")}
+    threads.environment |= environment
+    threads.start("a", concurrency=8)
+    uids = [f"talks-{number}" for number in range(8)]
+    threads.send(uids, "sdk.chatter", lines=40)
+    threads.finished(uids)
+    settings = {name.removeprefix("TASKFLOW_S3_").lower(): value for name, value in environment.items()}
+    store = ObjectStore(StorageSettings.model_validate(settings))
+    for uid in uids:
+        text = "".join(store.get_bytes(each.key).decode() for each in store.list(f"team-a/{uid}/1/logs/"))
+        assert [line.split(" ", 1)[1] for line in text.splitlines()] == [
+            line for number in range(40) for line in (f"stdout {uid} {number}", f"WARNING e2e.sdk: {uid} {number}")
+        ]
+
+
+@pytest.mark.parametrize("handler", ["sdk.polite", "sdk.nap"])
+def test_a_cancelled_handler_that_listens_stops_and_the_others_go_on(
+    threads: Workers, tmp_path: Path, handler: str
+) -> None:
+    threads.start("a", concurrency=3)
+    gate = hold(threads, tmp_path, "beside")
+    threads.send(["told"], handler, record=str(tmp_path / "record"))
+    eventually(lambda: records(tmp_path / "record", "start"), lambda starts: len(starts) == 1)
+    threads.cancel("told")
+    assert ended(threads, Kind.CANCELLED, "told").reason is Reason.CANCELLED
+    assert records(tmp_path / "record", "stopped" if handler == "sdk.polite" else "cleaned")
+    gate.touch()
+    threads.finished(["beside"])
+
+
+@pytest.mark.parametrize("handler", ["sdk.polite", "sdk.nap"])
+def test_a_timeout_reaches_a_handler_that_listens(threads: Workers, tmp_path: Path, handler: str) -> None:
+    threads.start("a")
+    threads.send(["slow"], handler, 1, record=str(tmp_path / "record"))
+    assert ended(threads, Kind.FAILED, "slow").reason is Reason.ATTEMPT_TIMEOUT
+    assert threads.told(Kind.STALE) == []
+
+
+def test_a_handler_that_does_not_listen_is_given_up_and_its_late_end_refused(threads: Workers, tmp_path: Path) -> None:
+    process = threads.start("a", concurrency=2)
+    gate = hold(threads, tmp_path, "deaf", timeout=1)
+    failure = ended(threads, Kind.FAILED, "deaf")
+    assert failure.reason is Reason.ATTEMPT_TIMEOUT
+    assert "was given up, since a thread cannot be killed" in failure.message
+    assert threads.raw.zcard(naming.KEY_LEASES) == 0
+    # The other slot still is of use, and that one is not.
+    threads.send(["next"])
+    succeeded(threads, "next")
+    threads.goes_on("a")
+    assert threads.until("a", lambda report: report.serving).busy == 1
+    gate.touch()
+    eventually(lambda: [event.uid for event in threads.told(Kind.STALE)], lambda uids: uids == ["deaf"])
+    threads.until("a", lambda report: report.busy == 0)
+    both = [hold(threads, tmp_path, uid) for uid in ("both-1", "both-2")]
+    for each in both:
+        each.touch()
+    threads.finished(["both-1", "both-2"])
+    assert process.poll() is None
+
+
+def test_a_thread_that_does_not_come_back_ends_the_worker_when_the_others_have_ended(
+    threads: Workers, tmp_path: Path
+) -> None:
+    process = threads.start("a", concurrency=3, drain_seconds=60, thread_return_seconds=1)
+    gate = hold(threads, tmp_path, "beside")
+    hold(threads, tmp_path, "deaf", timeout=1)
+    ended(threads, Kind.FAILED, "deaf")
+    eventually(threads.log("a").read_text, lambda text: "worker_draining" in text)
+    threads.send(["later"])
+    time.sleep(1)
+    assert process.poll() is None
+    gate.touch()
+    assert process.wait(15) == 1
+    assert threads.told(Kind.RELEASED) == []
+    assert threads.seen().reports == {}
+    threads.start("b")
+    succeeded(threads, "beside", "later")
+
+
+def test_sigterm_lets_handlers_end_and_hands_back_the_rest(threads: Workers, tmp_path: Path) -> None:
+    process = threads.start("a", concurrency=3, drain_seconds=4)
+    gate = hold(threads, tmp_path, "ends")
+    hold(threads, tmp_path, "stays")
+    process.send_signal(signal.SIGTERM)
+    eventually(threads.log("a").read_text, lambda text: "worker_draining" in text)
+    threads.send(["later"])
+    gate.touch()
+    succeeded(threads, "ends")
+    assert process.wait(15) == 0
+    assert {uid: each.reason for uid, each in failures(threads, Kind.RELEASED).items()} == {"stays": Reason.DRAIN}
+    assert threads.raw.zcard(naming.KEY_LEASES) == 0
+    threads.start("b")
+    succeeded(threads, "ends", "later")
+
+
+@pytest.mark.parametrize("handler", ["taskflow.echo", "sdk.leaves_a_thread"])
+def test_after_sigterm_nothing_holds_a_worker_without_work(threads: Workers, handler: str) -> None:
+    process = threads.start("a", drain_seconds=60)
+    threads.send(["done"], handler)
+    threads.finished(["done"])
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0
+    assert threads.seen().reports == {}
+
+
+def test_what_a_killed_worker_ran_is_found_by_its_leases(threads: Workers, tmp_path: Path) -> None:
+    process = threads.start("a", concurrency=4)
+    uids = [f"held-{number}" for number in range(4)]
+    for uid in uids:
+        hold(threads, tmp_path, uid)
+    # They are renewed as long as it lives.
+    threads.goes_on("a", 4)
+    assert threads.expire() == []
+    process.kill()
+    process.wait()
+    found: set[str] = set()
+
+    def lost() -> set[str]:
+        found.update(threads.expire())
+        return found
+
+    eventually(lost, lambda members: members == {f"{uid}:1" for uid in uids}, 10)
+
+
+def test_a_worker_that_lost_its_broker_meanwhile_runs_nothing_twice(threads: Workers, tmp_path: Path) -> None:
+    threads.start("a", concurrency=3)
+    gates = [hold(threads, tmp_path, uid) for uid in ("one", "two")]
+    threads.raw.client_kill_filter(_type="normal", skipme=True)
+    eventually(threads.log("a").read_text, lambda text: "Connection to broker lost" in text)
+    threads.until("a", lambda report: report.serving and report.busy == 2)
+    for gate in gates:
+        gate.touch()
+    threads.send(["later"])
+    succeeded(threads, "one", "two", "later")
+    assert len(threads.told(Kind.STARTED)) == 3

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from celery.worker import state
+from celery.worker.request import Request
+from pydantic import SecretStr
+
+from taskflow_core.domain import naming
+from taskflow_core.domain.slots import PoolKind
+from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings
+from taskflow_worker.app import Worker
+from taskflow_worker.settings import WorkerSettings
+
+
+def make(kind: PoolKind) -> Worker:
+    """A worker of servers that do not exist."""
+    nowhere = StorageSettings(
+        endpoint="http://127.0.0.1:9", bucket="none", access_key=SecretStr("none"), secret_key=SecretStr("none")
+    )
+    settings = WorkerSettings(namespace="team-a", queues=("default",), name="a", pool_kind=kind, concurrency=2)
+    return Worker(settings, RedisSettings(url=SecretStr("redis://127.0.0.1:9/0")), nowhere, LogSettings())
+
+
+def request(worker: Worker) -> Any:
+    """A message that the worker received."""
+    kind = worker.app.tasks[naming.CELERY_TASK].Request
+    made = kind.__new__(kind)
+    made.id, made._args, made.name, made._task = "u:1", [{"token": "t"}], "t", worker.app.tasks[naming.CELERY_TASK]
+    made._eventer = made._terminate_on_ack = None
+    return made
+
+
+@pytest.mark.parametrize("kind", list(PoolKind))
+def test_what_a_runner_took_is_held_from_then_on(kind: PoolKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = make(kind)
+    taken = request(worker)
+    accept = Request.on_accepted
+
+    def on_accepted(self: Any, *arguments: Any) -> None:
+        # A heartbeat comes just before: it forgets what Celery does not count as running.
+        worker.holdings.current()
+        accept(self, *arguments)
+
+    monkeypatch.setattr(Request, "on_accepted", on_accepted)
+    try:
+        taken.on_accepted(77, time.monotonic())
+        (held,) = worker.holdings.current()
+        assert (held.member, held.runner, held.token) == ("u:1", 77, "t")
+    finally:
+        state.active_requests.discard(taken)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pool"), [(PoolKind.PREFORK, "prefork"), (PoolKind.THREADS, "taskflow_worker.threads:CeleryThreads")]
+)
+def test_celery_is_told_which_pool(kind: PoolKind, pool: str) -> None:
+    assert make(kind).app.conf.worker_pool == pool
