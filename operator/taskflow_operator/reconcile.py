@@ -29,6 +29,8 @@ GRACE_MS = 5000
 """A message is not missed before this: fetched by a worker, it is in no list until it is claimed."""
 SCAN = 1000
 OUTAGE_SECONDS = 3.0
+TRIM_TICKS = 10
+"""Between two trimmings of the event stream."""
 
 
 def lost_messages(waiting: Sequence[tuple[str, int]], lists: dict[str, str], heads: dict[str, str | None]) -> list[str]:
@@ -81,7 +83,7 @@ class Reconciler:
         self.listed_at = clock()
         """When all open Tasks were last listed (monotonic seconds)."""
         self._hold_until = 0.0
-        self._scanned_ms = 0
+        self._scanned_ms = self._ticks = 0
         self._stumbles = Stumbles("reconcile")
         self._recoveries: set[asyncio.Task[None]] = set()
         self._was_adrift: set[tuple[str, int]] = set()
@@ -151,6 +153,9 @@ class Reconciler:
             log.warning("lease_expired", member=name, **(trace_fields(known.task) if known else {}))
             metrics.LOST.labels(queue=queue).inc()
         await self._publish_lost()
+        self._ticks += 1
+        if self._ticks % TRIM_TICKS == 0:
+            await self._ledger.trim_stream()
 
     async def _check_epoch(self) -> None:
         if await self._ledger.begin_epoch(secrets.token_hex(8)):

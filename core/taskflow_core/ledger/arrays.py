@@ -8,11 +8,15 @@ import redis.asyncio
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Kind
-from taskflow_core.ledger.connect import MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
+from taskflow_core.ledger.connect import MAX_STREAM_LENGTH, redis_errors, script
 from taskflow_core.ledger.operator import Entered, Entry
 
 WAITING, SOURCE = "waiting", "source"
 """Fields of an array's key: what waits for another attempt, and where its items are. Every other one is a chunk, by its place."""
+
+
+CHUNK_TOMBSTONE_SECONDS = 300
+"""As long as a former leader may still have an old view; shorter than that of a Task, since an array has very many chunks."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class ArrayLedger:
                             naming.place(attempt, first),
                             Kind.SETTLED.value,
                             "",
-                            TOMBSTONE_SECONDS,
+                            CHUNK_TOMBSTONE_SECONDS,
                             MAX_STREAM_LENGTH,
                             naming.place(attempt, first),
                             waiting,

@@ -12,6 +12,7 @@ from taskflow_core.domain.events import Failure, Kind, Snapshot
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
+from taskflow_core.ledger.stream import trim_read
 
 EXPIRE_LIMIT = 500
 """Leases taken away in one call."""
@@ -232,6 +233,10 @@ class OperatorLedger:
                 answers = await pipe.execute()
         triples = zip(answers[0::3], answers[1::3], answers[2::3], strict=True)
         return [State(claim or "", lease is not None, entry is not None) for claim, lease, entry in triples]
+
+    async def trim_stream(self) -> None:
+        """Drop events that were read by all: ends of chunks carry results, and are not to pile up."""
+        await trim_read(self._client)
 
     async def oldest_messages(self, lists: Sequence[str]) -> list[str | None]:
         """For each Redis list of messages, the raw message that is served next; None for an empty one."""

@@ -23,16 +23,22 @@ FAILED_RANGES = 200
 WRITER_LOCK = 0x7461736B6974656D
 """Key of the lock that writers of items take, one transaction at a time; the bytes of "taskitem"."""
 _COLUMNS = "uid, first_index, last_index, state, attempts, result, reason, error_type, message, ended_at"
+_COPY = f"COPY new_items ({_COLUMNS}) FROM STDIN"
 _STAGE = text("CREATE TEMP TABLE IF NOT EXISTS new_items (LIKE array_items) ON COMMIT DELETE ROWS")
-# The row that begins last before the end of the new one is the only one that could reach into it.
-_MERGE = text(f"""
-    INSERT INTO array_items ({_COLUMNS})
-    SELECT {_COLUMNS} FROM new_items AS fresh
-    WHERE coalesce(
+_MERGE = text(f"INSERT INTO array_items ({_COLUMNS}) SELECT {_COLUMNS} FROM new_items")  # noqa: S608 - names of columns
+# Of each new stretch: a row that begins in it, or the last one before it if that reaches into it. Asked before anything is added,
+# since the index would lead through all that this transaction has added.
+_ENDED_BEFORE = text("""
+    SELECT count(*) FROM unnest(CAST(:uids AS text[]), CAST(:firsts AS integer[]), CAST(:lasts AS integer[]))
+        AS fresh (uid, first, last)
+    WHERE EXISTS (
+        SELECT FROM array_items AS former
+        WHERE former.uid = fresh.uid AND former.first_index BETWEEN fresh.first AND fresh.last)
+    OR coalesce(
         (SELECT former.last_index FROM array_items AS former
-         WHERE former.uid = fresh.uid AND former.first_index <= fresh.last_index
-         ORDER BY former.first_index DESC LIMIT 1), -1) < fresh.first_index
-""")  # noqa: S608 - the names of columns
+         WHERE former.uid = fresh.uid AND former.first_index < fresh.first
+         ORDER BY former.first_index DESC LIMIT 1), -1) >= fresh.first
+""")
 # https://en.wikipedia.org/wiki/Gaps_and_islands: neighbours become one range in the database, not in our memory.
 _ENDED = text("""
     SELECT min(first_index), max(last_index) FROM (
@@ -51,22 +57,25 @@ async def store_items(connection: AsyncConnection, ended: Mapping[str, Sequence[
         Unavailable: nothing was stored; come again.
         Conflict: some of them have ended before, as another writer says; nothing was stored.
     """
-    count = sum(len(rows) for rows in ended.values())
+    stretches = [
+        (uid, first, last)
+        for uid, rows in ended.items()
+        for first, last in RangeSet((row.first, row.last) for row in rows).pairs()
+    ]
+    uids, firsts, lasts = (list(column) for column in zip(*stretches, strict=True))
     with database_errors():
-        await connection.execute(_STAGE)
         await connection.execute(select(func.pg_advisory_xact_lock(WRITER_LOCK)))
+        asked = {"uids": uids, "firsts": firsts, "lasts": lasts}
+        if before := (await connection.execute(_ENDED_BEFORE, asked)).scalar_one():
+            raise Conflict(f"{before} of {len(stretches)} stretches of items have ended before")
+        await connection.execute(_STAGE)
         raw = await connection.get_raw_connection()
         assert raw.driver_connection is not None, "it is checked out"  # noqa: S101 - a mistake of ours, not of a user
-        async with (
-            raw.driver_connection.cursor() as cursor,
-            cursor.copy(f"COPY new_items ({_COLUMNS}) FROM STDIN") as copy,
-        ):
+        async with raw.driver_connection.cursor() as cursor, cursor.copy(_COPY) as copy:
             for uid, rows in ended.items():
                 for row in rows:
                     await copy.write_row(_values(uid, row, now))
-        merged = await connection.execute(_MERGE)
-    if merged.rowcount != count:
-        raise Conflict(f"{count - merged.rowcount} of {count} stretches of items have ended before")
+        await connection.execute(_MERGE)
 
 
 def _values(uid: str, row: ItemRow, now: datetime) -> tuple[Any, ...]:
@@ -121,7 +130,10 @@ async def failed_of(connection: AsyncConnection, namespace: str, uid: str) -> Ra
     """
     ended = [phase.value for phase in Phase if phase.terminal]
     former = select(tasks.c.uid).where(
-        tasks.c.uid == uid, tasks.c.namespace == namespace, tasks.c.phase.in_(ended), tasks.c.spec["array"].is_not(None)
+        tasks.c.uid == uid,
+        tasks.c.namespace == namespace,
+        tasks.c.phase.in_(ended),
+        func.jsonb_typeof(tasks.c.spec["array"]) == "object",
     )
     failed = select(array_items.c.first_index, array_items.c.last_index).where(
         array_items.c.uid == uid, array_items.c.state == ItemState.FAILED.value
