@@ -106,7 +106,7 @@ async def test_an_operator_that_dies_again_and_again_loses_nothing_and_runs_noth
     site.add(array={"count": 5000}, **QUICKLY)
     for _ in range(6):
         await asyncio.sleep(0.15)
-        for _ in range(4):
+        for _ in range(2):
             gate.release()
         await asyncio.sleep(0.02)
         await site.die()
