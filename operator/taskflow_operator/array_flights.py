@@ -47,6 +47,8 @@ class Broker:
     arrays: ArrayLedger
     send: Callable[[Sequence[Outgoing]], Awaitable[None]]
     """Publishes messages; raises `Unavailable`."""
+    in_order: Callable[[], asyncio.Lock]
+    """Held from the ledger to the queue."""
     token_key: str
     now: Callable[[], datetime]
 
@@ -67,7 +69,8 @@ class Broker:
     async def enter(self, task: Task, run: ArrayRun, flights: Sequence[Flight]) -> None:
         """Chunks into the ledger, then their messages into the queue. May be repeated: then their messages were lost."""
         for start in range(0, len(flights), BATCH):
-            await self._enter(task, run, flights[start : start + BATCH])
+            async with self.in_order():
+                await self._enter(task, run, flights[start : start + BATCH])
 
     async def _enter(self, task: Task, run: ArrayRun, flights: Sequence[Flight]) -> None:
         handed = [Handed(flight.attempt, flight.first, flight.note) for flight in flights]

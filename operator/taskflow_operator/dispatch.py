@@ -11,7 +11,7 @@ from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskStatus
 from taskflow_core.errors import TaskflowError
-from taskflow_core.ledger.operator import Entry, OperatorLedger
+from taskflow_core.ledger.operator import Attempt, Entry, OperatorLedger
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage, transitions
@@ -112,6 +112,8 @@ class Dispatcher:
         # kombu's connection belongs to one thread.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._lookups = asyncio.Semaphore(LOOKUPS)
+        self.in_order = asyncio.Lock()
+        """From the ledger to the queue one at a time: whose message is missed is found by the order of both."""
         self._asking: dict[str, bool] = {}
         self._jobs: set[asyncio.Task[None]] = set()
         self._stumbles = Stumbles("dispatch")
@@ -322,6 +324,10 @@ class Dispatcher:
 
     async def _enter_together(self, tasks: Sequence[Task], *, again: bool) -> None:
         attempts = [current_attempt(self._as_queued(task)) for task in tasks]
+        async with self.in_order:
+            await self._enter_in_order(tasks, attempts, again=again)
+
+    async def _enter_in_order(self, tasks: Sequence[Task], attempts: Sequence[Attempt], *, again: bool) -> None:
         entered = await self._ledger.enqueue(attempts, again=again)
         new = [(task, answer) for task, answer in zip(tasks, entered, strict=True) if answer.entry is Entry.NEW]
         fresh = [

@@ -170,6 +170,7 @@ class Operator:
             ledger,
             ArrayLedger(self._redis),
             send=lambda messages: self._dispatcher.send(messages),  # noqa: PLW0108 - made later
+            in_order=lambda: self._dispatcher.in_order,
             token_key=self._settings.token_key.get_secret_value(),
             now=now,
         )

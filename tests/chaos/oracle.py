@@ -176,18 +176,25 @@ def _ends(evidence: Evidence) -> Iterator[Violation]:
     for wanted, resource in _finished(evidence):
         if resource.phase != wanted.phase:
             yield Violation(Wrong.OUTCOME, wanted.name, f"{resource.phase}, its handler makes it {wanted.phase}")
-        elif wanted.items:
-            # Its items have ends of their own.
-            continue
-        elif resource.phase == "Succeeded":
-            name = _run_of(resource, evidence)
-            run = runs.get(name)
-            if run is None or (run.uid, run.attempt) != (resource.uid, resource.attempt):
-                yield Violation(Wrong.UNPROVEN, wanted.name, f"its result {name!r} is of no execution of its attempt")
-            elif run.ended is None or run.raised:
-                yield Violation(Wrong.UNPROVEN, wanted.name, f"execution {name} never returned")
-        elif not any(each.raised for each in last[resource.uid, resource.attempt]):
-            yield Violation(Wrong.UNPROVEN, wanted.name, f"no execution of attempt {resource.attempt} failed")
+        elif not wanted.items and (problem := _unproven(resource, evidence, runs, last)):
+            yield Violation(Wrong.UNPROVEN, wanted.name, problem)
+
+
+def _unproven(
+    resource: Resource,
+    evidence: Evidence,
+    runs: Mapping[str, Execution],
+    last: Mapping[tuple[str, int], Sequence[Execution]],
+) -> str:
+    """Why an outcome is not that of an execution; empty if it is. Items of an array have ends of their own."""
+    if resource.phase == "Succeeded":
+        name = _run_of(resource, evidence)
+        run = runs.get(name)
+        if run is None or (run.uid, run.attempt) != (resource.uid, resource.attempt):
+            return f"its result {name!r} is of no execution of its attempt"
+        return f"execution {name} never returned" if run.ended is None or run.raised else ""
+    failed = any(each.raised for each in last.get((resource.uid, resource.attempt), ()))
+    return "" if failed else f"no execution of attempt {resource.attempt} failed"
 
 
 def _run_of(resource: Resource, evidence: Evidence) -> str:
@@ -240,7 +247,8 @@ def _items(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _objects(evidence: Evidence) -> Iterator[Violation]:
-    executed = {(each.uid, each.attempt) for each in (*evidence.executions, *evidence.item_runs)}
+    executed = {(each.uid, each.attempt) for each in evidence.executions}
+    executed |= {(run.uid, run.attempt) for run in evidence.item_runs}
     for key in evidence.objects:
         _, uid, attempt, *_ = [*key.split("/"), "", ""]
         if (uid, int(attempt) if attempt.isdigit() else 0) not in executed:

@@ -179,8 +179,10 @@ class Site:
         agenda = Agenda()
         closer = Closer(self.tasks, writer, ledger, agenda.wake_at, self._closed)
         items_writer = ItemWriter(self.database)
-        now = partial(datetime.now, UTC)
-        broker = Broker(ledger, ArrayLedger(self.client), send=self._send, token_key=TOKEN_KEY, now=now)
+        now, lock = partial(datetime.now, UTC), asyncio.Lock()
+        broker = Broker(
+            ledger, ArrayLedger(self.client), send=self._send, in_order=lambda: lock, token_key=TOKEN_KEY, now=now
+        )
         self.arrays = Arrays(
             Surroundings(
                 self.tasks, broker, items_writer, writer, closer, queued=lambda task: transitions.queued(task, Reason.WAITING_FOR_WORKER, "waits", now()), slots=lambda *_: 2,

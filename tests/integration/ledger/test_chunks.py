@@ -67,7 +67,7 @@ async def test_its_lease_runs_out_and_its_late_end_is_refused(settings: RedisSet
 
 
 def _now(raw: redis.Redis) -> int:
-    seconds, micros = raw.time()  # type: ignore[misc]
+    seconds, micros = raw.time()
     return int(seconds) * 1000 + int(micros) // 1000
 
 

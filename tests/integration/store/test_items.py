@@ -60,7 +60,7 @@ async def test_items_are_listed_by_index_and_state(engine: AsyncEngine) -> None:
 @pytest.mark.parametrize("again", [(0, 9), (5, 5), (9, 12), (0, 100), (8, 9)])
 async def test_an_item_that_ended_does_not_end_again(engine: AsyncEngine, again: tuple[int, int]) -> None:
     await store(engine, ItemRow(0, 9, OK, 1), ItemRow(40, 49, OK, 1))
-    with pytest.raises(Conflict, match="1 of . stretches of items have ended before"):
+    with pytest.raises(Conflict, match=r"1 of . stretches of items have ended before"):
         await store(engine, ItemRow(20, 29, OK, 1), ItemRow(*again, BAD, 1, reason=Reason.WORKER_LOST))
     # Nothing of it was stored.
     assert (await past(engine)).ended == RangeSet.parse("0-9,40-49")
