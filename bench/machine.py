@@ -19,6 +19,12 @@ class Usage:
     resident: int
 
 
+def of_component(stack: Stack, name: str) -> Usage:
+    """Of one component that runs, with its processes."""
+    pid = stack.pid(name)
+    return _of(_family(pid)) if pid is not None else Usage(0.0, 0)
+
+
 def usage(stack: Stack) -> dict[str, Usage]:
     """Of each component, and of the workers together."""
     found = {name: _of(_family(pid)) for name in PARTS if (pid := stack.pid(name)) is not None}

@@ -42,7 +42,7 @@ class Objects:
         for start in range(0, len(content), self.piece):
             yield content[start : start + self.piece]
 
-    def get_part(self, key: str, start: int, length: int, etag: str) -> bytes:
+    def get_range(self, key: str, start: int, length: int, etag: str) -> bytes:
         content = self.get_bytes(key)
         if etag != self._etag(key):
             raise Conflict(f"object {key!r} is another one than it was")

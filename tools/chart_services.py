@@ -54,6 +54,8 @@ class ExternalRedis(Model):
     """Secret with the URL. Required without `devServices`."""
     key: str = "redis-url"
     """Holds `redis://user:password@host:port/0`, or `rediss://` for TLS."""
+    api_key: str = "redis-api-url"
+    """Holds the same for the API's user, who only reads (docs/security.md). Without it nobody is told a place in a queue."""
 
 
 class ExternalS3(Model):

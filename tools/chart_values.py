@@ -146,6 +146,38 @@ class Autoscaling(Model):
     """Of the request."""
 
 
+class Oidc(Model):
+    """Tokens of an OIDC issuer, as kube-apiserver's `--oidc-*` options."""
+
+    issuer: str = Field(default="", pattern=r"^(https://\S+)?$")
+    """URL, exactly as in its tokens. Empty: none."""
+    audience: str = ""
+    """The client's id at the issuer, for which a token has to be made. Required with an issuer."""
+    username_claim: str = Field(default="sub", min_length=1)
+    """Claim that names the user."""
+    username_prefix: str = ""
+    """Put before the user's name. Empty: the issuer and `#`. `-`: nothing."""
+    groups_claim: str = ""
+    """Claim that names the groups. Empty: none."""
+    groups_prefix: str = ""
+    """Put before each group. Empty: the issuer and `#`. `-`: nothing."""
+    ca_config_map: str = ""
+    """ConfigMap whose `ca.crt` proves the issuer's server. Empty: the well-known authorities."""
+
+
+class Register(Model):
+    """Accounts with a password, for places without an identity provider."""
+
+    enabled: bool = False
+    """Anybody may make an account; it may do nothing until `python -m taskflow_api accounts bind`."""
+    existing_secret: str = ""
+    """Secret with the key that signs the accounts' tokens. Required when enabled."""
+    key: str = "signing-key"
+    """Its key in the Secret: at least 32 random bytes, as text."""
+    token_seconds: int = Field(default=900, ge=60, le=3600)
+    """How long a token is good."""
+
+
 class Api(Workload):
     """The REST API."""
 
@@ -160,6 +192,10 @@ class Api(Workload):
     """Requests and limits."""
     audiences: list[str] = []
     """A token has to be made for one of them; empty means the API server's own audience."""
+    oidc: Oidc = Oidc()
+    """OIDC."""
+    register_: Register = Field(default=Register(), alias="register")
+    """Accounts."""
     service: Service = Service()
     """Service of the API."""
     ingress: Ingress = Ingress()

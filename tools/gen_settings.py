@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from taskflow_api.settings import ApiSettings
+from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
 from taskflow_core.settings import DatabaseSettings, LogSettings, RedisSettings, StorageSettings
 from taskflow_operator.settings import OperatorSettings
 from taskflow_worker.settings import WorkerSettings
@@ -20,6 +20,8 @@ from taskflow_worker.settings import WorkerSettings
 CLASSES: tuple[tuple[type[BaseSettings], str], ...] = (
     (OperatorSettings, "operator"),
     (ApiSettings, "API"),
+    (OidcSettings, "API"),
+    (RegisterSettings, "API"),
     (WorkerSettings, "worker"),
     (RedisSettings, "operator, worker"),
     (DatabaseSettings, "operator, API"),
@@ -93,7 +95,7 @@ def default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "see there"
     value = field.default
-    if value is None or value == ():
+    if value is None or value in ((), ""):
         return "unset"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 

@@ -1,17 +1,24 @@
-"""`python -m taskflow_api`: the REST API, one process. Exit codes: 0 stopped by a signal; 2 settings are wrong."""
+"""`python -m taskflow_api`: the REST API, one process. Exit codes: 0 stopped by a signal; 2 settings are wrong.
+
+With arguments a command of `taskflow_api.identity.cli` instead.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 
 import uvicorn
 from pydantic import ValidationError
 
 from taskflow_api.app import create_app
+from taskflow_api.identity import cli
+from taskflow_api.live.hub import Hub
+from taskflow_api.operations.running import Runner
 from taskflow_api.services import connected
-from taskflow_api.settings import ApiSettings
+from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
 from taskflow_core.errors import Invalid
 from taskflow_core.settings import DatabaseSettings, LogSettings, StorageSettings
 from taskflow_core.telemetry.logs import setup_logging
@@ -19,9 +26,28 @@ from taskflow_core.telemetry.logs import setup_logging
 DRAIN_SECONDS = 20
 
 
-async def serve(api: ApiSettings, database: DatabaseSettings, storage: StorageSettings) -> None:
+class Server(uvicorn.Server):
+    """Ends streams when it stops, which last for ever otherwise, and then waits for all other requests."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called once, after the signal."""
+        self._hub.close()
+        await super().shutdown(sockets)
+
+
+async def serve(
+    api: ApiSettings,
+    oidc: OidcSettings,
+    register: RegisterSettings,
+    database: DatabaseSettings,
+    storage: StorageSettings,
+) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end."""
-    async with connected(api, database, storage) as services:
+    async with connected(api, oidc, register, database, storage) as services:
         config = uvicorn.Config(
             create_app(services),
             host=api.host,
@@ -32,17 +58,25 @@ async def serve(api: ApiSettings, database: DatabaseSettings, storage: StorageSe
             server_header=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
-        await uvicorn.Server(config).serve()
+        working = asyncio.create_task(Runner(services.history, services.kube, services.gate).run())
+        try:
+            await Server(config, services.hub).serve()
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
 
 def main() -> int:
     """Read the settings, once; returns the exit code."""
+    if sys.argv[1:]:
+        return cli.main(sys.argv[1:])
     # uvicorn raises the signal again when it is done; the default action would then kill us before connections close.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
         setup_logging(LogSettings(), "api")
-        asyncio.run(serve(ApiSettings(), DatabaseSettings(), StorageSettings()))
+        settings = (ApiSettings(), OidcSettings(), RegisterSettings(), DatabaseSettings(), StorageSettings())
+        asyncio.run(serve(*settings))
     except ValidationError as error:
         for each in error.errors(include_input=False):
             print(f"taskflow_api: {error.title}: {'.'.join(map(str, each['loc']))}: {each['msg']}", file=sys.stderr)

@@ -8,45 +8,77 @@ from typing import Annotated
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
 
-from taskflow_api.auth import Caller
+from taskflow_api.auth import Caller, Resource, Scope
 from taskflow_api.problems import ProblemError
 from taskflow_api.services import Services, services_of
 from taskflow_core.domain import naming
 
 LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-WRITES = frozenset({"create", "patch", "delete"})
+READS = frozenset({"get", "list", "watch"})
 
 Namespace = Annotated[str, Path(max_length=63, pattern=f"^{LABEL}$", description="A DNS label.")]
 TaskName = Annotated[str, Path(max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$", description="A DNS name.")]
 InServices = Annotated[Services, Depends(services_of)]
 
 # The middleware has checked the token by now; this declares the scheme in OpenAPI.
-bearer = Security(HTTPBearer(auto_error=False, description="A Kubernetes token.", scheme_name="kubernetesToken"))
+_TOKENS = "A token of Kubernetes or of the OIDC issuer, an API key, or the token of an account."
+bearer = Security(HTTPBearer(auto_error=False, description=_TOKENS, scheme_name="bearer"))
 
 
-def may(verb: str) -> Callable[[Request, str, Services], Awaitable[Caller]]:
-    """A dependency: the caller may `verb` tasks.taskflow.dev in the namespace of the path."""
+def may(verb: str, resource: str = "tasks") -> Callable[[Request, str, Services], Awaitable[Caller]]:
+    """A dependency: the caller may `verb` this resource of taskflow.dev in the namespace of the path."""
 
     async def check(request: Request, namespace: Namespace, services: InServices) -> Caller:
-        return await _check(request, services, verb, namespace)
+        return await _check(request, services, verb, resource, namespace)
 
     return check
 
 
-def may_on(verb: str) -> Callable[[Request, str, str, Services], Awaitable[Caller]]:
-    """A dependency: the caller may `verb` the Task of the path."""
+def may_on(verb: str, resource: str = "tasks") -> Callable[[Request, str, str, Services], Awaitable[Caller]]:
+    """A dependency: the caller may `verb` the Task, or the other resource, of the path."""
 
     async def check(request: Request, namespace: Namespace, name: TaskName, services: InServices) -> Caller:
-        return await _check(request, services, verb, namespace, name)
+        return await _check(request, services, verb, resource, namespace, name)
 
     return check
 
 
-async def _check(request: Request, services: Services, verb: str, namespace: str, name: str = "") -> Caller:
+async def _check(
+    request: Request, services: Services, verb: str, plural: str, namespace: str, name: str = ""
+) -> Caller:
     caller: Caller = request.state.caller
-    if verb in WRITES:
-        request.state.audit = {"user": caller.username, "verb": verb, "namespace": namespace, "name": name}
-    if not await services.gate.allows(caller, verb, namespace, name):
-        resource = f"tasks.{naming.GROUP}"
-        raise ProblemError(403, f"{caller.username} may not {verb} {resource} in namespace {namespace}")
+    resource = Resource(naming.GROUP, plural)
+    if verb not in READS:
+        audit(request, caller, verb, plural, namespace, name)
+    await demand(services, caller, verb, resource, namespace, name)
     return caller
+
+
+def audit(request: Request, caller: Caller, verb: str, resource: str, namespace: str, name: str) -> None:
+    """Have the log say, once it is answered, who asked for this: the identity, and by which key or account."""
+    request.state.audit = {
+        "user": caller.username,
+        "method": caller.method.value,
+        "subject": caller.subject,
+        "verb": verb,
+        "resource": resource,
+        "namespace": namespace,
+        "name": name,
+    }
+
+
+async def demand(
+    services: Services, caller: Caller, verb: str, resource: Resource, namespace: str, name: str = ""
+) -> None:
+    """Refuse unless the caller's scopes and RBAC both allow it.
+
+    Raises:
+        ProblemError: 403.
+        Unavailable: the API server does not answer.
+    """
+    needed = Scope.READ if verb in READS else Scope.WRITE
+    if caller.scopes is not None and needed not in caller.scopes:
+        had = ", ".join(sorted(caller.scopes))
+        raise ProblemError(403, f"API key {caller.subject} has the scopes {had}; this needs {needed}")
+    if not await services.gate.allows(caller, verb, namespace, name, resource=resource):
+        raise ProblemError(403, f"{caller.username} may not {verb} {resource} in namespace {namespace}")

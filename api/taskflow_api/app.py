@@ -6,9 +6,14 @@ from fastapi import FastAPI
 
 from taskflow_api import artifacts, documented, health, problems
 from taskflow_api.access import bearer
-from taskflow_api.middleware import Authentication, RequestFrame
+from taskflow_api.identity import authroutes, keyroutes
+from taskflow_api.live import logs, streams
+from taskflow_api.middleware import OPEN_PATHS, Authentication, RequestFrame
+from taskflow_api.operations import routes as operations
+from taskflow_api.pools import routes as pools
 from taskflow_api.services import Services
 from taskflow_api.tasks import batch, changing, items, routes
+from taskflow_api.waiting import routes as waiting
 
 
 def create_app(services: Services) -> FastAPI:
@@ -26,10 +31,26 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     problems.install(app)
     app.include_router(health.router(services))
-    for router in (batch.router, changing.router, items.router, routes.router, artifacts.router):
+    for router in (
+        batch.router,
+        changing.router,
+        items.router,
+        routes.router,
+        artifacts.router,
+        streams.router,
+        logs.router,
+        waiting.router,
+        pools.router,
+        operations.router,
+        keyroutes.router,
+    ):
         app.include_router(router, dependencies=[bearer])
+    open_paths = OPEN_PATHS
+    if services.identity.accounts is not None:
+        app.include_router(authroutes.router(services.identity.accounts))
+        open_paths |= authroutes.PATHS
     documented.describe(app)
     # The last one added is the outermost.
-    app.add_middleware(Authentication, gate=services.gate)
+    app.add_middleware(Authentication, authenticate=services.identity.tokens.authenticate, open_paths=open_paths)
     app.add_middleware(RequestFrame)
     return app

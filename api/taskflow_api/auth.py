@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
 from taskflow_core.domain import naming
@@ -28,14 +29,50 @@ class Reviewer(Protocol):
         """One JSON request to the API server."""
 
 
+class Method(StrEnum):
+    """The way in by which a caller came."""
+
+    KUBERNETES = "kubernetes"
+    OIDC = "oidc"
+    API_KEY = "apikey"
+    ACCOUNT = "account"
+
+
+class Scope(StrEnum):
+    """What an API key is good for, at most; RBAC decides within it."""
+
+    READ = "read"
+    WRITE = "write"
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A Kubernetes identity."""
+    """A Kubernetes identity, and how it proved itself: the latter makes it no other identity."""
 
     username: str
     uid: str = ""
     groups: tuple[str, ...] = ()
     extra: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    method: Method = field(default=Method.KUBERNETES, compare=False)
+    subject: str = field(default="", compare=False)
+    """Who is behind the identity: the subject of an OIDC token, the id of an API key, the name of an account."""
+    scopes: frozenset[Scope] | None = field(default=None, compare=False)
+    """None: whatever RBAC allows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """What a permission is about."""
+
+    group: str
+    plural: str
+    subresource: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.plural}.{self.group}" if self.group else "/".join(filter(None, (self.plural, self.subresource)))
+
+
+TASKS = Resource(naming.GROUP, "tasks")
 
 
 class Gate:
@@ -48,10 +85,12 @@ class Gate:
         self._kube = kube
         self._audiences = list(audiences)
         self._callers = ExpiringCache[bytes, Caller](TOKEN_SECONDS, CACHE_ENTRIES, clock)
-        self._allowed = ExpiringCache[tuple[Caller, str, str, str], bool](ACCESS_SECONDS, CACHE_ENTRIES, clock)
+        self._allowed = ExpiringCache[tuple[Caller, Resource, str, str, str], bool](
+            ACCESS_SECONDS, CACHE_ENTRIES, clock
+        )
 
     async def authenticate(self, token: str) -> Caller | None:
-        """The identity that a bearer token proves; None when it proves none.
+        """The identity that a token of Kubernetes proves; None when it proves none.
 
         Raises:
             Unavailable: the API server does not answer, or does not let this process ask.
@@ -73,13 +112,15 @@ class Gate:
         self._callers.put(key, caller)
         return caller
 
-    async def allows(self, caller: Caller, verb: str, namespace: str, name: str = "") -> bool:
-        """Whether the caller may do this with tasks.taskflow.dev in the namespace.
+    async def allows(
+        self, caller: Caller, verb: str, namespace: str, name: str = "", *, resource: Resource = TASKS
+    ) -> bool:
+        """Whether the caller may do this with the resource in the namespace.
 
         Raises:
             Unavailable: as `authenticate`.
         """
-        key = (caller, verb, namespace, name)
+        key = (caller, resource, verb, namespace, name)
         if self._allowed.get(key):
             return True
         spec = {
@@ -88,8 +129,9 @@ class Gate:
             "groups": list(caller.groups),
             "extra": {name: list(values) for name, values in caller.extra},
             "resourceAttributes": {
-                "group": naming.GROUP,
-                "resource": "tasks",
+                "group": resource.group,
+                "resource": resource.plural,
+                "subresource": resource.subresource,
                 "verb": verb,
                 "namespace": namespace,
                 "name": name,
@@ -125,12 +167,16 @@ class ExpiringCache(Generic[Key, Value]):
         until, value = self._values.get(key, (0.0, None))
         if value is not None and self._clock() < until:
             return value
-        self._values.pop(key, None)
+        self.drop(key)
         return None
+
+    def drop(self, key: Key) -> None:
+        """Forget the value."""
+        self._values.pop(key, None)
 
     def put(self, key: Key, value: Value) -> None:
         """Remember the value from now on."""
-        self._values.pop(key, None)
+        self.drop(key)
         self._values[key] = (self._clock() + self._seconds, value)
         while len(self._values) > self._entries:
             self._values.popitem(last=False)

@@ -14,9 +14,14 @@ _REF = "#/components/schemas/{model}"
 _CONTENT = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"description": HTTPStatus(status).phrase, "content": _CONTENT}
-    for status in (400, 401, 403, 404, 409, 412, 413, 415, 422, 500, 503)
+    for status in (400, 401, 403, 404, 409, 412, 413, 415, 422, 429, 500, 503)
 }
 """For `responses=` of a router: FastAPI's own way to name a model would declare it as application/json."""
+
+
+def problem(status: int) -> dict[int | str, dict[str, Any]]:
+    """A problem that few routes answer with."""
+    return {status: {"description": HTTPStatus(status).phrase, "content": _CONTENT}}
 
 
 def describe(app: FastAPI) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import structlog
@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from taskflow_api.auth import Gate
+from taskflow_api.auth import Caller
 from taskflow_api.problems import problem_response
 from taskflow_core.errors import Unavailable
 from taskflow_core.telemetry.logs import get_logger
@@ -90,28 +90,37 @@ def _audit(state: Mapping[str, Any], status: int) -> None:
 
 
 class Authentication:
-    """Nothing but health, version and OpenAPI answers without a valid token, not even that a path does not exist."""
+    """Only open paths answer without a valid token; others do not even say that they do not exist.
 
-    def __init__(self, app: ASGIApp, gate: Gate) -> None:
+    Args:
+        app: What is behind it.
+        authenticate: The caller that a token proves, None when it proves none; raises Unavailable.
+        open_paths: Paths that need no token.
+    """
+
+    def __init__(
+        self, app: ASGIApp, authenticate: Callable[[str], Awaitable[Caller | None]], open_paths: Collection[str]
+    ) -> None:
         self._app = app
-        self._gate = gate
+        self._authenticate = authenticate
+        self._open_paths = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+        if scope["type"] != "http" or scope["path"] in self._open_paths:
             await self._app(scope, receive, send)
             return
         scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
         try:
-            caller = await self._gate.authenticate(token.strip()) if scheme.lower() == "bearer" and token else None
+            caller = await self._authenticate(token.strip()) if scheme.lower() == "bearer" and token else None
         except Unavailable as error:
             _log.warning("dependency_failed", cause=str(error), path=scope["path"])
-            answer = problem_response(scope, 503, "the Kubernetes API does not answer; try again")
+            answer = problem_response(scope, 503, "what checks this token does not answer; try again")
             await answer(scope, receive, send)
             return
         if caller is None:
             headers = {"WWW-Authenticate": 'Bearer realm="taskflow"'}
-            detail = "send a Kubernetes token as 'Authorization: Bearer TOKEN'"
+            detail = "send a valid token or API key as 'Authorization: Bearer TOKEN'"
             await problem_response(scope, 401, detail, headers=headers)(scope, receive, send)
             return
         scope["state"]["caller"] = caller

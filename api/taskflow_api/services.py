@@ -14,14 +14,19 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_api.auth import Gate
-from taskflow_api.settings import ApiSettings
-from taskflow_core.blobs.store import ObjectStore
+from taskflow_api.identity.wiring import Identity, identity
+from taskflow_api.live.hub import MAX_CHANNELS, Hub
+from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
+from taskflow_core.blobs.store import ObjectInfo, ObjectStore
 from taskflow_core.domain.items import ItemRow, ItemState
-from taskflow_core.domain.phases import Phase
 from taskflow_core.kube.client import KubeClient, Requests
-from taskflow_core.settings import DatabaseSettings, StorageSettings
-from taskflow_core.store import items, repository
+from taskflow_core.ledger.connect import connect_async
+from taskflow_core.ledger.queue_view import Place, QueueView
+from taskflow_core.settings import DatabaseSettings, RedisSettings, StorageSettings
+from taskflow_core.store import items, operations, repository
 from taskflow_core.store.engine import create_engine, transaction
+from taskflow_core.store.operations import OperationRow
+from taskflow_core.store.repository import Filter
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
 
 
@@ -38,10 +43,8 @@ class History(Protocol):
     async def list_tasks(
         self,
         namespace: str,
+        wanted: Filter,
         *,
-        phase: Phase | None,
-        queue: str | None,
-        handler: str | None,
         after: tuple[datetime, str] | None,
         limit: int,
     ) -> list[TaskRow]:
@@ -56,8 +59,38 @@ class History(Protocol):
     async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
         """Items of an array that have ended, by their indices."""
 
+    async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
+        """When Tasks of a queue started lately, newest first."""
+
+    async def start_operation(self, row: OperationRow) -> bool:
+        """See `operations.start`."""
+
+    async def get_operation(self, namespace: str, id_: str) -> OperationRow | None:
+        """See `operations.get`."""
+
+    async def list_operations(
+        self, namespace: str, *, after: tuple[datetime, str] | None, limit: int
+    ) -> list[OperationRow]:
+        """See `operations.page`."""
+
+    async def remove_operation(self, namespace: str, id_: str) -> bool:
+        """See `operations.remove`."""
+
+    async def take(self, holder: str) -> OperationRow | None:
+        """See `operations.take`."""
+
+    async def save(self, row: OperationRow, holder: str, *, keep: bool = True) -> bool:
+        """See `operations.save`."""
+
     async def check(self) -> None:
         """Fail unless it can answer."""
+
+
+class Queues(Protocol):
+    """What stands in the broker's queues; only to be shown."""
+
+    async def place(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> Place | None:
+        """See `QueueView.place`."""
 
 
 class Objects(Protocol):
@@ -68,6 +101,12 @@ class Objects(Protocol):
 
     def presigned_put(self, key: str, *, seconds: int) -> str:
         """A link to store."""
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int = 1000) -> list[ObjectInfo]:
+        """See `ObjectStore.list`."""
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """See `ObjectStore.get_range`."""
 
     def check(self) -> None:
         """Fail unless it can answer."""
@@ -81,6 +120,10 @@ class Services:
     history: History
     objects: Objects
     gate: Gate
+    identity: Identity
+    hub: Hub
+    queues: Queues | None = None
+    """None: this installation gives the API no access to the broker."""
 
     def now(self) -> datetime:
         """The time by which links expire."""
@@ -99,10 +142,12 @@ class PostgresHistory:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def list_tasks(self, namespace: str, **filters: Any) -> list[TaskRow]:
+    async def list_tasks(
+        self, namespace: str, wanted: Filter, *, after: tuple[datetime, str] | None, limit: int
+    ) -> list[TaskRow]:
         """See `repository.list_tasks`."""
         async with transaction(self._engine) as connection:
-            return await repository.list_tasks(connection, namespace, **filters)
+            return await repository.list_tasks(connection, namespace, wanted, after=after, limit=limit)
 
     async def get_task(self, namespace: str, name: str) -> TaskRow | None:
         """See `repository.get_task`."""
@@ -119,6 +164,43 @@ class PostgresHistory:
         async with transaction(self._engine) as connection:
             return await items.items_of(connection, uid, state=state, after=after, limit=limit)
 
+    async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
+        """See `repository.latest_starts`."""
+        async with transaction(self._engine) as connection:
+            return await repository.latest_starts(connection, namespace, queue, since=since, limit=limit)
+
+    async def start_operation(self, row: OperationRow) -> bool:
+        """See `operations.start`."""
+        async with transaction(self._engine) as connection:
+            return await operations.start(connection, row)
+
+    async def get_operation(self, namespace: str, id_: str) -> OperationRow | None:
+        """See `operations.get`."""
+        async with transaction(self._engine) as connection:
+            return await operations.get(connection, namespace, id_)
+
+    async def list_operations(
+        self, namespace: str, *, after: tuple[datetime, str] | None, limit: int
+    ) -> list[OperationRow]:
+        """See `operations.page`."""
+        async with transaction(self._engine) as connection:
+            return await operations.page(connection, namespace, after=after, limit=limit)
+
+    async def remove_operation(self, namespace: str, id_: str) -> bool:
+        """See `operations.remove`."""
+        async with transaction(self._engine) as connection:
+            return await operations.remove(connection, namespace, id_)
+
+    async def take(self, holder: str) -> OperationRow | None:
+        """See `operations.take`."""
+        async with transaction(self._engine) as connection:
+            return await operations.take(connection, holder)
+
+    async def save(self, row: OperationRow, holder: str, *, keep: bool = True) -> bool:
+        """See `operations.save`."""
+        async with transaction(self._engine) as connection:
+            return await operations.save(connection, row, holder, keep=keep)
+
     async def check(self) -> None:
         """See `repository.check`."""
         async with transaction(self._engine) as connection:
@@ -126,7 +208,13 @@ class PostgresHistory:
 
 
 @asynccontextmanager
-async def connected(api: ApiSettings, database: DatabaseSettings, storage: StorageSettings) -> AsyncIterator[Services]:
+async def connected(
+    api: ApiSettings,
+    oidc: OidcSettings,
+    register: RegisterSettings,
+    database: DatabaseSettings,
+    storage: StorageSettings,
+) -> AsyncIterator[Services]:
     """Services on the real API server, PostgreSQL and object store; closed at the end of the block.
 
     Raises:
@@ -134,9 +222,20 @@ async def connected(api: ApiSettings, database: DatabaseSettings, storage: Stora
     """
     objects = await asyncio.to_thread(ObjectStore, storage)
     kube = await KubeClient.connect()
+    # Each watch holds a connection for as long as somebody listens.
+    watches = await KubeClient.connect(connections=MAX_CHANNELS + 8)
+    hub = Hub(watches, api.streams_per_caller, api.streams)
+    broker = connect_async(RedisSettings(url=api.broker_url)) if api.broker_url is not None else None
     engine = create_engine(database, application_name="taskflow-api", pool_size=10)
+    gate = Gate(kube, api.audiences, time.monotonic)
     try:
-        yield Services(kube, PostgresHistory(engine), objects, Gate(kube, api.audiences, time.monotonic))
+        async with identity(kube, engine, gate, oidc, register) as who:
+            queues = QueueView(broker) if broker is not None else None
+            yield Services(kube, PostgresHistory(engine), objects, gate, who, hub, queues)
     finally:
+        await hub.stop()
+        await watches.close()
+        if broker is not None:
+            await broker.aclose()
         await engine.dispose()
         await kube.close()

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from taskflow_api.urls import safe_url
+from taskflow_core.errors import Invalid
+
+MIN_SIGNING_KEY_BYTES = 32
 
 
 class ApiSettings(BaseSettings):
-    """Where the REST API listens and which tokens it takes."""
+    """Where the REST API listens and which tokens of Kubernetes it takes."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_API_", frozen=True)
 
@@ -18,7 +24,88 @@ class ApiSettings(BaseSettings):
     audiences: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated. A token has to be made for one of them; empty means the API server's own audience."""
 
+    broker_url: SecretStr | None = None
+    """redis:// or rediss:// URL of the broker's Redis, as a user that only reads (docs/security.md). Unset: nobody is told a place in a queue."""
+    streams_per_caller: int = Field(default=100, ge=1, le=100_000)
+    """Event streams and followed logs that one caller may have open at a time, in this process."""
+    streams: int = Field(default=2000, ge=1, le=100_000)
+    """Those of all callers."""
+
     @field_validator("audiences", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+class OidcSettings(BaseSettings):
+    """Whose OIDC tokens the REST API takes, and which Kubernetes identity they mean; as kube-apiserver's `--oidc-*` options."""
+
+    model_config = SettingsConfigDict(env_prefix="TASKFLOW_OIDC_", frozen=True)
+
+    issuer: str = ""
+    """URL of the issuer, exactly as in its tokens (`iss`); https, but for one on this machine. Unset: no OIDC."""
+    audience: str = ""
+    """A token has to be made for it (`aud`): the client's id at the issuer. Required with an issuer."""
+    username_claim: str = Field(default="sub", min_length=1)
+    """Claim that names the user. `email` counts only with `email_verified`."""
+    username_prefix: str = ""
+    """Put before the user's name. Unset: the issuer and `#`. `-`: nothing."""
+    groups_claim: str = ""
+    """Claim that names the groups, a text or a list. Unset: none."""
+    groups_prefix: str = ""
+    """Put before each group. Unset: the issuer and `#`. `-`: nothing."""
+    ca_file: str = ""
+    """Certificates (PEM) that prove the issuer's server. Unset: the well-known ones."""
+
+    def prefix(self, chosen: str) -> str:
+        """What a prefix setting means."""
+        return "" if chosen == "-" else chosen or f"{self.issuer}#"
+
+    @model_validator(mode="after")
+    def _fits(self) -> OidcSettings:
+        if not self.issuer:
+            return self
+        if not safe_url(self.issuer):
+            raise ValueError("issuer: expected an https URL (http on this machine only)")
+        if not self.audience:
+            raise ValueError("audience: expected the client's id at the issuer, found none")
+        if any(prefix.startswith("system:") for prefix in (self.username_prefix, self.groups_prefix)):
+            raise ValueError("username_prefix, groups_prefix: `system:` is Kubernetes' own, choose another")
+        return self
+
+
+class RegisterSettings(BaseSettings):
+    """Accounts with a password, for places without an identity provider."""
+
+    model_config = SettingsConfigDict(env_prefix="TASKFLOW_REGISTER_", frozen=True)
+
+    enabled: bool = False
+    """Take new accounts and give tokens for them."""
+    signing_key: SecretStr | None = None
+    """Signs the tokens: at least 32 random bytes, as text. Whoever knows it can be any account. Changed, all tokens end."""
+    signing_key_file: str = ""
+    """A file with it, instead."""
+    token_seconds: int = Field(default=900, ge=60, le=3600)
+    """How long a token is good."""
+
+    def key(self) -> bytes:
+        """The signing key.
+
+        Raises:
+            Invalid: there is none, two, or it is too short.
+        """
+        sources = "TASKFLOW_REGISTER_SIGNING_KEY or TASKFLOW_REGISTER_SIGNING_KEY_FILE"
+        if (self.signing_key is None) == (not self.signing_key_file):
+            raise Invalid(f"TASKFLOW_REGISTER_ENABLED needs one of {sources}")
+        if self.signing_key is not None:
+            found = self.signing_key.get_secret_value().encode()
+        else:
+            try:
+                found = Path(self.signing_key_file).read_bytes().strip()
+            except OSError as error:
+                raise Invalid(f"TASKFLOW_REGISTER_SIGNING_KEY_FILE: {error.strerror}") from error
+        if len(found) < MIN_SIGNING_KEY_BYTES:
+            raise Invalid(
+                f"{sources}: expected at least {MIN_SIGNING_KEY_BYTES} bytes, found {len(found)}; openssl rand -hex 32"
+            )
+        return found

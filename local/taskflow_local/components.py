@@ -26,6 +26,13 @@ OPERATOR_SETTINGS = (
     "OTEL_EXPORTER_OTLP_ENDPOINT",
 )  # fmt: skip
 """Settings that the operator gets from the environment of `taskflow-local up`, if they are set there."""
+API_SETTINGS = (
+    "TASKFLOW_API_AUDIENCES", "TASKFLOW_API_STREAMS_PER_CALLER", "TASKFLOW_API_STREAMS", "TASKFLOW_OIDC_ISSUER",
+    "TASKFLOW_OIDC_AUDIENCE", "TASKFLOW_OIDC_USERNAME_CLAIM", "TASKFLOW_OIDC_USERNAME_PREFIX",
+    "TASKFLOW_OIDC_GROUPS_CLAIM", "TASKFLOW_OIDC_GROUPS_PREFIX", "TASKFLOW_OIDC_CA_FILE", "TASKFLOW_REGISTER_ENABLED",
+    "TASKFLOW_REGISTER_SIGNING_KEY", "TASKFLOW_REGISTER_SIGNING_KEY_FILE", "TASKFLOW_REGISTER_TOKEN_SECONDS",
+)  # fmt: skip
+"""Likewise the REST API."""
 _HOST = "127.0.0.1"
 # The API server's default is an hour; a stack should not lose its identities while a developer has lunch.
 _MAX_TOKEN = "8760h"  # noqa: S105 - a duration
@@ -129,7 +136,10 @@ def _redis(place: Place) -> Sequence[str]:
 
 def _redis_users(memory: Memory) -> list[str]:
     """Known from the first moment on: a worker that comes back with Redis is not turned away."""
-    users = {acl.OPERATOR: acl.operator_rules(memory.redis_operator_password)}
+    users = {
+        acl.OPERATOR: acl.operator_rules(memory.redis_operator_password),
+        acl.API: acl.api_rules(memory.redis_api_password),
+    }
     for name in memory.namespaces:
         users[acl.worker_user(name)] = acl.worker_rules(name, memory.worker(name).redis_password)
     return [f"user {user} {' '.join(rules)}" for user, rules in users.items()]
@@ -299,7 +309,7 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
         found |= {"KUBECONFIG": str(folder.conf / f"{component}.kubeconfig"), "PYTHONUNBUFFERED": "1"}
     if component in ("operator", "api", "migrate"):
         found |= service_urls(memory) | {"TASKFLOW_LOG_FORMAT": "text"}
-        # Only the operator has business in Redis.
+        # The administrator's; they have users of their own.
         found.pop("TASKFLOW_REDIS_URL", None)
     if component == "operator":
         if "redis" in memory.components:
@@ -311,6 +321,9 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
         found |= {"TASKFLOW_LEADER_IDENTITY": "local", "TASKFLOW_LEADER_NAMESPACE": SYSTEM_NAMESPACE}
     if component == "api":
         found |= {"TASKFLOW_API_HOST": _HOST, "TASKFLOW_API_PORT": str(memory.ports["api"])}
+        found |= {name: base[name] for name in API_SETTINGS if name in base}
+        if "redis" in memory.components:
+            found["TASKFLOW_API_BROKER_URL"] = _redis_url(memory, acl.API, memory.redis_api_password)
     return found
 
 

@@ -73,6 +73,7 @@ def _admit_to_redis(memory: Memory, namespaces: Iterable[str]) -> None:
         client.execute_command(
             "ACL", "SETUSER", acl.OPERATOR, "reset", *acl.operator_rules(memory.redis_operator_password)
         )
+        client.execute_command("ACL", "SETUSER", acl.API, "reset", *acl.api_rules(memory.redis_api_password))
         for namespace in namespaces:
             rules = acl.worker_rules(namespace, memory.worker(namespace).redis_password)
             client.execute_command("ACL", "SETUSER", acl.worker_user(namespace), "reset", *rules)

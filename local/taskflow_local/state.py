@@ -41,6 +41,7 @@ class Memory(BaseModel):
     controller_manager_token: str = Field(default_factory=_random_hex)
     redis_password: str = Field(default_factory=_random_hex)
     redis_operator_password: str = Field(default_factory=_random_hex)
+    redis_api_password: str = Field(default_factory=_random_hex)
     postgres_password: str = Field(default_factory=_random_hex)
     postgres_admin_password: str = Field(default_factory=_random_hex)
     s3_access_key: str = Field(default_factory=lambda: secrets.token_hex(10))

@@ -21,6 +21,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from taskflow_core.broker import acl
 from taskflow_core.domain import naming
 from taskflow_core.domain.task import Model
 from taskflow_core.errors import Conflict, Invalid, NotFound, TaskflowError, Unavailable
@@ -61,13 +62,14 @@ def generated(plan: Plan, random: Callable[[], str]) -> dict[str, dict[str, str]
     if plan.token_secret is not None:
         found[plan.token_secret] = {"token-key": random()}
     if (dev := plan.dev_services) is not None:
-        postgres, redis = random(), random()
+        postgres, redis, reader = random(), random(), random()
         found[dev.secret] = {
             "postgres-password": postgres,
             "database-url": f"postgresql+psycopg://taskflow:{postgres}@{dev.postgres_host}:5432/taskflow",
             # A file and no argument: those are visible to everybody on the node.
-            "redis.conf": f"requirepass {redis}\n",
+            "redis.conf": f"requirepass {redis}\nuser {acl.API} {' '.join(acl.api_rules(reader))}\n",
             "redis-url": f"redis://:{redis}@{dev.redis_host}:6379/0",
+            "redis-api-url": f"redis://{acl.API}:{reader}@{dev.redis_host}:6379/0",
             "s3-access-key": f"taskflow-{random()[:8]}",
             "s3-secret-key": random(),
         }

@@ -5,9 +5,9 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine, Sequence
 
-from taskflow_core.broker.publish import entered_ms
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Failure
+from taskflow_core.domain.message import entered_ms
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import TaskflowError, Unavailable

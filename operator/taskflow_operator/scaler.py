@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from taskflow_core.broker.publish import queue_lists
+from taskflow_core.domain.naming import queue_lists
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, TaskflowError
 from taskflow_core.kube.client import MERGE_PATCH, KubeClient, delete_options, resource_path

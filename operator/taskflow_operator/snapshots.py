@@ -22,6 +22,7 @@ def snapshot(task: Task) -> Snapshot:
         completion_time=status.completion_time,
         result=status.result,
         outputs=status.outputs,
+        labels=task.labels,
     )
 
 

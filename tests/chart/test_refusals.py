@@ -21,6 +21,8 @@ EXTERNAL = ("--values", str(CHART / "ci" / "external-values.yaml"))
             (*DEV, "--set", "api.ingress.enabled=true,api.httpRoute.enabled=true"),
             "api.ingress and api.httpRoute are both enabled",
         ),
+        ((*DEV, "--set", "api.oidc.issuer=https://login.example.com"), "api.oidc.audience: expected the client's id"),
+        ((*DEV, "--set", "api.register.enabled=true"), "api.register.existingSecret: expected the name of a Secret"),
         (
             (*DEV, "--set", "metrics.podMonitor.enabled=true,metrics.serviceMonitor.enabled=true"),
             "metrics.podMonitor and metrics.serviceMonitor are both enabled",
@@ -48,6 +50,8 @@ def test_what_does_not_fit_together_is_refused_with_what_to_do(arguments: tuple[
         ("workerPool.name=Main", "pattern"),
         ("metrics.prometheusRule.failureRatio=2", "maximum"),
         ("api.autoscaling.targetCPU=50", "targetCPU"),
+        ("api.oidc.issuer=http://login.example.com", "pattern"),
+        ("api.register.signingKey=secret", "signingKey"),
         ("externalDatabase.password=secret", "password"),
     ],
 )

@@ -63,12 +63,12 @@ def test_a_part_comes_only_from_the_object_that_was_looked_at(store: ObjectStore
     key = folder + "parts"
     store.put_bytes(key, b"0123456789")
     etag = store.head(key).etag
-    assert store.get_part(key, 3, 4, etag) == b"3456"
-    assert store.get_part(key, 8, 2, etag) == b"89"
+    assert store.get_range(key, 3, 4, etag) == b"3456"
+    assert store.get_range(key, 8, 2, etag) == b"89"
     assert b"".join(store.stream(key)) == b"0123456789"
     store.put_bytes(key, b"another one")
     with pytest.raises(Conflict, match="another one than it was"):
-        store.get_part(key, 3, 4, etag)
+        store.get_range(key, 3, 4, etag)
 
 
 def test_a_missing_object_is_not_found_and_leaves_no_file(store: ObjectStore, folder: str, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class ItemObjects(Objects, Protocol):
     def get_bytes(self, key: str) -> bytes:
         """Fetch a small object."""
 
-    def get_part(self, key: str, start: int, length: int, etag: str) -> bytes:
+    def get_range(self, key: str, start: int, length: int, etag: str) -> bytes:
         """Fetch some bytes of it; raises Conflict if its ETag is another one."""
 
 
@@ -161,7 +161,7 @@ class ItemReader:
             offsets = self._offsets[1]
             places = [start for _, start in offsets["marks"]] + [offsets["size"]]
             start, end = list(pairwise(places))[number]
-            get = partial(objects.get_part, source.key, start, end - start, source.etag)
+            get = partial(objects.get_range, source.key, start, end - start, source.etag)
             try:
                 content = patiently(get, what=f"items {source.key}", seconds=patience)
             except (Conflict, NotFound) as error:

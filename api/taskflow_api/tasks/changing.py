@@ -10,16 +10,14 @@ from taskflow_api.access import InServices, Namespace, TaskName, may, may_on
 from taskflow_api.documented import PROBLEMS
 from taskflow_api.problems import ProblemError
 from taskflow_api.services import Services
-from taskflow_api.tasks.creating import FIELD_MANAGER
+from taskflow_api.tasks.creating import FIELD_MANAGER, MAX_PREFIX, again
 from taskflow_api.tasks.routes import ONE, etag, find_task
 from taskflow_api.tasks.schemas import TaskChangeBody
 from taskflow_api.tasks.views import TaskView, from_object
-from taskflow_core.domain import naming
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import Conflict
 from taskflow_core.kube.client import MERGE_PATCH, tasks_path
 
-MAX_PREFIX = 200
 ITEMS = r"^(failed|[0-9]{1,8}(-[0-9]{1,8})?(,[0-9]{1,8}(-[0-9]{1,8})?)*)$"
 router = APIRouter(tags=["tasks"], responses=PROBLEMS)
 
@@ -76,21 +74,9 @@ async def retry_task(
     _, old = await find_task(services, namespace, name)
     if not Phase(old.phase).terminal:
         raise ProblemError(409, f"Task {name} is {old.phase}; only one that has finished is created once more")
-    spec = {
-        field: value for field, value in old.spec.items() if value is not None and field not in ("cancel", "suspend")
-    }
+    wanted = again(old, generateName=f"{name[:MAX_PREFIX].rstrip('.-')}-")
     if items is not None:
-        spec["array"] = _only(spec.get("array"), items, old.uid, name)
-    wanted = {
-        "apiVersion": naming.API_VERSION,
-        "kind": "Task",
-        "metadata": {
-            "generateName": f"{name[:MAX_PREFIX].rstrip('.-')}-",
-            "annotations": {naming.ANNOTATION_RETRIED_FROM: old.uid},
-            "labels": old.labels or {},
-        },
-        "spec": spec,
-    }
+        wanted["spec"]["array"] = _only(wanted["spec"].get("array"), items, old.uid, name)
     params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
     created = await services.kube.request("POST", tasks_path(namespace), wanted, params=params)
     view = from_object(created)

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from taskflow_api.problems import FieldError, ProblemError
 from taskflow_api.services import Services
@@ -19,6 +19,8 @@ from taskflow_core.kube.client import tasks_path
 
 FIELD_MANAGER = "taskflow-api"
 PREFIX = "task-"
+MAX_PREFIX = 200
+"""Of the old name in that of a Task created once more."""
 CHANGEABLE = frozenset(
     {
         "priority", "suspend", "cancel", "active_deadline_seconds", "queue_timeout_seconds",
@@ -100,7 +102,7 @@ async def _in_the_past(services: Services, namespace: str, name: str, wanted: Ta
     try:
         body = await services.kube.request("GET", tasks_path(namespace, name))
     except NotFound:
-        # What could be changed after its creation, and labels, which the history does not keep, are not compared.
+        # What could be changed after its creation is not compared, labels among it.
         spec = wanted.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
         if _lasting(spec) != _lasting({field: value for field, value in row.spec.items() if value is not None}):
             raise _other_body() from None
@@ -167,6 +169,36 @@ async def until_finished(services: Services, body: dict[str, Any], seconds: floa
         # The Task stands; the answer tells how far it is.
         return body
     return body
+
+
+class Finished(Protocol):
+    """What another Task is made like."""
+
+    @property
+    def uid(self) -> str:
+        """Its uid."""
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """As on the wire."""
+
+    @property
+    def labels(self) -> dict[str, str] | None:
+        """As far as they are known."""
+
+
+def again(old: Finished, **metadata: str) -> dict[str, Any]:
+    """The Kubernetes object of a Task like one that has finished, with `name` or `generateName`."""
+    spec = {
+        field: value for field, value in old.spec.items() if value is not None and field not in ("cancel", "suspend")
+    }
+    annotations = {naming.ANNOTATION_RETRIED_FROM: old.uid}
+    return {
+        "apiVersion": naming.API_VERSION,
+        "kind": "Task",
+        "metadata": {**metadata, "annotations": annotations, "labels": old.labels or {}},
+        "spec": spec,
+    }
 
 
 def _finished(body: dict[str, Any]) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import AwareDatetime
 
 from taskflow_api.access import LABEL, InServices, Namespace, TaskName, may, may_on
 from taskflow_api.documented import PROBLEMS
@@ -12,12 +13,14 @@ from taskflow_api.problems import FieldError, ProblemError
 from taskflow_api.services import Services
 from taskflow_api.tasks import cursors
 from taskflow_api.tasks.creating import Wish, create, until_finished
+from taskflow_api.tasks.filters import LabelSelector, requirements
 from taskflow_api.tasks.schemas import TaskBody
 from taskflow_api.tasks.views import TaskDetail, TaskPage, TaskView, detail, from_object, from_row, summary
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import TRACEPARENT
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.kube.client import tasks_path
+from taskflow_core.store.repository import Filter
 
 COLLECTION = "/v1/namespaces/{namespace}/tasks"
 ONE = COLLECTION + "/{name}"
@@ -92,11 +95,26 @@ async def list_tasks(
     phase: Phase | None = None,
     queue: Annotated[str | None, Query(max_length=63, pattern=f"^{LABEL}$")] = None,
     handler: Annotated[str | None, Query(max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")] = None,
+    label_selector: LabelSelector = None,
+    created_after: Annotated[AwareDatetime | None, Query(alias="createdAfter", description="Then or later.")] = None,
+    created_before: Annotated[AwareDatetime | None, Query(alias="createdBefore", description="Earlier.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
 ) -> TaskPage:
-    """From the history; it lags behind the resources by the event stream, usually well under a second."""
-    scope = [namespace, phase and phase.value, queue, handler]
+    """From the history; it lags behind the resources by the event stream, usually well under a second.
+
+    Labels are those of a Task's latest event: a change of labels alone is seen with the next one.
+    """
+    labels = requirements(label_selector)
+    wanted = {
+        "phase": phase.value if phase else None,
+        "queue": queue,
+        "handler": handler,
+        "labelSelector": label_selector or None,
+        "createdAfter": created_after.isoformat() if created_after else None,
+        "createdBefore": created_before.isoformat() if created_before else None,
+    }
+    scope = [namespace, *wanted.values()]
     after = None
     if cursor is not None:
         try:
@@ -104,14 +122,24 @@ async def list_tasks(
         except cursors.BadCursor as error:
             raise ProblemError(400, str(error), code="bad-cursor") from error
     rows = await services.history.list_tasks(
-        namespace, phase=phase, queue=queue, handler=handler, after=after, limit=limit + 1
+        namespace,
+        Filter(
+            phases=(phase,) if phase else (),
+            queue=queue,
+            handler=handler,
+            labels=labels,
+            created_after=created_after,
+            created_before=created_before,
+        ),
+        after=after,
+        limit=limit + 1,
     )
     page = rows[:limit]
     following = None
     if len(rows) > limit:
         following = cursors.encode((page[-1].created_at, page[-1].uid), scope)
-        wanted = {"phase": phase, "queue": queue, "handler": handler, "limit": limit, "cursor": following}
-        query = urlencode({name: value for name, value in wanted.items() if value is not None})
+        asked = wanted | {"limit": limit, "cursor": following}
+        query = urlencode({name: value for name, value in asked.items() if value is not None})
         response.headers["Link"] = f'</v1/namespaces/{namespace}/tasks?{query}>; rel="next"'
     return TaskPage(items=[summary(row) for row in page], next_cursor=following)
 

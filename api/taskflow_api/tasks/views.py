@@ -39,8 +39,8 @@ class TaskView(TaskSummary):
     result: Any = None
     outputs: list[StoredOutput]
     labels: dict[str, str] | None = None
-    """Only of a live one, as those below."""
     worker: str | None = None
+    """Only of a live one, as those below."""
     progress: Progress | None = None
     array: ArrayStatus | None = None
     attempts_started: int | None = None

@@ -18,6 +18,8 @@
 {{- if and $v.api.ingress.enabled $v.api.httpRoute.enabled }}{{ fail "api.ingress and api.httpRoute are both enabled: choose one of them" }}{{ end -}}
 {{- if and $v.api.ingress.enabled (not $v.api.ingress.hosts) }}{{ fail "api.ingress.hosts: expected at least one host name, found none" }}{{ end -}}
 {{- if and $v.api.httpRoute.enabled (not $v.api.httpRoute.parentRefs) }}{{ fail "api.httpRoute.parentRefs: expected at least one gateway, found none" }}{{ end -}}
+{{- if and $v.api.oidc.issuer (not $v.api.oidc.audience) }}{{ fail "api.oidc.audience: expected the client's id at the issuer, found none" }}{{ end -}}
+{{- if and $v.api.register.enabled (not $v.api.register.existingSecret) }}{{ fail "api.register.existingSecret: expected the name of a Secret with a signing key, found none" }}{{ end -}}
 {{- if and $v.metrics.podMonitor.enabled $v.metrics.serviceMonitor.enabled }}{{ fail "metrics.podMonitor and metrics.serviceMonitor are both enabled: all would be counted twice, choose one of them" }}{{ end -}}
 {{- if and $v.workerPool.enabled (not (has $v.workerPool.namespace $v.workerNamespaces)) }}{{ fail (printf "workerPool.namespace: expected one of workerNamespaces (%s), found %s" (join ", " $v.workerNamespaces) $v.workerPool.namespace) }}{{ end -}}
 {{- end -}}
@@ -37,6 +39,15 @@
     secretKeyRef:
       name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
       key: {{ ternary "redis-url" .Values.externalRedis.key .Values.devServices.enabled }}
+{{- end -}}
+
+{{- define "taskflow.env.broker" -}}
+- name: TASKFLOW_API_BROKER_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
+      key: {{ ternary "redis-api-url" .Values.externalRedis.apiKey .Values.devServices.enabled }}
+      optional: true
 {{- end -}}
 
 {{- define "taskflow.env.s3" -}}

@@ -170,23 +170,30 @@ class ObjectStore:
         """Fetch an object piece by piece; the errors of all calls come while it is read."""
         return self._chunks(key, None)
 
-    def get_part(self, key: str, start: int, length: int, etag: str) -> bytes:
-        """Fetch some bytes of an object.
+    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes:
+        """A part of an object, `length` bytes from `start` on; both within it.
 
         Raises:
-            Conflict: it is another one than that of the ETag.
+            Unavailable: it is shorter, or the connection ended before.
+            Conflict: it is another one than that of the ETag, if one is given.
         """
-        return b"".join(self._chunks(key, None, start=start, length=length, etag=etag))
-
-    def _chunks(
-        self, key: str, limit: int | None, *, start: int = 0, length: int = 0, etag: str = ""
-    ) -> Iterator[bytes]:
-        """The content; the size is checked against the header, before the start for `limit` and at the end."""
         with object_errors(key):
             response = self._client.get_object(self._bucket, key, offset=start, length=length)
             try:
                 if etag and response.headers["ETag"].strip('"') != etag:
                     raise Conflict(f"object {key!r} is another one than it was")
+                content = bytes(response.read())
+            finally:
+                response.close()
+        if len(content) != length:
+            raise Unavailable(f"object store: {key!r} has {len(content)} of {length} bytes from {start} on")
+        return content
+
+    def _chunks(self, key: str, limit: int | None) -> Iterator[bytes]:
+        """The content; the size is checked against the header, before the start for `limit` and at the end."""
+        with object_errors(key):
+            response = self._client.get_object(self._bucket, key)
+            try:
                 announced = int(response.headers["Content-Length"])
                 if limit is not None and announced > limit:
                     raise Invalid(f"object {key!r} has {announced} bytes; at most {limit} are read at once")

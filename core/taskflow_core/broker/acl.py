@@ -15,6 +15,7 @@ from taskflow_core.domain import naming
 from taskflow_core.errors import Invalid
 
 OPERATOR = "taskflow-operator"
+API = "taskflow-api"
 _OWN_CONNECTION = ("+@connection", "-@dangerous", "-client|tracking")
 """By category, since a command that this Redis does not know yet is an error. Tracking would tell the names of all keys."""
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -84,19 +85,27 @@ def operator_rules(password: str) -> list[str]:
     ]
 
 
+def api_rules(password: str) -> list[str]:
+    """What the REST API may do: look where an attempt stands in its queue. No write, no list of keys, no stream."""
+    return [*_login(password), *_OWN_CONNECTION, f"(%R~{naming.KEY_LEDGER} +zscore)", "(%R~*.* +llen +lindex +lrange)"]
+
+
 def _login(password: str) -> tuple[str, ...]:
     return ("on", f"#{hashlib.sha256(password.encode()).hexdigest()}", "resetchannels", "-@all")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print the command that makes the user of a namespace's workers, or gives it today's rights."""
+    """Print the command that makes the user of a namespace's workers, or the API's, or gives it today's rights."""
     if len(arguments) != 1 or not arguments[0]:
-        print("expected one namespace, and the password on standard input", file=sys.stderr)
+        print("expected one namespace or --api, and the password on standard input", file=sys.stderr)
         return 2
     password = sys.stdin.readline().strip()
     if not password:
         print("expected the password on standard input, found nothing", file=sys.stderr)
         return 2
+    if arguments[0] == "--api":
+        print("ACL SETUSER", API, "reset", *api_rules(password))
+        return 0
     try:
         rules = worker_rules(arguments[0], password)
     except Invalid as error:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +11,10 @@ from redis.exceptions import RedisError
 
 from taskflow_core.broker.app import make_app
 from taskflow_core.domain import naming
-from taskflow_core.domain.message import Message
+from taskflow_core.domain.message import HEADER_ENTERED, Message
 from taskflow_core.errors import Unavailable
 from taskflow_core.settings import RedisSettings
 
-HEADER_ENTERED = "taskflow_entered_ms"
-"""When the attempt was entered in the ledger, by Redis' clock."""
 _SOCKET_TIMEOUT = 10
 _BATCH = 500
 
@@ -85,18 +82,3 @@ class Publisher:
         """Close the connection."""
         self._drop()
         self._app.close()
-
-
-def entered_ms(raw: str | None) -> int | None:
-    """When the message in a Redis list was entered in the ledger; None for no message, or one that is not ours."""
-    if raw is None:
-        return None
-    try:
-        return int(json.loads(raw)["headers"][HEADER_ENTERED])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def queue_lists(namespace: str, queues: Iterable[str]) -> list[str]:
-    """Redis lists of all priorities of these queues."""
-    return [naming.broker_list(namespace, queue, priority) for queue in queues for priority in (9, 6, 3, 0)]

@@ -112,6 +112,8 @@ class Snapshot(Model):
     completion_time: Time | None = None
     result: Any = None
     outputs: tuple[StoredOutput, ...] = ()
+    labels: dict[str, str] | None = None
+    """None from an operator that did not tell them yet."""
 
 
 class Event(Model):

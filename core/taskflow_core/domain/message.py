@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from pydantic import Field
@@ -7,6 +8,9 @@ from pydantic import Field
 from taskflow_core.domain import naming
 from taskflow_core.domain.chunks import Chunk
 from taskflow_core.domain.task import Input, Model, Output, Time
+
+HEADER_ENTERED = "taskflow_entered_ms"
+"""When the attempt was entered in the ledger, by Redis' clock."""
 
 
 class Message(Model):
@@ -46,3 +50,13 @@ class Message(Model):
     def member(self) -> str:
         """Id of the Celery message: the same for every delivery of this attempt."""
         return f"{self.uid}:{self.place}"
+
+
+def entered_ms(raw: str | None) -> int | None:
+    """When the message in a Redis list was entered in the ledger; None for no message, or one that is not ours."""
+    if raw is None:
+        return None
+    try:
+        return int(json.loads(raw)["headers"][HEADER_ENTERED])
+    except (ValueError, KeyError, TypeError):
+        return None

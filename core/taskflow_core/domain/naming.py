@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 GROUP = "taskflow.dev"
@@ -106,6 +107,11 @@ def broker_list(namespace: str, queue: str, priority: int) -> str:
     step = max(step for step in PRIORITY_STEPS if step <= broker_priority(priority))
     name = broker_queue(namespace, queue)
     return f"{name}{PRIORITY_SEPARATOR}{step}" if step else name
+
+
+def queue_lists(namespace: str, queues: Iterable[str]) -> list[str]:
+    """Redis lists of all priorities of these queues; of one queue in the order in which they are served."""
+    return [broker_list(namespace, queue, priority) for queue in queues for priority in (9, 6, 3, 0)]
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ MAX_PAYLOAD_BYTES = 8 * 1024
 MAX_RESULT_BYTES = 4 * 1024
 MAX_JSON_LEVELS = 50
 """Nesting of payloads and results; beyond some hundreds, JSON parsers give up."""
+MAX_LABELS = 64
 MAX_MESSAGE_CHARS = 1024
 MAX_TRACE_CHARS = 2048
 MAX_CHECKPOINT_BYTES = 4 * 1024
@@ -300,6 +301,8 @@ class Task(Model):
     name: str
     generation: int = 1
     created: Time
+    labels: dict[str, str] = Field(default_factory=dict)
+    """The first 64 by name: nothing bounds their number in Kubernetes, and each event carries them."""
     annotated_traceparent: str = ""
     payload_too_deep: bool = False
     """args, kwargs or array.items are nested deeper than `MAX_JSON_LEVELS`, and were left out when the object was read."""
@@ -341,6 +344,7 @@ class Task(Model):
             name=meta["name"],
             generation=meta.get("generation", 1),
             created=meta["creationTimestamp"],
+            labels=dict(sorted((meta.get("labels") or {}).items())[:MAX_LABELS]),
             annotated_traceparent=(meta.get("annotations") or {}).get(ANNOTATION_TRACEPARENT, ""),
             payload_too_deep=too_deep,
             unreadable=problem,

@@ -6,12 +6,13 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
-from sqlalchemy import exc
+from sqlalchemy import exc, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.errors import Invalid, TaskflowError, Unavailable
 from taskflow_core.settings import DatabaseSettings
 
+DRIVER = "postgresql+psycopg"
 CONNECT_SECONDS = 5
 POOL_WAIT_SECONDS = 5
 DEAD_PEER_MS = 15_000
@@ -29,9 +30,18 @@ def create_engine(
 
     Waits are bounded: 5 s to connect, 5 s for a free connection, 15 s on a peer that vanished (Linux), and
     `statement_timeout_seconds` for any statement, locks included. Errors never carry the values of parameters.
+
+    Raises:
+        Invalid: the URL is none of PostgreSQL; the message does not have it.
     """
+    try:
+        url = make_url(settings.url.get_secret_value())
+    except exc.ArgumentError:
+        url = None
+    if url is None or url.drivername != DRIVER:
+        raise Invalid(f"TASKFLOW_DATABASE_URL: expected {DRIVER}://user:password@host:port/database")
     return create_async_engine(
-        settings.url.get_secret_value(),
+        url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,

@@ -189,6 +189,7 @@ def _snapshot_row(event: Event, snapshot: Snapshot, at: datetime) -> Row:
         "deleted_at": at if event.kind is Kind.DELETED else None,
         "result": fit_json(snapshot.result),
         "outputs": fit_json([output.model_dump(mode="json", by_alias=True) for output in snapshot.outputs]),
+        "labels": snapshot.labels,
     }
 
 
@@ -217,6 +218,7 @@ def _mirrored(task: Task) -> Row:
         "deleted_at": None,
         "result": fit_json(status.result),
         "outputs": fit_json([output.model_dump(mode="json", by_alias=True) for output in status.outputs]),
+        "labels": task.labels,
     }
 
 

@@ -1,4 +1,4 @@
-"""Items of arrays. While an array is open these rows are the truth of which of its items have ended; see `docs/decisions/0008`."""
+"""Items of arrays. While an array is open these rows are the truth of which of its items have ended; see `docs/decisions/0010`."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from sqlalchemy.exc import ArgumentError
 from taskflow_core import resources
 from taskflow_core.errors import TaskflowError, Unavailable
 from taskflow_core.settings import DatabaseSettings
-from taskflow_core.store.engine import CONNECT_SECONDS, database_errors
+from taskflow_core.store.engine import CONNECT_SECONDS, DRIVER, database_errors
 
 ADVISORY_LOCK = 0x7461736B666C6F77
 """Key of the lock that all migrators of this schema take; the bytes of "taskflow"."""
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _engine() -> Engine:
     url = make_url(DatabaseSettings().url.get_secret_value())
-    if url.drivername != "postgresql+psycopg":
+    if url.drivername != DRIVER:
         raise ArgumentError(url.drivername)
     return create_engine(
         url,

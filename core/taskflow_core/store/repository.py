@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import Select, exc, select, tuple_
+from sqlalchemy import ColumnElement, Select, exc, not_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from taskflow_core.domain.events import Event
 from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.selectors import Operator, Requirement
 from taskflow_core.domain.task import Task
 from taskflow_core.store.engine import database_errors, sqlstate
 from taskflow_core.store.folding import Batch, fold, mirror, stream_position
@@ -49,27 +51,72 @@ async def upsert_tasks(connection: AsyncConnection, current: Sequence[Task]) -> 
     return await _apply(connection, current, mirror)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which Tasks of a namespace; what is None or empty leaves nothing out."""
+
+    phases: tuple[Phase, ...] = ()
+    queue: str | None = None
+    handler: str | None = None
+    labels: tuple[Requirement, ...] = ()
+    """All of these hold; a Task whose labels are not known has none."""
+    created_after: datetime | None = None
+    """That or later."""
+    created_before: datetime | None = None
+    """Earlier than that."""
+
+
 async def list_tasks(
     connection: AsyncConnection,
     namespace: str,
+    wanted: Filter = Filter(),
     *,
-    phase: Phase | None = None,
-    queue: str | None = None,
-    handler: str | None = None,
     after: tuple[datetime, str] | None = None,
     limit: int = 50,
 ) -> list[TaskRow]:
     """Tasks of a namespace, newest first. The next page comes `after` the last row's (created_at, uid)."""
+    return await _task_rows(connection, page_query(namespace, wanted, after=after, limit=limit))
+
+
+def page_query(
+    namespace: str, wanted: Filter, *, after: tuple[datetime, str] | None, limit: int
+) -> Select[tuple[object, ...]]:
+    """The query of `list_tasks`.
+
+    Without labels it reads an index in its order: by one phase, queue or handler, if one is given; the others are then
+    filters. With labels PostgreSQL decides whether it walks that index or sorts those that have them.
+    """
     query = select(*_TASK_COLUMNS).where(tasks.c.namespace == namespace)
-    if phase is not None:
-        query = query.where(tasks.c.phase == phase.value)
-    if queue is not None:
-        query = query.where(tasks.c.queue == queue)
-    if handler is not None:
-        query = query.where(tasks.c.handler == handler)
-    if after is not None:
+    if len(wanted.phases) == 1:
+        query = query.where(tasks.c.phase == wanted.phases[0].value)
+    elif wanted.phases:
+        query = query.where(tasks.c.phase.in_([phase.value for phase in wanted.phases]))
+    if wanted.queue is not None:
+        query = query.where(tasks.c.queue == wanted.queue)
+    if wanted.handler is not None:
+        query = query.where(tasks.c.handler == wanted.handler)
+    if wanted.created_after is not None:
+        query = query.where(tasks.c.created_at >= wanted.created_after)
+    before = wanted.created_before
+    for requirement in wanted.labels:
+        query = query.where(_fulfils(requirement))
+    # One upper bound, the lower of the two: with both, a scan begins at one of them and reads its way to the other.
+    if after is not None and (before is None or after[0] < before):
         query = query.where(tuple_(tasks.c.created_at, tasks.c.uid) < tuple_(*after))
-    return await _task_rows(connection, query.order_by(tasks.c.created_at.desc(), tasks.c.uid.desc()).limit(limit))
+    elif before is not None:
+        query = query.where(tasks.c.created_at < before)
+    return query.order_by(tasks.c.created_at.desc(), tasks.c.uid.desc()).limit(limit)
+
+
+def _fulfils(requirement: Requirement) -> ColumnElement[bool]:
+    key, column = requirement.key, tasks.c.labels
+    if requirement.operator in (Operator.EXISTS, Operator.ABSENT):
+        holds: ColumnElement[bool] = column.has_key(key)
+    else:
+        # Not `labels ->> key = value`: the index knows containment.
+        holds = or_(*(column.contains({key: value}) for value in requirement.values))
+    negative = requirement.operator in (Operator.NOT_IN, Operator.ABSENT)
+    return or_(column.is_(None), not_(holds)) if negative else holds
 
 
 async def get_task(connection: AsyncConnection, namespace: str, name: str) -> TaskRow | None:
@@ -77,6 +124,22 @@ async def get_task(connection: AsyncConnection, namespace: str, name: str) -> Ta
     query = select(*_TASK_COLUMNS).where(tasks.c.namespace == namespace, tasks.c.name == name)
     rows = await _task_rows(connection, query.order_by(tasks.c.created_at.desc(), tasks.c.uid.desc()).limit(1))
     return rows[0] if rows else None
+
+
+async def latest_starts(
+    connection: AsyncConnection, namespace: str, queue: str, *, since: datetime, limit: int
+) -> list[datetime]:
+    """When the Tasks of a queue started that started last, newest first; of each Task its first start.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    query = select(tasks.c.started_at).where(
+        tasks.c.namespace == namespace, tasks.c.queue == queue, tasks.c.started_at >= since
+    )
+    with database_errors():
+        found = await connection.execute(query.order_by(tasks.c.started_at.desc()).limit(limit))
+        return list(found.scalars())
 
 
 async def finished(connection: AsyncConnection, uids: Sequence[str]) -> set[str]:

@@ -31,6 +31,8 @@ class TaskRow:
     result: Any
     outputs: list[dict[str, Any]]
     """Stored outputs as on the wire (camelCase)."""
+    labels: dict[str, str] | None
+    """As they were when the Task's latest event was written; None from an operator that did not tell them yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,17 @@ _STARTED = SEQUENCE[Kind.STARTED]
 def _upsert_task() -> Executable:
     statement = insert(tasks)
     new = statement.excluded
-    values = {name: new[name] for name in TaskRow.__slots__ if name not in ("uid", "started_at", "deleted_at")}
+    values = {
+        name: new[name] for name in TaskRow.__slots__ if name not in ("uid", "started_at", "deleted_at", "labels")
+    }
     return statement.on_conflict_do_update(
         index_elements=[tasks.c.uid],
         set_={
             **values,
             "started_at": func.coalesce(new.started_at, tasks.c.started_at),
             "deleted_at": func.coalesce(new.deleted_at, tasks.c.deleted_at),
+            # An operator of the version before tells none.
+            "labels": func.coalesce(new.labels, tasks.c.labels),
             "updated_at": func.now(),
         },
         where=tuple_(tasks.c.attempt, tasks.c.seq) < tuple_(new.attempt, new.seq),

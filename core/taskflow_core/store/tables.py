@@ -1,4 +1,4 @@
-"""The tables, as `migrations/` makes them; a test holds the two together.
+"""The tables of the history, as `migrations/` makes them beside the API's own; a test holds the two together.
 
 No foreign keys: events may arrive in any order, and an attempt may be heard of before its task.
 """
@@ -37,8 +37,19 @@ tasks = Table(
     Column("result", JSONB(none_as_null=True)),
     Column("outputs", JSONB, nullable=False),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("labels", JSONB(none_as_null=True)),
     Index("ix_tasks_page", "namespace", text("created_at DESC"), text("uid DESC")),
     Index("ix_tasks_page_by_phase", "namespace", "phase", text("created_at DESC"), text("uid DESC")),
+    Index(
+        "ix_tasks_started",
+        "namespace",
+        "queue",
+        text("started_at DESC"),
+        postgresql_where=text("started_at IS NOT NULL"),
+    ),
+    Index("ix_tasks_page_by_queue", "namespace", "queue", text("created_at DESC"), text("uid DESC")),
+    Index("ix_tasks_page_by_handler", "namespace", "handler", text("created_at DESC"), text("uid DESC")),
+    Index("ix_tasks_labels", "labels", postgresql_using="gin"),
     Index("ix_tasks_name", "namespace", "name", text("created_at DESC"), text("uid DESC")),
 )
 """One row a Task. (attempt, seq) is the order of what the row was last told: every write is guarded by it."""
@@ -90,3 +101,28 @@ array_items = Table(
     Index("ix_array_items_failed", "uid", "first_index", postgresql_where=text("state = 'failed'")),
 )
 """One row a stretch of neighbouring items that ended alike; rows of an array never overlap. Written once, never changed."""
+
+operations = Table(
+    "operations",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("namespace", Text, nullable=False),
+    Column("verb", Text, nullable=False),
+    Column("filter", JSONB, nullable=False),
+    Column("caller", JSONB, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("after_created_at", DateTime(timezone=True)),
+    Column("after_uid", Text),
+    Column("matched", Integer, nullable=False),
+    Column("done", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("problems", JSONB, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("finished_at", DateTime(timezone=True)),
+    Column("leased_until", DateTime(timezone=True)),
+    Column("lease", Text),
+    Index("ix_operations_page", "namespace", text("created_at DESC"), text("id DESC")),
+    Index("ix_operations_running", "created_at", postgresql_where=text("finished_at IS NULL")),
+)
+"""One row a change of many Tasks, which the API makes; (after_created_at, after_uid) is how far it is."""

@@ -35,6 +35,18 @@ def wait_for_file(record: str, path: str, *, context: Context) -> int:
     return context.attempt
 
 
+@handler("e2e.talk_until")
+def talk_until(path: str) -> int:
+    """Says a line every tenth of a second until the file appears."""
+    said = 0
+    while not Path(path).exists():
+        print(f"line {said}")  # noqa: T201 - what it is for
+        said += 1
+        time.sleep(0.1)
+    print("the end")  # noqa: T201 - likewise
+    return said
+
+
 @handler("e2e.not_json")
 def not_json() -> object:
     return object()

@@ -1,5 +1,9 @@
 import asyncio
 import json
+import os
+import secrets
+import subprocess
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -16,6 +20,7 @@ from taskflow_core.settings import DatabaseSettings
 from taskflow_core.store import repository
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_local.stack import Stack
+from tests.integration.api.issuer import Issuer
 
 Result = TypeVar("Result")
 NAMESPACE = "team-a"
@@ -36,8 +41,9 @@ class Answer:
 class Installation:
     """A real API process in front of real servers, and what its users and the operator do around it."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, issuer: Issuer) -> None:
         self.stack = stack
+        self.issuer = issuer
         self.http = urllib3.PoolManager(retries=False, timeout=20)
         self.tokens: dict[str, str] = {}
 
@@ -47,6 +53,17 @@ class Installation:
         url = f"http://127.0.0.1:{self.stack.port('api')}{path}"
         answer = self.http.request(method, url, headers=headers, json=body, redirect=False)
         return Answer(answer.status, answer.headers, answer.data)
+
+    def command(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """`python -m taskflow_api ...` as the administrator, who has the database and a kubeconfig."""
+        return subprocess.run(
+            [sys.executable, "-m", "taskflow_api", *arguments],
+            env=os.environ | self.stack.env() | environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     def kube(self, action: Callable[[KubeClient], Awaitable[Result]]) -> Result:
         """As the administrator."""
@@ -62,11 +79,11 @@ class Installation:
             patch.setenv("KUBECONFIG", self.stack.env()["KUBECONFIG"])
             return asyncio.run(connected())
 
-    def mirror(self) -> None:
+    def mirror(self, namespace: str = NAMESPACE) -> None:
         """Bring all Tasks into the history, as the operator does."""
 
         async def read(client: KubeClient) -> list[Task]:
-            found = await client.request("GET", tasks_path(NAMESPACE))
+            found = await client.request("GET", tasks_path(namespace))
             return [Task.from_object(item) for item in found["items"]]
 
         tasks = self.kube(read)
@@ -80,26 +97,43 @@ class Installation:
 
         asyncio.run(write())
 
-    def add_account(self, name: str, verbs: list[str]) -> None:
-        """A ServiceAccount with these rights on Tasks of the namespace, and a token for it."""
+    def add_account(
+        self, name: str, verbs: list[str], on_pools: tuple[str, ...] = (), namespace: str = NAMESPACE
+    ) -> None:
+        """A ServiceAccount with these rights on Tasks and pools of the namespace, and a token for it."""
 
         async def add(client: KubeClient) -> str:
-            accounts = resource_path("api/v1", "serviceaccounts", NAMESPACE)
+            accounts = resource_path("api/v1", "serviceaccounts", namespace)
             await client.request("POST", accounts, {"metadata": {"name": name}})
-            if verbs:
-                rules = [{"apiGroups": ["taskflow.dev"], "resources": ["tasks"], "verbs": verbs}]
-                role = {"metadata": {"name": name}, "rules": rules}
-                await client.request("POST", resource_path(_RBAC, "roles", NAMESPACE), role)
-                binding = {
-                    "metadata": {"name": name},
-                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-                    "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
-                }
-                await client.request("POST", resource_path(_RBAC, "rolebindings", NAMESPACE), binding)
             token = await client.request("POST", f"{accounts}/{name}/token", {"spec": {"expirationSeconds": 3600}})
             return str(token["status"]["token"])
 
         self.tokens[name] = self.kube(add)
+        rules = [
+            {"apiGroups": ["taskflow.dev"], "resources": [resource], "verbs": list(allowed)}
+            for resource, allowed in (("tasks", verbs), ("workerpools", on_pools))
+            if allowed
+        ]
+        if rules:
+            self.grant(
+                name, {"kind": "ServiceAccount", "name": name, "namespace": namespace}, *rules, namespace=namespace
+            )
+
+    def grant(self, role: str, subject: dict[str, str], *rules: dict[str, Any], namespace: str = NAMESPACE) -> None:
+        """A Role with these rules in the namespace, bound to the subject."""
+
+        async def add(client: KubeClient) -> None:
+            await client.request(
+                "POST", resource_path(_RBAC, "roles", namespace), {"metadata": {"name": role}, "rules": rules}
+            )
+            binding = {
+                "metadata": {"name": role},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
+                "subjects": [subject],
+            }
+            await client.request("POST", resource_path(_RBAC, "rolebindings", namespace), binding)
+
+        self.kube(add)
 
 
 @pytest.fixture(scope="package")
@@ -107,15 +141,26 @@ def installation() -> Iterator[Installation]:
     # Not pytest's own folder, which PostgreSQL's user may not pass when the tests run as root.
     with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
         Path(folder).chmod(0o711)
-        stack = Stack(Path(folder) / "state", ("etcd", "kube-apiserver", "postgres", "minio", "api"))
-        try:
-            stack.up()
-            stack.apply_crds()
-            stack.add_namespace(NAMESPACE)
-            made = Installation(stack)
-            made.add_account("allowed", ["create", "get", "list", "patch", "delete"])
-            made.add_account("reader", ["get", "list"])
-            made.add_account("stranger", [])
-            yield made
-        finally:
-            stack.down()
+        with Issuer() as issuer:
+            environ = os.environ | {
+                "TASKFLOW_OIDC_ISSUER": issuer.url,
+                "TASKFLOW_OIDC_AUDIENCE": "taskflow",
+                "TASKFLOW_OIDC_USERNAME_PREFIX": "oidc:",
+                "TASKFLOW_OIDC_GROUPS_CLAIM": "groups",
+                "TASKFLOW_OIDC_GROUPS_PREFIX": "oidc:",
+                "TASKFLOW_REGISTER_ENABLED": "true",
+                "TASKFLOW_REGISTER_SIGNING_KEY": secrets.token_hex(32),
+            }
+            stack = Stack(Path(folder) / "state", ("etcd", "kube-apiserver", "postgres", "minio", "api"), environ)
+            try:
+                stack.up()
+                stack.apply_crds()
+                stack.add_namespace(NAMESPACE)
+                made = Installation(stack, issuer)
+                everything = ["create", "get", "list", "watch", "patch", "delete"]
+                made.add_account("allowed", everything, ("get", "list", "patch"))
+                made.add_account("reader", ["get", "list"])
+                made.add_account("stranger", [])
+                yield made
+            finally:
+                stack.down()

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import redis
 
-from taskflow_core.broker.publish import HEADER_ENTERED, Outgoing, Publisher, entered_ms, queue_lists
+from taskflow_core.broker.publish import Outgoing, Publisher
 from taskflow_core.domain import naming
-from taskflow_core.domain.message import Message
+from taskflow_core.domain.message import HEADER_ENTERED, Message, entered_ms
+from taskflow_core.domain.naming import queue_lists
 from taskflow_core.settings import RedisSettings
 from tests.builders import UID, make_message
 from tests.integration.ledger.builders import operator

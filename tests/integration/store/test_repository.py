@@ -16,6 +16,7 @@ from taskflow_core.settings import DatabaseSettings
 from taskflow_core.store import repository
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.store.folding import fold
+from taskflow_core.store.repository import Filter
 from taskflow_core.store.tables import attempts, tasks, timeline
 from taskflow_local.stack import Stack
 from tests.unit.taskflow_core.store.builders import UID, event, snapshot, story
@@ -211,12 +212,12 @@ async def test_filters_narrow_a_list(engine: AsyncEngine) -> None:
     async with transaction(engine) as connection:
 
         async def uids(**filters: Any) -> set[str]:
-            return {row.uid for row in await repository.list_tasks(connection, "team-a", **filters)}
+            return {row.uid for row in await repository.list_tasks(connection, "team-a", Filter(**filters))}
 
         assert await uids() == {"a", "b"}
         assert await uids(queue="slow") == {"b"}
         assert await uids(handler="reports.summarise") == {"a"}
-        assert await uids(phase=Phase.PENDING) == set()
+        assert await uids(phases=(Phase.PENDING,)) == set()
 
 
 async def test_the_newest_task_of_a_name_is_meant(engine: AsyncEngine) -> None:

@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 import redis
 
-from taskflow_core.broker.publish import Outgoing, Publisher, queue_lists
+from taskflow_core.broker.publish import Outgoing, Publisher
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Event, Kind
 from taskflow_core.domain.message import Message
+from taskflow_core.domain.naming import queue_lists
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.operator import Attempt, OperatorLedger

@@ -11,11 +11,19 @@ from fastapi import FastAPI
 
 from taskflow_api.app import create_app
 from taskflow_api.auth import Gate
+from taskflow_api.identity.accounts import ISSUER
+from taskflow_api.identity.tokens import Tokens
+from taskflow_api.identity.wiring import Identity
+from taskflow_api.live.hub import Hub
 from taskflow_api.services import Services
+from taskflow_core.blobs.store import ObjectInfo
 from taskflow_core.domain.items import ItemRow, ItemState
-from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import Conflict, NotFound
+from taskflow_core.ledger.queue_view import Place
+from taskflow_core.store.operations import MAX_RUNNING, OperationRow
+from taskflow_core.store.repository import Filter
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
+from tests.unit.taskflow_api.identity import memory
 
 UID = "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"
 CREATED = datetime(2026, 9, 20, 12, tzinfo=UTC)
@@ -31,7 +39,7 @@ class Clock:
 
 
 class FakeKube:
-    """Alice may do everything in team-a; bob is known and may do nothing. Keeps Tasks by path."""
+    """Alice may do everything in team-a; bob is known and may do nothing. Keeps Tasks by path, ServiceAccounts as answers."""
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Any]] = {}
@@ -41,6 +49,8 @@ class FakeKube:
         self.batches: list[list[dict[str, Any]] | Exception] = []
         """What a watch tells, before it goes silent."""
         self.answers: dict[str, dict[str, Any]] = {"/version": {"gitVersion": "v1.36.3"}}
+        self.allowed: dict[str, str] = {"alice": "team-a"}
+        """By user, the namespace where it may do everything."""
 
     async def request(
         self,
@@ -61,7 +71,7 @@ class FakeKube:
             return {"status": {"authenticated": bool(name), "user": {"username": name or "", "groups": ["g"]}}}
         if path.endswith("subjectaccessreviews"):
             spec = body["spec"]
-            allowed = spec["user"] == "alice" and spec["resourceAttributes"]["namespace"] == "team-a"
+            allowed = self.allowed.get(spec["user"]) == spec["resourceAttributes"]["namespace"]
             return {"status": {"allowed": allowed}}
         if method == "PATCH" and path in self.objects:
             return self._patch(path, body)
@@ -102,21 +112,29 @@ class FakeKube:
 class FakeHistory:
     rows: list[TaskRow] = field(default_factory=list)
     items: list[ItemRow] = field(default_factory=list)
+    starts: list[datetime] = field(default_factory=list)
+    operations: dict[str, OperationRow] = field(default_factory=dict)
+    asked: Filter | None = None
     failure: Exception | None = None
 
     async def list_tasks(
         self,
         namespace: str,
+        wanted: Filter,
         *,
-        phase: Phase | None,
-        queue: str | None,
-        handler: str | None,
         after: tuple[datetime, str] | None,
         limit: int,
     ) -> list[TaskRow]:
         await self.check()
+        self.asked = wanted
         found = sorted(self.rows, key=lambda row: (row.created_at, row.uid), reverse=True)
-        return [row for row in found if after is None or (row.created_at, row.uid) < after][:limit]
+        return [
+            row
+            for row in found
+            if (after is None or (row.created_at, row.uid) < after)
+            and (not wanted.phases or row.phase in wanted.phases)
+            and (wanted.created_before is None or row.created_at < wanted.created_before)
+        ][:limit]
 
     async def get_task(self, namespace: str, name: str) -> TaskRow | None:
         await self.check()
@@ -130,14 +148,72 @@ class FakeHistory:
         await self.check()
         return [row for row in self.items if row.first > after and state in (None, row.state)][:limit]
 
+    async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
+        await self.check()
+        return [start for start in self.starts if start >= since][:limit]
+
+    async def start_operation(self, row: OperationRow) -> bool:
+        await self.check()
+        if sum(each.finished_at is None for each in self.operations.values()) >= MAX_RUNNING:
+            return False
+        self.operations[row.id] = row
+        return True
+
+    async def get_operation(self, namespace: str, id_: str) -> OperationRow | None:
+        found = self.operations.get(id_)
+        return found if found is not None and found.namespace == namespace else None
+
+    async def list_operations(
+        self, namespace: str, *, after: tuple[datetime, str] | None, limit: int
+    ) -> list[OperationRow]:
+        found = sorted(self.operations.values(), key=lambda each: (each.created_at, each.id), reverse=True)
+        return [each for each in found if after is None or (each.created_at, each.id) < after][:limit]
+
+    async def remove_operation(self, namespace: str, id_: str) -> bool:
+        return self.operations.pop(id_, None) is not None
+
+    async def take(self, holder: str) -> OperationRow | None:
+        await self.check()
+        return next((each for each in self.operations.values() if each.finished_at is None), None)
+
+    async def save(self, row: OperationRow, holder: str, *, keep: bool = True) -> bool:
+        await self.check()
+        if row.id not in self.operations:
+            return False
+        self.operations[row.id] = row
+        return True
+
     async def check(self) -> None:
         if self.failure:
             raise self.failure
 
 
 @dataclass
+class FakeQueues:
+    found: Place | None = None
+    failure: Exception | None = None
+    asked: list[tuple[str, str, int, str, int]] = field(default_factory=list)
+
+    async def place(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> Place | None:
+        self.asked.append((namespace, queue, priority, uid, attempt))
+        if self.failure:
+            raise self.failure
+        return self.found
+
+
+@dataclass
 class FakeObjects:
     failure: Exception | None = None
+    stored: dict[str, bytes] = field(default_factory=dict)
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int = 1000) -> list[ObjectInfo]:
+        self.check()
+        keys = sorted(key for key in self.stored if key.startswith(prefix) and key > start_after)
+        return [ObjectInfo(key, len(self.stored[key]), "", CREATED, None) for key in keys[:limit]]
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        self.check()
+        return self.stored[key][start : start + length]
 
     def presigned_get(self, key: str, *, seconds: int, filename: str) -> str:
         return f"https://objects/{key}?seconds={seconds}&filename={filename}"
@@ -164,13 +240,23 @@ class Answer:
 class Api:
     """An application on fakes, and a client that needs no socket."""
 
-    def __init__(self, audiences: tuple[str, ...] = ()) -> None:
+    def __init__(self, audiences: tuple[str, ...] = (), *, register: bool = False) -> None:
         self.kube = FakeKube()
         self.history = FakeHistory()
         self.objects = FakeObjects()
         self.clock = Clock()
         self.gate = Gate(self.kube, audiences, self.clock)
-        self.app: FastAPI = create_app(Services(self.kube, self.history, self.objects, self.gate))
+        self.hub = Hub(self.kube, 3, 5)
+        self.queues = FakeQueues()
+        self.time = memory.Time()
+        self.keys, self.accounts = memory.MemoryKeys(), memory.MemoryAccounts()
+        keys = memory.keys(self.kube, self.keys, self.time)
+        accounts = memory.accounts(self.kube, self.accounts, self.time) if register else None
+        issuers = {ISSUER: accounts.caller} if accounts else {}
+        self.identity = identity = Identity(Tokens(self.gate.authenticate, keys.caller, issuers), keys, accounts)
+        self.app: FastAPI = create_app(
+            Services(self.kube, self.history, self.objects, self.gate, identity, self.hub, self.queues)
+        )
 
     async def call(
         self, method: str, url: str, body: Any = None, *, token: str = "alice-token", **headers: str
@@ -205,7 +291,10 @@ async def call(
     messages: list[Any] = []
 
     async def receive() -> dict[str, Any]:
-        chunk = chunks.pop(0) if chunks else b""
+        if not chunks:
+            # The client stays: it says nothing more.
+            await asyncio.Event().wait()
+        chunk = chunks.pop(0)
         return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
 
     async def send(message: Any) -> None:
@@ -237,5 +326,6 @@ def row(number: int = 0, **fields: Any) -> TaskRow:
         "deleted_at": None,
         "result": None,
         "outputs": [],
+        "labels": None,
     }
     return TaskRow(**(values | fields))

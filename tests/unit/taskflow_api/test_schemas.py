@@ -70,18 +70,21 @@ async def test_openapi_declares_ids_problems_security_and_bounds() -> None:
         operation["operationId"]: operation for path in document["paths"].values() for operation in path.values()
     }
     assert set(operations) == {
-        "createTask", "createTasks", "changeTask", "cancelTask", "retryTask", "listTasks", "listItems", "getTask", "deleteTask", "listArtifacts", "getArtifact", "createUpload",
+        "createTask", "createTasks", "streamEvents", "streamTaskEvents", "getLogs", "getWhy", "cancelTasks", "retryTasks",
+        "listOperations", "getOperation", "deleteOperation", "listPools", "getPool", "changePool", "changeTask", "cancelTask",
+        "retryTask", "listTasks", "listItems", "getTask", "deleteTask", "listArtifacts", "getArtifact", "createUpload",
+        "createApiKey", "listApiKeys", "getApiKey", "rotateApiKey", "revokeApiKey",
         "getLiveness", "getReadiness", "getVersion",
     }  # fmt: skip
     for name, operation in operations.items():
         if name in ("getLiveness", "getReadiness", "getVersion"):
             assert "security" not in operation
             continue
-        assert operation["security"] == [{"kubernetesToken": []}]
+        assert operation["security"] == [{"bearer": []}]
         for status in ("401", "403", "422", "503"):
             assert list(operation["responses"][status]["content"]) == ["application/problem+json"]
     schemas = document["components"]["schemas"]
-    assert document["components"]["securitySchemes"]["kubernetesToken"]["scheme"] == "bearer"
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     assert schemas["Problem"]["properties"]["errors"]["items"] == {"$ref": "#/components/schemas/FieldError"}
     assert schemas["TaskSpecBody"]["properties"]["handler"]["maxLength"] == 253
     assert "HTTPValidationError" not in schemas

@@ -1,5 +1,5 @@
 import base64
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -212,3 +212,38 @@ async def test_an_upload_link_is_for_the_namespaces_own_prefix() -> None:
 async def test_an_upload_can_neither_leave_its_prefix_nor_replace_an_output(key: str) -> None:
     answer = await Api().call("POST", "/v1/namespaces/team-a/uploads", {"key": key})
     assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "/key")
+
+
+async def test_a_list_is_filtered_by_labels_and_times_and_its_cursor_belongs_to_all_of_them() -> None:
+    api = Api()
+    api.history.rows = [row(number) for number in range(3)]
+    times = "createdAfter=2026-01-01T00:00:00Z&createdBefore=2027-01-01T00:00:00%2B02:00"
+    query = f"{TASKS}?labelSelector=team%3Da,!old&{times}&phase=Succeeded&limit=1"
+    answer = await api.call("GET", query)
+    assert answer.status == 200, answer.body
+    asked = api.history.asked
+    assert asked is not None
+    assert [(each.key, each.operator) for each in asked.labels] == [("team", "in"), ("old", "absent")]
+    assert (asked.created_after, asked.created_before) == (
+        datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 12, 31, 22, tzinfo=UTC),
+    )  # fmt: skip
+    link = answer.headers["link"].partition(">")[0].removeprefix("<")
+    assert (await api.call("GET", link)).status == 200
+    assert api.history.asked == asked
+    cursor = answer.json["nextCursor"]
+    for other in (
+        f"labelSelector=team%3Da,!old&{times}",
+        f"labelSelector=team&{times}&phase=Succeeded",
+        "phase=Succeeded",
+    ):
+        refused = await api.call("GET", f"{TASKS}?{other}&cursor={cursor}")
+        assert (refused.status, refused.json["code"]) == (400, "bad-cursor")
+
+
+@pytest.mark.parametrize(
+    "query", ["labelSelector=a%20b", "createdAfter=yesterday", "createdBefore=2026-01-01T00:00:00"]
+)
+async def test_a_filter_that_is_none_is_refused(query: str) -> None:
+    answer = await Api().call("GET", f"{TASKS}?{query}")
+    assert answer.status == 422
+    assert answer.json["errors"][0]["location"] == "query"

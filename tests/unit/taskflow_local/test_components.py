@@ -2,7 +2,17 @@ from pathlib import Path
 
 import pytest
 
-from taskflow_local.components import ALL, COMPONENTS, Place, client_environment, environment, in_order, worker_secret
+from taskflow_api.settings import OidcSettings, RegisterSettings
+from taskflow_local.components import (
+    ALL,
+    API_SETTINGS,
+    COMPONENTS,
+    Place,
+    client_environment,
+    environment,
+    in_order,
+    worker_secret,
+)
 from taskflow_local.errors import LocalError
 from taskflow_local.state import Folder, Memory
 
@@ -36,7 +46,7 @@ def test_no_argument_of_any_component_holds_a_secret(tmp_path: Path) -> None:
     programs = {name: Path("/bin") / name for each in COMPONENTS.values() for name in each.programs}
     place = Place(make_folder(tmp_path), memory, programs)
     secrets = [value for name, value in memory.model_dump().items() if name.endswith(("_token", "_password", "_key"))]
-    assert len(secrets) == 10
+    assert len(secrets) == 11
     secrets += memory.worker("default").model_dump().values()
     for component in COMPONENTS.values():
         arguments = " ".join(component.argv(place))
@@ -56,7 +66,12 @@ def test_files_with_secrets_are_readable_by_their_owner_only(tmp_path: Path) -> 
 
 def test_a_component_gets_a_clean_environment_with_what_it_must_know(tmp_path: Path) -> None:
     memory, folder = make_memory(), make_folder(tmp_path)
-    base = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "of the user", "PYTHONPATH": ""}
+    base = {
+        "PATH": "/bin",
+        "AWS_SECRET_ACCESS_KEY": "of the user",
+        "PYTHONPATH": "",
+        "TASKFLOW_REGISTER_SIGNING_KEY": "s",
+    }
     operator = environment("operator", memory, folder, base)
     assert operator["TASKFLOW_TOKEN_KEY"] == memory.token_key
     assert len(memory.token_key) == 64
@@ -65,11 +80,23 @@ def test_a_component_gets_a_clean_environment_with_what_it_must_know(tmp_path: P
     assert operator["KUBECONFIG"].endswith("/conf/operator.kubeconfig")
     assert "AWS_SECRET_ACCESS_KEY" not in operator
     assert "PYTHONPATH" not in operator
+    assert "TASKFLOW_REGISTER_SIGNING_KEY" not in operator
     api = environment("api", memory, folder, base)
     assert "TASKFLOW_TOKEN_KEY" not in api
+    assert api["TASKFLOW_REGISTER_SIGNING_KEY"] == "s"
     assert "TASKFLOW_REDIS_URL" not in api
+    assert api["TASKFLOW_API_BROKER_URL"].startswith(f"redis://taskflow-api:{memory.redis_api_password}@")
     assert api["TASKFLOW_API_PORT"] == str(memory.ports["api"])
     assert environment("redis", memory, folder, base) == {"PATH": "/bin", "HOME": str(folder.data)}
+
+
+def test_every_setting_of_the_ways_into_the_api_reaches_it() -> None:
+    made = [
+        f"{settings.model_config['env_prefix']}{name}".upper()
+        for settings in (OidcSettings, RegisterSettings)
+        for name in settings.model_fields
+    ]
+    assert set(made) < set(API_SETTINGS)
 
 
 def test_workers_learn_redis_and_storage_but_no_database_login() -> None:

@@ -66,7 +66,7 @@ def test_items_that_are_nested_too_deeply_are_left_out_and_told() -> None:
 def test_a_running_array_that_is_suspended_is_held_where_a_task_runs_on() -> None:
     pools = PoolQueues()
     pools.put("team-a", "p", frozenset({"default"}))
-    running = {"phase": Phase.RUNNING, "suspend": True}
+    running: dict[str, Any] = {"phase": Phase.RUNNING, "suspend": True}
     held = decide(make_task(array={"count": 2}, **running), pools, (), (), NOW)
     assert isinstance(held, Hold)
     assert held.phase is Phase.SUSPENDED

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from pydantic import SecretStr
@@ -80,7 +82,11 @@ def test_no_two_generated_values_are_the_same_and_urls_hold_the_passwords_of_the
     assert values["tokens"].keys() == {"token-key"}
     assert dev["database-url"] == f"postgresql+psycopg://taskflow:{dev['postgres-password']}@pg:5432/taskflow"
     password = dev["redis-url"].removeprefix("redis://:").removesuffix("@rd:6379/0")
-    assert dev["redis.conf"] == f"requirepass {password}\n"
+    own, reader = dev["redis.conf"].splitlines()
+    assert own == f"requirepass {password}"
+    login = urlsplit(dev["redis-api-url"])
+    assert reader.startswith(f"user taskflow-api on #{hashlib.sha256(str(login.password).encode()).hexdigest()} ")
+    assert login.username == "taskflow-api"
     secret = [values["tokens"]["token-key"], dev["postgres-password"], password, dev["s3-secret-key"]]
     assert len(set(secret)) == len(secret)
 

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from taskflow_core.broker.publish import HEADER_ENTERED
 from taskflow_core.domain.events import Failure
+from taskflow_core.domain.message import HEADER_ENTERED
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.operator import State

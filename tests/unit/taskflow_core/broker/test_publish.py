@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from taskflow_core.broker.publish import HEADER_ENTERED, entered_ms
+from taskflow_core.domain.message import HEADER_ENTERED, entered_ms
 
 
 def raw(**fields: Any) -> str:

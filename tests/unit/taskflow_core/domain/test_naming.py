@@ -10,8 +10,8 @@ from kombu.transport.redis import Channel
 from pydantic import SecretStr
 
 from taskflow_core.broker.app import make_app
-from taskflow_core.broker.publish import queue_lists
 from taskflow_core.domain import naming
+from taskflow_core.domain.naming import queue_lists
 from taskflow_core.settings import RedisSettings
 from tests.builders import TOKEN_KEY, UID
 

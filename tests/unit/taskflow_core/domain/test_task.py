@@ -151,3 +151,12 @@ def test_reasons_are_one_camel_case_word_each() -> None:
         "InvalidArguments", "InputMissing", "OutputMissing", "ResultNotSerialisable", "ResultTooLarge", "Cancelled",
         "QueueTimeout", "DeadlineExceeded", "NotRetryable", "ItemsInvalid", "ItemsFailed", "TooManyFailures",
     ]  # fmt: skip
+
+
+def test_labels_are_read_and_no_more_of_them_than_an_event_should_carry() -> None:
+    body = make_object(make_task())
+    assert Task.from_object(body).labels == {}
+    body["metadata"]["labels"] = {"team": "a"}
+    assert Task.from_object(body).labels == {"team": "a"}
+    body["metadata"]["labels"] = {f"l{number:04}": "x" for number in range(5000, 0, -1)}
+    assert list(Task.from_object(body).labels) == [f"l{number:04}" for number in range(1, 65)]

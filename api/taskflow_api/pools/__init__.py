@@ -1,0 +1,1 @@
+"""WorkerPools over REST."""

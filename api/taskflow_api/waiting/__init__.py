@@ -1,0 +1,1 @@
+"""Why a Task waits, where it stands, and for how long still."""

@@ -1,0 +1,137 @@
+"""`python -m bench.pages`: what a page of the history costs among few and among many Tasks; about 2 minutes. N=100000 Tasks.
+
+Starts two servers of PostgreSQL of its own. The same pages are read, by the code that the API uses, in turn from histories of 1,000 and of N Tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pydantic import SecretStr
+from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from bench.__main__ import say
+from bench.machine import load, percentile
+from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.selectors import parse
+from taskflow_core.settings import DatabaseSettings
+from taskflow_core.store import engine as engines
+from taskflow_core.store import repository
+from taskflow_core.store.engine import transaction
+from taskflow_core.store.migrate import migrate
+from taskflow_core.store.repository import Filter
+from taskflow_local.stack import Stack
+
+FEW, MANY = 1000, int(os.environ.get("N", "100000"))
+REPEATS, WARMING, LIMIT = 200, 20, 50
+BOUND = 1.2
+FIRST = datetime(2026, 1, 1, tzinfo=UTC)
+FILL = text("""
+    INSERT INTO tasks (uid, namespace, name, handler, queue, priority, spec, phase, reason, message, attempt, seq, created_at,
+        started_at, outputs, labels)
+    SELECT md5(n::text), 'team-a', 'task-' || n, 'handler-' || n % 7, 'queue-' || n % 5, 0,
+        '{"handler": "reports.summarise", "kwargs": {"n": 1}, "retryPolicy": {"maxAttempts": 3}}',
+        (ARRAY['Succeeded', 'Succeeded', 'Failed', 'Running'])[n % 4 + 1], '', '', 1, 1, :first + n * interval '1 second',
+        :first + n * interval '1 second', '[]', jsonb_build_object('team', (n % 3)::text, 'run', (n / 100)::text)
+    FROM generate_series(1, CAST(:count AS integer)) AS n
+""")
+
+
+def pages(count: int) -> Mapping[str, Filter]:
+    """By name, pages somewhere in a history of that many."""
+    middle = FIRST + timedelta(seconds=count / 2)
+    return {
+        "all": Filter(),
+        "phase": Filter(phases=(Phase.FAILED,)),
+        "queue": Filter(queue="queue-2"),
+        "handler": Filter(handler="handler-3"),
+        "created before": Filter(created_before=middle),
+        "phase, created before": Filter(phases=(Phase.FAILED,), created_before=middle),
+        "phase, queue": Filter(phases=(Phase.FAILED,), queue="queue-2"),
+        "frequent label": Filter(labels=parse("team=1")),
+        "rare label": Filter(labels=parse(f"run={count // 300}")),
+    }
+
+
+INDEXED = ("all", "phase", "queue", "handler", "created before", "phase, created before")
+
+
+async def filled(url: str, count: int) -> AsyncEngine:
+    """A history of that many Tasks."""
+    engine = engines.create_engine(
+        DatabaseSettings(url=SecretStr(url)), application_name="bench", statement_timeout_seconds=600
+    )
+    async with transaction(engine) as connection:
+        await connection.execute(FILL, {"first": FIRST, "count": count})
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.execute(text("VACUUM ANALYZE tasks"))
+    return engine
+
+
+async def page(engine: AsyncEngine, wanted: Filter, count: int, share: float | None) -> float:
+    """Milliseconds of the first page, or of one after a cursor somewhere in the list."""
+    latest = wanted.created_before or FIRST + timedelta(seconds=count)
+    place = None if share is None else (FIRST + (latest - FIRST) * share, "f")
+    async with transaction(engine) as connection:
+        began = time.perf_counter()
+        await repository.list_tasks(connection, "team-a", wanted, after=place, limit=LIMIT)
+        return (time.perf_counter() - began) * 1000
+
+
+async def run(urls: tuple[str, str]) -> int:
+    """Measure in turn, print a table; the exit code says whether the promise held."""
+    counts = FEW, MANY
+    histories = [await filled(url, count) for url, count in zip(urls, counts, strict=True)]
+    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in pages(FEW)}
+    draw = random.Random(1)
+    for number in range(-WARMING, REPEATS):
+        share = draw.uniform(0.2, 1) if number % 2 else None
+        for name in times:
+            # One after the other, so that what else the machine does falls on both.
+            for which in (0, 1):
+                took = await page(histories[which], pages(counts[which])[name], counts[which], share)
+                if number >= 0:
+                    times[name][which].append(took)
+    for engine in histories:
+        await engine.dispose()
+    say(f"page of {LIMIT}, median of {REPEATS}, ms; load {load()}")
+    say(f"{'filter':24}{FEW:>10}{MANY:>10}{'ratio':>8}")
+    ratios = {}
+    for name, both in times.items():
+        few, many = (percentile(each, 0.5) for each in both)
+        ratios[name] = many / few
+        say(f"{name:24}{few:10.2f}{many:10.2f}{ratios[name]:8.2f}")
+    worst = max(ratios[name] for name in INDEXED)
+    say(f"worst of those that an index has in order: {worst:.2f} x (promised: {BOUND})")
+    return 0 if worst <= BOUND else 1
+
+
+def main() -> int:
+    """Two servers of its own, gone at the end."""
+    # Not a private folder: PostgreSQL, which root cannot run, has to pass through.
+    with tempfile.TemporaryDirectory(prefix="taskflow-bench-") as folder:
+        Path(folder).chmod(0o711)
+        stacks = [Stack(Path(folder) / name, components=("postgres",)) for name in ("few", "many")]
+        try:
+            for stack in stacks:
+                stack.up(log=lambda _: None)
+                migrate(create_engine(stack.env()["TASKFLOW_DATABASE_URL"], poolclass=NullPool))
+            few, many = (stack.env()["TASKFLOW_DATABASE_URL"] for stack in stacks)
+            return asyncio.run(run((few, many)))
+        finally:
+            for stack in stacks:
+                stack.down(log=lambda _: None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from taskflow_api.auth import Method, Scope
+from taskflow_api.identity.keys import KEPT_AFTER_EXPIRY, Keys, Wanted
+from taskflow_api.identity.keytext import KeyText
+from taskflow_core.errors import Conflict, Forbidden, NotFound, Unavailable
+from tests.unit.taskflow_api.fakes import FakeKube
+from tests.unit.taskflow_api.identity.memory import NOW, MemoryKeys, Time, keys
+
+PATH = "/api/v1/namespaces/team-a/serviceaccounts/reports"
+WANTED = Wanted("team-a", "reports", "ci", (Scope.READ, Scope.WRITE), timedelta(days=90))
+OTHER = "f" * 64
+
+
+def account(uid: str = "u1", **metadata: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "reports", "uid": uid, **metadata}}
+
+
+class Desk:
+    """Keys on a cluster with one ServiceAccount."""
+
+    def __init__(self) -> None:
+        self.kube, self.store, self.time = FakeKube(), MemoryKeys(), Time()
+        self.kube.answers[PATH] = account()
+        self.keys: Keys = keys(self.kube, self.store, self.time)
+
+
+def test_a_key_is_what_its_text_says_and_no_other_text_is() -> None:
+    made = KeyText.new()
+    text = str(made)
+    assert text.startswith(f"tf_{made.id}_")
+    assert KeyText.parse(text) == made
+    assert made.fits(made.digest)
+    assert not KeyText(made.id, OTHER).fits(made.digest)
+    assert len(made.secret) * 4 == 256
+    assert made.secret not in repr(made)
+
+
+@pytest.mark.parametrize("place", range(3, len(str(KeyText("0" * 16, "0" * 64)))))
+def test_one_wrong_character_anywhere_is_seen_without_the_database(place: int) -> None:
+    text = str(KeyText("0123456789abcdef", "5" * 64))
+    wrong = "e" if text[place] != "e" else "d"
+    assert KeyText.parse(text[:place] + wrong + text[place + 1 :]) is None
+
+
+@pytest.mark.parametrize("text", ["", "tf_", "tf__", "TF_", "tf_" + "a" * 16 + "_" + "b" * 64, "x" * 20_000])
+def test_what_is_no_key_is_none(text: str) -> None:
+    assert KeyText.parse(text) is None
+
+
+async def test_a_key_is_the_identity_of_its_service_account_and_nothing_of_the_secret_is_kept() -> None:
+    desk = Desk()
+    row, text = await desk.keys.create(WANTED, "alice")
+    assert text.secret not in repr(row)
+    caller = await desk.keys.caller(str(text))
+    assert caller is not None
+    assert caller.username == "system:serviceaccount:team-a:reports"
+    assert caller.groups == ("system:serviceaccounts", "system:serviceaccounts:team-a", "system:authenticated")
+    assert (caller.uid, caller.method, caller.subject) == ("u1", Method.API_KEY, text.id)
+    assert caller.scopes == frozenset(Scope)
+    assert await desk.keys.caller(str(KeyText(text.id, OTHER))) is None
+    assert await desk.keys.caller(str(KeyText.new())) is None
+
+
+async def test_a_key_is_read_once_in_10_seconds_and_ends_to_the_second() -> None:
+    desk = Desk()
+    _, text = await desk.keys.create(WANTED, "alice")
+    for _ in range(3):
+        assert await desk.keys.caller(str(text)) is not None
+    assert desk.store.reads == 1
+    assert len(desk.kube.calls) == 2
+    desk.time.seconds += 10
+    assert await desk.keys.caller(str(text)) is not None
+    assert desk.store.reads == 2
+    desk.time.seconds = timedelta(days=90).total_seconds() - 1
+    assert await desk.keys.caller(str(text)) is not None
+    desk.time.seconds += 1
+    assert await desk.keys.caller(str(text)) is None
+
+
+@pytest.mark.parametrize("after", [None, account("u2"), account(deletionTimestamp="2026-09-20T12:00:00Z")])
+async def test_with_its_service_account_a_key_ends_even_when_another_gets_its_name(
+    after: dict[str, Any] | None,
+) -> None:
+    desk = Desk()
+    _, text = await desk.keys.create(WANTED, "alice")
+    assert await desk.keys.caller(str(text)) is not None
+    desk.kube.answers.pop(PATH)
+    if after:
+        desk.kube.answers[PATH] = after
+    desk.time.seconds += 10
+    for _ in range(2):
+        assert await desk.keys.caller(str(text)) is None
+
+
+async def test_a_successor_that_is_believed_to_exist_vouches_for_its_own_keys_only() -> None:
+    desk = Desk()
+    _, old = await desk.keys.create(WANTED, "alice")
+    desk.kube.answers[PATH] = account("u2")
+    _, new = await desk.keys.create(WANTED, "alice")
+    for _ in range(2):
+        assert await desk.keys.caller(str(new)) is not None
+        assert await desk.keys.caller(str(old)) is None
+
+
+async def test_there_is_no_key_for_a_service_account_that_is_not_there() -> None:
+    desk = Desk()
+    desk.kube.answers.clear()
+    with pytest.raises(NotFound, match="there is no ServiceAccount reports in namespace team-a"):
+        await desk.keys.create(WANTED, "alice")
+    desk.kube.failure = Forbidden("serviceaccounts is forbidden")
+    with pytest.raises(Unavailable):
+        await desk.keys.create(WANTED, "alice")
+    assert desk.store.rows == {}
+
+
+async def test_while_a_key_is_rotated_two_are_good_and_it_is_rotated_once() -> None:
+    desk = Desk()
+    old, old_text = await desk.keys.create(WANTED, "alice")
+    desk.time.seconds = 3600
+    new, new_text = await desk.keys.rotate(old, timedelta(hours=1), "carol")
+    assert (new.scopes, new.service_account, new.created_by) == (old.scopes, "reports", "carol")
+    assert new.expires_at - new.created_at == old.expires_at - old.created_at
+    for text in (old_text, new_text):
+        assert await desk.keys.caller(str(text)) is not None
+    with pytest.raises(Conflict):
+        await desk.keys.rotate(old, timedelta(hours=1), "carol")
+    desk.time.seconds = 7200
+    assert await desk.keys.caller(str(old_text)) is None
+    assert await desk.keys.caller(str(new_text)) is not None
+
+
+async def test_rotating_never_makes_the_old_key_live_longer() -> None:
+    desk = Desk()
+    old, _ = await desk.keys.create(WANTED, "alice")
+    desk.time.seconds = timedelta(days=89).total_seconds()
+    await desk.keys.rotate(old, timedelta(days=30), "alice")
+    assert desk.store.rows[old.id].expires_at == old.expires_at
+
+
+async def test_a_revoked_key_ends_at_once() -> None:
+    desk = Desk()
+    row, text = await desk.keys.create(WANTED, "alice")
+    assert await desk.keys.caller(str(text)) is not None
+    assert await desk.keys.revoke(row.id)
+    assert await desk.keys.caller(str(text)) is None
+    assert not await desk.keys.revoke(row.id)
+
+
+async def test_long_expired_keys_go_when_another_is_made() -> None:
+    desk = Desk()
+    old, _ = await desk.keys.create(WANTED, "alice")
+    desk.time.seconds = (WANTED.life + KEPT_AFTER_EXPIRY).total_seconds()
+    await desk.keys.create(WANTED, "alice")
+    assert old.id in desk.store.rows
+    desk.time.seconds += 1
+    await desk.keys.create(WANTED, "alice")
+    assert old.id not in desk.store.rows
+
+
+async def test_use_is_written_down_later_and_not_lost_when_the_database_is_away() -> None:
+    desk = Desk()
+    row, text = await desk.keys.create(WANTED, "alice")
+    await desk.keys.caller(str(text))
+    assert desk.store.rows[row.id].last_used_at is None
+    desk.store.failure = Unavailable("away")
+    await desk.keys.note_uses()
+    desk.store.failure = None
+    await desk.keys.note_uses()
+    assert desk.store.rows[row.id].last_used_at == NOW
+    # Who was refused did not use it.
+    desk.time.seconds = 60
+    await desk.keys.caller(str(KeyText(text.id, OTHER)))
+    await desk.keys.note_uses()
+    assert desk.store.rows[row.id].last_used_at == NOW
+
+
+async def test_the_last_uses_are_written_down_at_the_end() -> None:
+    desk = Desk()
+    row, text = await desk.keys.create(WANTED, "alice")
+    noting = asyncio.create_task(desk.keys.keep_noting())
+    await asyncio.sleep(0)
+    await desk.keys.caller(str(text))
+    noting.cancel()
+    await asyncio.gather(noting, return_exceptions=True)
+    assert desk.store.rows[row.id].last_used_at == NOW
+
+
+async def test_without_the_database_a_key_is_no_wrong_key() -> None:
+    desk = Desk()
+    _, text = await desk.keys.create(WANTED, "alice")
+    desk.store.failure = Unavailable("away")
+    with pytest.raises(Unavailable):
+        await desk.keys.caller(str(text))

@@ -1,0 +1,163 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from taskflow_api.live import channel as module
+from taskflow_api.live.channel import Channel, Gone
+from taskflow_core.errors import Unavailable
+from tests.unit.taskflow_api.watched import WatchedKube
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("COALESCE_SECONDS", "FIRST_PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(module, name, 0.01)
+
+
+@asynccontextmanager
+async def running(kube: WatchedKube, kept: int = 100) -> AsyncIterator[Channel]:
+    channel = Channel(kube, "team-a", kept)
+    task = asyncio.create_task(channel.run())
+    try:
+        yield channel
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def versions(channel: Channel, place: int) -> list[int]:
+    return [each.version for each in channel.after(place)]
+
+
+async def test_it_begins_now_and_tells_what_happens_from_then_on() -> None:
+    kube = WatchedKube()
+    await kube.happens("before")
+    async with running(kube) as channel:
+        place = await channel.join(None)
+        later = await kube.happens("later")
+        assert versions(channel, place) == [later]
+        assert versions(channel, later) == []
+        assert channel.position == later
+
+
+async def test_listeners_are_woken_by_what_they_are_about() -> None:
+    kube = WatchedKube()
+    async with running(kube) as channel:
+        await channel.join(None)
+        with channel.listening() as of_all, channel.listening("a") as of_a, channel.listening("b") as of_b:
+            await kube.happens("a")
+            assert [of_all.woken.is_set(), of_a.woken.is_set(), of_b.woken.is_set()] == [True, True, False]
+            assert not channel.idle
+        assert channel.idle
+
+
+async def test_a_listener_from_before_the_start_gets_all_since_and_one_watch_serves_all() -> None:
+    kube = WatchedKube()
+    places = [kube.version] + [await kube.happens(f"t{number}") for number in range(6)]
+    async with running(kube) as channel:
+        joined = await asyncio.gather(*(channel.join(place) for place in places))
+        assert joined == places
+        for number, place in enumerate(places):
+            assert versions(channel, place) == places[number + 1 :]
+        # The head, and once further back for all of them.
+        assert kube.watches == [places[-1], places[0]]
+        later = await kube.happens("later")
+        assert versions(channel, places[3]) == [*places[4:], later]
+
+
+async def test_what_was_compacted_is_gone_for_who_needs_it_and_for_nobody_else() -> None:
+    kube = WatchedKube()
+    old = await kube.happens("a")
+    await kube.happens("b")
+    kube.compact()
+    async with running(kube) as channel:
+        place = await channel.join(None)
+        seen = await kube.happens("c")
+        with pytest.raises(Gone):
+            await channel.join(old)
+        assert versions(channel, place) == [seen]
+        later = await kube.happens("d")
+        await asyncio.sleep(0.1)
+        assert versions(channel, place) == [seen, later]
+        with pytest.raises(Gone):
+            await channel.join(old)
+
+
+async def test_a_place_of_the_future_is_none() -> None:
+    kube = WatchedKube()
+    async with running(kube) as channel:
+        with pytest.raises(Gone):
+            await channel.join(kube.version + 1000)
+
+
+async def test_a_listener_too_far_behind_is_told_so() -> None:
+    kube = WatchedKube()
+    async with running(kube, kept=3) as channel:
+        place = await channel.join(None)
+        happened = [await kube.happens(f"t{number}") for number in range(5)]
+        with pytest.raises(Gone):
+            channel.after(place)
+        assert versions(channel, happened[1]) == happened[2:]
+
+
+async def test_an_outage_is_bridged_and_a_compaction_meanwhile_is_told() -> None:
+    kube = WatchedKube()
+    async with running(kube) as channel:
+        place = await channel.join(None)
+        kube.away = True
+        missed = await kube.happens("a")
+        await asyncio.sleep(0.05)
+        kube.away = False
+        await asyncio.sleep(0.1)
+        assert versions(channel, place) == [missed]
+
+        kube.away = True
+        await kube.happens("b")
+        await asyncio.sleep(0.05)
+        kube.compact()
+        last = await kube.happens("c")
+        kube.compact()
+        kube.away = False
+        await asyncio.sleep(0.1)
+        with pytest.raises(Gone):
+            channel.after(missed)
+        assert channel.position == last
+        now = await kube.happens("d")
+        assert versions(channel, last) == [now]
+
+
+async def test_a_bookmark_moves_the_place_and_one_broken_object_hides_no_other() -> None:
+    kube = WatchedKube()
+    async with running(kube) as channel:
+        place = await channel.join(None)
+        assert await kube.bookmark() == channel.position
+        kube.past.append({"type": "MODIFIED", "object": {"metadata": {"resourceVersion": "111", "name": "x"}}})
+        good = await kube.happens("good")
+        assert versions(channel, place) == [good]
+
+
+async def test_without_an_api_server_nobody_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "JOIN_SECONDS", 0.05)
+    kube = WatchedKube()
+    kube.away = True
+    async with running(kube) as channel:
+        with pytest.raises(Unavailable):
+            await channel.join(None)
+
+
+async def test_who_needs_the_past_gets_it_after_an_outage() -> None:
+    kube = WatchedKube()
+    old = await kube.happens("a")
+    missed = await kube.happens("b")
+    async with running(kube) as channel:
+        await channel.join(None)
+        kube.away = True
+        joining = asyncio.create_task(channel.join(old))
+        await asyncio.sleep(0.1)
+        assert not joining.done()
+        kube.away = False
+        assert await asyncio.wait_for(joining, 5) == old
+        await asyncio.sleep(0.05)
+        assert versions(channel, old) == [missed]

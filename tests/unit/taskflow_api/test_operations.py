@@ -1,0 +1,207 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from taskflow_api.operations import running
+from taskflow_api.operations.running import Runner
+from taskflow_core.errors import Forbidden, Invalid, Unavailable
+from tests.unit.taskflow_api.fakes import CREATED, Api, FakeKube, row
+
+PATH = "/apis/taskflow.dev/v1alpha1/namespaces/team-a/tasks"
+TASKS = "/v1/namespaces/team-a/tasks"
+EVERYTHING = {"filter": {}, "all": True}
+
+
+class Recording(FakeKube):
+    """Takes every change, and refuses what it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: dict[str, Exception] = {}
+        self.changed: list[tuple[str, str, Any]] = []
+
+    async def request(self, method: str, path: str, body: Any = None, **options: Any) -> dict[str, Any]:
+        if not path.startswith(PATH):
+            return await super().request(method, path, body, **options)
+        name = path.rpartition("/")[2]
+        if name in self.refused:
+            raise self.refused[name]
+        if method == "POST":
+            return await super().request(method, path, body, **options)
+        self.changed.append((method, name, body))
+        return {}
+
+
+class Site(Api):
+    def __init__(self, count: int, phase: str) -> None:
+        super().__init__()
+        self.recording = Recording()
+        self.gate._kube = self.recording
+        self.history.rows = [
+            row(number, phase=phase, created_at=CREATED - timedelta(seconds=number), labels={"team": "a"})
+            for number in range(count)
+        ]
+        self.slept: list[float] = []
+
+    def runner(self) -> Runner:
+        async def sleep(seconds: float) -> None:
+            self.slept.append(seconds)
+
+        return Runner(self.history, self.recording, self.gate, sleep)
+
+    async def begin(self, verb: str, body: Any = EVERYTHING) -> str:
+        answer = await self.call("POST", f"{TASKS}:{verb}", body)
+        assert answer.status == 202, answer.body
+        location = answer.headers["location"]
+        assert location == f"/v1/namespaces/team-a/operations/{answer.json['id']}"
+        return location
+
+    async def work(self) -> None:
+        found = await self.history.take("x")
+        assert found is not None
+        await self.runner().work(found)
+
+
+async def test_all_that_match_are_cancelled_and_counted_at_a_bounded_rate() -> None:
+    site = Site(120, "Queued")
+    location = await site.begin("cancel")
+    assert (await site.call("GET", location)).json["state"] == "Running"
+    await site.work()
+    found = (await site.call("GET", location)).json
+    assert (found["state"], found["matched"], found["done"], found["failed"]) == ("Done", 120, 120, 0)
+    assert (found["createdBy"], found["verb"], found["problems"]) == ("alice", "cancel", [])
+    assert len(site.recording.changed) == 120
+    method, name, body = site.recording.changed[0]
+    assert (method, body) == (
+        "PATCH",
+        {"metadata": {"uid": name.replace("task-", "uid-000")}, "spec": {"cancel": True}},
+    )
+    assert site.slept == [running.BATCH_SECONDS] * 2
+
+
+async def test_single_refusals_are_counted_and_the_first_are_told() -> None:
+    site = Site(60, "Running")
+    site.recording.refused = {f"task-{number}": Invalid("no") for number in range(30)}
+    location = await site.begin("cancel")
+    await site.work()
+    found = (await site.call("GET", location)).json
+    assert (found["state"], found["matched"], found["done"], found["failed"]) == ("Done", 60, 30, 30)
+    assert len(found["problems"]) == 20
+    assert found["problems"][0]["problem"]["code"] == "invalid"
+
+
+async def test_each_is_retried_once_however_often_a_process_ends_in_between() -> None:
+    site = Site(70, "Failed")
+    await site.begin("retry")
+    found = await site.history.take("x")
+    assert found is not None
+    # The first process ends in the middle of the second batch: what it counted is the first.
+    first = await site.runner()._batch(found)
+    await site.history.save(first, "x")
+    site.recording.refused = {"tasks": Unavailable("away")}
+    with pytest.raises(Unavailable):
+        await site.work()
+    site.recording.refused = {}
+    await site.work()
+    again = await site.history.get_operation("team-a", found.id)
+    assert again is not None
+    assert (again.state, again.done) == ("Done", 70)
+    made = site.recording.objects
+    assert len(made) == 70
+    body = next(iter(made.values()))
+    assert body["metadata"]["annotations"]["taskflow.dev/retried-from"] == "uid-0000"
+    assert body["metadata"]["labels"] == {"team": "a"}
+    # Repeated as a whole, it makes no further ones.
+    await site.history.save(found, "x")
+    await site.work()
+    assert len(site.recording.objects) == 70
+
+
+async def test_it_ends_when_its_caller_may_no_longer() -> None:
+    site = Site(10, "Queued")
+    location = await site.begin("cancel")
+    site.clock.now += 60
+
+    async def refused(*_: object, **__: object) -> bool:
+        return False
+
+    site.gate.allows = refused  # type: ignore[method-assign]
+    await site.work()
+    del site.gate.allows
+    found = (await site.call("GET", location)).json
+    assert (found["state"], found["done"], "may not patch" in found["message"]) == ("Failed", 0, True)
+    assert site.recording.changed == []
+
+
+async def test_deleting_it_stops_it() -> None:
+    site = Site(120, "Queued")
+    location = await site.begin("cancel")
+    found = await site.history.take("x")
+    assert found is not None
+    assert (await site.call("DELETE", location)).status == 204
+    await site.runner().work(found)
+    assert len(site.recording.changed) == 50
+    assert (await site.call("GET", location)).status == 404
+    assert (await site.call("DELETE", location)).status == 404
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "pointer"),
+    [
+        ("cancel", {"filter": {}}, ""),
+        ("cancel", {"filter": {"phase": "Failed"}}, "/filter/phase"),
+        ("retry", {"filter": {"phase": "Running"}}, "/filter/phase"),
+        ("retry", {"filter": {"labelSelector": "a b"}}, "/filter/labelSelector"),
+        ("cancel", {"filter": {"name": "x"}}, "/filter/name"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(verb: str, body: Any, pointer: str) -> None:
+    answer = await Site(0, "Queued").call("POST", f"{TASKS}:{verb}", body)
+    assert answer.status == 422
+    assert answer.json["errors"][0]["pointer"] == pointer
+
+
+async def test_so_many_run_at_a_time_and_are_listed_newest_first() -> None:
+    site = Site(1, "Queued")
+    ids = [(await site.begin("cancel")).rpartition("/")[2] for _ in range(10)]
+    answer = await site.call("POST", TASKS + ":cancel", EVERYTHING)
+    assert (answer.status, answer.json["code"]) == (429, "too-many-operations")
+    seen: list[str] = []
+    cursor = ""
+    while True:
+        page = (await site.call("GET", f"/v1/namespaces/team-a/operations?limit=4{cursor}")).json
+        seen += [item["id"] for item in page["items"]]
+        if page["nextCursor"] is None:
+            break
+        cursor = f"&cursor={page['nextCursor']}"
+    assert sorted(seen) == sorted(ids)
+
+
+async def test_rights() -> None:
+    site = Site(1, "Queued")
+    for method, url, body in (
+        ("POST", TASKS + ":cancel", EVERYTHING),
+        ("POST", TASKS + ":retry", EVERYTHING),
+        ("GET", "/v1/namespaces/team-a/operations", None),
+        ("DELETE", "/v1/namespaces/team-a/operations/" + "0" * 32, None),
+    ):
+        assert (await site.call(method, url, body, token="bob-token")).status == 403
+    assert site.history.operations == {}
+
+
+async def test_a_runner_outlives_what_is_away() -> None:
+    site = Site(1, "Queued")
+    site.history.failure = Unavailable("away")
+    runner = site.runner()
+
+    async def sleep(seconds: float) -> None:
+        site.slept.append(seconds)
+        site.history.failure = None
+        if len(site.slept) > 2:
+            raise Forbidden("end")
+
+    runner._sleep = sleep
+    with pytest.raises(Forbidden):
+        await runner.run()
+    assert site.slept == [running.LOOK_SECONDS] * 3

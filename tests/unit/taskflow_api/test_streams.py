@@ -1,0 +1,240 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from taskflow_api.app import create_app
+from taskflow_api.live import channel, sse, streams
+from taskflow_api.live.hub import Hub
+from taskflow_api.services import Services
+from tests.unit.taskflow_api.fakes import Api
+from tests.unit.taskflow_api.watched import Stream, WatchedKube
+
+EVENTS = "/v1/namespaces/team-a/events"
+ONE = "/v1/namespaces/team-a/tasks/a/events"
+
+
+class Site(Api):
+    """The API in front of an API server with a past; it can be started anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched = WatchedKube()
+        self.gate._kube = self.watched
+        self.restart()
+
+    def restart(self) -> None:
+        self.hub = Hub(self.watched, per_caller=3, total=4)
+        self.app = create_app(Services(self.watched, self.history, self.objects, self.gate, self.identity, self.hub))
+
+
+@pytest.fixture
+async def site(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+    for name in ("COALESCE_SECONDS", "FIRST_PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(channel, name, 0.01)
+    monkeypatch.setattr(streams, "LATE_SECONDS", 0.2)
+    made = Site()
+    yield made
+    await made.hub.stop()
+
+
+def told(text: str) -> list[tuple[str, int, Any]]:
+    """Events of a stream: (event, id, data)."""
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.partition(": ")[::2] for line in block.splitlines() if not line.startswith(":"))
+        if "event" in fields:
+            found.append((fields["event"], int(fields["id"]), json.loads(fields["data"])))
+    return found
+
+
+async def test_a_namespace_is_told_as_it_happens(site: Site) -> None:
+    stream = Stream(site.app, EVENTS)
+    await stream.until("ready")
+    assert stream.headers["content-type"].startswith("text/event-stream")
+    assert (stream.headers["cache-control"], stream.headers["x-accel-buffering"]) == ("no-cache", "no")
+    assert stream.text.startswith("retry: 3000\n\n")
+    version = await site.watched.happens("a", "Running", labels={"team": "x"})
+    await stream.until("Running")
+    kind, place, data = told(stream.text)[-1]
+    assert (kind, place, data["type"], data["task"]["name"]) == ("task", version, "changed", "a")
+    assert data["task"]["labels"] == {"team": "x"}
+    await stream.leave()
+    assert not site.hub._open
+
+
+async def test_nothing_is_missed_or_repeated_over_a_restart(site: Site) -> None:
+    stream = Stream(site.app, EVENTS)
+    await stream.until("ready")
+    await site.watched.happens("a", "Queued")
+    await stream.until("Queued")
+    last = told(stream.text)[-1][1]
+    site.hub.close()
+    await stream.until()
+    assert stream.ended
+    missed = [await site.watched.happens("a", phase) for phase in ("Running", "Succeeded")]
+    await site.hub.stop()
+    site.restart()
+    again = Stream(site.app, EVENTS, Last_Event_ID=str(last))
+    await again.until("Succeeded")
+    assert [place for kind, place, _ in told(again.text) if kind == "task"] == missed
+    await again.leave()
+
+
+async def test_a_place_that_is_no_longer_known_is_answered_with_a_reset_from_which_one_goes_on(site: Site) -> None:
+    old = await site.watched.happens("a")
+    await site.watched.happens("a")
+    site.watched.compact()
+    stream = Stream(site.app, EVENTS, Last_Event_ID=str(old))
+    await stream.until()
+    ((kind, place, data),) = told(stream.text)
+    assert (stream.status, kind, data["reason"], stream.ended) == (200, "reset", "gone", True)
+    later = await site.watched.happens("b")
+    again = Stream(site.app, EVENTS, Last_Event_ID=str(place))
+    await again.until("task")
+    assert [each[1] for each in told(again.text) if each[0] == "task"] == [later]
+    await again.leave()
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("phase=Failed", ["c"]),
+        ("queue=gpu", ["b"]),
+        ("handler=a.b", ["a", "b", "c", "end"]),
+        ("labelSelector=team%3Dx,!old", ["a"]),
+    ],
+)
+async def test_filters(site: Site, query: str, names: list[str]) -> None:
+    stream = Stream(site.app, f"{EVENTS}?{query}")
+    await stream.until("ready")
+    await site.watched.happens("a", labels={"team": "x"})
+    await site.watched.happens("b", queue="gpu", labels={"team": "x", "old": ""})
+    await site.watched.happens("c", "Failed")
+    await site.watched.happens("end")
+    found = [data["task"]["name"] for kind, _, data in told(await stream.until(f'"{names[-1]}"')) if kind == "task"]
+    assert found == names
+    await stream.leave()
+
+
+async def test_one_task_begins_as_it_is_and_ends_with_it(site: Site) -> None:
+    await site.watched.happens("a", "Running")
+    stream = Stream(site.app, ONE)
+    await stream.until("Running")
+    await site.watched.happens("b", "Failed")
+    end = await site.watched.happens("a", "Succeeded")
+    events = told(await stream.until())
+    assert [(data["type"], data["task"]["phase"]) for _, _, data in events] == [
+        ("current", "Running"),
+        ("changed", "Succeeded"),
+    ]
+    assert stream.ended
+    # An EventSource comes back whatever the end of a stream means, until it is told 204.
+    again = Stream(site.app, ONE, Last_Event_ID=str(end))
+    await again.until()
+    assert (again.status, again.text) == (204, "")
+    fresh = Stream(site.app, ONE)
+    assert told(await fresh.until())[0][2]["type"] == "current"
+
+
+async def test_the_end_of_a_deleted_task_is_still_told_to_who_has_not_seen_it(site: Site) -> None:
+    seen = await site.watched.happens("a", "Running")
+    await site.watched.happens("a", "Succeeded")
+    deleted = await site.watched.happens("a", "Succeeded", "DELETED")
+    stream = Stream(site.app, ONE, Last_Event_ID=str(seen))
+    events = told(await stream.until())
+    assert [(data["type"], data["task"]["phase"]) for _, _, data in events] == [
+        ("changed", "Succeeded"),
+        ("deleted", "Succeeded"),
+    ]
+    again = Stream(site.app, ONE, Last_Event_ID=str(deleted))
+    await again.until()
+    assert again.status == 204
+
+
+async def test_no_task_no_right_and_no_place_are_problems(site: Site) -> None:
+    answer = await site.call("GET", ONE)
+    assert (answer.status, answer.json["code"]) == (404, "not-found")
+    answer = await site.call("GET", EVENTS, token="bob-token")
+    assert answer.status == 403
+    answer = await site.call("GET", EVENTS, Last_Event_ID="17-0")
+    assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "/last-event-id")
+    answer = await site.call("GET", EVENTS + "?labelSelector=a%20b")
+    assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "/labelSelector")
+    assert not site.hub._open
+
+
+async def test_a_caller_has_so_many_streams_and_no_more(site: Site) -> None:
+    streams = [Stream(site.app, EVENTS) for _ in range(3)]
+    for stream in streams:
+        await stream.until("ready")
+    answer = await site.call("GET", EVENTS)
+    assert (answer.status, answer.json["code"], answer.headers["retry-after"]) == (429, "too-many-streams", "10")
+    await streams[0].leave()
+    another = Stream(site.app, EVENTS)
+    await another.until("ready")
+    # One watch for all of them.
+    assert len(site.watched.watches) == 1
+    for stream in (*streams[1:], another):
+        await stream.leave()
+
+
+async def test_who_loses_the_right_is_told_nothing_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "RECHECK_SECONDS", 0.0)
+    stream = Stream(site.app, EVENTS)
+    await stream.until("ready")
+
+    async def refused(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(site.gate, "allows", refused)
+    await site.watched.happens("a")
+    await stream.until()
+    assert stream.ended
+
+
+async def test_a_ping_carries_the_place(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "PING_SECONDS", 0.02)
+    stream = Stream(site.app, EVENTS)
+    await stream.until("ready")
+    place = await site.watched.bookmark()
+    await stream.until(f": ping\nid: {place}\n\n")
+    await stream.leave()
+
+
+async def test_a_slow_listener_is_dropped_with_a_reset(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream(site.app, EVENTS)
+    await stream.until("ready")
+    kept, _ = site.hub._channels["team-a"]
+    kept._kept = 2
+    # More in one go than is kept: the listener gets no turn in between.
+    site.watched.past += [
+        {"type": "MODIFIED", "object": _object(f"t{number}", site.watched.version + number)} for number in range(1, 6)
+    ]
+    site.watched.version += 5
+    await site.watched.bookmark()
+    await stream.until()
+    assert told(stream.text)[-1][0] == "reset"
+    assert told(stream.text)[-1][1] == site.watched.version
+
+
+def _object(name: str, version: int) -> dict[str, Any]:
+    from tests.unit.taskflow_api.watched import stored  # noqa: PLC0415
+
+    return stored(name, version)
+
+
+async def test_a_client_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "STALL_SECONDS", 0.05)
+
+    async def endless() -> AsyncIterator[str]:
+        while True:
+            yield "x"
+
+    async def stuck(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()
+
+    await asyncio.wait_for(streams.Live(endless()).stream_response(stuck), 5)

@@ -1,0 +1,12 @@
+from taskflow_core.domain.events import Snapshot
+from taskflow_operator.snapshots import snapshot
+from tests.builders import make_task
+
+
+def test_the_history_is_told_the_labels_and_an_operator_of_before_told_none() -> None:
+    task = make_task().model_copy(update={"labels": {"team": "a"}})
+    told = snapshot(task).model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert told["labels"] == {"team": "a"}
+    assert snapshot(make_task()).labels == {}
+    del told["labels"]
+    assert Snapshot.model_validate(told).labels is None
