@@ -16,6 +16,7 @@ from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import ArraySpec, Task, TaskStatus
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.arrays import SOURCE
+from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage, transitions
 from taskflow_operator.array_flights import RETRY_SECONDS, Broker, insist
@@ -169,14 +170,14 @@ class Drive:
             await self._control(run)
             if self._goes and self._held_until is None:
                 await self._hand_out(task, run)
-            await self._store(run, work)
+            await self._store(task, run, work)
             if self._over(run):
                 await self._close(run, work)
                 return
             await self._broker.settle(self._uid, work.settle, run.waiting_note)
             self._acknowledge(work)
             await self._take_stock(task, run)
-            self._show(run)
+            await self._show(run)
             await self._pause(run)
         await self._leave(run)
 
@@ -267,10 +268,10 @@ class Drive:
         if not new:
             return
         if task.status.phase not in (Phase.QUEUED, Phase.RUNNING):
-            await self._broker.queued(task.model_copy(update={"status": self._around.queued(task)}))
+            await self._broker.told(task.model_copy(update={"status": self._around.queued(task)}), Kind.QUEUED)
         await self._broker.enter(task, run, new)
 
-    async def _store(self, run: ArrayRun, work: _Work) -> None:
+    async def _store(self, task: Task, run: ArrayRun, work: _Work) -> None:
         while work.rows:
             try:
                 await self._around.items.store(self._uid, work.rows)
@@ -281,6 +282,9 @@ class Drive:
                     self._ending = self._wish
                 await self._control(run)
             else:
+                queue = metrics.queue_label(task.spec.queue)
+                for row in work.rows:
+                    metrics.ITEMS.labels(queue=queue, outcome=row.state.value).inc(row.last - row.first + 1)
                 return
 
     def _over(self, run: ArrayRun) -> bool:
@@ -318,7 +322,7 @@ class Drive:
             self._stock_at = now + timedelta(seconds=STOCK_SECONDS)
             self._adrift = await self._broker.take_stock(task, run, self._adrift)
 
-    def _show(self, run: ArrayRun) -> None:
+    async def _show(self, run: ArrayRun) -> None:
         known = self._around.tasks.get(self._uid)
         if known is None:
             return
@@ -338,6 +342,8 @@ class Drive:
         after = self._around.tasks.set_status(self._uid, status)
         self._around.writer.submit(after, SHOW_SECONDS)
         if after.status.phase is not phase:
+            if isinstance(self._wish, Hold):
+                await self._broker.told(after, Kind.PENDING)
             # Its deadlines count from now on.
             self._around.wake(self._uid)
 

@@ -56,9 +56,9 @@ class Broker:
         """What Redis has of an array."""
         return await insist(lambda: self.arrays.noted(uid))
 
-    async def queued(self, task: Task) -> None:
-        """Tell the history that the array is queued."""
-        await insist(lambda: self.ledger.note(current_attempt(task), Kind.QUEUED))
+    async def told(self, task: Task, kind: Kind) -> None:
+        """Tell the history that the array is queued, or held."""
+        await insist(lambda: self.ledger.note(current_attempt(task), kind))
 
     async def find(self, task: Task, run: ArrayRun) -> None:
         """For an operator that starts: how far the chunks in flight are."""

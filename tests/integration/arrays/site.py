@@ -109,7 +109,7 @@ class Worker:
         self._site = site
         self._before = before
         self._client = connect_sync(site.redis_settings)
-        self.ledger = WorkerLedger(self._client, name, LEASE_MS)
+        self.ledger = WorkerLedger(self._client, name, site.lease_ms)
         self.alive = True
         self.fenced = 0
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -163,6 +163,8 @@ class Site:
         self.api = Api()
         self.messages: queue.Queue[Message] = queue.Queue()
         self.sent = 0
+        self.lease_ms = LEASE_MS
+        """Nobody renews them."""
         self.registry, self.objects = Registry(), Objects()
         self.executed: Counter[tuple[int, int]] = Counter()
         """(index, attempt) of the items that the handler `count` was given."""

@@ -97,6 +97,7 @@ async def test_a_worker_that_dies_loses_nothing(site: Site) -> None:
 
 async def test_an_operator_that_dies_again_and_again_loses_nothing_and_runs_nothing_twice(site: Site) -> None:
     await site.start()
+    site.lease_ms = 60_000
     gate = threading.Semaphore(0)
 
     def wait(_: Message) -> bool:
@@ -176,6 +177,7 @@ async def test_a_late_end_of_a_chunk_that_was_taken_away_changes_nothing(site: S
 
 async def test_cancelled_in_the_middle_it_ends_with_what_has_ended(site: Site) -> None:
     await site.start()
+    site.lease_ms = 60_000
     gate = threading.Semaphore(6)
     site.work(2, lambda _: gate.acquire(timeout=20))
     task = site.add(array={"count": 100_000})
