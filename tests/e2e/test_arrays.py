@@ -214,3 +214,23 @@ def test_an_item_that_hangs_or_kills_fails_alone(product: Product) -> None:
     assert poisoned["array"]["failedIndexes"] == "42"
     (row,) = items(product, "poison", "&state=failed")
     assert row["reason"] == "WorkerLost"
+
+
+def test_a_pool_of_threads_runs_chunks_side_by_side(product: Product, folder: Path) -> None:
+    container = {"name": "worker", "env": [{"name": "TASKFLOW_WORKER_HANDLERS", "value": "e2e_arrays"}]}
+    spec = {"queues": ["threads"], "pool": "Threads", "concurrency": 8, "replicas": 1}
+    template = {"spec": {"terminationGracePeriodSeconds": 12, "containers": [container]}}
+    product.apply(
+        {
+            "apiVersion": "taskflow.dev/v1alpha1",
+            "kind": "WorkerPool",
+            "metadata": {"name": "threads"},
+            "spec": {**spec, "template": template},
+        }
+    )
+    eventually(lambda: product.pool("threads").get("slots"), lambda slots: slots == 8, 60)
+    product.apply(array("threaded", folder, 600, seconds=0.05, bad={"1": [5]}, queue="threads"))
+    assert product.finished("threaded", 60)["status"]["phase"] == "Succeeded"
+    assert accounted(product, "threaded", 600)["retried"] == 1
+    assert set(executed(folder).values()) == {1}
+    product.kubectl("delete", "tfp", "threads")
