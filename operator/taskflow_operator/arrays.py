@@ -55,6 +55,11 @@ class Arrays:
         drive = self._drives.get(event.uid)
         return drive is not None and event.id in drive.pending
 
+    async def left(self, uid: str) -> None:
+        """An array that is not open has left something: an operator died before it took that away."""
+        if uid not in self._drives:
+            await self._around.broker.forget(uid)
+
     def forget(self, task: Task) -> None:
         """The Task finished, or its resource is gone."""
         if (drive := self._drives.get(task.uid)) is not None:

@@ -8,7 +8,7 @@ import redis.asyncio
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Kind
-from taskflow_core.ledger.connect import MAX_STREAM_LENGTH, redis_errors, script
+from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, redis_errors, script
 from taskflow_core.ledger.operator import Entered, Entry
 
 WAITING, SOURCE = "waiting", "source"
@@ -75,6 +75,7 @@ class ArrayLedger:
                             chunk.place,
                             chunk.note,
                             waiting,
+                            CLAIM_SECONDS,
                         ],
                         client=pipe,
                     )

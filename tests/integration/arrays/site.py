@@ -18,7 +18,7 @@ import redis.asyncio
 
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.events import Event, Failure, Kind
 from taskflow_core.domain.items import ItemRow, Past
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase, Reason
@@ -171,6 +171,7 @@ class Site:
         self.tasks = OpenTasks()
         self.workers: list[Worker] = []
         self.lost: list[str] = []
+        self.unknown: list[Event] = []
         self.closed: list[Task] = []
         self._jobs: list[asyncio.Task[None]] = []
 
@@ -194,7 +195,7 @@ class Site:
         reader = StreamReader(self.client, "cr")
         resources = ApplyToResources(
             self.tasks, writer, closer, ledger, reader, token_key=TOKEN_KEY, quiet_seconds=0,
-            wake_at=agenda.wake_at, unsettled=self._unsettled, data_lost=self.lost.append,
+            wake_at=agenda.wake_at, unknown=self._unknown, data_lost=self.lost.append,
             times=AttemptTimes(NoTracing()), may_read=self._may_read, arrays=self.arrays,
         )  # fmt: skip
         loops = [
@@ -228,8 +229,8 @@ class Site:
     async def _may_read(self) -> None:
         return
 
-    async def _unsettled(self, why: str) -> None:
-        self.lost.append(why)
+    async def _unknown(self, event: Event) -> None:
+        self.unknown.append(event)
 
     def _closed(self, task: Task) -> None:
         self.closed.append(task)
