@@ -13,7 +13,9 @@ from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.ledger.connect import connect_sync
 from taskflow_operator import array_drive, array_flights
+from taskflow_operator.array_flights import Broker
 from taskflow_operator.decide import End, Enqueue, Hold
+from taskflow_operator.memory import OpenTasks
 from tests.builders import UID
 from tests.integration.arrays.site import Site
 
@@ -320,3 +322,49 @@ async def test_an_operator_that_dies_while_items_are_counted_counts_them_once_mo
     status = await site.finished(UID)
     await accounted(site, status, 500)
     assert set(site.executed.values()) == {1}
+
+
+async def test_an_operator_that_dies_after_the_end_stands_leaves_nothing_for_ever(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.start()
+    never = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        await never.wait()
+
+    # It has written the status and told the history, and dies before it takes away what Redis has of the array.
+    monkeypatch.setattr(Broker, "forget", hang)
+    site.work(1)
+    site.add(array={"count": 100})
+    await site.until(lambda: site.api.statuses.get(UID, {}).get("phase") == "Succeeded")
+    await site.until(lambda: site.closed)
+    await site.die()
+    monkeypatch.undo()
+    raw = connect_sync(site.redis_settings)
+    assert raw.exists(naming.array_key(UID)) == 1
+    assert int(str(raw.ttl(naming.array_key(UID)))) > 0
+    site.tasks = OpenTasks()
+    await site.start()
+    await site.until(lambda: raw.exists(naming.array_key(UID)) == 0)
+    assert {event.attempt for event in site.unknown} == {1}
+    raw.connection_pool.disconnect()
+
+
+async def test_an_array_that_is_deleted_is_run_no_further(site: Site) -> None:
+    await site.start()
+    site.lease_ms = 60_000
+    gate = threading.Semaphore(6)
+    (worker,) = site.work(1, lambda _: gate.acquire(timeout=20))
+    task = site.add(array={"count": 100_000})
+    await site.until(lambda: site.sent > 8)
+    site.tasks.close(UID, 0.0)
+    site.arrays.forget(task)
+    raw = connect_sync(site.redis_settings)
+    await site.until(lambda: raw.exists(naming.array_key(UID)) == 0)
+    assert raw.zcard(naming.KEY_LEDGER) == raw.zcard(naming.KEY_LEASES) == 0
+    for _ in range(20):
+        gate.release()
+    await site.until(site.messages.empty)
+    await site.until(lambda: worker.fenced)
+    raw.connection_pool.disconnect()

@@ -148,6 +148,7 @@ class FakeArrays:
     republished: list[str] = field(default_factory=list)
     lost: list[float] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
+    drives: bool = True
     done: Callable[[str], None] = lambda _: None
 
     def decided(self, task: Task, decision: Decision) -> None:
@@ -160,8 +161,9 @@ class FakeArrays:
         self.done = done
 
     def take(self, event: Event) -> bool:
-        self.events.append(event)
-        return True
+        if self.drives:
+            self.events.append(event)
+        return self.drives
 
     def has(self, event: Event) -> bool:
         return event in self.events

@@ -107,6 +107,14 @@ async def test_events_of_chunks_are_the_drives_and_refusals_are_counted_as_ever(
     assert parts.arrays.events == [ended]
 
 
+async def test_the_end_of_a_chunk_whose_array_has_ended_takes_away_what_redis_has_of_it() -> None:
+    parts = Parts()
+    parts.arrays.drives = False
+    await parts.take(make_event(Kind.SUCCEEDED, attempt=3).model_copy(update={"chunk": 7}))
+    await eventually(lambda: parts.unknown)
+    assert (parts.arrays.gone, parts.unknown) == ([UID], [UID])
+
+
 def run_of(total: int, failed: Sequence[int] = (), *, succeeded: int = 0) -> ArrayRun:
     past = Past(RangeSet(), succeeded, len(failed), 0, RangeSet(list(RangeSet.of(failed).pairs())[:200]))
     return ArrayRun(RetryPolicy(), RangeSet([(0, total - 1)]), past, {})
