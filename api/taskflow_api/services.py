@@ -17,6 +17,7 @@ from taskflow_api.auth import Gate
 from taskflow_api.identity.wiring import Identity, identity
 from taskflow_api.live.hub import MAX_CHANNELS, Hub
 from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
+from taskflow_core.blobs.multipart import MultipartUploads
 from taskflow_core.blobs.store import ObjectInfo, ObjectStore
 from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.kube.client import KubeClient, Requests
@@ -107,6 +108,15 @@ class Objects(Protocol):
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See `ObjectStore.get_range`."""
+
+    def head(self, key: str) -> ObjectInfo:
+        """See `ObjectStore.head`."""
+
+    def delete(self, key: str) -> None:
+        """See `ObjectStore.delete`."""
+
+    def multipart(self) -> MultipartUploads:
+        """Uploads in parts."""
 
     def check(self) -> None:
         """Fail unless it can answer."""

@@ -110,7 +110,16 @@ class Tenants:
         assert page["nextCursor"]
         names = [each for task in created for each in (task["name"], task["uid"])]
         begun = call("POST", tasks + ":cancel", {"filter": {"labelSelector": f"told={CANARY}"}}, account="b-app").json
-        known = {"name": names, "id": [key["id"]], "output": ["r.csv"], "operation": [begun["id"]]}
+        sent = {"key": "big.bin", "contentType": "text/plain"}
+        upload = call("POST", f"/v1/namespaces/{THEIRS}/multipart-uploads", sent, account="b-app").json
+        known = {
+            "name": names,
+            "id": [key["id"]],
+            "output": ["r.csv"],
+            "operation": [begun["id"]],
+            "key": ["big.bin", f"{created[0]['uid']}/1/r.csv"],
+            "upload": [upload["id"]],
+        }
         return known, page["nextCursor"]
 
     def _finish(self, name: str, uid: str) -> None:
@@ -147,6 +156,9 @@ class Tenants:
             "createTasks": {"items": [{"generateName": "crossing-", **task}]},
             "changeTask": {"spec": {"priority": 9}},
             "createUpload": {"key": "r.csv", "contentType": "text/csv"},
+            "createMultipartUpload": {"key": "big.bin"},
+            "signParts": {"parts": [1]},
+            "completeMultipartUpload": {"parts": [{"number": 1, "etag": "e"}]},
             "createApiKey": {"serviceAccount": "b-app", "scopes": ["read"]},
             "rotateApiKey": {},
             "cancelTasks": {"filter": {"queue": "b-live"}},
