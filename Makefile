@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: bench-arrays images kind-up kind-down test-chart test-cluster chaos chaos-all chaos-long gen bench bench-rollout bench-pages bench-sse bench-scale bench-scaling help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: bench-arrays images kind-up kind-down test-chart test-cluster chaos chaos-all chaos-long gen bench bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -66,6 +66,9 @@ bench-arrays: setup programs ## a million items in one Task beside plain Celery 
 
 bench-scaling: setup programs ## a burst from zero to ten pods and back, beside KEDA-like rules (7 minutes); N=2000 Tasks
 	@$(BIN)/python -m bench.scaling
+
+bench-rules: setup ## our rule for the number of pods beside KEDA's and an HPA's, simulated alike (seconds); SEED=1
+	@$(BIN)/python -m bench.rules
 
 bench-pages: setup programs ## a page of the history among 1,000 and among N=100000 Tasks (2 minutes)
 	@$(BIN)/python -m bench.pages

@@ -14,6 +14,7 @@ from pathlib import Path
 from taskflow_core.broker import acl
 from taskflow_local.cluster import SYSTEM_NAMESPACE
 from taskflow_local.errors import LocalError
+from taskflow_local.pki import NODE_CLIENT
 from taskflow_local.state import Folder, Memory, write_private
 
 BUCKET = "taskflow"
@@ -102,6 +103,11 @@ def _apiserver(place: Place) -> Sequence[str]:
         # For `kubectl logs`: the node serves them.
         f"--kubelet-client-certificate={pki / 'node-client.crt'}", f"--kubelet-client-key={pki / 'node-client.key'}",
         f"--kubelet-certificate-authority={pki / 'ca.crt'}", "--kubelet-preferred-address-types=InternalIP",
+        # For API servers behind this one, such as an adapter of metrics: who asks is said in headers.
+        f"--proxy-client-cert-file={pki / 'node-client.crt'}", f"--proxy-client-key-file={pki / 'node-client.key'}",
+        f"--requestheader-client-ca-file={pki / 'ca.crt'}",
+        f"--requestheader-allowed-names={NODE_CLIENT}", "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
         "--service-cluster-ip-range=10.0.0.0/24", "--authorization-mode=RBAC",
         f"--token-auth-file={folder.conf / 'tokens.csv'}",
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
@@ -119,6 +125,8 @@ def _controller_manager(place: Place) -> Sequence[str]:
         f"--secure-port={place.port('kube-controller-manager')}", f"--tls-cert-file={pki / 'server.crt'}",
         f"--tls-private-key-file={pki / 'server.key'}", "--leader-elect=false", "--use-service-account-credentials=true",
         f"--service-account-private-key-file={pki / 'sa.key'}", f"--root-ca-file={pki / 'ca.crt'}", "--profiling=false",
+        # A HorizontalPodAutoscaler that one tries here answers within seconds: by default it waits 5 minutes to go down.
+        "--horizontal-pod-autoscaler-sync-period=2s", "--horizontal-pod-autoscaler-downscale-stabilization=15s",
     )  # fmt: skip
 
 

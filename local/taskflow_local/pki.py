@@ -12,6 +12,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from taskflow_local.state import write_private
 
 _LIFETIME = dt.timedelta(days=3650)
+_PREFIX = "taskflow-local-"
+NODE_CLIENT = f"{_PREFIX}node-client"
+"""Common name by which the API server proves itself to the node and to API servers behind it."""
 _Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -19,13 +22,13 @@ def create(folder: Path, now: dt.datetime) -> None:
     """Write the files, once; the authority's own key is kept nowhere.
 
     `ca.crt`; `server.crt` and `server.key` for all that listens with TLS; `node-client.crt` and `node-client.key` by which
-    the API server proves itself to the node; `sa.key` for service-account tokens.
+    the API server proves itself to the node and to API servers behind it; `sa.key` for service-account tokens.
     """
     marker = folder / "sa.key"
     if marker.exists():
         return
     authority = ec.generate_private_key(ec.SECP256R1())
-    name = _name("taskflow-local-ca")
+    name = _name(f"{_PREFIX}ca")
     ca = (
         _certificate(name, name, authority, now)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -50,7 +53,7 @@ def _leaf(
 ) -> x509.CertificateBuilder:
     hosts: list[x509.GeneralName] = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     return (
-        _certificate(_name(f"taskflow-local-{name}"), issuer, key, now)
+        _certificate(_name(f"{_PREFIX}{name}"), issuer, key, now)
         .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
