@@ -19,7 +19,7 @@ from taskflow_api.identity import cli
 from taskflow_api.live.hub import Hub
 from taskflow_api.operations.running import Runner
 from taskflow_api.services import connected
-from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
+from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings
 from taskflow_core.errors import Invalid
 from taskflow_core.settings import DatabaseSettings, LogSettings, StorageSettings
 from taskflow_core.telemetry.logs import setup_logging
@@ -44,11 +44,12 @@ async def serve(
     api: ApiSettings,
     oidc: OidcSettings,
     register: RegisterSettings,
+    limits: LimitSettings,
     database: DatabaseSettings,
     storage: StorageSettings,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end."""
-    async with connected(api, oidc, register, database, storage) as services:
+    async with connected(api, oidc, register, limits, database, storage) as services:
         config = uvicorn.Config(
             create_app(services),
             host=api.host,
@@ -80,7 +81,14 @@ def main() -> int:
         signal.signal(number, lambda *_: None)
     try:
         setup_logging(LogSettings(), "api")
-        settings = (ApiSettings(), OidcSettings(), RegisterSettings(), DatabaseSettings(), StorageSettings())
+        settings = (
+            ApiSettings(),
+            OidcSettings(),
+            RegisterSettings(),
+            LimitSettings(),
+            DatabaseSettings(),
+            StorageSettings(),
+        )
         asyncio.run(serve(*settings))
     except ValidationError as error:
         for each in error.errors(include_input=False):

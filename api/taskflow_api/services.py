@@ -15,15 +15,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_api.auth import Gate
 from taskflow_api.identity.wiring import Identity, identity
+from taskflow_api.limits.limiter import Limiter, RedisCounter
 from taskflow_api.live.hub import MAX_CHANNELS, Hub
-from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
+from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings
 from taskflow_core.blobs.multipart import MultipartUploads
 from taskflow_core.blobs.store import ObjectInfo, ObjectStore
+from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.kube.client import KubeClient, Requests
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.queue_view import Place, QueueView
 from taskflow_core.settings import DatabaseSettings, RedisSettings, StorageSettings
-from taskflow_core.store import operations, repository
+from taskflow_core.store import items, operations, repository
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.store.operations import OperationRow
 from taskflow_core.store.repository import Filter
@@ -55,6 +57,9 @@ class History(Protocol):
 
     async def get_runs(self, uid: str) -> tuple[list[AttemptRow], list[TimelineRow]]:
         """Attempts and timeline of a Task."""
+
+    async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
+        """Items of an array that have ended, by their indices."""
 
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         """When Tasks of a queue started lately, newest first."""
@@ -128,6 +133,7 @@ class Services:
     gate: Gate
     identity: Identity
     hub: Hub
+    limiter: Limiter
     queues: Queues | None = None
     """None: this installation gives the API no access to the broker."""
 
@@ -164,6 +170,11 @@ class PostgresHistory:
         """See `repository.get_attempts` and `get_timeline`."""
         async with transaction(self._engine) as connection:
             return await repository.get_attempts(connection, uid), await repository.get_timeline(connection, uid)
+
+    async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
+        """See `items.items_of`."""
+        async with transaction(self._engine) as connection:
+            return await items.items_of(connection, uid, state=state, after=after, limit=limit)
 
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         """See `repository.latest_starts`."""
@@ -213,6 +224,7 @@ async def connected(
     api: ApiSettings,
     oidc: OidcSettings,
     register: RegisterSettings,
+    limits: LimitSettings,
     database: DatabaseSettings,
     storage: StorageSettings,
 ) -> AsyncIterator[Services]:
@@ -227,16 +239,24 @@ async def connected(
     watches = await KubeClient.connect(connections=MAX_CHANNELS + 8)
     hub = Hub(watches, api.streams_per_caller, api.streams)
     broker = connect_async(RedisSettings(url=api.broker_url)) if api.broker_url is not None else None
+    counting = connect_async(RedisSettings(url=limits.url)) if limits.url is not None else None
     engine = create_engine(database, application_name="taskflow-api", pool_size=10)
     gate = Gate(kube, api.audiences, time.monotonic)
     try:
         async with identity(kube, engine, gate, oidc, register) as who:
             queues = QueueView(broker) if broker is not None else None
-            yield Services(kube, PostgresHistory(engine), objects, gate, who, hub, queues)
+            limiter = Limiter(
+                RedisCounter(counting) if counting is not None else None,
+                caller_per_minute=limits.caller_per_minute,
+                namespace_per_minute=limits.namespace_per_minute,
+                namespaces=limits.namespaces,
+            )
+            yield Services(kube, PostgresHistory(engine), objects, gate, who, hub, limiter, queues)
     finally:
         await hub.stop()
         await watches.close()
-        if broker is not None:
-            await broker.aclose()
+        for each in (broker, counting):
+            if each is not None:
+                await each.aclose()
         await engine.dispose()
         await kube.close()

@@ -15,10 +15,12 @@ from taskflow_api.auth import Gate
 from taskflow_api.identity.accounts import ISSUER
 from taskflow_api.identity.tokens import Tokens
 from taskflow_api.identity.wiring import Identity
+from taskflow_api.limits.limiter import Limiter
 from taskflow_api.live.hub import Hub
 from taskflow_api.services import Services
 from taskflow_core.blobs.multipart import SentPart
 from taskflow_core.blobs.store import ObjectInfo
+from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.errors import Conflict, NotFound
 from taskflow_core.ledger.queue_view import Place
 from taskflow_core.store.operations import MAX_RUNNING, OperationRow
@@ -112,6 +114,7 @@ class FakeKube:
 @dataclass
 class FakeHistory:
     rows: list[TaskRow] = field(default_factory=list)
+    items: list[ItemRow] = field(default_factory=list)
     starts: list[datetime] = field(default_factory=list)
     operations: dict[str, OperationRow] = field(default_factory=dict)
     asked: Filter | None = None
@@ -143,6 +146,10 @@ class FakeHistory:
     async def get_runs(self, uid: str) -> tuple[list[AttemptRow], list[TimelineRow]]:
         await self.check()
         return [AttemptRow(uid, 1, "w", CREATED, None, None, None, None, None, None)], []
+
+    async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
+        await self.check()
+        return [row for row in self.items if row.first > after and state in (None, row.state)][:limit]
 
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         await self.check()
@@ -275,10 +282,17 @@ class Answer:
         return json.loads(self.body)
 
 
+def unlimited() -> Limiter:
+    """Nothing is limited."""
+    return Limiter(None, caller_per_minute=0, namespace_per_minute=0, namespaces={})
+
+
 class Api:
     """An application on fakes, and a client that needs no socket."""
 
-    def __init__(self, audiences: tuple[str, ...] = (), *, register: bool = False) -> None:
+    def __init__(
+        self, audiences: tuple[str, ...] = (), *, register: bool = False, limiter: Limiter | None = None
+    ) -> None:
         self.kube = FakeKube()
         self.history = FakeHistory()
         self.objects = FakeObjects()
@@ -286,6 +300,7 @@ class Api:
         self.gate = Gate(self.kube, audiences, self.clock)
         self.hub = Hub(self.kube, 3, 5)
         self.queues = FakeQueues()
+        self.limiter = limiter or unlimited()
         self.time = memory.Time()
         self.keys, self.accounts = memory.MemoryKeys(), memory.MemoryAccounts()
         keys = memory.keys(self.kube, self.keys, self.time)
@@ -293,7 +308,7 @@ class Api:
         issuers = {ISSUER: accounts.caller} if accounts else {}
         self.identity = identity = Identity(Tokens(self.gate.authenticate, keys.caller, issuers), keys, accounts)
         self.app: FastAPI = create_app(
-            Services(self.kube, self.history, self.objects, self.gate, identity, self.hub, self.queues)
+            Services(self.kube, self.history, self.objects, self.gate, identity, self.hub, self.limiter, self.queues)
         )
 
     async def call(
