@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: bench-arrays images kind-up kind-down test-chart test-cluster chaos chaos-all chaos-long gen bench bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: bench-arrays images kind-up kind-down test-chart test-cluster chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -72,6 +72,9 @@ bench-rules: setup ## our rule for the number of pods beside KEDA's and an HPA's
 
 bench-pages: setup programs ## a page of the history among 1,000 and among N=100000 Tasks (2 minutes)
 	@$(BIN)/python -m bench.pages
+
+bench-rest: setup programs ## reads and creates through REST beside bare FastAPI and the API server itself (2 minutes)
+	@$(BIN)/python -m bench.rest
 
 bench-sse: setup programs ## changes told to N=1000 listeners (2 minutes)
 	@$(BIN)/python -m bench.sse

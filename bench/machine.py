@@ -25,6 +25,11 @@ def of_component(stack: Stack, name: str) -> Usage:
     return _of(_family(pid)) if pid is not None else Usage(0.0, 0)
 
 
+def of_process(pid: int) -> Usage:
+    """Of one process and its children."""
+    return _of(_family(pid))
+
+
 def usage(stack: Stack) -> dict[str, Usage]:
     """Of each component, and of the workers together."""
     found = {name: _of(_family(pid)) for name in PARTS if (pid := stack.pid(name)) is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from taskflow_core.telemetry.logs import get_logger
 PREFIX = f"{naming.KEY_API_PREFIX}limit:"
 AWAY_SECONDS = 5.0
 """Redis is not asked again so soon after it did not answer: a request should not wait for that."""
+ANSWER_SECONDS = 0.25
+"""A Redis that is there and says nothing is away after so long: the client's own patience is seconds, and a retry of them."""
 KEPT = 10_000
 _log = get_logger(__name__)
 
@@ -42,8 +45,12 @@ class RedisCounter:
         arguments: list[Any] = [units]
         for each in limits:
             arguments += [f"{each.interval:.3f}", each.quota]
-        with redis_errors():
-            answer = await self._script(keys=[PREFIX + each.key for each in limits], args=arguments)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                with redis_errors():
+                    answer = await self._script(keys=[PREFIX + each.key for each in limits], args=arguments)
+        except TimeoutError as error:
+            raise Unavailable(f"Redis: no answer in {ANSWER_SECONDS} s") from error
         return [
             Standing(limit, bool(passes), int(left), int(whole), int(wait))
             for limit, (passes, left, whole, wait) in zip(limits, answer, strict=True)

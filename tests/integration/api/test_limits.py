@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from taskflow_api.limits.limiter import RedisCounter
 from taskflow_api.limits.policy import Limit
 from taskflow_core.broker import acl
+from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.settings import RedisSettings
 from tests.integration.api.conftest import Installation
@@ -46,6 +47,23 @@ async def test_exactly_the_quota_passes_of_what_a_hundred_clients_ask_of_two_pro
     finally:
         for client in clients:
             await client.aclose()
+
+
+async def test_a_redis_that_says_nothing_is_away_at_once() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = connect_async(RedisSettings(url=SecretStr(f"redis://127.0.0.1:{port}/0")))
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(Unavailable, match="no answer"):
+        await RedisCounter(client).take([Limit("caller", "k", 60)], 1)
+    assert loop.time() - began < 3
+    await client.aclose()
+    server.close()
 
 
 def test_an_answer_of_the_running_api_tells_what_is_left(installation: Installation) -> None:

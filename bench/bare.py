@@ -1,0 +1,50 @@
+"""`python -m bench.bare PORT BODY`: bare FastAPI routes in the process set-up of the REST API, to compare it with.
+
+`/model` answers a Task as a response model, as the API does; `/bytes` the same as bytes; `/redis` reads the bytes from
+Redis (REDIS_URL) first: the least that a read costs which a cache answers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, Response
+from pydantic import SecretStr
+
+from taskflow_api.tasks.views import TaskDetail
+from taskflow_core.ledger.connect import connect_async
+from taskflow_core.settings import RedisSettings
+
+KEY = "bench:task"
+
+
+def main() -> int:
+    """Serve until SIGTERM."""
+    port, raw = int(sys.argv[1]), Path(sys.argv[2]).read_bytes()
+    task = TaskDetail.model_validate_json(raw)
+    client = connect_async(RedisSettings(url=SecretStr(os.environ["REDIS_URL"])))
+    app = FastAPI()
+
+    @app.get("/model")
+    async def model() -> TaskDetail:
+        return task
+
+    @app.get("/bytes")
+    async def raw_bytes() -> Response:
+        return Response(raw, media_type="application/json")
+
+    @app.get("/redis")
+    async def cached() -> Response:
+        return Response(await client.get(KEY), media_type="application/json")
+
+    uvicorn.run(
+        app, host="127.0.0.1", port=port, lifespan="off", log_config=None, access_log=False, server_header=False
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
