@@ -1,6 +1,6 @@
 """`python -m taskflow_api`: the REST API, one process. Exit codes: 0 stopped by a signal; 2 settings are wrong.
 
-With arguments a command of `taskflow_api.identity.cli` instead.
+With the argument `notifier` that of `taskflow_api.webhooks.process` instead, with others a command of `taskflow_api.identity.cli`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from taskflow_api.identity import cli
 from taskflow_api.live.hub import Hub
 from taskflow_api.operations.running import Runner
 from taskflow_api.services import connected
-from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
+from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings, WebhookSettings
+from taskflow_api.webhooks import process
 from taskflow_core.errors import Invalid
 from taskflow_core.settings import DatabaseSettings, LogSettings, StorageSettings
 from taskflow_core.telemetry.logs import setup_logging
 
 DRAIN_SECONDS = 20
+NOTIFIER = "notifier"
 
 
 class Server(uvicorn.Server):
@@ -45,9 +47,10 @@ async def serve(
     register: RegisterSettings,
     database: DatabaseSettings,
     storage: StorageSettings,
+    notifying: WebhookSettings,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end."""
-    async with connected(api, oidc, register, database, storage) as services:
+    async with connected(api, oidc, register, database, storage, notifying) as services:
         config = uvicorn.Config(
             create_app(services),
             host=api.host,
@@ -68,15 +71,19 @@ async def serve(
 
 def main() -> int:
     """Read the settings, once; returns the exit code."""
-    if sys.argv[1:]:
+    notifier = sys.argv[1:] == [NOTIFIER]
+    if sys.argv[1:] and not notifier:
         return cli.main(sys.argv[1:])
     # uvicorn raises the signal again when it is done; the default action would then kill us before connections close.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
-        setup_logging(LogSettings(), "api")
-        settings = (ApiSettings(), OidcSettings(), RegisterSettings(), DatabaseSettings(), StorageSettings())
-        asyncio.run(serve(*settings))
+        setup_logging(LogSettings(), NOTIFIER if notifier else "api")
+        if notifier:
+            asyncio.run(process.run(WebhookSettings(), DatabaseSettings()))
+        else:
+            settings = (ApiSettings(), OidcSettings(), RegisterSettings(), DatabaseSettings(), StorageSettings())
+            asyncio.run(serve(*settings, WebhookSettings()))
     except ValidationError as error:
         for each in error.errors(include_input=False):
             print(f"taskflow_api: {error.title}: {'.'.join(map(str, each['loc']))}: {each['msg']}", file=sys.stderr)

@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from taskflow_api.auth import Gate
 from taskflow_api.identity.wiring import Identity, identity
 from taskflow_api.live.hub import MAX_CHANNELS, Hub
-from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
+from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings, WebhookSettings
+from taskflow_api.webhooks.office import Webhooks, webhooks
 from taskflow_core.blobs.store import ObjectInfo, ObjectStore
 from taskflow_core.kube.client import KubeClient, Requests
 from taskflow_core.ledger.connect import connect_async
@@ -120,6 +121,8 @@ class Services:
     hub: Hub
     queues: Queues | None = None
     """None: this installation gives the API no access to the broker."""
+    webhooks: Webhooks | None = None
+    """None: they are off."""
 
     def now(self) -> datetime:
         """The time by which links expire."""
@@ -205,6 +208,7 @@ async def connected(
     register: RegisterSettings,
     database: DatabaseSettings,
     storage: StorageSettings,
+    notifying: WebhookSettings,
 ) -> AsyncIterator[Services]:
     """Services on the real API server, PostgreSQL and object store; closed at the end of the block.
 
@@ -222,7 +226,7 @@ async def connected(
     try:
         async with identity(kube, engine, gate, oidc, register) as who:
             queues = QueueView(broker) if broker is not None else None
-            yield Services(kube, PostgresHistory(engine), objects, gate, who, hub, queues)
+            yield Services(kube, PostgresHistory(engine), objects, gate, who, hub, queues, webhooks(engine, notifying))
     finally:
         await hub.stop()
         await watches.close()
