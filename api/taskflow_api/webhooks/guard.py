@@ -118,7 +118,7 @@ def check_url(url: str, policy: Policy) -> URL:
         raise RefusedError("expected a host and perhaps a port after https://")
     try:
         read = URL(url)
-        host, port = read.host, read.port
+        host, port = read.raw_host, read.port
     except ValueError:
         raise RefusedError("expected a URL") from None
     # The parser that will be connected by has to see what was looked at here.

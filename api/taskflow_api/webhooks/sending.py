@@ -97,7 +97,7 @@ class Sender:
 
     async def _post(self, url: str, body: str, headers: Mapping[str, str]) -> Answer:
         target = check_url(url, self._policy)
-        host = target.host or ""
+        host = target.raw_host or ""
         addresses = check_addresses(host, await self._resolve(host, target.port or 443), self._policy)
         connector = aiohttp.TCPConnector(
             resolver=_Resolved(addresses), use_dns_cache=False, force_close=True, ssl=self._tls,
