@@ -10,7 +10,7 @@ URLS = (
     "http://127.0.0.0x1:{port}/", "http://0x7F.0X0.0.1:{port}/", "http://127.000.000.001:{port}/", "http://0127.0.0.1:{port}/",
     "http://00000177.00000000.00000000.00000001:{port}/", "http://4294967296:{port}/", "http://6425673729:{port}/",
     "http://127.0.0.1.:{port}/", "http://127.0.0.1..:{port}/", "http://0:{port}/", "http://0.0.0.0:{port}/", "http://0x0:{port}/",
-    "http://127。0。0。1:{port}/", "http://①②⑦.⓪.⓪.①:{port}/", "http://１２７.０.０.１:{port}/",
+    "http://127。0。0。1:{port}/", "http://①②⑦.⓪.⓪.①:{port}/", "http://\uff11\uff12\uff17.\uff10.\uff10.\uff11:{port}/",
     "http://localhost:{port}/", "http://LOCALHOST:{port}/", "http://localhost.:{port}/", "http://ⓛocalhost:{port}/",
     "http://a.localhost:{port}/", "http://localhost.localdomain:{port}/", "http://ip6-localhost:{port}/",
     # IPv6: loopback, unspecified, and IPv4 in its covers.

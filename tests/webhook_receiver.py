@@ -49,6 +49,14 @@ def answer(status: int, body: bytes = b"", **headers: str) -> Behaviour:
     return behave
 
 
+def slowly(seconds: float, behaviour: Behaviour) -> Behaviour:
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        time.sleep(seconds)
+        behaviour(handler)
+
+    return behave
+
+
 class Receiver:
     """Does what `next` says, one after the other, and answers 204 when nothing is left of it."""
 

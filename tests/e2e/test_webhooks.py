@@ -20,7 +20,7 @@ from taskflow_local.components import default_components
 from taskflow_local.stack import Stack
 from tests.e2e.conftest import CODE, LEASE_SECONDS, POOL
 from tests.e2e.product import Product, eventually, records, task
-from tests.webhook_receiver import Receiver, answer
+from tests.webhook_receiver import Receiver, answer, slowly
 
 pytestmark = pytest.mark.e2e
 HOOKS = "/v1/namespaces/default/webhooks"
@@ -50,7 +50,7 @@ class Notified:
     def told(self, *names: str) -> dict[str, list[str]]:
         """Type of each message about these Tasks, verified, by name and once for each id."""
         found: dict[str, dict[str, str]] = {name: {} for name in names}
-        for got in list(self.receiver.received):
+        for got in [each for each in self.receiver.received if each.path == "/all"]:
             said = got.verified(self.secret)
             if (name := said["data"].get("name")) in found:
                 found[name][got.id] = said["type"]
@@ -87,22 +87,31 @@ def notified() -> Iterator[Notified]:
                 shutil.rmtree(folder)
 
 
-def test_each_end_is_told_the_ones_without_a_worker_too(notified: Notified) -> None:
+def test_each_end_is_told_the_ones_without_a_worker_too(notified: Notified, tmp_path: Path) -> None:
     product = notified.product
+    tmp_path.chmod(0o777)
+    gate, record = tmp_path / "gate", tmp_path / "record"
+    busy = {"record": str(record), "path": str(gate)}
+    product.apply(*(task(name, "e2e.wait_for_file", kwargs=busy) for name in ("busy-1", "busy-2")))
+    eventually(lambda: len(records(record, "start")), lambda count: count == 2, 60)
+    # All slots are taken: what follows ends without a worker, but for `good`.
     product.apply(
-        task("good", "taskflow.echo", kwargs={"value": 1}),
-        task("bad", "no.such.handler", retryPolicy={"maxAttempts": 1}),
-        task("unserved", "taskflow.echo", queue="nobody"),
-        task("late", "taskflow.echo", queue="nobody", queueTimeoutSeconds=1),
-        task("overdue", "taskflow.echo", queue="nobody", activeDeadlineSeconds=1, queueTimeoutSeconds=2),
+        task("cancelled", "taskflow.echo"),
+        task("late", "taskflow.echo", queueTimeoutSeconds=2),
+        task("orphan", "taskflow.echo", dependsOn=[{"name": "late"}]),
+        task("unserved", "taskflow.echo", queue="nobody", cancel=True),
         task("open", "taskflow.echo", suspend=True),
     )
-    product.in_phase("unserved", "Pending")
-    product.kubectl("patch", "tft", "unserved", "--type=merge", "-p", '{"spec":{"cancel":true}}')
+    product.in_phase("cancelled", "Queued")
+    product.kubectl("patch", "tft", "cancelled", "--type=merge", "-p", '{"spec":{"cancel":true}}')
+    product.apply(task("good", "taskflow.echo", kwargs={"value": 1}))
     wanted = {
-        "good": ["task.succeeded"], "bad": ["task.failed"], "unserved": ["task.cancelled"], "late": ["task.failed"],
-        "overdue": ["task.failed"], "open": [],
+        "cancelled": ["task.cancelled"], "late": ["task.failed"], "orphan": ["task.failed"],
+        "unserved": ["task.cancelled"], "open": [], "good": [], "busy-1": [], "busy-2": [],
     }  # fmt: skip
+    eventually(lambda: notified.told(*wanted), lambda found: found == wanted, 60)
+    gate.touch()
+    wanted |= {name: ["task.succeeded"] for name in ("good", "busy-1", "busy-2")}
     eventually(lambda: notified.told(*wanted), lambda found: found == wanted, 60)
     time.sleep(2)
     assert notified.told(*wanted) == wanted
@@ -128,19 +137,23 @@ def test_a_task_names_who_is_told_of_it(notified: Notified) -> None:
 def test_a_test_message_and_a_replay(notified: Notified) -> None:
     begun = notified.call("POST", HOOKS + "/all:test")
     ended = eventually(
-        lambda: notified.call("GET", f"{HOOKS}/all/deliveries/{begun['id']}"), lambda found: found["state"] == "Delivered", 20
+        lambda: notified.call("GET", f"{HOOKS}/all/deliveries/{begun['id']}"),
+        lambda found: found["state"] == "Delivered",
+        20,
     )
     assert (ended["type"], ended["tries"][0]["status"]) == ("webhook.test", 204)
     notified.call("POST", f"{HOOKS}/all/deliveries/{begun['id']}:replay")
     same = [begun["eventId"]] * 2
-    eventually(lambda: [g.id for g in notified.receiver.received if g.id == begun["eventId"]], lambda ids: ids == same, 20)
+    eventually(
+        lambda: [g.id for g in notified.receiver.received if g.id == begun["eventId"]], lambda ids: ids == same, 20
+    )
 
 
 def test_a_notifier_that_is_killed_in_the_middle_loses_none(notified: Notified) -> None:
     product, receiver = notified.product, notified.receiver
     names = [f"kill-notifier-{number}" for number in range(6)]
     before = len(receiver.received)
-    receiver.next = [lambda handler: (time.sleep(6), answer(204)(handler))[1]] * 4
+    receiver.next = [slowly(6, answer(204))] * 4
     product.apply(*(task(name, "taskflow.echo") for name in names))
     eventually(lambda: len(receiver.received), lambda count: count > before, 60)
     product.stack.stop("notifier", signal.SIGKILL)

@@ -43,7 +43,14 @@ def test_the_secret_is_told_once(hooks: Installation) -> None:
     again = hooks.call("POST", HOOKS, {"name": "billing", "url": URL})
     assert (again.status, again.json["code"]) == (409, "conflict")
     assert hooks.call("DELETE", f"{HOOKS}/billing").status == 204
-    for method, path in (("GET", ""), ("DELETE", ""), ("PATCH", ""), ("POST", ":test"), ("POST", ":rotate"), ("GET", "/deliveries")):
+    for method, path in (
+        ("GET", ""),
+        ("DELETE", ""),
+        ("PATCH", ""),
+        ("POST", ":test"),
+        ("POST", ":rotate"),
+        ("GET", "/deliveries"),
+    ):
         body = {"enabled": True} if method == "PATCH" else None
         assert hooks.call(method, f"{HOOKS}/billing{path}", body).status == 404
 
@@ -59,8 +66,14 @@ def test_a_secret_is_rotated_with_and_without_grace(hooks: Installation) -> None
 
 def test_an_endpoint_is_changed_disabled_and_enabled(hooks: Installation) -> None:
     made(hooks, "changed")
-    changed = hooks.call("PATCH", f"{HOOKS}/changed", {"url": "https://other.example.com/", "types": ["task.cancelled"]}).json
-    assert (changed["url"], changed["types"], changed["tasks"]) == ("https://other.example.com/", ["task.cancelled"], "All")
+    changed = hooks.call(
+        "PATCH", f"{HOOKS}/changed", {"url": "https://other.example.com/", "types": ["task.cancelled"]}
+    ).json
+    assert (changed["url"], changed["types"], changed["tasks"]) == (
+        "https://other.example.com/",
+        ["task.cancelled"],
+        "All",
+    )
     waiting = hooks.call("POST", f"{HOOKS}/changed:test").json
     off = hooks.call("PATCH", f"{HOOKS}/changed", {"enabled": False}).json
     assert (off["enabled"], off["disabledReason"]) == (False, "Disabled")

@@ -1,7 +1,7 @@
 """Endpoints, Tasks that end, and a notifier, on a real database."""
 
-from itertools import count
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 from cryptography.fernet import Fernet
@@ -45,7 +45,7 @@ async def added(engine: AsyncEngine, name: str, url: str = "https://hooks.exampl
 
 def ended(uid: str, phase: str, **fields: Any) -> Event:
     """The operator's word of an end, each time another event."""
-    told = {"phase": phase, "reason": phase, "completionTime": "2026-09-21T12:00:09Z"}
+    told: dict[str, Any] = {"phase": phase, "reason": phase, "completionTime": "2026-09-21T12:00:09Z"}
     return snapshot(Kind.SETTLED, next(_numbers), uid=uid, **told, **fields)
 
 
@@ -68,7 +68,9 @@ async def make_due(engine: AsyncEngine) -> None:
 
 async def let_leases_run_out(engine: AsyncEngine) -> None:
     async with transaction(engine) as connection:
-        await connection.execute(text("UPDATE webhook_deliveries SET leased_until = now() - interval '1 s' WHERE lease <> ''"))
+        await connection.execute(
+            text("UPDATE webhook_deliveries SET leased_until = now() - interval '1 s' WHERE lease <> ''")
+        )
 
 
 def notifier(engine: AsyncEngine, *receivers: Receiver) -> Notifier:

@@ -16,6 +16,7 @@ from taskflow_api.webhooks.endpoints import PostgresEndpoints
 from taskflow_api.webhooks.notifier import Notifier
 from taskflow_api.webhooks.schedule import SCHEDULE
 from taskflow_api.webhooks.secrets import Vault, new_secret
+from taskflow_api.webhooks.sending import Answer
 from taskflow_core.errors import Conflict
 from taskflow_core.store.engine import transaction
 from tests.integration.webhooks.rows import (
@@ -29,7 +30,7 @@ from tests.integration.webhooks.rows import (
     notifier,
     rows,
 )
-from tests.webhook_receiver import Receiver, answer
+from tests.webhook_receiver import Receiver, answer, slowly
 
 pytestmark = pytest.mark.integration
 
@@ -106,7 +107,9 @@ async def test_it_fails_n_times_by_the_schedule_with_the_same_id_and_a_new_time_
     assert [got.verified(secret)["type"] for got in receiver.received] == ["task.failed"] * 5
 
 
-async def test_after_the_last_attempt_it_is_given_up_and_may_be_replayed(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_after_the_last_attempt_it_is_given_up_and_may_be_replayed(
+    engine: AsyncEngine, receiver: Receiver
+) -> None:
     await added(engine, "all", receiver.url)
     await apply(engine, ended("u1", "Failed"))
     receiver.next = [answer(500)] * 10
@@ -134,7 +137,9 @@ async def test_410_disables_the_endpoint_and_gives_up_what_waits(engine: AsyncEn
     await added(engine, "all", receiver.url)
     await apply(engine, *(ended(f"u{number}", "Failed") for number in range(3)))
     async with transaction(engine) as connection:
-        await connection.execute(text("UPDATE webhook_deliveries SET next_at = now() + interval '1 h' WHERE task_uid <> 'u0'"))
+        await connection.execute(
+            text("UPDATE webhook_deliveries SET next_at = now() + interval '1 h' WHERE task_uid <> 'u0'")
+        )
     receiver.next = [answer(410)]
     async with running(notifier(engine, receiver)):
         await eventually(lambda: len(receiver.received) == 1)
@@ -155,7 +160,11 @@ async def test_while_a_secret_is_rotated_there_are_two_signatures_and_afterwards
     store = PostgresEndpoints(engine)
     there = await store.get("team-a", "all")
     assert there is not None
-    values = {"secret": VAULT.seal(new), "old_secret": there.secret, "old_secret_until": datetime.now(UTC) + timedelta(hours=1)}
+    values = {
+        "secret": VAULT.seal(new),
+        "old_secret": there.secret,
+        "old_secret_until": datetime.now(UTC) + timedelta(hours=1),
+    }
     await store.change(row.id, values)
     await apply(engine, ended("u1", "Failed"))
     async with running(notifier(engine, receiver)):
@@ -194,7 +203,7 @@ async def test_what_a_dead_notifier_held_is_sent_by_another_and_its_late_word_do
         await let_leases_run_out(engine)
         await eventually(lambda: len(receiver.received) == 1)
     assert (await only(engine)).state == "Delivered"
-    assert not await store.record(taken, "dead", module.judge(1, module.Answer(500), datetime.now(UTC), 0.5))
+    assert not await store.record(taken, "dead", module.judge(1, Answer(500), datetime.now(UTC), 0.5))
     assert (await only(engine)).state == "Delivered"
 
 
@@ -204,7 +213,7 @@ async def test_a_slow_endpoint_does_not_keep_the_others_waiting(engine: AsyncEng
         await apply(engine, *(ended(f"s{number}", "Failed") for number in range(20)))
         await added(engine, "quick", receiver.url)
         await apply(engine, ended("u1", "Failed"))
-        slow.next = [lambda _: time.sleep(1)] * 20
+        slow.next = [slowly(1, answer(204))] * 20
         both = notifier(engine, receiver, slow)
         begun = time.monotonic()
         async with running(both):
@@ -216,7 +225,7 @@ async def test_a_slow_endpoint_does_not_keep_the_others_waiting(engine: AsyncEng
 async def test_a_stop_lets_an_attempt_end_and_takes_no_other(engine: AsyncEngine, receiver: Receiver) -> None:
     await added(engine, "all", receiver.url)
     await apply(engine, ended("u1", "Failed"))
-    receiver.next = [lambda handler: (time.sleep(0.5), answer(200)(handler))[1]]
+    receiver.next = [slowly(0.5, answer(200))]
     async with running(notifier(engine, receiver)):
         await eventually(lambda: len(receiver.received) == 1)
     row = await only(engine)
@@ -247,7 +256,9 @@ async def test_old_ones_are_swept_and_what_waits_stays(engine: AsyncEngine, rece
     async with transaction(engine) as connection:
         for uid, state, days in (("u0", "Delivered", 31), ("u1", "Failed", 31), ("u2", "Delivered", 29)):
             await connection.execute(
-                text("UPDATE webhook_deliveries SET state = :s, finished_at = now() - :d * interval '1 day' WHERE task_uid = :u"),
+                text(
+                    "UPDATE webhook_deliveries SET state = :s, finished_at = now() - :d * interval '1 day' WHERE task_uid = :u"
+                ),
                 {"s": state, "d": days, "u": uid},
             )
     store = PostgresDeliveries(engine)
@@ -260,7 +271,9 @@ async def test_old_ones_are_swept_and_what_waits_stays(engine: AsyncEngine, rece
     assert not await PostgresEndpoints(engine).delete("id-of-all")
 
 
-async def test_a_namespace_has_one_of_a_name_and_not_too_many(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_namespace_has_one_of_a_name_and_not_too_many(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("taskflow_api.webhooks.endpoints.MAX_ENDPOINTS", 2)
     store = PostgresEndpoints(engine)
     made = await asyncio.gather(

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from taskflow_api.webhooks import sending
-from taskflow_api.webhooks.guard import Policy
+from taskflow_api.webhooks.guard import Policy, RefusedError
 from taskflow_api.webhooks.sending import ANSWER_BYTES, Sender
 from tests.hostile_urls import NAMES, URLS
 from tests.webhook_receiver import Receiver, answer
@@ -129,7 +129,7 @@ async def test_a_name_that_is_rebound_after_it_was_looked_at_leads_nowhere(
 async def test_a_socket_is_made_only_for_an_address_that_was_looked_at() -> None:
     make = sending._only_to(frozenset({PUBLIC}))
     make((socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, 443))).close()
-    with pytest.raises(sending.RefusedError):
+    with pytest.raises(RefusedError):
         make((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 443)))
 
 
@@ -196,7 +196,10 @@ async def test_an_answer_that_drips_ends_with_the_time_limit(receiver: Receiver,
 
 @pytest.mark.parametrize("bytes_", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"a" * 100_000 + b"\r\n\r\n"])
 async def test_what_is_no_http_is_an_error_in_words(receiver: Receiver, bytes_: bytes) -> None:
-    receiver.next = [lambda handler: None if handler.wfile.write(bytes_) else None]
+    def behave(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(bytes_)
+
+    receiver.next = [behave]
     found = await Sender(local(receiver.port), total_seconds=5).send(receiver.url, "{}", {})
     assert found.status is None
     assert found.error
@@ -229,9 +232,7 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     )
     (folder / "tls.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
     (folder / "tls.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return folder / "tls.crt", folder / "tls.key"
 
@@ -268,5 +269,7 @@ async def test_many_at_once_do_not_mix(receiver: Receiver) -> None:
     sender = Sender(local(receiver.port))
     answers = await asyncio.gather(*(sender.send(f"{receiver.url}/{n}", str(n), {"x-n": str(n)}) for n in range(30)))
     assert {each.status for each in answers} == {204}
-    assert all(got.path == f"/{got.body.decode()}" and got.headers["x-n"] == got.body.decode() for got in receiver.received)
+    assert all(
+        got.path == f"/{got.body.decode()}" and got.headers["x-n"] == got.body.decode() for got in receiver.received
+    )
     assert len(receiver.received) == 30
