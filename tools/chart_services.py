@@ -63,6 +63,8 @@ class ExternalS3(Model):
 
     endpoint: str = Field(default="", pattern=r"^(https?://[^/]+)?$")
     """`http(s)://host:port`, without a path. Required without `devServices`."""
+    public_endpoint: str = Field(default="", pattern=r"^(https?://[^/]+)?$")
+    """The same by which clients outside the cluster reach it, for the links that the API gives; empty is `endpoint`."""
     bucket: str = "taskflow"
     """It exists already."""
     region: str = "us-east-1"

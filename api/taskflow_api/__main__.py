@@ -14,6 +14,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from taskflow_api.app import create_app
+from taskflow_api.files.multipart import sweep_for_ever
 from taskflow_api.identity import cli
 from taskflow_api.live.hub import Hub
 from taskflow_api.operations.running import Runner
@@ -61,12 +62,16 @@ async def serve(
             server_header=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
-        working = asyncio.create_task(Runner(services.history, services.kube, services.gate).run())
+        working = [
+            asyncio.create_task(Runner(services.history, services.kube, services.gate).run()),
+            asyncio.create_task(sweep_for_ever(services.objects.multipart())),
+        ]
         try:
             await Server(config, services.hub).serve()
         finally:
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
+            for each in working:
+                each.cancel()
+            await asyncio.gather(*working, return_exceptions=True)
 
 
 def main() -> int:

@@ -6,6 +6,8 @@ from fastapi import FastAPI
 
 from taskflow_api import artifacts, documented, health, problems
 from taskflow_api.access import bearer
+from taskflow_api.files import multipart
+from taskflow_api.files import routes as files
 from taskflow_api.identity import authroutes, keyroutes
 from taskflow_api.live import logs, streams
 from taskflow_api.middleware import OPEN_PATHS, Authentication, RequestFrame
@@ -37,6 +39,8 @@ def create_app(services: Services) -> FastAPI:
         changing.router,
         routes.router,
         artifacts.router,
+        files.router,
+        multipart.router,
         streams.router,
         logs.router,
         waiting.router,

@@ -104,14 +104,22 @@ async def get_artifact(
 async def create_upload(request: Request, namespace: Namespace, body: UploadBody, services: InServices) -> Upload:
     """Whoever may create Tasks in the namespace may store their inputs."""
     request.state.audit |= {"verb": "upload", "name": body.key}
-    if _UID.fullmatch(body.key.partition("/")[0]):
-        # Outputs lie under NAMESPACE/UID/; an upload there could replace a result.
-        error = FieldError(pointer="/key", detail="expected a first part that is no uid: outputs of Tasks lie there")
-        raise ProblemError(422, "the key belongs to the outputs of a Task", errors=[error])
+    refuse_outputs(body.key, pointer="/key")
     expires = services.now() + timedelta(seconds=LINK_SECONDS)
     key = naming.object_prefix(namespace) + body.key
     url = await asyncio.to_thread(services.objects.presigned_put, key, seconds=LINK_SECONDS)
     return Upload(url=url, headers={"Content-Type": body.content_type}, key=body.key, expires_at=expires)
+
+
+def refuse_outputs(key: str, pointer: str = "") -> None:
+    """Outputs lie under NAMESPACE/UID/; whoever could write there could replace a result.
+
+    Raises:
+        ProblemError: 422, the key is one of those.
+    """
+    if _UID.fullmatch(key.partition("/")[0]):
+        error = FieldError(pointer=pointer, detail="expected a first part that is no uid: outputs of Tasks lie there")
+        raise ProblemError(422, "the key belongs to the outputs of a Task", errors=[error])
 
 
 async def _artifact(services: Services, view: TaskView, output: StoredOutput) -> Artifact:

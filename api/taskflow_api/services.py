@@ -18,6 +18,7 @@ from taskflow_api.identity.wiring import Identity, identity
 from taskflow_api.live.hub import MAX_CHANNELS, Hub
 from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings, WebhookSettings
 from taskflow_api.webhooks.office import Webhooks, webhooks
+from taskflow_core.blobs.multipart import MultipartUploads
 from taskflow_core.blobs.store import ObjectInfo, ObjectStore
 from taskflow_core.kube.client import KubeClient, Requests
 from taskflow_core.ledger.connect import connect_async
@@ -104,6 +105,15 @@ class Objects(Protocol):
 
     def get_range(self, key: str, start: int, length: int) -> bytes:
         """See `ObjectStore.get_range`."""
+
+    def head(self, key: str) -> ObjectInfo:
+        """See `ObjectStore.head`."""
+
+    def delete(self, key: str) -> None:
+        """See `ObjectStore.delete`."""
+
+    def multipart(self) -> MultipartUploads:
+        """Uploads in parts."""
 
     def check(self) -> None:
         """Fail unless it can answer."""

@@ -42,6 +42,8 @@ class StorageSettings(BaseSettings):
     """May read, write and list in the bucket."""
     secret_key: SecretStr
     """Belongs to the access key."""
+    public_endpoint: str = ""
+    """http(s)://host:port by which clients outside reach it, for the links that the API gives; empty is `endpoint`."""
     region: str = "us-east-1"
     """Signed into each request; most servers other than AWS take any."""
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 
@@ -45,7 +46,7 @@ class ApplyToResources:
         token_key: str,
         quiet_seconds: float,
         wake_at: Callable[[str, datetime | None], None],
-        unsettled: Callable[[str], Awaitable[None]],
+        unknown: Callable[[Event], Awaitable[None]],
         data_lost: Callable[[str], None],
         times: AttemptTimes,
         may_read: Callable[[], Awaitable[None]],
@@ -58,18 +59,26 @@ class ApplyToResources:
         self._token_key = token_key
         self._quiet = quiet_seconds
         self._wake_at = wake_at
-        self._unsettled = unsettled
+        self._unknown_end = unknown
         self._data_lost = data_lost
         self._times = times
         self._may_read = may_read
         self._stumbles = Stumbles("resources")
         self._done: list[str] = []
         self._closing: dict[str, asyncio.Task[None]] = {}
+        self._strange: dict[str, asyncio.Task[None]] = {}
+        self.caught_up = 0.0
+        """When everything that was in the stream had been read (monotonic seconds)."""
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs until cancelled."""
         reading = read_for_ever(
-            self._reader, self._take, self._data_lost, self._may_read, gather_seconds=GATHER_SECONDS
+            self._reader,
+            self._take,
+            self._data_lost,
+            self._may_read,
+            gather_seconds=GATHER_SECONDS,
+            caught_up=self._note_caught_up,
         )
         return self._acknowledge_for_ever(), reading
 
@@ -78,12 +87,15 @@ class ApplyToResources:
         done, self._done = self._done, []
         await self._reader.acknowledge(done)
 
+    def _note_caught_up(self) -> None:
+        self.caught_up = time.monotonic()
+
     async def _take(self, events: tuple[Event, ...], broken: tuple[str, ...]) -> None:
         self._done += broken
         done = set(self._done)
         for event in events:
             # Now and then the backlog is read again, and with it what is being applied or acknowledged at the moment.
-            if event.id not in self._closing and event.id not in done:
+            if event.id not in self._closing and event.id not in self._strange and event.id not in done:
                 self._apply_safely(event)
         while len(self._closing) > MAX_CLOSING:
             await asyncio.wait(list(self._closing.values()), return_when=asyncio.FIRST_COMPLETED)
@@ -101,7 +113,8 @@ class ApplyToResources:
         known = self._tasks.get(event.uid)
         if known is None:
             if event.kind in ENDS:
-                self._in_background(event, self._unknown(event))
+                # They wait for others than the API server, so they hold up nobody however many they are.
+                self._in_background(event, self._unknown(event), self._strange)
                 return
             if event.kind in _REFUSALS:
                 # Its Task finished before: the resource is closed, the counter is not.
@@ -109,15 +122,17 @@ class ApplyToResources:
         elif self._counts(known, event):
             known.sequence = event.sequence
             if event.kind in ENDS:
-                self._in_background(event, self._end(known, event))
+                self._in_background(event, self._end(known, event), self._closing)
                 return
             self._show(known, event)
         self._done.append(event.id)
 
-    def _in_background(self, event: Event, work: Coroutine[None, None, None]) -> None:
+    def _in_background(
+        self, event: Event, work: Coroutine[None, None, None], jobs: dict[str, asyncio.Task[None]]
+    ) -> None:
         job = asyncio.create_task(self._safely(event, work))
-        self._closing[event.id] = job
-        job.add_done_callback(lambda _: self._closing.pop(event.id, None))
+        jobs[event.id] = job
+        job.add_done_callback(lambda _: jobs.pop(event.id, None))
 
     async def _safely(self, event: Event, work: Coroutine[None, None, None]) -> None:
         try:
@@ -196,19 +211,7 @@ class ApplyToResources:
         self._done.append(event.id)
 
     async def _unknown(self, event: Event) -> None:
-        # Its Task finished or is gone. If the operator died between writing the status and settling the attempt, the history
-        # has not heard of the end: then the resources are mirrored once more, and until that is done the event stays for whoever
-        # comes next.
-        while True:
-            try:
-                (state,) = await self._ledger.states([(event.uid, event.attempt)])
-            except Unavailable as error:
-                outage.away(error)
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                break
-        if not state.settled:
-            await self._unsettled("an attempt ended while the operator did not run")
+        await self._unknown_end(event)
         self._done.append(event.id)
 
     async def _acknowledge_for_ever(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from taskflow_core.domain.events import Event
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.stream import StreamReader
+from taskflow_core.ledger.stream import Batch, StreamReader
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage
 
@@ -25,6 +25,7 @@ async def read_for_ever(
     may_read: Callable[[], Awaitable[None]],
     *,
     gather_seconds: float,
+    caught_up: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Read a group's events and hand them on, until cancelled.
@@ -37,6 +38,7 @@ async def read_for_ever(
         may_read: waits while this process is not sure to be the leader; what it read, no other one would.
         gather_seconds: after each batch, so long events gather for the next one. A lone event is read at once; a round trip for each
             of many costs more CPU than what is done with it.
+        caught_up: called when everything that was in the stream has been handed on.
         clock: monotonic seconds.
     """
     fresh_until = 0.0
@@ -60,16 +62,22 @@ async def read_for_ever(
             fresh_until = 0.0
             await asyncio.sleep(RETRY_SECONDS)
             continue
-        for stream_id, problem in batch.broken:
-            log.error("stream_entry_broken", id=stream_id, error=problem)
         if batch.events or batch.broken:
-            await _insist(take, batch.events, tuple(stream_id for stream_id, _ in batch.broken))
-            await asyncio.sleep(gather_seconds)
+            await _hand_on(batch, take, gather_seconds)
+        if batch.last:
+            caught_up()
 
 
 async def _done(work: Awaitable[None] | None) -> None:
     if work is not None:
         await work
+
+
+async def _hand_on(batch: Batch, take: Take, gather_seconds: float) -> None:
+    for stream_id, problem in batch.broken:
+        log.error("stream_entry_broken", id=stream_id, error=problem)
+    await _insist(take, batch.events, tuple(stream_id for stream_id, _ in batch.broken))
+    await asyncio.sleep(gather_seconds)
 
 
 async def _insist(take: Take, events: tuple[Event, ...], broken: tuple[str, ...]) -> None:

@@ -64,6 +64,7 @@ class Reconciler:
         *,
         lease_seconds: float,
         resync_seconds: float,
+        caught_up: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tasks = tasks
@@ -73,6 +74,7 @@ class Reconciler:
         self._observer = observer
         self._lease = lease_seconds
         self._resync = resync_seconds
+        self._caught_up = caught_up
         self._clock = clock
         self._contact = clock()
         self.listed_at = clock()
@@ -82,6 +84,7 @@ class Reconciler:
         self._stumbles = Stumbles("reconcile")
         self._recoveries: set[asyncio.Task[None]] = set()
         self._was_adrift: set[tuple[str, int]] = set()
+        self._looked = 0.0
 
     @property
     def contact_age(self) -> float:
@@ -208,7 +211,13 @@ class Reconciler:
             await self._look_after_running()
 
     async def _look_after_running(self) -> None:
-        """A Task shown as running that nobody has a lease on, at two looks in a row: its end was lost on the way to us."""
+        """A Task shown as running that nobody has a lease on, at two looks in a row: its end was lost on the way to us.
+
+        Unless its end is in the stream still: so all that was there at the first look must have been read by the second.
+        """
+        if self._was_adrift and self._caught_up() <= self._looked:
+            return
+        self._looked = self._clock()
         running = [
             known.task for known in self._tasks if known.task.status.phase is Phase.RUNNING and not known.closing
         ]

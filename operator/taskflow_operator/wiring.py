@@ -53,6 +53,7 @@ from taskflow_operator.scaler import Scaler
 from taskflow_operator.settings import OperatorSettings
 from taskflow_operator.status_writer import StatusWriter
 from taskflow_operator.task_watch import TaskWatch
+from taskflow_operator.unknown_ends import UnknownEnds
 
 log = get_logger(__name__)
 START_RETRY_SECONDS = 2.0
@@ -81,6 +82,11 @@ class Database:
         async with transaction(self._engine) as connection:
             row = await repository.get_task(connection, namespace, name)
         return Phase(row.phase) if row is not None and Phase(row.phase).terminal else None
+
+    async def name_of(self, uid: str) -> tuple[str, str] | None:
+        """Namespace and name of a Task; None if the history never heard of it."""
+        async with transaction(self._engine) as connection:
+            return await repository.name_of(connection, uid)
 
     async def stored(self, uids: Sequence[str]) -> set[str]:
         """Those of the uids whose end is in the history."""
@@ -187,6 +193,7 @@ class Operator:
             observer,
             lease_seconds=settings.lease_seconds,
             resync_seconds=settings.resync_seconds,
+            caught_up=lambda: self._resources.caught_up,
         )
         may_read = self._leadership.until_confirmed
         self._store = ApplyToStore(
@@ -201,7 +208,7 @@ class Operator:
             token_key=settings.token_key.get_secret_value(),
             quiet_seconds=settings.quiet_seconds,
             wake_at=self._agenda.wake_at,
-            unsettled=self._store.mirror_again,
+            unknown=UnknownEnds(ledger, self._kube, self._database, self._store.mirror_again).close,
             data_lost=self._reconciler.recover,
             times=times,
             may_read=may_read,

@@ -16,8 +16,9 @@ from taskflow_local.stack import Stack
 
 PODS = "/api/v1/namespaces/default/pods"
 POOLS = f"/apis/{naming.API_VERSION}/namespaces/default/workerpools"
-ALREADY = 409
-ABSENT = 404
+ALREADY, ABSENT, EXPIRED = 409, 404, 410
+NAMES = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+"""Of a list, names and nothing else."""
 MERGE = "application/merge-patch+json"
 
 
@@ -40,10 +41,17 @@ class ApiServer:
             maxsize=16, ca_certs=str(stack.folder.pki / "ca.crt"), retries=False, timeout=urllib3.Timeout(30, connect=3)
         )
 
-    def ask(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> dict[str, Any]:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+    ) -> dict[str, Any]:
         """One request. Raises ApiError."""
         data = None if body is None else json.dumps(body)
-        headers = self._headers | {"Content-Type": content_type}
+        headers = self._headers | {"Content-Type": content_type, "Accept": accept}
         try:
             answer = self._pool.request(method, self._server + path, body=data, headers=headers)
             found: dict[str, Any] = json.loads(answer.data)
@@ -60,7 +68,7 @@ class ApiServer:
             try:
                 return self.ask(method, path, body, **more)
             except ApiError as error:
-                if error.code in (ALREADY, ABSENT, 400, 422) or time.monotonic() > deadline:
+                if error.code in (ALREADY, ABSENT, EXPIRED, 400, 422) or time.monotonic() > deadline:
                     raise
             time.sleep(0.2)
 
@@ -77,10 +85,25 @@ class ApiServer:
     def open_tasks(self) -> set[str]:
         """Names of the Tasks that have not finished."""
         selector = OPEN_SELECTOR.replace("!", "%21").replace("=", "%3D").replace(",", "%2C")
-        found = self.insist("GET", f"{tasks_path('default')}?fieldSelector={selector}")
-        return {item["metadata"]["name"] for item in found["items"]}
+        return {item["metadata"]["name"] for item in self._listed(f"&fieldSelector={selector}", accept=NAMES)}
 
     def tasks(self) -> list[dict[str, Any]]:
         """All of them."""
-        items: list[dict[str, Any]] = self.insist("GET", tasks_path("default"))["items"]
-        return items
+        return self._listed("")
+
+    def _listed(self, query: str, accept: str = "application/json") -> list[dict[str, Any]]:
+        # In pages: a server that was just restarted needs longer than a request may last for all of them at once.
+        while True:
+            items: list[dict[str, Any]] = []
+            more = ""
+            try:
+                while True:
+                    path = f"{tasks_path('default')}?limit=1000{query}{more}"
+                    page = self.insist("GET", path, accept=accept)
+                    items += page["items"]
+                    if not page["metadata"].get("continue"):
+                        return items
+                    more = "&continue=" + page["metadata"]["continue"]
+            except ApiError as error:
+                if error.code != EXPIRED:
+                    raise

@@ -40,7 +40,7 @@ def body(name: str, handler: str, random: Random) -> dict[str, Any]:
 
 @dataclass
 class Load:
-    """Creates Tasks until there are enough and nobody needs it to go on."""
+    """Creates Tasks until there are enough and nobody needs it to go on; once there are enough, at a tenth of the rate."""
 
     api: ApiServer
     prefix: str
@@ -67,7 +67,8 @@ class Load:
                     number = self._made
                     self._made += 1
                     task = next(bodies)
-                time.sleep(max(began + number / self.per_second - time.monotonic(), 0))
+                due = min(number, self.count) + max(number - self.count, 0) * 10
+                time.sleep(max(began + due / self.per_second - time.monotonic(), 0))
                 try:
                     made = self.api.create_task(task)
                 except Exception as error:  # noqa: BLE001 - told by `end`, in the thread that asks

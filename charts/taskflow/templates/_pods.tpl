@@ -56,6 +56,10 @@
 {{- $secret := ternary (include "taskflow.devSecret" .) .Values.externalS3.existingSecret $dev -}}
 - name: TASKFLOW_S3_ENDPOINT
   value: {{ ternary (printf "http://%s-minio.%s.svc:9000" (include "taskflow.fullname" .) .Release.Namespace) .Values.externalS3.endpoint $dev | quote }}
+{{- with .Values.externalS3.publicEndpoint }}
+- name: TASKFLOW_S3_PUBLIC_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
 - name: TASKFLOW_S3_BUCKET
   value: {{ .Values.externalS3.bucket | quote }}
 - name: TASKFLOW_S3_REGION

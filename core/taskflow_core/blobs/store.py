@@ -9,14 +9,13 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, BinaryIO
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import certifi
 import urllib3
@@ -24,12 +23,13 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 
 from taskflow_core.blobs.failures import object_errors
+from taskflow_core.blobs.links import MAX_LINK_SECONDS, attachment, signing
+from taskflow_core.blobs.multipart import MultipartUploads
 from taskflow_core.errors import Invalid, Unavailable
 from taskflow_core.settings import StorageSettings
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 60
-MAX_LINK_SECONDS = 900
 MAX_INLINE_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 _PART_BYTES = 16 * 1024 * 1024
@@ -79,17 +79,12 @@ class ObjectStore:
         read_seconds: float = READ_SECONDS,
         connections: int = 16,
     ) -> None:
-        url = urlsplit(settings.endpoint)
-        if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/"):
-            raise Invalid(f"TASKFLOW_S3_ENDPOINT: expected http(s)://host:port, found {settings.endpoint!r}")
         self._bucket = settings.bucket
-        self._client: Any = Minio(
-            url.netloc,
-            access_key=settings.access_key.get_secret_value(),
-            secret_key=settings.secret_key.get_secret_value(),
-            secure=url.scheme == "https",
-            region=settings.region,
-            http_client=urllib3.PoolManager(
+        self._client: Any = _client(
+            settings,
+            "TASKFLOW_S3_ENDPOINT",
+            settings.endpoint,
+            urllib3.PoolManager(
                 maxsize=max(connections, 16),
                 timeout=urllib3.Timeout(connect=connect_seconds, read=read_seconds),
                 retries=urllib3.Retry(total=1, connect=1, read=0, status=0, other=0, redirect=0),
@@ -97,7 +92,14 @@ class ObjectStore:
                 ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
             ),
         )
-        self._client.disable_virtual_style_endpoint()
+        # The host is part of what is signed, so a link for clients outside is signed for the host that they ask.
+        self._signer: Any = self._client
+        if settings.public_endpoint:
+            self._signer = _client(settings, "TASKFLOW_S3_PUBLIC_ENDPOINT", settings.public_endpoint, None)
+
+    def multipart(self) -> MultipartUploads:
+        """Uploads in parts."""
+        return MultipartUploads(self._client, self._signer, self._bucket)
 
     def check(self) -> None:
         """Raises Unavailable or Forbidden unless the bucket can be reached."""
@@ -242,9 +244,9 @@ class ObjectStore:
         Raises:
             Invalid: `seconds` is not 1..900.
         """
-        with _signing(key, seconds) as life:
-            answer = {"response-content-disposition": _attachment(filename)}
-            return str(self._client.presigned_get_object(self._bucket, key, expires=life, response_headers=answer))
+        with signing(key, seconds) as life:
+            answer = {"response-content-disposition": attachment(filename)}
+            return str(self._signer.presigned_get_object(self._bucket, key, expires=life, response_headers=answer))
 
     def presigned_put(self, key: str, *, seconds: int = MAX_LINK_SECONDS) -> str:
         """A URL to which the content can be sent by PUT without credentials. Needs no network.
@@ -252,16 +254,24 @@ class ObjectStore:
         Raises:
             Invalid: `seconds` is not 1..900.
         """
-        with _signing(key, seconds) as life:
-            return str(self._client.presigned_put_object(self._bucket, key, expires=life))
+        with signing(key, seconds) as life:
+            return str(self._signer.presigned_put_object(self._bucket, key, expires=life))
 
 
-@contextmanager
-def _signing(key: str, seconds: int) -> Iterator[timedelta]:
-    if not 1 <= seconds <= MAX_LINK_SECONDS:
-        raise Invalid(f"expected a link's life of 1 to {MAX_LINK_SECONDS} seconds, found {seconds}")
-    with object_errors(key):
-        yield timedelta(seconds=seconds)
+def _client(settings: StorageSettings, variable: str, endpoint: str, http: urllib3.PoolManager | None) -> Any:
+    url = urlsplit(endpoint)
+    if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/"):
+        raise Invalid(f"{variable}: expected http(s)://host:port, found {endpoint!r}")
+    client = Minio(
+        url.netloc,
+        access_key=settings.access_key.get_secret_value(),
+        secret_key=settings.secret_key.get_secret_value(),
+        secure=url.scheme == "https",
+        region=settings.region,
+        http_client=http,
+    )
+    client.disable_virtual_style_endpoint()
+    return client
 
 
 class _HashingReader:
@@ -277,14 +287,6 @@ class _HashingReader:
         self.ended = not chunk and amount != 0
         self.digest.update(chunk)
         return chunk
-
-
-def _attachment(filename: str) -> str:
-    """Content-Disposition by RFC 6266: an ASCII name for old clients, the real one by RFC 8187."""
-    if not filename:
-        return "attachment"
-    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in filename)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
 
 
 def _info(found: Any) -> ObjectInfo:

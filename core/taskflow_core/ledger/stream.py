@@ -21,6 +21,8 @@ class Batch:
     events: tuple[Event, ...]
     broken: tuple[tuple[str, str], ...]
     """Entries that are not events: (stream id, what is wrong). Acknowledge them, or they come again for ever."""
+    last: bool = True
+    """There was nothing more in the stream."""
 
 
 class StreamReader:
@@ -117,7 +119,7 @@ class StreamReader:
                 events.append(Event.from_fields(stream_id, fields))
             except ValueError as error:
                 broken.append((stream_id, str(error)))
-        return Batch(events=tuple(events), broken=tuple(broken))
+        return Batch(events=tuple(events), broken=tuple(broken), last=place == ">" and len(entries) < READ_COUNT)
 
     async def acknowledge(self, ids: Sequence[str]) -> None:
         """Say that these entries are done with; last of all, after their effects are durable.

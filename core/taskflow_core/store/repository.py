@@ -142,6 +142,17 @@ async def latest_starts(
         return list(found.scalars())
 
 
+async def name_of(connection: AsyncConnection, uid: str) -> tuple[str, str] | None:
+    """Namespace and name of a Task; None if there is no row of it.
+
+    Raises:
+        Unavailable: the database does not answer.
+    """
+    with database_errors():
+        row = (await connection.execute(select(tasks.c.namespace, tasks.c.name).where(tasks.c.uid == uid))).first()
+    return (str(row.namespace), str(row.name)) if row is not None else None
+
+
 async def finished(connection: AsyncConnection, uids: Sequence[str]) -> set[str]:
     """Those of the uids whose terminal phase is stored.
 

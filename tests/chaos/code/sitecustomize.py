@@ -49,7 +49,7 @@ POINTS = {
         "taskflow_operator", "taskflow_core.kube.client", "KubeClient.patch_task_status", before=True
     ),
     "operator-written": Point("taskflow_operator", "taskflow_core.kube.client", "KubeClient.patch_task_status"),
-    "operator-settle": Point("taskflow_operator", "taskflow_core.ledger.operator", "OperatorLedger.settle"),
+    "operator-settle": Point("taskflow_operator", "taskflow_core.ledger.operator", "OperatorLedger.settle_all"),
     "operator-acknowledge": Point(
         "taskflow_operator",
         "taskflow_core.ledger.stream",

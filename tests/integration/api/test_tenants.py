@@ -111,8 +111,18 @@ class Tenants:
         names = [each for task in created for each in (task["name"], task["uid"])]
         begun = call("POST", tasks + ":cancel", {"filter": {"labelSelector": f"told={CANARY}"}}, account="b-app").json
         names.append("b-hook")
-        known = {"name": names, "id": [key["id"]], "output": ["r.csv"], "operation": [begun["id"]]}
-        return known | {"delivery": [self._told_by_webhook()]}, page["nextCursor"]
+        sent = {"key": "big.bin", "contentType": "text/plain"}
+        upload = call("POST", f"/v1/namespaces/{THEIRS}/multipart-uploads", sent, account="b-app").json
+        known = {
+            "name": names,
+            "id": [key["id"]],
+            "output": ["r.csv"],
+            "operation": [begun["id"]],
+            "key": ["big.bin", f"{created[0]['uid']}/1/r.csv"],
+            "upload": [upload["id"]],
+            "delivery": [self._told_by_webhook()],
+        }
+        return known, page["nextCursor"]
 
     def _told_by_webhook(self) -> str:
         """A delivery of an endpoint of theirs."""
@@ -155,6 +165,9 @@ class Tenants:
             "createTasks": {"items": [{"generateName": "crossing-", **task}]},
             "changeTask": {"spec": {"priority": 9}},
             "createUpload": {"key": "r.csv", "contentType": "text/csv"},
+            "createMultipartUpload": {"key": "big.bin"},
+            "signParts": {"parts": [1]},
+            "completeMultipartUpload": {"parts": [{"number": 1, "etag": "e"}]},
             "createApiKey": {"serviceAccount": "b-app", "scopes": ["read"]},
             "rotateApiKey": {},
             "cancelTasks": {"filter": {"queue": "b-live"}},

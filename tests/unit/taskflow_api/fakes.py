@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote
 
 from fastapi import FastAPI
 
@@ -16,6 +17,7 @@ from taskflow_api.identity.tokens import Tokens
 from taskflow_api.identity.wiring import Identity
 from taskflow_api.live.hub import Hub
 from taskflow_api.services import Services
+from taskflow_core.blobs.multipart import SentPart
 from taskflow_core.blobs.store import ObjectInfo
 from taskflow_core.errors import Conflict, NotFound
 from taskflow_core.ledger.queue_view import Place
@@ -196,9 +198,51 @@ class FakeQueues:
 
 
 @dataclass
+class FakeMultipart:
+    """Uploads in parts; what of them was sent is none of its business."""
+
+    objects: "FakeObjects"
+    open: dict[str, str] = field(default_factory=dict)
+
+    def begin(self, key: str, content_type: str) -> str:
+        self.open[f"u{len(self.open)}"] = key
+        return f"u{len(self.open) - 1}"
+
+    def check(self, key: str, upload: str) -> None:
+        if self.open.get(upload) != key:
+            raise NotFound("NoSuchUpload")
+
+    def presigned_part(self, key: str, upload: str, number: int, *, seconds: int) -> str:
+        return f"https://objects/{key}?uploadId={upload}&partNumber={number}&seconds={seconds}"
+
+    def complete(self, key: str, upload: str, parts: Sequence[SentPart]) -> None:
+        del self.open[upload]
+        self.objects.stored[key] = b"x" * len(parts)
+
+    def abort(self, key: str, upload: str) -> None:
+        del self.open[upload]
+
+
+@dataclass
 class FakeObjects:
     failure: Exception | None = None
     stored: dict[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.uploads = FakeMultipart(self)
+
+    def multipart(self) -> Any:
+        return self.uploads
+
+    def head(self, key: str) -> ObjectInfo:
+        self.check()
+        if key not in self.stored:
+            raise NotFound(f"object store: {key!r}: 404")
+        return ObjectInfo(key, len(self.stored[key]), "e", CREATED, None)
+
+    def delete(self, key: str) -> None:
+        self.check()
+        self.stored.pop(key, None)
 
     def list(self, prefix: str, *, start_after: str = "", limit: int = 1000) -> list[ObjectInfo]:
         self.check()
@@ -274,7 +318,7 @@ async def call(
         "http_version": "1.1",
         "method": method,
         "scheme": "http",
-        "path": path,
+        "path": unquote(path),
         "raw_path": path.encode(),
         "query_string": query.encode(),
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],

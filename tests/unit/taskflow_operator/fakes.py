@@ -225,9 +225,9 @@ class Parts:
         self.tasks, self.pools = OpenTasks(), PoolQueues()
         self.ledger, self.publisher = FakeLedger(self.journal), FakePublisher(self.journal)
         self.api, self.reader = FakeApi(self.journal), FakeReader()
-        self.unsettled: list[str] = []
-        self.mirrored = asyncio.Event()
-        self.mirrored.set()
+        self.unknown: list[str] = []
+        self.settled_elsewhere = asyncio.Event()
+        self.settled_elsewhere.set()
         self.lost: list[str] = []
         self.finished: list[Task] = []
         self.writer = StatusWriter(self.api, 10_000, clock)
@@ -241,13 +241,13 @@ class Parts:
         )  # fmt: skip
         self.resources = ApplyToResources(
             self.tasks, self.writer, self.closer, ledger, cast("Any", self.reader), token_key=TOKEN_KEY,
-            quiet_seconds=quiet, wake_at=self.agenda.wake_at, unsettled=self._mirror_again, data_lost=self.lost.append, times=AttemptTimes(NoTracing()), may_read=at_once,
+            quiet_seconds=quiet, wake_at=self.agenda.wake_at, unknown=self._unknown, data_lost=self.lost.append, times=AttemptTimes(NoTracing()), may_read=at_once,
         )  # fmt: skip
         self._jobs: list[asyncio.Task[None]] = []
 
-    async def _mirror_again(self, why: str) -> None:
-        self.unsettled.append(why)
-        await self.mirrored.wait()
+    async def _unknown(self, event: Event) -> None:
+        self.unknown.append(event.uid)
+        await self.settled_elsewhere.wait()
 
     async def __aenter__(self) -> Self:
         self._jobs = [asyncio.create_task(loop) for loop in (self.writer.run(), self.dispatcher.run())]

@@ -130,7 +130,7 @@ async def test_an_end_that_was_applied_is_acknowledged_when_it_is_read_again() -
         await parts.take(succeeded())
         await eventually(lambda: not parts.resources._closing)
         assert set(await parts.done()) == {"2-0"}
-    assert parts.unsettled == []
+    assert parts.unknown == []
     assert parts.journal == ["written Succeeded", "settled 1"]
 
 
@@ -146,39 +146,29 @@ async def test_a_start_after_the_end_changes_nothing() -> None:
     assert parts.api.phases == ["Succeeded"]
 
 
-async def test_an_end_of_an_unknown_task_that_was_not_settled_mirrors_the_history() -> None:
+async def test_an_end_of_an_unknown_task_stays_unacknowledged_until_it_is_settled() -> None:
     async with Parts() as parts:
-        parts.ledger.claims["other", 1] = "done|pod|1|x"
-        parts.ledger.down = True
+        parts.settled_elsewhere.clear()
         await parts.take(succeeded(uid="other"))
-        await asyncio.sleep(0.01)
+        await eventually(lambda: parts.unknown)
+        # Read again meanwhile, it is not begun a second time.
+        await parts.take(succeeded(uid="other"))
         assert await parts.done() == []
-        parts.ledger.down = False
-        await eventually(lambda: parts.unsettled)
-        await eventually(lambda: not parts.resources._closing)
+        parts.settled_elsewhere.set()
+        await eventually(lambda: not parts.resources._strange)
         assert await parts.done() == ["2-0"]
+    assert parts.unknown == ["other"]
 
 
-async def test_an_end_that_only_a_mirror_can_tell_stays_unacknowledged_until_it_has() -> None:
+async def test_ends_of_unknown_tasks_hold_up_no_other_however_many_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apply_cr, "MAX_CLOSING", 3)
     async with Parts() as parts:
-        parts.ledger.claims["other", 1] = "done|pod|1|x"
-        parts.mirrored.clear()
-        await parts.take(succeeded(uid="other"))
-        await eventually(lambda: parts.unsettled)
-        assert await parts.done() == []
-        parts.mirrored.set()
-        await eventually(lambda: not parts.resources._closing)
-        assert await parts.done() == ["2-0"]
-
-
-@pytest.mark.parametrize("claim", ["settled", "deleted"])
-async def test_an_end_of_an_unknown_task_that_was_settled_is_old_news(claim: str) -> None:
-    async with Parts() as parts:
-        parts.ledger.claims["other", 1] = claim
-        await parts.take(succeeded(uid="other"))
-        await eventually(lambda: not parts.resources._closing)
-        assert await parts.done() == ["2-0"]
-    assert parts.unsettled == []
+        parts.settled_elsewhere.clear()
+        parts.add(make_task(phase=Phase.QUEUED))
+        await parts.take(*(succeeded(uid=f"other-{number}", id=f"1-{number}") for number in range(10)))
+        await parts.take(succeeded())
+        await eventually(lambda: parts.api.phases == ["Succeeded"])
+        assert len(parts.resources._strange) == 10
 
 
 async def test_what_is_no_event_is_acknowledged_so_that_it_does_not_come_again() -> None:

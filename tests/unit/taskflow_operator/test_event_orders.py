@@ -114,7 +114,7 @@ class Watched:
 
     def _quiet(self) -> bool:
         self._look()
-        return not self.parts.resources._closing
+        return not self.parts.resources._closing and not self.parts.resources._strange
 
     def end(self) -> dict[str, Any]:
         """The status at last: in memory, or as it was written when the Task was closed."""

@@ -84,6 +84,7 @@ async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_dec
         nothing,
         lease_seconds=15,
         resync_seconds=60,
+        caught_up=lambda: now[0],
         clock=lambda: now[0],
     )
     await reconciler._tick()
@@ -128,7 +129,15 @@ async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_h
         tasks.add(make_task(uid=uid, name=uid, phase=phase))
     nothing = cast("Any", None)
     reconciler = Reconciler(
-        tasks, cast("Any", ledger), agenda, nothing, nothing, lease_seconds=15, resync_seconds=60, clock=lambda: 100.0
+        tasks,
+        cast("Any", ledger),
+        agenda,
+        nothing,
+        nothing,
+        lease_seconds=15,
+        resync_seconds=60,
+        caught_up=lambda: 100.0,
+        clock=lambda: 100.0,
     )
     slept: list[float] = []
     held: list[bool] = []
@@ -147,3 +156,28 @@ async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_h
     assert ledger.given_up == [("adrift", 1)]
     assert ledger.reasons == {Reason.BROKER_DATA_LOST}
     assert set(await agenda.take(10)) == {"waits", "held", "adrift"}
+
+
+async def test_an_attempt_is_adrift_only_when_all_that_the_stream_held_at_the_first_look_was_read() -> None:
+    tasks, ledger, now, read = OpenTasks(), Forgotten("held"), [100.0], [100.0]
+    tasks.add(make_task(uid="a", name="a", phase=Phase.RUNNING))
+    nothing = cast("Any", None)
+    reconciler = Reconciler(
+        tasks,
+        cast("Any", ledger),
+        Agenda(),
+        nothing,
+        nothing,
+        lease_seconds=15,
+        resync_seconds=60,
+        caught_up=lambda: read[0],
+        clock=lambda: now[0],
+    )
+    for _ in range(3):
+        # Its end may be in what the reader has not come to.
+        await reconciler._look_after_running()
+        now[0] += 60
+    assert ledger.given_up == []
+    read[0] = now[0]
+    await reconciler._look_after_running()
+    assert ledger.given_up == [("a", 1)]

@@ -1,0 +1,1 @@
+"""Objects of a namespace: listed, linked, deleted, and sent in parts."""

@@ -1,0 +1,30 @@
+"""Links that need no credentials: how long they live, and what a browser calls what it fetches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from urllib.parse import quote
+
+from taskflow_core.blobs.failures import object_errors
+from taskflow_core.errors import Invalid
+
+MAX_LINK_SECONDS = 900
+
+
+@contextmanager
+def signing(key: str, seconds: int) -> Iterator[timedelta]:
+    """How long a link lives, once that is allowed. Raises Invalid."""
+    if not 1 <= seconds <= MAX_LINK_SECONDS:
+        raise Invalid(f"expected a link's life of 1 to {MAX_LINK_SECONDS} seconds, found {seconds}")
+    with object_errors(key):
+        yield timedelta(seconds=seconds)
+
+
+def attachment(filename: str) -> str:
+    """Content-Disposition by RFC 6266: an ASCII name for old clients, the real one by RFC 8187."""
+    if not filename:
+        return "attachment"
+    plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in filename)
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
