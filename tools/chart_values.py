@@ -178,6 +178,17 @@ class Register(Model):
     """How long a token is good."""
 
 
+class Limits(Model):
+    """Units a minute: a read costs 1, a list 2, a write 5, a batch 100. 0 is no limit. Counted in Redis by all pods together."""
+
+    caller_per_minute: int = Field(default=3000, ge=0, le=10_000_000)
+    """Of each caller."""
+    namespace_per_minute: int = Field(default=0, ge=0, le=10_000_000)
+    """Of all callers together in each namespace."""
+    namespaces: dict[str, int] = {}
+    """Other numbers for some namespaces."""
+
+
 class Api(Workload):
     """The REST API."""
 
@@ -192,6 +203,8 @@ class Api(Workload):
     """Requests and limits."""
     audiences: list[str] = []
     """A token has to be made for one of them; empty means the API server's own audience."""
+    limits: Limits = Limits()
+    """How much callers may ask of it."""
     oidc: Oidc = Oidc()
     """OIDC."""
     register_: Register = Field(default=Register(), alias="register")

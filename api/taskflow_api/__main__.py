@@ -19,7 +19,7 @@ from taskflow_api.identity import cli
 from taskflow_api.live.hub import Hub
 from taskflow_api.operations.running import Runner
 from taskflow_api.services import connected
-from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings, WebhookSettings
+from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings, WebhookSettings
 from taskflow_api.webhooks import process
 from taskflow_core.errors import Invalid
 from taskflow_core.settings import DatabaseSettings, LogSettings, StorageSettings
@@ -46,12 +46,13 @@ async def serve(
     api: ApiSettings,
     oidc: OidcSettings,
     register: RegisterSettings,
+    limits: LimitSettings,
     database: DatabaseSettings,
     storage: StorageSettings,
     notifying: WebhookSettings,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end."""
-    async with connected(api, oidc, register, database, storage, notifying) as services:
+    async with connected(api, oidc, register, limits, database, storage, notifying) as services:
         config = uvicorn.Config(
             create_app(services),
             host=api.host,
@@ -86,9 +87,17 @@ def main() -> int:
         setup_logging(LogSettings(), NOTIFIER if notifier else "api")
         if notifier:
             asyncio.run(process.run(WebhookSettings(), DatabaseSettings()))
-        else:
-            settings = (ApiSettings(), OidcSettings(), RegisterSettings(), DatabaseSettings(), StorageSettings())
-            asyncio.run(serve(*settings, WebhookSettings()))
+            return 0
+        settings = (
+            ApiSettings(),
+            OidcSettings(),
+            RegisterSettings(),
+            LimitSettings(),
+            DatabaseSettings(),
+            StorageSettings(),
+            WebhookSettings(),
+        )
+        asyncio.run(serve(*settings))
     except ValidationError as error:
         for each in error.errors(include_input=False):
             print(f"taskflow_api: {error.title}: {'.'.join(map(str, each['loc']))}: {each['msg']}", file=sys.stderr)

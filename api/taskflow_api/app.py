@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from taskflow_api import artifacts, documented, health, problems
 from taskflow_api.access import bearer
 from taskflow_api.files import multipart
 from taskflow_api.files import routes as files
 from taskflow_api.identity import authroutes, keyroutes
+from taskflow_api.limits.limiting import limited
 from taskflow_api.live import logs, streams
 from taskflow_api.middleware import OPEN_PATHS, Authentication, RequestFrame
 from taskflow_api.operations import routes as operations
@@ -49,10 +50,10 @@ def create_app(services: Services) -> FastAPI:
         keyroutes.router,
         webhooks.router,
     ):
-        app.include_router(router, dependencies=[bearer])
+        app.include_router(router, dependencies=[bearer, Depends(limited)])
     open_paths = OPEN_PATHS
     if services.identity.accounts is not None:
-        app.include_router(authroutes.router(services.identity.accounts))
+        app.include_router(authroutes.router(services.identity.accounts), dependencies=[Depends(limited)])
         open_paths |= authroutes.PATHS
     documented.describe(app)
     # The last one added is the outermost.

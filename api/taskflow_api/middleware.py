@@ -51,6 +51,7 @@ class RequestFrame:
                 answer["X-Request-Id"] = request_id
                 answer["X-Content-Type-Options"] = "nosniff"
                 answer.setdefault("Cache-Control", "no-store")
+                answer.update(state.get("headers", {}))
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

@@ -66,13 +66,22 @@ class ProblemError(Exception):
     """A refusal that a route makes itself."""
 
     def __init__(
-        self, status: int, detail: str, *, code: str = "", errors: Sequence[FieldError] = (), **headers: str
+        self,
+        status: int,
+        detail: str,
+        *,
+        code: str = "",
+        errors: Sequence[FieldError] = (),
+        members: Mapping[str, Any] | None = None,
+        **headers: str,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.code = code
         self.errors = list(errors)
+        self.members = members
+        """Of the problem, besides or in place of the usual ones (RFC 9457, section 3.2)."""
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
@@ -84,6 +93,7 @@ def problem_response(
     code: str = "",
     errors: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
+    members: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
     """The response for a refusal of the request in an ASGI scope."""
     problem = _problem(scope, status, detail, code, errors)
@@ -91,7 +101,7 @@ def problem_response(
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         extra.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     content = problem.model_dump(mode="json", by_alias=True, exclude={"errors"} if not problem.errors else None)
-    return JSONResponse(content, status, headers=extra, media_type=MEDIA_TYPE)
+    return JSONResponse(content | dict(members or {}), status, headers=extra, media_type=MEDIA_TYPE)
 
 
 def _problem(
@@ -130,7 +140,13 @@ def install(app: FastAPI) -> None:
 
 async def _of_route(request: Request, error: ProblemError) -> JSONResponse:
     return problem_response(
-        request.scope, error.status, error.detail, code=error.code, errors=error.errors, headers=error.headers
+        request.scope,
+        error.status,
+        error.detail,
+        code=error.code,
+        errors=error.errors,
+        headers=error.headers,
+        members=error.members,
     )
 
 

@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_api.auth import Gate
 from taskflow_api.identity.wiring import Identity, identity
+from taskflow_api.limits.limiter import Limiter, RedisCounter
 from taskflow_api.live.hub import MAX_CHANNELS, Hub
-from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings, WebhookSettings
+from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings, WebhookSettings
 from taskflow_api.webhooks.office import Webhooks, webhooks
 from taskflow_core.blobs.multipart import MultipartUploads
 from taskflow_core.blobs.store import ObjectInfo, ObjectStore
@@ -129,6 +130,7 @@ class Services:
     gate: Gate
     identity: Identity
     hub: Hub
+    limiter: Limiter
     queues: Queues | None = None
     """None: this installation gives the API no access to the broker."""
     webhooks: Webhooks | None = None
@@ -216,6 +218,7 @@ async def connected(
     api: ApiSettings,
     oidc: OidcSettings,
     register: RegisterSettings,
+    limits: LimitSettings,
     database: DatabaseSettings,
     storage: StorageSettings,
     notifying: WebhookSettings,
@@ -231,16 +234,25 @@ async def connected(
     watches = await KubeClient.connect(connections=MAX_CHANNELS + 8)
     hub = Hub(watches, api.streams_per_caller, api.streams)
     broker = connect_async(RedisSettings(url=api.broker_url)) if api.broker_url is not None else None
+    counting = connect_async(RedisSettings(url=limits.url)) if limits.url is not None else None
     engine = create_engine(database, application_name="taskflow-api", pool_size=10)
     gate = Gate(kube, api.audiences, time.monotonic)
     try:
         async with identity(kube, engine, gate, oidc, register) as who:
             queues = QueueView(broker) if broker is not None else None
-            yield Services(kube, PostgresHistory(engine), objects, gate, who, hub, queues, webhooks(engine, notifying))
+            limiter = Limiter(
+                RedisCounter(counting) if counting is not None else None,
+                caller_per_minute=limits.caller_per_minute,
+                namespace_per_minute=limits.namespace_per_minute,
+                namespaces=limits.namespaces,
+            )
+            hooks = webhooks(engine, notifying)
+            yield Services(kube, PostgresHistory(engine), objects, gate, who, hub, limiter, queues, hooks)
     finally:
         await hub.stop()
         await watches.close()
-        if broker is not None:
-            await broker.aclose()
+        for each in (broker, counting):
+            if each is not None:
+                await each.aclose()
         await engine.dispose()
         await kube.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -35,6 +36,31 @@ class ApiSettings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+class LimitSettings(BaseSettings):
+    """How much callers of the REST API may ask of it. A read costs 1 unit, a list 2, a write 5, a batch 100."""
+
+    model_config = SettingsConfigDict(env_prefix="TASKFLOW_LIMITS_", frozen=True)
+
+    url: SecretStr | None = None
+    """redis:// or rediss:// URL of where requests are counted, a database or an instance beside the broker's. Unset: each process counts for itself."""
+    caller_per_minute: int = Field(default=3000, ge=0, le=10_000_000)
+    """Units of each caller, in all namespaces together; 0: no limit."""
+    namespace_per_minute: int = Field(default=0, ge=0, le=10_000_000)
+    """Units of all callers together in each namespace; 0: no limit."""
+    namespaces: Annotated[Mapping[str, int], NoDecode] = Field(default_factory=dict)
+    """Other numbers for some namespaces, `team-a=6000,team-b=600`."""
+
+    @field_validator("namespaces", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        if any(not name or not number.isdecimal() for name, _, number in pairs):
+            raise ValueError("expected NAMESPACE=UNITS, separated by commas")
+        return {name: int(number) for name, _, number in pairs}
 
 
 class OidcSettings(BaseSettings):

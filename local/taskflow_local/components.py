@@ -31,6 +31,7 @@ API_SETTINGS = (
     "TASKFLOW_OIDC_AUDIENCE", "TASKFLOW_OIDC_USERNAME_CLAIM", "TASKFLOW_OIDC_USERNAME_PREFIX",
     "TASKFLOW_OIDC_GROUPS_CLAIM", "TASKFLOW_OIDC_GROUPS_PREFIX", "TASKFLOW_OIDC_CA_FILE", "TASKFLOW_REGISTER_ENABLED",
     "TASKFLOW_REGISTER_SIGNING_KEY", "TASKFLOW_REGISTER_SIGNING_KEY_FILE", "TASKFLOW_REGISTER_TOKEN_SECONDS",
+    "TASKFLOW_LIMITS_CALLER_PER_MINUTE", "TASKFLOW_LIMITS_NAMESPACE_PER_MINUTE", "TASKFLOW_LIMITS_NAMESPACES",
 )  # fmt: skip
 """Likewise the REST API."""
 WEBHOOK_SETTINGS = (
@@ -343,7 +344,8 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
         found |= {"TASKFLOW_API_HOST": _HOST, "TASKFLOW_API_PORT": str(memory.ports["api"])}
         found |= {name: base[name] for name in API_SETTINGS if name in base}
         if "redis" in memory.components:
-            found["TASKFLOW_API_BROKER_URL"] = _redis_url(memory, acl.API, memory.redis_api_password)
+            url = _redis_url(memory, acl.API, memory.redis_api_password)
+            found |= {"TASKFLOW_API_BROKER_URL": url, "TASKFLOW_LIMITS_URL": url}
     if component == "notifier":
         found = {name: value for name, value in found.items() if not name.startswith("TASKFLOW_S3_")}
         found |= {"PYTHONUNBUFFERED": "1", "TASKFLOW_WEBHOOKS_HEALTH_HOST": _HOST}

@@ -20,6 +20,9 @@ from tests.chaos.faults import FAULTS, PLAIN, TABLE
 from tests.chaos.rounds import HEAD, Line, Round, shown
 from tests.chaos.site import Site
 
+MIXED_TASKS = 2500
+"""Of one round with all faults side by side."""
+
 
 def say(text: str) -> None:
     """One line at once."""
@@ -31,15 +34,18 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--tasks", type=int, default=60, help="Tasks of each round with one fault, at least")
     parser.add_argument(
-        "--mixed", type=int, default=400, help="Tasks of the round with all faults side by side; 0: none"
+        "--mixed",
+        type=int,
+        default=400,
+        help=f"Tasks of the rounds with all faults side by side, {MIXED_TASKS} a round; 0: none",
     )
-    parser.add_argument("--strikes", type=int, default=2, help="faults of each part in the mixed round")
+    parser.add_argument("--strikes", type=int, default=2, help="faults of each part in a mixed round")
     parser.add_argument("--rounds", type=int, default=1, help="how often each fault alone; 0: only mixed")
     parser.add_argument("--faults", default=",".join(FAULTS), help="names, separated by commas; default: all")
     parser.add_argument("--sample", type=int, default=0, help="so many faults of each part, chosen by the seed; 0: all")
     parser.add_argument("--rate", type=float, default=20, help="Tasks created per second")
     parser.add_argument(
-        "--rest", type=float, default=6, help="seconds between faults of one part in the mixed round, at most"
+        "--rest", type=float, default=6, help="seconds between faults of one part in a mixed round, at most"
     )
     parser.add_argument("--away", type=float, default=5, help="seconds that what is taken away stays away")
     parser.add_argument("--seed", type=int, default=None, help="of the schedule; default: a new one")
@@ -78,19 +84,26 @@ def alone(site: Site, asked: argparse.Namespace, seed: int) -> list[Line]:
 
 
 def mixed(site: Site, asked: argparse.Namespace, seed: int) -> list[Line]:
-    """Faults of all parts side by side, of each part one after the other."""
-    if not asked.mixed:
-        return []
-    random = Random(f"{seed}/mixed")
+    """Faults of all parts side by side, of each part one after the other; round by round, since an API server that is started
+    again while it holds many thousands of Tasks needs longer to read them than it then lives."""
+    lines: list[Line] = []
     chosen = [fault for fault in TABLE if fault.name in asked.faults.split(",")]
-    lanes = []
-    for part in dict.fromkeys(fault.part for fault in chosen):
-        mine = [fault for fault in chosen if fault.part == part]
-        lanes.append([random.choice(mine) for _ in range(asked.strikes)])
-    say("mixed: " + "; ".join(", ".join(fault.name for fault in lane) for lane in lanes))
-    line = Round(site, "mixed", asked.mixed, asked.rate, random, rest=asked.rest).run(lanes)
-    tell(line)
-    return [line]
+    left = asked.mixed
+    while left > 0:
+        name, tasks = f"mixed-{len(lines)}", min(left, MIXED_TASKS)
+        random = Random(f"{seed}/{name}")
+        lanes = []
+        for part in dict.fromkeys(fault.part for fault in chosen):
+            mine = [fault for fault in chosen if fault.part == part]
+            lanes.append([random.choice(mine) for _ in range(asked.strikes)])
+        say(f"{name}: " + "; ".join(", ".join(fault.name for fault in lane) for lane in lanes))
+        line = Round(site, name, tasks, asked.rate, random, rest=asked.rest).run(lanes)
+        tell(line)
+        lines.append(line)
+        left -= tasks
+        if left:
+            site.api.delete_tasks()
+    return lines
 
 
 def compare(asked: argparse.Namespace, seed: int) -> None:

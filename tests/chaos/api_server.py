@@ -13,6 +13,7 @@ from taskflow_core.domain.phases import OPEN_SELECTOR
 from taskflow_core.kube.client import tasks_path
 from taskflow_local.kube import Access
 from taskflow_local.stack import Stack
+from tests.chaos.ground import eventually
 
 PODS = "/api/v1/namespaces/default/pods"
 POOLS = f"/apis/{naming.API_VERSION}/namespaces/default/workerpools"
@@ -86,6 +87,11 @@ class ApiServer:
         """Names of the Tasks that have not finished."""
         selector = OPEN_SELECTOR.replace("!", "%21").replace("=", "%3D").replace(",", "%2C")
         return {item["metadata"]["name"] for item in self._listed(f"&fieldSelector={selector}", accept=NAMES)}
+
+    def delete_tasks(self) -> None:
+        """All of them; returns when they are gone."""
+        self.insist("DELETE", tasks_path("default"), seconds=120)
+        eventually(lambda: self._listed("", accept=NAMES), lambda left: not left, 120, "all Tasks gone")
 
     def tasks(self) -> list[dict[str, Any]]:
         """All of them."""

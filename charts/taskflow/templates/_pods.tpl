@@ -49,6 +49,12 @@
       name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
       key: {{ ternary "redis-api-url" .Values.externalRedis.apiKey .Values.devServices.enabled }}
       optional: true
+- name: TASKFLOW_LIMITS_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
+      key: {{ ternary "redis-api-url" .Values.externalRedis.apiKey .Values.devServices.enabled }}
+      optional: true
 {{- end -}}
 
 {{- define "taskflow.env.s3" -}}

@@ -86,8 +86,15 @@ def operator_rules(password: str) -> list[str]:
 
 
 def api_rules(password: str) -> list[str]:
-    """What the REST API may do: look where an attempt stands in its queue. No write, no list of keys, no stream."""
-    return [*_login(password), *_OWN_CONNECTION, f"(%R~{naming.KEY_LEDGER} +zscore)", "(%R~*.* +llen +lindex +lrange)"]
+    """What the REST API may do: look where an attempt stands in its queue, and count requests under keys of its own."""
+    return [
+        *_login(password),
+        *_OWN_CONNECTION,
+        *_SCRIPTS,
+        f"(%R~{naming.KEY_LEDGER} +zscore)",
+        "(%R~*.* +llen +lindex +lrange)",
+        f"(~{naming.KEY_API_PREFIX}* +evalsha +get +set)",
+    ]
 
 
 def _login(password: str) -> tuple[str, ...]:

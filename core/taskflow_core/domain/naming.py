@@ -34,6 +34,8 @@ KEY_STOPS = "tf:stop"
 KEY_WORKERS = "tf:workers"
 KEY_INTAKE = "tf:intake"
 KEY_CLAIM_PREFIX = "tf:cl:"
+KEY_API_PREFIX = "tfapi:"
+"""What the REST API keeps: no state of a Task, and nothing whose loss matters."""
 KEY_ONCE_PREFIX = "tf:once:"
 
 PRIORITY_STEPS = (0, 3, 6, 9)

@@ -15,6 +15,7 @@ from taskflow_api.auth import Gate
 from taskflow_api.identity.accounts import ISSUER
 from taskflow_api.identity.tokens import Tokens
 from taskflow_api.identity.wiring import Identity
+from taskflow_api.limits.limiter import Limiter
 from taskflow_api.live.hub import Hub
 from taskflow_api.services import Services
 from taskflow_core.blobs.multipart import SentPart
@@ -275,10 +276,17 @@ class Answer:
         return json.loads(self.body)
 
 
+def unlimited() -> Limiter:
+    """Nothing is limited."""
+    return Limiter(None, caller_per_minute=0, namespace_per_minute=0, namespaces={})
+
+
 class Api:
     """An application on fakes, and a client that needs no socket."""
 
-    def __init__(self, audiences: tuple[str, ...] = (), *, register: bool = False) -> None:
+    def __init__(
+        self, audiences: tuple[str, ...] = (), *, register: bool = False, limiter: Limiter | None = None
+    ) -> None:
         self.kube = FakeKube()
         self.history = FakeHistory()
         self.objects = FakeObjects()
@@ -286,6 +294,7 @@ class Api:
         self.gate = Gate(self.kube, audiences, self.clock)
         self.hub = Hub(self.kube, 3, 5)
         self.queues = FakeQueues()
+        self.limiter = limiter or unlimited()
         self.time = memory.Time()
         self.keys, self.accounts = memory.MemoryKeys(), memory.MemoryAccounts()
         keys = memory.keys(self.kube, self.keys, self.time)
@@ -293,7 +302,7 @@ class Api:
         issuers = {ISSUER: accounts.caller} if accounts else {}
         self.identity = identity = Identity(Tokens(self.gate.authenticate, keys.caller, issuers), keys, accounts)
         self.app: FastAPI = create_app(
-            Services(self.kube, self.history, self.objects, self.gate, identity, self.hub, self.queues)
+            Services(self.kube, self.history, self.objects, self.gate, identity, self.hub, self.limiter, self.queues)
         )
 
     async def call(

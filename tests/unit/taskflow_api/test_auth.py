@@ -125,7 +125,7 @@ async def test_kubernetes_away_is_try_again() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/namespaces/Team_A/tasks", "/v1/namespaces/a.b/tasks/x", "/v1/namespaces/team-a/tasks/..%2Fx", TASKS + "/A"],
+    ["/v1/namespaces/Team_A/tasks", "/v1/namespaces/a.b/tasks/x", "/v1/namespaces/team-a/tasks/%2E%2E", TASKS + "/A"],
 )
 async def test_a_name_that_kubernetes_could_not_have_is_sent_nowhere(path: str) -> None:
     api = Api()

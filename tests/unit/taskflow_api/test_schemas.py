@@ -73,7 +73,11 @@ async def test_openapi_declares_ids_problems_security_and_bounds() -> None:
         "createTask", "createTasks", "streamEvents", "streamTaskEvents", "getLogs", "getWhy", "cancelTasks", "retryTasks",
         "listOperations", "getOperation", "deleteOperation", "listPools", "getPool", "changePool", "changeTask", "cancelTask",
         "retryTask", "listTasks", "getTask", "deleteTask", "listArtifacts", "getArtifact", "createUpload",
+        "listFiles", "getFile", "deleteFile", "createMultipartUpload", "signParts", "completeMultipartUpload",
+        "abortMultipartUpload",
         "createApiKey", "listApiKeys", "getApiKey", "rotateApiKey", "revokeApiKey",
+        "createWebhook", "listWebhooks", "getWebhook", "changeWebhook", "deleteWebhook", "rotateWebhookSecret", "testWebhook",
+        "listDeliveries", "getDelivery", "replayDelivery",
         "getLiveness", "getReadiness", "getVersion",
     }  # fmt: skip
     for name, operation in operations.items():

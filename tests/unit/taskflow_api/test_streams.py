@@ -9,7 +9,7 @@ from taskflow_api.app import create_app
 from taskflow_api.live import channel, sse, streams
 from taskflow_api.live.hub import Hub
 from taskflow_api.services import Services
-from tests.unit.taskflow_api.fakes import Api
+from tests.unit.taskflow_api.fakes import Api, unlimited
 from tests.unit.taskflow_api.watched import Stream, WatchedKube
 
 EVENTS = "/v1/namespaces/team-a/events"
@@ -27,7 +27,9 @@ class Site(Api):
 
     def restart(self) -> None:
         self.hub = Hub(self.watched, per_caller=3, total=4)
-        self.app = create_app(Services(self.watched, self.history, self.objects, self.gate, self.identity, self.hub))
+        self.app = create_app(
+            Services(self.watched, self.history, self.objects, self.gate, self.identity, self.hub, unlimited())
+        )
 
 
 @pytest.fixture

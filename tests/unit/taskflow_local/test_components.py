@@ -85,6 +85,7 @@ def test_a_component_gets_a_clean_environment_with_what_it_must_know(tmp_path: P
     assert "TASKFLOW_TOKEN_KEY" not in api
     assert api["TASKFLOW_REGISTER_SIGNING_KEY"] == "s"
     assert "TASKFLOW_REDIS_URL" not in api
+    assert api["TASKFLOW_LIMITS_URL"] == api["TASKFLOW_API_BROKER_URL"]
     assert api["TASKFLOW_API_BROKER_URL"].startswith(f"redis://taskflow-api:{memory.redis_api_password}@")
     assert api["TASKFLOW_API_PORT"] == str(memory.ports["api"])
     assert environment("redis", memory, folder, base) == {"PATH": "/bin", "HOME": str(folder.data)}

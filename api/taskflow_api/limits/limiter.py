@@ -1,0 +1,148 @@
+"""Counts in Redis for all API processes together; when it is away, each counts writes for itself."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from typing import Any, Protocol
+
+import redis.asyncio
+
+from taskflow_api.limits.policy import WINDOW_SECONDS, Limit, Standing
+from taskflow_core.domain import naming
+from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.connect import redis_errors
+from taskflow_core.telemetry.logs import get_logger
+
+PREFIX = f"{naming.KEY_API_PREFIX}limit:"
+AWAY_SECONDS = 5.0
+"""Redis is not asked again so soon after it did not answer: a request should not wait for that."""
+KEPT = 10_000
+_log = get_logger(__name__)
+
+
+class Counter(Protocol):
+    """Where is counted. Raises `Unavailable`."""
+
+    async def take(self, limits: Sequence[Limit], units: int) -> list[Standing]:
+        """Take units of all limits, or of none."""
+
+
+class RedisCounter:
+    """One round trip for all limits of a request. Redis' clock counts, so processes whose clocks differ agree."""
+
+    def __init__(self, client: redis.asyncio.Redis) -> None:
+        source = resources.files("taskflow_api.limits").joinpath("gcra.lua").read_text()
+        self._script = client.register_script(source)
+
+    async def take(self, limits: Sequence[Limit], units: int) -> list[Standing]:
+        """See `Counter`."""
+        arguments: list[Any] = [units]
+        for each in limits:
+            arguments += [f"{each.interval:.3f}", each.quota]
+        with redis_errors():
+            answer = await self._script(keys=[PREFIX + each.key for each in limits], args=arguments)
+        return [
+            Standing(limit, bool(passes), int(left), int(whole), int(wait))
+            for limit, (passes, left, whole, wait) in zip(limits, answer, strict=True)
+        ]
+
+
+class LocalCounter:
+    """The same in this process, for at most `KEPT` keys, the latest used."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._tats: OrderedDict[str, float] = OrderedDict()
+
+    async def take(self, limits: Sequence[Limit], units: int) -> list[Standing]:
+        """See `Counter`; never raises."""
+        now = self._clock() * 1_000_000
+        before = {each.key: max(self._tats.get(each.key, 0.0), now) for each in limits}
+        after = {each.key: before[each.key] + each.interval * min(units, each.quota) for each in limits}
+        waits = {each.key: max(after[each.key] - each.interval * each.quota - now, 0.0) for each in limits}
+        passes = not any(waits.values())
+        for each in limits if passes else ():
+            self._tats[each.key] = after[each.key]
+            self._tats.move_to_end(each.key)
+        while len(self._tats) > KEPT:
+            self._tats.popitem(last=False)
+        stand = after if passes else before
+        return [
+            Standing(
+                each,
+                not waits[each.key],
+                int((each.interval * each.quota - (stand[each.key] - now)) / each.interval),
+                int(stand[each.key] - now),
+                int(waits[each.key]),
+            )
+            for each in limits
+        ]
+
+
+class Limiter:
+    """Which limits hold for a request, and whether they let it pass.
+
+    Args:
+        shared: counts for all processes; None: this one counts for itself alone.
+        caller_per_minute: units of each caller; 0: no limit.
+        namespace_per_minute: units of all callers together in a namespace; 0: no limit.
+        namespaces: other numbers for some of them.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        shared: Counter | None,
+        *,
+        caller_per_minute: int,
+        namespace_per_minute: int,
+        namespaces: Mapping[str, int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._shared = shared
+        self._local = LocalCounter(clock)
+        self._caller = caller_per_minute
+        self._namespace = namespace_per_minute
+        self._namespaces = namespaces
+        self._clock = clock
+        self._away_until = 0.0
+        self._away = False
+        self.open_reads = 0
+        """Reads that passed uncounted because Redis was away."""
+
+    async def take(self, caller: str, namespace: str, units: int, *, write: bool) -> list[Standing]:
+        """How the limits stand; the request may go on if all of them let it pass. Empty: nothing limits it, or nobody could count."""
+        limits = self._limits(caller, namespace)
+        if not limits:
+            return []
+        if self._shared is None:
+            return await self._local.take(limits, units)
+        if self._clock() >= self._away_until:
+            try:
+                found = await self._shared.take(limits, units)
+            except Unavailable as error:
+                self._note(error)
+            else:
+                self._note(None)
+                return found
+        if write:
+            return await self._local.take(limits, units)
+        self.open_reads += 1
+        return []
+
+    def _limits(self, caller: str, namespace: str) -> list[Limit]:
+        limits = [Limit("caller", f"c:{caller}", self._caller)] if self._caller else []
+        quota = self._namespaces.get(namespace, self._namespace) if namespace else 0
+        return [*limits, Limit("namespace", f"n:{namespace}", quota)] if quota else limits
+
+    def _note(self, error: Unavailable | None) -> None:
+        if error is not None:
+            self._away_until = self._clock() + AWAY_SECONDS
+            if not self._away:
+                _log.warning("limits_counted_locally", cause=str(error), window=WINDOW_SECONDS)
+        elif self._away:
+            _log.info("limits_counted_together", open_reads=self.open_reads)
+        self._away = error is not None

@@ -1,0 +1,153 @@
+"""Rate limits: what a request costs, what the answer tells, and what happens without Redis."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from taskflow_api.limits.limiter import AWAY_SECONDS, Limiter, LocalCounter
+from taskflow_api.limits.policy import COSTS, Limit, Standing, cost, headers
+from taskflow_api.settings import LimitSettings
+from taskflow_core.errors import Unavailable
+from tests.unit.taskflow_api.fakes import Api, Clock
+
+TASKS = "/v1/namespaces/team-a/tasks"
+
+
+class Shared:
+    """Redis that may be away; counts in memory otherwise."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.counter, self.down, self.asked = LocalCounter(clock), False, 0
+
+    async def take(self, limits: Sequence[Limit], units: int) -> list[Standing]:
+        self.asked += 1
+        if self.down:
+            raise Unavailable("Redis: down")
+        return await self.counter.take(limits, units)
+
+
+def limiter(clock: Clock, shared: Shared | None = None, **numbers: Any) -> Limiter:
+    known: dict[str, Any] = {"caller_per_minute": 60, "namespace_per_minute": 0, "namespaces": {}} | numbers
+    return Limiter(shared, clock=clock, **known)
+
+
+def test_each_operation_named_in_the_costs_exists_and_writes_cost_more_than_reads() -> None:
+    document = Api().app.openapi()
+    operations = {
+        each["operationId"]
+        for methods in document["paths"].values()
+        for each in methods.values()
+        if isinstance(each, dict)
+    }
+    assert set(COSTS) <= operations
+    assert cost("GET", "getTask") < cost("GET", "listTasks") < cost("POST", "createTask") < cost("POST", "createTasks")
+
+
+async def test_a_caller_has_so_many_units_and_they_come_back_evenly() -> None:
+    clock = Clock()
+    limits = limiter(clock)
+    for _ in range(12):
+        (standing,) = await limits.take("alice", "", 5, write=True)
+        assert standing.passes
+    (standing,) = await limits.take("alice", "", 5, write=True)
+    assert (standing.passes, standing.left, standing.wait_micros) == (False, 0, 5_000_000)
+    assert (await limits.take("bob", "", 5, write=True))[0].passes
+    clock.now += 5
+    assert (await limits.take("alice", "", 5, write=True))[0].passes
+    assert not (await limits.take("alice", "", 1, write=True))[0].passes
+
+
+async def test_what_one_limit_refuses_no_other_counts() -> None:
+    clock = Clock()
+    limits = limiter(clock, namespace_per_minute=1000, namespaces={"team-a": 10})
+    passed = [await limits.take("alice", "team-a", 5, write=True) for _ in range(3)]
+    assert [[each.passes for each in found] for found in passed] == [[True, True], [True, True], [True, False]]
+    # Alice was refused by the namespace, so she has 50 of 60 left elsewhere.
+    assert (await limits.take("alice", "team-b", 50, write=True))[0].left == 0
+
+
+async def test_what_costs_more_than_there_is_takes_all() -> None:
+    limits = limiter(Clock())
+    assert (await limits.take("alice", "", 100, write=True))[0].passes
+    assert not (await limits.take("alice", "", 1, write=False))[0].passes
+
+
+async def test_without_redis_reads_pass_and_writes_are_counted_here() -> None:
+    clock = Clock()
+    shared = Shared(clock)
+    limits = limiter(clock, shared)
+    shared.down = True
+    with capture_logs() as logs:
+        for _ in range(100):
+            assert await limits.take("alice", "", 1, write=False) == []
+        passed = [(await limits.take("alice", "", 5, write=True))[0].passes for _ in range(14)]
+        assert passed == [True] * 12 + [False] * 2
+        # A request does not wait for what did not answer a moment ago.
+        assert shared.asked == 1
+        shared.down = False
+        clock.now += AWAY_SECONDS
+        assert (await limits.take("alice", "", 5, write=True))[0].passes
+    assert [line["event"] for line in logs] == ["limits_counted_locally", "limits_counted_together"]
+    assert limits.open_reads == 100
+
+
+async def test_the_answer_tells_what_is_left_and_the_refusal_when_to_come_again() -> None:
+    api = Api(limiter=limiter(Clock()))
+    answer = await api.call("GET", TASKS)
+    assert (answer.status, answer.headers["ratelimit-policy"], answer.headers["ratelimit"]) == (
+        200, '"caller";q=60;w=60', '"caller";r=58;t=2',
+    )  # fmt: skip
+    answers = [await api.call("POST", TASKS, {"name": f"x{number}", "spec": {"handler": "h"}}) for number in range(12)]
+    assert [each.status for each in answers[:11]] == [201] * 11
+    refused = answers[11]
+    assert (refused.status, refused.headers["retry-after"]) == (429, "2")
+    assert refused.headers["ratelimit"] == '"caller";r=3;t=57'
+    problem = refused.json
+    assert problem["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
+    assert (problem["code"], problem["violated-policies"]) == ("quota-exceeded", ["caller"])
+
+
+async def test_what_is_open_to_all_is_not_limited() -> None:
+    api = Api(limiter=limiter(Clock(), caller_per_minute=1))
+    for _ in range(5):
+        assert (await api.call("GET", "/livez", token="")).status == 200
+
+
+async def test_who_has_no_token_yet_is_limited_by_address() -> None:
+    api = Api(register=True, limiter=limiter(Clock(), caller_per_minute=10))
+    body = {"username": "somebody", "password": "not the password"}
+    statuses = [(await api.call("POST", "/v1/auth/token", body, token="")).status for _ in range(3)]
+    assert statuses == [401, 401, 429]
+
+
+async def test_a_thousand_callers_do_not_grow_the_memory_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskflow_api.limits.limiter.KEPT", 10)
+    counter = LocalCounter(Clock())
+    await asyncio.gather(*(counter.take([Limit("caller", str(number), 60)], 1) for number in range(1000)))
+    assert len(counter._tats) == 10
+
+
+def test_headers_have_all_limits_and_wait_for_the_last() -> None:
+    one, two = Limit("caller", "c", 60), Limit("namespace", "n", 600)
+    found = headers([Standing(one, False, 0, 60_000_000, 1_000_001), Standing(two, False, 5, 3_000_000, 200)])
+    assert found == {
+        "RateLimit-Policy": '"caller";q=60;w=60, "namespace";q=600;w=60',
+        "RateLimit": '"caller";r=0;t=60, "namespace";r=5;t=3',
+        "Retry-After": "2",
+    }
+
+
+@pytest.mark.parametrize(("text", "found"), [("", {}), ("a=1", {"a": 1}), (" a=1 , b=0,", {"a": 1, "b": 0})])
+def test_namespaces_of_settings(text: str, found: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKFLOW_LIMITS_NAMESPACES", text)
+    assert LimitSettings().namespaces == found
+
+
+@pytest.mark.parametrize("text", ["a", "a=", "=1", "a=-1", "a=x"])
+def test_namespaces_of_settings_that_are_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKFLOW_LIMITS_NAMESPACES", text)
+    with pytest.raises(ValueError, match="NAMESPACE=UNITS"):
+        LimitSettings()
