@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: images kind-up kind-down test-chart test-cluster chaos chaos-all chaos-long gen bench bench-rollout bench-pages bench-sse bench-scale bench-scaling help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: bench-arrays images kind-up kind-down test-chart test-cluster chaos chaos-all chaos-long gen bench bench-rollout bench-pages bench-sse bench-scale bench-scaling help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -60,6 +60,9 @@ lint: setup ## formatting, style, types, imports, sizes, CRDs against models
 
 bench: setup programs ## latency, throughput, CPU and memory beside a floor of the same run (5 minutes); N=3000 Tasks
 	@$(BIN)/python -m bench
+
+bench-arrays: setup programs ## a million items in one Task beside plain Celery chunks (2 minutes); N=1000000 ROUNDS=3
+	@$(BIN)/python -m bench.arrays
 
 bench-scaling: setup programs ## a burst from zero to ten pods and back, beside KEDA-like rules (7 minutes); N=2000 Tasks
 	@$(BIN)/python -m bench.scaling

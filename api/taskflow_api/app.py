@@ -15,7 +15,7 @@ from taskflow_api.middleware import OPEN_PATHS, Authentication, RequestFrame
 from taskflow_api.operations import routes as operations
 from taskflow_api.pools import routes as pools
 from taskflow_api.services import Services
-from taskflow_api.tasks import batch, changing, routes
+from taskflow_api.tasks import batch, changing, items, routes
 from taskflow_api.waiting import routes as waiting
 from taskflow_api.webhooks import routes as webhooks
 
@@ -38,6 +38,7 @@ def create_app(services: Services) -> FastAPI:
     for router in (
         batch.router,
         changing.router,
+        items.router,
         routes.router,
         artifacts.router,
         files.router,

@@ -21,11 +21,12 @@ from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, Regi
 from taskflow_api.webhooks.office import Webhooks, webhooks
 from taskflow_core.blobs.multipart import MultipartUploads
 from taskflow_core.blobs.store import ObjectInfo, ObjectStore
+from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.kube.client import KubeClient, Requests
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.queue_view import Place, QueueView
 from taskflow_core.settings import DatabaseSettings, RedisSettings, StorageSettings
-from taskflow_core.store import operations, repository
+from taskflow_core.store import items, operations, repository
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.store.operations import OperationRow
 from taskflow_core.store.repository import Filter
@@ -57,6 +58,9 @@ class History(Protocol):
 
     async def get_runs(self, uid: str) -> tuple[list[AttemptRow], list[TimelineRow]]:
         """Attempts and timeline of a Task."""
+
+    async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
+        """Items of an array that have ended, by their indices."""
 
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         """When Tasks of a queue started lately, newest first."""
@@ -169,6 +173,11 @@ class PostgresHistory:
         """See `repository.get_attempts` and `get_timeline`."""
         async with transaction(self._engine) as connection:
             return await repository.get_attempts(connection, uid), await repository.get_timeline(connection, uid)
+
+    async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
+        """See `items.items_of`."""
+        async with transaction(self._engine) as connection:
+            return await items.items_of(connection, uid, state=state, after=after, limit=limit)
 
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         """See `repository.latest_starts`."""

@@ -1,4 +1,4 @@
-"""A bare Celery worker, as the floor of the latency: it says when its task started, and nothing else."""
+"""A bare Celery worker: as the floor of the latency it says when its task started; and as the peer of arrays it runs chunks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 
 import redis
 from celery import Celery
+from celery.signals import task_postrun
 
 app = Celery("bare", broker=os.environ["TASKFLOW_REDIS_URL"])
 app.conf.update(
@@ -22,3 +23,26 @@ _client = redis.Redis.from_url(os.environ["TASKFLOW_REDIS_URL"])
 def stamp(name: str) -> None:
     """Record when it started."""
     _client.hset("bare:started", name, time.time())
+
+
+@app.task(name="bare.item")  # type: ignore[untyped-decorator]
+def item(number: int) -> None:
+    """Nothing, for an item of a chunk as Celery makes them."""
+
+
+@app.task(name="bare.loop", acks_late=True)  # type: ignore[untyped-decorator]
+def loop(first: int, last: int) -> None:
+    """A chunk as one would write it by hand: a range, and a loop of calls."""
+    for number in range(first, last):
+        _nothing(number)
+
+
+def _nothing(number: int) -> None:
+    """Nothing."""
+
+
+@task_postrun.connect(weak=False)  # type: ignore[untyped-decorator]
+def ended(task: object = None, **_: object) -> None:
+    """Count chunks that ended."""
+    if getattr(task, "name", "") in ("celery.starmap", "bare.loop"):
+        _client.incr("bare:ended")

@@ -17,6 +17,11 @@ def noop() -> None:
     """Nothing."""
 
 
+@handler("bench.item")
+def item(number: int) -> None:
+    """Nothing, for an item of an array."""
+
+
 @handler("bench.sleep")
 def sleep(seconds: float) -> None:
     """Takes so long."""

@@ -15,6 +15,7 @@ from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage, transitions
+from taskflow_operator.arrays import OURS, Arrays
 from taskflow_operator.attempt_times import AttemptTimes
 from taskflow_operator.closing import Closer
 from taskflow_operator.going_on import Stumbles
@@ -50,6 +51,7 @@ class ApplyToResources:
         data_lost: Callable[[str], None],
         times: AttemptTimes,
         may_read: Callable[[], Awaitable[None]],
+        arrays: Arrays,
     ) -> None:
         self._tasks = tasks
         self._writer = writer
@@ -63,6 +65,8 @@ class ApplyToResources:
         self._data_lost = data_lost
         self._times = times
         self._may_read = may_read
+        self._arrays = arrays
+        arrays.acknowledge_by(lambda event_id: self._done.append(event_id))  # noqa: PLW0108 - the list is replaced
         self._stumbles = Stumbles("resources")
         self._done: list[str] = []
         self._closing: dict[str, asyncio.Task[None]] = {}
@@ -95,7 +99,8 @@ class ApplyToResources:
         done = set(self._done)
         for event in events:
             # Now and then the backlog is read again, and with it what is being applied or acknowledged at the moment.
-            if event.id not in self._closing and event.id not in self._strange and event.id not in done:
+            taken = event.id in self._closing or event.id in self._strange or self._arrays.has(event)
+            if not taken and event.id not in done:
                 self._apply_safely(event)
         while len(self._closing) > MAX_CLOSING:
             await asyncio.wait(list(self._closing.values()), return_when=asyncio.FIRST_COMPLETED)
@@ -110,6 +115,8 @@ class ApplyToResources:
             self._stumbles.passed()
 
     def _apply(self, event: Event) -> None:
+        if event.chunk is not None and event.kind in OURS and self._arrays.take(event):
+            return
         known = self._tasks.get(event.uid)
         if known is None:
             if event.kind in ENDS:
@@ -119,7 +126,13 @@ class ApplyToResources:
             if event.kind in _REFUSALS:
                 # Its Task finished before: the resource is closed, the counter is not.
                 _REFUSALS[event.kind].labels(queue=metrics.UNKNOWN).inc()
-        elif self._counts(known, event):
+        elif event.chunk is None or event.kind in _REFUSALS:
+            self._told(known, event)
+            return
+        self._done.append(event.id)
+
+    def _told(self, known: Known, event: Event) -> None:
+        if self._counts(known, event):
             known.sequence = event.sequence
             if event.kind in ENDS:
                 self._in_background(event, self._end(known, event), self._closing)
@@ -211,6 +224,10 @@ class ApplyToResources:
         self._done.append(event.id)
 
     async def _unknown(self, event: Event) -> None:
+        if event.chunk is not None:
+            # An array has one attempt, and that is what was settled last; what Redis has of it is of no use any more.
+            await self._arrays.left(event.uid)
+            event = event.model_copy(update={"attempt": 1})
         await self._unknown_end(event)
         self._done.append(event.id)
 

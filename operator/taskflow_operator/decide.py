@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.task import MAX_JSON_LEVELS, MAX_PAYLOAD_BYTES, DependencyOutcome, Task, payload_bytes
+from taskflow_core.domain.task import DependencyOutcome, Task
+from taskflow_operator.validity import invalid
 
 
 class Pools(Protocol):
@@ -80,7 +81,8 @@ def decide(
     """
     if (end := overdue(task, now)) is not None:
         return end
-    if task.status.phase is Phase.RUNNING:
+    # An attempt that runs goes on when it is suspended; an array hands out nothing more.
+    if task.status.phase is Phase.RUNNING and not (task.spec.array and task.spec.suspend):
         return Keep(_active_deadline(task))
     if (refusal := _refusal(task, dependencies, cycle)) is not None:
         return refusal
@@ -123,23 +125,8 @@ def no_pool(task: Task, pools: Pools) -> str | None:
 
 
 def _refusal(task: Task, dependencies: Sequence[DependencyState], cycle: Sequence[str]) -> End | None:
-    if task.unreadable:
-        return End(Phase.FAILED, Reason.INVALID_SPEC, f"spec cannot be read: {task.unreadable}")
-    if task.payload_too_deep:
-        return End(
-            Phase.FAILED,
-            Reason.PAYLOAD_TOO_DEEP,
-            f"args or kwargs are nested deeper than {MAX_JSON_LEVELS} levels; store the data as an object and name it in "
-            "spec.inputs",
-        )
-    size = payload_bytes(task.spec.args, task.spec.kwargs)
-    if size > MAX_PAYLOAD_BYTES:
-        return End(
-            Phase.FAILED,
-            Reason.PAYLOAD_TOO_LARGE,
-            f"args and kwargs are {size} bytes of JSON, at most {MAX_PAYLOAD_BYTES} are allowed; "
-            "store the data as an object and name it in spec.inputs",
-        )
+    if (wrong := invalid(task)) is not None:
+        return End(Phase.FAILED, *wrong)
     if cycle:
         return End(Phase.FAILED, Reason.DEPENDENCY_CYCLE, "dependsOn is a cycle: " + " -> ".join(cycle))
     for wanted, state in zip(task.spec.depends_on, dependencies, strict=True):

@@ -8,19 +8,19 @@ from typing import Protocol
 
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain.message import Message
-from taskflow_core.domain.naming import attempt_token
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskStatus
 from taskflow_core.errors import TaskflowError
-from taskflow_core.ledger.operator import Entry, OperatorLedger
+from taskflow_core.ledger.operator import Attempt, Entry, OperatorLedger
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage, transitions
 from taskflow_operator.agenda import Agenda
 from taskflow_operator.closing import Closer
-from taskflow_operator.decide import DependencyState, End, Enqueue, Hold, Pools, decide, no_pool
+from taskflow_operator.decide import Decision, DependencyState, End, Enqueue, Hold, Keep, Pools, decide, no_pool
 from taskflow_operator.going_on import Stumbles
 from taskflow_operator.memory import OpenTasks
+from taskflow_operator.messages import message_of
 from taskflow_operator.snapshots import current_attempt
 from taskflow_operator.status_writer import StatusWriter
 
@@ -53,6 +53,16 @@ class Launching(Protocol):
         """Why that pod does not start; None if nothing is known to be wrong."""
 
 
+class Driving(Protocol):
+    """Runs arrays, chunk by chunk."""
+
+    def decided(self, task: Task, decision: Decision) -> None:
+        """What is to be done with one now."""
+
+    async def republish(self, uid: str) -> None:
+        """Send its chunks again that wait for a worker."""
+
+
 class Dependencies(Protocol):
     """What a Task waits for."""
 
@@ -76,6 +86,7 @@ class Dispatcher:
         ledger: OperatorLedger,
         publisher: Publishing,
         launcher: Launching,
+        arrays: Driving,
         writer: StatusWriter,
         closer: Closer,
         *,
@@ -91,6 +102,7 @@ class Dispatcher:
         self._ledger = ledger
         self._publisher = publisher
         self._launcher = launcher
+        self._arrays = arrays
         self._writer = writer
         self._closer = closer
         self._queued = queued
@@ -100,6 +112,8 @@ class Dispatcher:
         # kombu's connection belongs to one thread.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="publish")
         self._lookups = asyncio.Semaphore(LOOKUPS)
+        self.in_order = asyncio.Lock()
+        """From the ledger to the queue one at a time: whose message is missed is found by the order of both."""
         self._asking: dict[str, bool] = {}
         self._jobs: set[asyncio.Task[None]] = set()
         self._stumbles = Stumbles("dispatch")
@@ -141,7 +155,10 @@ class Dispatcher:
 
     async def _requeue(self, task: Task) -> None:
         try:
-            await self._enter([task], again=True)
+            if task.spec.array is not None:
+                await self._arrays.republish(task.uid)
+            else:
+                await self._enter([task], again=True)
         except TaskflowError as error:
             # Then it is served by its former priority.
             log.warning("priority_not_changed", uid=task.uid, error=str(error))
@@ -243,7 +260,11 @@ class Dispatcher:
         self, task: Task, states: Sequence[DependencyState], cycle: Sequence[str], admitted: list[Task]
     ) -> None:
         decision = decide(task, self._pools, states, cycle, self._now())
-        if isinstance(decision, Enqueue):
+        if task.spec.array is not None:
+            if isinstance(decision, Keep | Hold) and decision.until is not None:
+                self._agenda.wake_at(task.uid, decision.until)
+            self._arrays.decided(task, decision)
+        elif isinstance(decision, Enqueue):
             admitted.append(task)
         elif isinstance(decision, Hold):
             await self._hold(task, decision)
@@ -303,18 +324,32 @@ class Dispatcher:
 
     async def _enter_together(self, tasks: Sequence[Task], *, again: bool) -> None:
         attempts = [current_attempt(self._as_queued(task)) for task in tasks]
+        async with self.in_order:
+            await self._enter_in_order(tasks, attempts, again=again)
+
+    async def _enter_in_order(self, tasks: Sequence[Task], attempts: Sequence[Attempt], *, again: bool) -> None:
         entered = await self._ledger.enqueue(attempts, again=again)
         new = [(task, answer) for task, answer in zip(tasks, entered, strict=True) if answer.entry is Entry.NEW]
-        fresh = [Outgoing(self._message(task), answer.time_ms) for task, answer in new if not task.isolated]
+        fresh = [
+            Outgoing(message_of(task, self._token_key), answer.time_ms) for task, answer in new if not task.isolated
+        ]
         for task, answer in zip(tasks, entered, strict=True):
             self._entered(task, answer.entry)
         for task, _ in new:
             if task.isolated:
-                self._in_background(task.uid, self._launcher.launch(task, self._message(task)))
+                self._in_background(task.uid, self._launcher.launch(task, message_of(task, self._token_key)))
         if fresh:
-            self._queued()
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, fresh)
+            await self.send(fresh)
             log.info("published", messages=len(fresh), again=again)
+
+    async def send(self, messages: Sequence[Outgoing]) -> None:
+        """Publish what is in the ledger.
+
+        Raises:
+            Unavailable: some, all or none were sent.
+        """
+        self._queued()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._publisher.publish, messages)
 
     def _entered(self, task: Task, entry: Entry) -> None:
         known = self._tasks.get(task.uid)
@@ -330,9 +365,10 @@ class Dispatcher:
             self._show(known.task, transitions.running(known.task, None, self._now()))
 
     def _as_queued(self, task: Task) -> Task:
-        return task.model_copy(update={"status": self._queued_status(task)})
+        return task.model_copy(update={"status": self.queued_status(task)})
 
-    def _queued_status(self, task: Task) -> TaskStatus:
+    def queued_status(self, task: Task) -> TaskStatus:
+        """Its status while it waits in its queue."""
         missing = no_pool(task, self._pools)
         reason = Reason.NO_WORKER_POOL if missing else Reason.WAITING_FOR_WORKER
         if task.isolated:
@@ -348,7 +384,7 @@ class Dispatcher:
             self._show_queued(known.task)
 
     def _show_queued(self, task: Task) -> Task:
-        return self._show(task, self._queued_status(task))
+        return self._show(task, self.queued_status(task))
 
     def _show(self, task: Task, status: TaskStatus) -> Task:
         if status == task.status:
@@ -356,28 +392,3 @@ class Dispatcher:
         after = self._tasks.set_status(task.uid, status)
         self._writer.submit(after, self._quiet)
         return after
-
-    def _message(self, task: Task) -> Message:
-        spec, status = task.spec, task.status
-        deadline = None
-        if spec.active_deadline_seconds is not None and status.start_time is not None:
-            deadline = status.start_time + timedelta(seconds=spec.active_deadline_seconds)
-        return Message(
-            uid=task.uid,
-            namespace=task.namespace,
-            name=task.name,
-            attempt=status.attempt,
-            token=attempt_token(self._token_key, task.uid, status.attempt),
-            handler=spec.handler,
-            args=spec.args,
-            kwargs=spec.kwargs,
-            inputs=spec.inputs,
-            outputs=spec.outputs,
-            queue=spec.queue,
-            priority=spec.priority,
-            attempt_timeout_seconds=spec.attempt_timeout_seconds,
-            active_deadline_seconds=spec.active_deadline_seconds,
-            deadline=deadline,
-            checkpoint=status.checkpoint,
-            traceparent=task.traceparent,
-        )

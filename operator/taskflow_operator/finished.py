@@ -11,10 +11,17 @@ from taskflow_operator.kube_events import KubeEvents
 class Finished:
     """Tells everybody whom it concerns that a Task needs no more work, once that stands in the resource."""
 
-    def __init__(self, times: AttemptTimes, events: KubeEvents, retention: Callable[[Task], None]) -> None:
+    def __init__(
+        self,
+        times: AttemptTimes,
+        events: KubeEvents,
+        retention: Callable[[Task], None],
+        arrays: Callable[[Task], None],
+    ) -> None:
         self._times = times
         self._events = events
         self._retention = retention
+        self._arrays = arrays
 
     def __call__(self, task: Task) -> None:
         """The Task finished, or its resource is gone."""
@@ -29,3 +36,4 @@ class Finished:
                 metrics.TOTAL.labels(queue=queue, handler=handler, outcome=outcome).observe(seconds)
             self._events.failed(task)
         self._retention(task)
+        self._arrays(task)

@@ -97,8 +97,13 @@ async def together(loops: Iterable[Coroutine[None, None, None]]) -> None:
         for job in done:
             job.result()
     finally:
-        while running := [job for job in jobs if not job.done()]:
-            for job in running:
-                job.cancel()
-            # Again, if need be: a Redis connection that is just being made can swallow a cancellation.
-            await asyncio.wait(running, timeout=1)
+        await end(jobs)
+
+
+async def end(jobs: Iterable[asyncio.Future[None]]) -> None:
+    """Cancel jobs until all of them have ended."""
+    while running := [job for job in jobs if not job.done()]:
+        for job in running:
+            job.cancel()
+        # Again, if need be: a Redis connection that is just being made can swallow a cancellation.
+        await asyncio.wait(running, timeout=1)

@@ -95,7 +95,8 @@ class OpenTasks:
         return [self._known[uid] for uid in self._isolated]
 
     def _count(self, task: Task, by: int) -> None:
-        if task.isolated:
+        # An array is as many as its chunks, which are counted elsewhere.
+        if task.isolated or task.spec.array is not None:
             return
         status, place = task.status, (task.namespace, task.spec.queue)
         self._counts[*place, status.phase] += by

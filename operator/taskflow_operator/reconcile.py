@@ -16,6 +16,7 @@ from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage
 from taskflow_operator.agenda import Agenda
+from taskflow_operator.arrays import Arrays
 from taskflow_operator.dispatch import Dispatcher
 from taskflow_operator.going_on import Stumbles
 from taskflow_operator.memory import OpenTasks
@@ -28,6 +29,8 @@ GRACE_MS = 5000
 """A message is not missed before this: fetched by a worker, it is in no list until it is claimed."""
 SCAN = 1000
 OUTAGE_SECONDS = 3.0
+TRIM_TICKS = 10
+"""Between two trimmings of the event stream."""
 
 
 def lost_messages(waiting: Sequence[tuple[str, int]], lists: dict[str, str], heads: dict[str, str | None]) -> list[str]:
@@ -60,6 +63,7 @@ class Reconciler:
         ledger: OperatorLedger,
         agenda: Agenda,
         dispatcher: Dispatcher,
+        arrays: Arrays,
         observer: Observer,
         *,
         lease_seconds: float,
@@ -71,6 +75,7 @@ class Reconciler:
         self._ledger = ledger
         self._agenda = agenda
         self._dispatcher = dispatcher
+        self._arrays = arrays
         self._observer = observer
         self._lease = lease_seconds
         self._resync = resync_seconds
@@ -80,7 +85,7 @@ class Reconciler:
         self.listed_at = clock()
         """When all open Tasks were last listed (monotonic seconds)."""
         self._hold_until = 0.0
-        self._scanned_ms = 0
+        self._scanned_ms = self._ticks = 0
         self._stumbles = Stumbles("reconcile")
         self._recoveries: set[asyncio.Task[None]] = set()
         self._was_adrift: set[tuple[str, int]] = set()
@@ -112,6 +117,7 @@ class Reconciler:
                 in_flight.append(known.task)
         seconds = self._lease / 2
         self._hold(seconds)
+        self._arrays.data_lost(seconds)
         if in_flight:
             log.warning("recovering", why=why, in_flight=len(in_flight), seconds=seconds)
             self._start(self._recover(in_flight, seconds))
@@ -145,11 +151,14 @@ class Reconciler:
         if self._clock() < self._hold_until:
             return
         for name in await self._ledger.expire():
-            known = self._tasks.get(name.rpartition(":")[0])
+            known = self._tasks.get(name.partition(":")[0])
             queue = metrics.queue_label(known.task.spec.queue) if known else metrics.UNKNOWN
             log.warning("lease_expired", member=name, **(trace_fields(known.task) if known else {}))
             metrics.LOST.labels(queue=queue).inc()
         await self._publish_lost()
+        self._ticks += 1
+        if self._ticks % TRIM_TICKS == 0:
+            await self._ledger.trim_stream()
 
     async def _check_epoch(self) -> None:
         if await self._ledger.begin_epoch(secrets.token_hex(8)):
@@ -163,7 +172,7 @@ class Reconciler:
         tasks: dict[str, Task] = {}
         for name, _ in waiting:
             try:
-                uid, attempt = naming.split_member(name)
+                uid, attempt, chunk = naming.split_member(name)
             except ValueError:
                 # Nothing of ours has such a name, so it has no message to miss.
                 continue
@@ -171,7 +180,9 @@ class Reconciler:
             # What runs in a pod of its own has a Job in place of a message, and others look after that.
             if known is None or known.task.isolated or known.closing:
                 continue
-            if known.task.status.attempt == attempt:
+            if (chunk is None and known.task.status.attempt == attempt) or (
+                chunk is not None and self._arrays.waits(uid, (attempt, chunk))
+            ):
                 tasks[name] = known.task
         lists = {
             name: naming.broker_list(task.namespace, task.spec.queue, task.spec.priority)
@@ -186,7 +197,11 @@ class Reconciler:
             log.warning("messages_lost", count=len(lost), **trace_fields(tasks[lost[0]]))
             for name in lost:
                 metrics.REPUBLISHED.labels(queue=metrics.queue_label(tasks[name].spec.queue)).inc()
-            await self._dispatcher.publish_again([tasks[name] for name in lost])
+            await self._dispatcher.publish_again([tasks[name] for name in lost if tasks[name].spec.array is None])
+            for name in lost:
+                uid, attempt, chunk = naming.split_member(name)
+                if chunk is not None:
+                    await self._arrays.republish(uid, [(attempt, chunk)])
 
     async def _resync_for_ever(self) -> None:
         while True:
@@ -219,7 +234,9 @@ class Reconciler:
             return
         self._looked = self._clock()
         running = [
-            known.task for known in self._tasks if known.task.status.phase is Phase.RUNNING and not known.closing
+            known.task
+            for known in self._tasks
+            if known.task.status.phase is Phase.RUNNING and not known.closing and known.task.spec.array is None
         ]
         found: set[tuple[str, int]] = set()
         for start in range(0, len(running), SCAN):
@@ -273,7 +290,7 @@ class Reconciler:
             known = self._tasks.get(task.uid)
             if known is None or known.closing or known.task.status.attempt != task.status.attempt:
                 continue
-            if _adrift(known.task, state):
+            if task.spec.array is None and _adrift(known.task, state):
                 adrift.append(task)
         await self._give_up(adrift)
 

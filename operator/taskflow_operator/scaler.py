@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -34,6 +35,8 @@ LOOK_SECONDS = 5.0
 SOON = timedelta(seconds=5)
 """What becomes due within the time that a pod takes to start."""
 PARTING_SECONDS = 30.0
+SILENT_MS = 10_000
+"""A worker that says nothing for so long has no slots to count on."""
 FORGET_SECONDS = 600.0
 """After so long without a word a worker is forgotten: its pod ended without a farewell, and is gone."""
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -63,6 +66,7 @@ class Scaler:
         keeper: the pools and their Deployments.
         kube: for pods.
         view: what the workers say, in Redis.
+        arrays: chunks of arrays in a queue of a namespace, waiting and running.
         now: the time.
         clock: monotonic seconds.
     """
@@ -74,6 +78,7 @@ class Scaler:
         keeper: PoolKeeper,
         kube: KubeClient,
         view: PoolView,
+        arrays: Callable[[str, str], tuple[int, int]],
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
@@ -83,12 +88,18 @@ class Scaler:
         self._keeper = keeper
         self._kube = kube
         self._view = view
+        self._arrays = arrays
+        self._slots: Counter[tuple[str, str]] = Counter()
         self._now = now
         self._clock = clock
         self._changed = asyncio.Event()
         self._queued_at: float | None = None
         self._courses: dict[str, _Course] = {}
         self._stumbles = Stumbles("scaling")
+
+    def slots(self, namespace: str, queue: str) -> int:
+        """Slots of the workers that serve a queue, as they said a moment ago."""
+        return self._slots[namespace, queue]
 
     def wake(self) -> None:
         """Something was queued: decide soon."""
@@ -123,6 +134,7 @@ class Scaler:
         lists = {place: queue_lists(place[0], [place[1]]) for place in queues}
         snapshot = await self._view.snapshot([name for names in lists.values() for name in names])
         depths = {place: sum(snapshot.lengths[name] for name in names) for place, names in lists.items()}
+        self._count_slots(snapshot)
         limit = snapshot.now_ms - FORGET_SECONDS * 1000
         silent = [name for name, report in snapshot.reports.items() if report.at_ms < limit]
         await self._view.forget([*silent, *(name for name in snapshot.intakes if name not in snapshot.reports)])
@@ -136,6 +148,13 @@ class Scaler:
                 self._stumbles.over(error, pool=f"{kept.pool.namespace}/{kept.pool.name}")
             else:
                 self._stumbles.passed()
+
+    def _count_slots(self, snapshot: Snapshot) -> None:
+        self._slots = Counter()
+        for report in snapshot.reports.values():
+            if report.serving and report.at_ms >= snapshot.now_ms - SILENT_MS:
+                for queue in report.queues:
+                    self._slots[report.namespace, queue] += report.slots
 
     def _due_soon(self) -> Mapping[tuple[str, str], int]:
         now = self._now()
@@ -155,8 +174,9 @@ class Scaler:
         oldest = 0.0
         for queue in pool.spec.queues:
             place = pool.namespace, queue
-            ready += self._tasks.count(*place, Phase.QUEUED)
-            leased += self._tasks.count(*place, Phase.RUNNING)
+            waiting, running = self._arrays(*place)
+            ready += self._tasks.count(*place, Phase.QUEUED) + waiting
+            leased += self._tasks.count(*place, Phase.RUNNING) + running
             soon += due.get(place, 0)
             if (since := self._tasks.oldest(*place)) is not None:
                 oldest = max(oldest, (self._now() - since).total_seconds())

@@ -48,7 +48,8 @@ def queued(task: Task, reason: Reason, message: str, now: datetime) -> TaskStatu
 
 def running(task: Task, worker: str | None, now: datetime) -> TaskStatus:
     """A worker claimed the attempt."""
-    message = f"attempt {task.status.attempt} runs" + (f" on {worker}" if worker else "")
+    message = "items run" if task.spec.array else f"attempt {task.status.attempt} runs"
+    message += f" on {worker}" if worker else ""
     marks = [
         (c.ACCEPTED, True, Reason.VALID, ""),
         (c.QUEUED, False, Reason.STARTED, ""),
@@ -81,6 +82,11 @@ def advanced(task: Task, advance: Advance) -> TaskStatus:
     """The handler said how far it is, or left something for the next attempt."""
     told = {"progress": advance.progress, "checkpoint": advance.checkpoint}
     return task.status.model_copy(update={name: value for name, value in told.items() if value is not None})
+
+
+def completed(task: Task, message: str, now: datetime) -> TaskStatus:
+    """An array succeeded."""
+    return _finished(task, c.COMPLETE, Phase.SUCCEEDED, Reason.SUCCEEDED, message, now)
 
 
 def stopped(task: Task, phase: Phase, reason: Reason, message: str, now: datetime) -> TaskStatus:

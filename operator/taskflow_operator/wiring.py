@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 
 import redis.asyncio
@@ -12,16 +14,19 @@ from prometheus_client import REGISTRY
 
 from taskflow_core.broker.publish import Publisher
 from taskflow_core.domain.events import Event
+from taskflow_core.domain.items import ItemRow, Past
 from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import TaskflowError
 from taskflow_core.kube.client import KubeClient, tasks_path
+from taskflow_core.ledger.arrays import ArrayLedger
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.ledger.presence import PoolView
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.settings import DatabaseSettings, RedisSettings
-from taskflow_core.store import repository
+from taskflow_core.store import items, repository
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
@@ -30,6 +35,9 @@ from taskflow_operator import outage
 from taskflow_operator.agenda import Agenda
 from taskflow_operator.apply_cr import ApplyToResources
 from taskflow_operator.apply_store import ApplyToStore
+from taskflow_operator.array_drive import Surroundings
+from taskflow_operator.array_flights import Broker
+from taskflow_operator.arrays import Arrays
 from taskflow_operator.attempt_times import AttemptTimes
 from taskflow_operator.closing import Closer
 from taskflow_operator.dependencies import DependencyLookup
@@ -38,6 +46,7 @@ from taskflow_operator.finished import Finished
 from taskflow_operator.gauges import QueueGauges, StreamGauges
 from taskflow_operator.going_on import keep_running, together
 from taskflow_operator.health import Finding, HealthServer
+from taskflow_operator.item_writer import ItemWriter
 from taskflow_operator.job_keeper import JobKeeper
 from taskflow_operator.kopf_runner import KopfRunner
 from taskflow_operator.kube_events import KubeEvents
@@ -93,6 +102,21 @@ class Database:
         async with transaction(self._engine) as connection:
             return await repository.finished(connection, uids)
 
+    async def past(self, uid: str) -> Past:
+        """What has ended of an array."""
+        async with transaction(self._engine) as connection:
+            return await items.past_of(connection, uid)
+
+    async def failed_of(self, namespace: str, uid: str) -> RangeSet | None:
+        """The failed items of an array that has ended; None if there is none of that uid."""
+        async with transaction(self._engine) as connection:
+            return await items.failed_of(connection, namespace, uid)
+
+    async def store_items(self, ended: Mapping[str, Sequence[ItemRow]]) -> None:
+        """Add items that ended, in one transaction."""
+        async with transaction(self._engine) as connection:
+            await items.store_items(connection, ended, datetime.now(UTC))
+
     async def close(self) -> None:
         """Close the connections."""
         await self._engine.dispose()
@@ -119,6 +143,7 @@ class Operator:
         self._redis: redis.asyncio.Redis = connect_async(redis_settings)
         self._publisher = Publisher(redis_settings)
         self._database = Database(database)
+        self._items = ItemWriter(self._database)
         tasks, queues = OpenTasks(), PoolQueues()
         ledger = OperatorLedger(self._redis)
         times = AttemptTimes(tracing)
@@ -134,8 +159,9 @@ class Operator:
             default_seconds=settings.ttl_seconds_after_finished,
             per_namespace=settings.finished_tasks_per_namespace,
         )
-        finished = Finished(times, self._events, self._retention.finished)
+        finished = Finished(times, self._events, self._retention.finished, lambda task: self._arrays.forget(task))  # noqa: PLW0108 - made below
         closer = Closer(tasks, self._writer, ledger, self._agenda.wake_at, finished)
+        self._arrays = self._make_arrays(tasks, ledger, closer)
         self._wire_dispatch(tasks, queues, ledger, closer)
         observer = Observer(tasks, self._writer, closer, kube, wake=self._agenda.wake, requeue=self._dispatcher.requeue)
         self._watch = TaskWatch(kube, observer)
@@ -143,6 +169,30 @@ class Operator:
         self._leads = self._started = False
         self._failing: set[str] = set()
         self._wire_face(tasks)
+
+    def _make_arrays(self, tasks: OpenTasks, ledger: OperatorLedger, closer: Closer) -> Arrays:
+        now = partial(datetime.now, UTC)
+        broker = Broker(
+            ledger,
+            ArrayLedger(self._redis),
+            send=lambda messages: self._dispatcher.send(messages),  # noqa: PLW0108 - made later
+            in_order=lambda: self._dispatcher.in_order,
+            token_key=self._settings.token_key.get_secret_value(),
+            now=now,
+        )
+        return Arrays(
+            Surroundings(
+                tasks,
+                broker,
+                self._items,
+                self._writer,
+                closer,
+                queued=lambda task: self._dispatcher.queued_status(task),  # noqa: PLW0108
+                slots=self._scaler.slots,
+                wake=self._agenda.wake,
+                now=now,
+            )
+        )
 
     def _wire_dispatch(self, tasks: OpenTasks, queues: PoolQueues, ledger: OperatorLedger, closer: Closer) -> None:
         kube, settings = self._kube, self._settings
@@ -163,6 +213,7 @@ class Operator:
             ledger,
             self._publisher,
             self._jobs,
+            self._arrays,
             self._writer,
             closer,
             queued=self._scaler.wake,
@@ -179,7 +230,14 @@ class Operator:
             changed=lambda namespace: self._dispatcher.pools_changed(namespace),  # noqa: PLW0108 - made later
             events=self._events,
         )
-        self._scaler = Scaler(tasks, self._agenda, self.pools, self._kube, PoolView(self._redis))
+        self._scaler = Scaler(
+            tasks,
+            self._agenda,
+            self.pools,
+            self._kube,
+            PoolView(self._redis),
+            lambda namespace, queue: self._arrays.demand(namespace, queue),  # noqa: PLW0108 - made later
+        )
 
     def _wire_streams(
         self, tasks: OpenTasks, ledger: OperatorLedger, closer: Closer, observer: Observer, times: AttemptTimes
@@ -190,6 +248,7 @@ class Operator:
             ledger,
             self._agenda,
             self._dispatcher,
+            self._arrays,
             observer,
             lease_seconds=settings.lease_seconds,
             resync_seconds=settings.resync_seconds,
@@ -212,6 +271,7 @@ class Operator:
             data_lost=self._reconciler.recover,
             times=times,
             may_read=may_read,
+            arrays=self._arrays,
         )
 
     async def open(self) -> None:
@@ -265,6 +325,8 @@ class Operator:
         return {
             "status": self._writer.run,
             "dispatch": self._dispatcher.run,
+            "arrays": self._arrays.run,
+            "items": self._items.run,
             "resources": lambda: together(self._resources.loops()),
             "history": lambda: together(self._store.loops()),
             "reconcile": lambda: together(self._reconciler.loops()),

@@ -24,6 +24,20 @@ MIX = (
     ("chaos.never", 0.02),
 )
 
+ARRAYS = 0.03
+"""Share of Tasks that are arrays."""
+
+
+def array(name: str, random: Random) -> dict[str, Any]:
+    """A Task of some hundreds of items, of which some fail their first attempt."""
+    spec = {
+        "handler": "chaos.items",
+        "args": [round(random.uniform(0.0, 0.02), 4)],
+        "array": {"count": random.randint(100, 600), "parallelism": random.randint(1, 8)},
+        "retryPolicy": SOON,
+    }
+    return {"apiVersion": naming.API_VERSION, "kind": "Task", "metadata": {"name": name}, "spec": spec}
+
 
 def body(name: str, handler: str, random: Random) -> dict[str, Any]:
     """A Task for one of the handlers."""
@@ -76,7 +90,8 @@ class Load:
                     return
                 handler = task["spec"]["handler"]
                 phase = "Failed" if handler == "chaos.never" else "Succeeded"
-                self.wanted.append(Wanted(task["metadata"]["name"], made["metadata"]["uid"], handler, phase))
+                items = task["spec"].get("array", {}).get("count", 0)
+                self.wanted.append(Wanted(task["metadata"]["name"], made["metadata"]["uid"], handler, phase, items))
 
         self._threads = [threading.Thread(target=work, daemon=True) for _ in range(8)]
         for each in self._threads:
@@ -87,7 +102,9 @@ class Load:
         number = 0
         while True:
             (handler,) = self.random.choices(names, weights)
-            yield body(f"{self.prefix}-{number}", handler, self.random)
+            name = f"{self.prefix}-{number}"
+            is_array = self.random.random() < ARRAYS
+            yield array(name, self.random) if is_array else body(name, handler, self.random)
             number += 1
 
     def end(self, seconds: float = 120) -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from tests.chaos.items import ItemRun, Stretch, lost_items, run_too_often
+
 RUN_CHARS = 16
 """Length of an execution's name, which every result begins with."""
 DUPLICATE, STALE = "duplicate", "stale"
@@ -32,6 +34,8 @@ class Wrong(StrEnum):
     """Duplicates or late ends are not counted as they happened."""
     OBJECT = "object"
     """The object store lacks an output, or holds what nobody wrote."""
+    ITEMS = "items"
+    """Items of an array are not accounted for."""
     LEFT = "left"
     """Something was left behind."""
     ENDED = "ended"
@@ -59,6 +63,8 @@ class Wanted:
     handler: str
     phase: str = "Succeeded"
     """How it must end."""
+    items: int = 0
+    """Of an array, how many it has."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class Resource:
     """Key in the bucket by name of the output."""
     duplicates: int = 0
     stale: int = 0
+    array: Mapping[str, Any] = field(default_factory=dict)
+    """Counters of an array."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,9 @@ class Evidence:
     """Content of each object by its key; logs without content."""
     refusals_by_metric: Mapping[str, int] | None = None
     """What the operator's counters gained, by kind; None when its process changed and took its counters along."""
+    item_runs: Sequence[ItemRun] = ()
+    item_rows: Mapping[str, Sequence[Stretch]] = field(default_factory=dict)
+    """By the uids of their arrays."""
     data_losses: int = 0
     """How often Redis lost its data."""
     left: Sequence[str] = ()
@@ -133,7 +144,7 @@ class Evidence:
 def judge(evidence: Evidence) -> list[Violation]:
     """All violations."""
     found = [*_ends(evidence), *_executions(evidence), *_history(evidence)]
-    found += [*_objects(evidence), *_refusals(evidence)]
+    found += [*_objects(evidence), *_refusals(evidence), *_items(evidence)]
     found += [Violation(Wrong.LEFT, "after the run", each) for each in evidence.left]
     found += [Violation(Wrong.ENDED, "a process", each) for each in evidence.ended]
     return found
@@ -165,15 +176,25 @@ def _ends(evidence: Evidence) -> Iterator[Violation]:
     for wanted, resource in _finished(evidence):
         if resource.phase != wanted.phase:
             yield Violation(Wrong.OUTCOME, wanted.name, f"{resource.phase}, its handler makes it {wanted.phase}")
-        elif resource.phase == "Succeeded":
-            name = _run_of(resource, evidence)
-            run = runs.get(name)
-            if run is None or (run.uid, run.attempt) != (resource.uid, resource.attempt):
-                yield Violation(Wrong.UNPROVEN, wanted.name, f"its result {name!r} is of no execution of its attempt")
-            elif run.ended is None or run.raised:
-                yield Violation(Wrong.UNPROVEN, wanted.name, f"execution {name} never returned")
-        elif not any(each.raised for each in last[resource.uid, resource.attempt]):
-            yield Violation(Wrong.UNPROVEN, wanted.name, f"no execution of attempt {resource.attempt} failed")
+        elif not wanted.items and (problem := _unproven(resource, evidence, runs, last)):
+            yield Violation(Wrong.UNPROVEN, wanted.name, problem)
+
+
+def _unproven(
+    resource: Resource,
+    evidence: Evidence,
+    runs: Mapping[str, Execution],
+    last: Mapping[tuple[str, int], Sequence[Execution]],
+) -> str:
+    """Why an outcome is not that of an execution; empty if it is. Items of an array have ends of their own."""
+    if resource.phase == "Succeeded":
+        name = _run_of(resource, evidence)
+        run = runs.get(name)
+        if run is None or (run.uid, run.attempt) != (resource.uid, resource.attempt):
+            return f"its result {name!r} is of no execution of its attempt"
+        return f"execution {name} never returned" if run.ended is None or run.raised else ""
+    failed = any(each.raised for each in last.get((resource.uid, resource.attempt), ()))
+    return "" if failed else f"no execution of attempt {resource.attempt} failed"
 
 
 def _run_of(resource: Resource, evidence: Evidence) -> str:
@@ -212,8 +233,22 @@ def _history(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation(Wrong.HISTORY, wanted.name, f"{what}: resource {here!r}, PostgreSQL {there!r}")
 
 
+def _items(evidence: Evidence) -> Iterator[Violation]:
+    runs: dict[str, list[ItemRun]] = defaultdict(list)
+    for each in evidence.item_runs:
+        runs[each.uid].append(each)
+    for wanted, resource in _finished(evidence):
+        if wanted.items:
+            mine, rows = runs[wanted.uid], evidence.item_rows.get(wanted.uid, ())
+            for problem in lost_items(wanted.items, resource.array, rows, {run.index for run in mine}):
+                yield Violation(Wrong.ITEMS, wanted.name, problem)
+            for problem in run_too_often(mine, 1 + evidence.data_losses):
+                yield Violation(Wrong.TWICE, wanted.name, problem)
+
+
 def _objects(evidence: Evidence) -> Iterator[Violation]:
     executed = {(each.uid, each.attempt) for each in evidence.executions}
+    executed |= {(run.uid, run.attempt) for run in evidence.item_runs}
     for key in evidence.objects:
         _, uid, attempt, *_ = [*key.split("/"), "", ""]
         if (uid, int(attempt) if attempt.isdigit() else 0) not in executed:

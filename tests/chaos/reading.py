@@ -12,6 +12,7 @@ import psycopg
 from taskflow_core.blobs.store import ObjectStore
 from taskflow_core.domain import naming
 from taskflow_core.settings import StorageSettings
+from tests.chaos.items import ItemRun, Stretch
 from tests.chaos.oracle import Evidence, Execution, Resource, Row, Wanted
 from tests.chaos.site import Site
 
@@ -24,6 +25,8 @@ def executions(record: Path, uids: Collection[str]) -> list[Execution]:
     for line in record.read_text().splitlines():
         said = json.loads(line)
         run = said["run"]
+        if said["what"] == "item":
+            continue
         if said["what"] == "start":
             begun[run] = Execution(run, said["uid"], said["attempt"], said["pid"], said["at"])
         else:
@@ -31,6 +34,24 @@ def executions(record: Path, uids: Collection[str]) -> list[Execution]:
             raised = said["what"] == "raise"
             begun[run] = Execution(run, first.uid, first.attempt, first.pid, first.started, said["at"], raised)
     return [each for each in begun.values() if each.uid in uids]
+
+
+def item_runs(record: Path, uids: Collection[str]) -> list[ItemRun]:
+    """What the handlers recorded of items."""
+    lines = (json.loads(line) for line in record.read_text().splitlines() if '"item"' in line)
+    return [ItemRun(said["uid"], said["index"], said["attempt"]) for said in lines if said["uid"] in uids]
+
+
+def item_rows(url: str, uids: Sequence[str]) -> dict[str, list[Stretch]]:
+    """What PostgreSQL has of the items of these arrays."""
+    with psycopg.connect(url.replace("postgresql+psycopg", "postgresql")) as connection:
+        rows = connection.execute(
+            "SELECT uid, first_index, last_index, state FROM array_items WHERE uid = ANY(%s)", (list(uids),)
+        ).fetchall()
+    found: dict[str, list[Stretch]] = {}
+    for uid, first, last, state in rows:
+        found.setdefault(uid, []).append(Stretch(first, last, state))
+    return found
 
 
 def outputs(stored: Iterable[dict[str, Any]]) -> dict[str, str]:
@@ -51,6 +72,7 @@ def resources(items: Iterable[dict[str, Any]]) -> dict[str, Resource]:
             outputs(status.get("outputs", ())),
             status.get("duplicateDeliveries", 0),
             status.get("staleEvents", 0),
+            status.get("array", {}),
         )
     return found
 
@@ -92,6 +114,7 @@ def waiting(site: Site) -> list[str]:
     for name, key in (("ledger", naming.KEY_LEDGER), ("lease", naming.KEY_LEASES)):
         found += [f"{name} {member}" for member in redis.zrange(key, 0, -1)]
     found += [f"stop request {member}" for member in redis.hkeys(naming.KEY_STOPS)]
+    found += [f"array {key}" for key in redis.scan_iter(match=f"{naming.KEY_ARRAY_PREFIX}*", count=1000)]
     for priority in (0, 3, 6, 9):
         key = naming.broker_list("default", "default", priority)
         if length := redis.llen(key):
@@ -119,12 +142,15 @@ def evidence(
     """Everything about these Tasks."""
     uids = {each.uid for each in wanted}
     site.tap.caught_up()
-    rows, timeline = history(site.stack.env()["TASKFLOW_DATABASE_URL"], sorted(uids))
+    url = site.stack.env()["TASKFLOW_DATABASE_URL"]
+    rows, timeline = history(url, sorted(uids))
     return Evidence(
         wanted=wanted,
         resources={uid: found for uid, found in resources(site.api.tasks()).items() if uid in uids},
         rows=rows,
         executions=executions(site.record, uids),
+        item_runs=item_runs(site.record, uids),
+        item_rows=item_rows(url, sorted(uids)),
         told=[each for each in site.tap.told if each.uid in uids],
         timeline=timeline,
         objects=objects(site, uids),

@@ -11,6 +11,7 @@ from random import Random
 from tests.chaos.api_server import ApiError
 from tests.chaos.faults import OPERATOR, STREAM, Fault
 from tests.chaos.ground import eventually
+from tests.chaos.items import repeated
 from tests.chaos.load import Load
 from tests.chaos.oracle import Told, Violation, Wanted, Wrong, beyond_one, judge
 from tests.chaos.reading import evidence, waiting
@@ -183,7 +184,7 @@ class Round:
         line.tasks = len(wanted)
         line.violations = judge(found)
         line.lost = sum(1 for each in line.violations if each.kind is Wrong.LOST)
-        line.beyond = beyond_one(found.executions)
+        line.beyond = beyond_one(found.executions) + repeated(found.item_runs)
         line.fenced = sum(1 for each in found.told if _refused(each))
 
 

@@ -56,7 +56,7 @@ class Tap:
             for entries in batches:
                 flat = entries[0] if entries and isinstance(entries[0], list) else entries
                 for stream_id, fields in flat:
-                    self._told.append(Told(stream_id, fields["k"], fields["uid"], int(fields["att"])))
+                    self._told.append(Told(stream_id, fields["k"], fields["uid"], naming.split_place(fields["att"])[0]))
                     self._last = stream_id
 
 

@@ -14,7 +14,7 @@ import urllib3
 from pydantic import SecretStr
 
 from taskflow_core.blobs.store import ObjectStore
-from taskflow_core.errors import Forbidden, Invalid, NotFound, Unavailable
+from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from taskflow_core.settings import StorageSettings
 from taskflow_local.stack import Stack
 
@@ -57,6 +57,18 @@ def test_an_awkward_key_is_kept_in_every_operation(store: ObjectStore, folder: s
     assert store.get_to_file(key, tmp_path / "x").size == 1
     store.delete(key)
     assert store.list(folder) == []
+
+
+def test_a_part_comes_only_from_the_object_that_was_looked_at(store: ObjectStore, folder: str) -> None:
+    key = folder + "parts"
+    store.put_bytes(key, b"0123456789")
+    etag = store.head(key).etag
+    assert store.get_range(key, 3, 4, etag) == b"3456"
+    assert store.get_range(key, 8, 2, etag) == b"89"
+    assert b"".join(store.stream(key)) == b"0123456789"
+    store.put_bytes(key, b"another one")
+    with pytest.raises(Conflict, match="another one than it was"):
+        store.get_range(key, 3, 4, etag)
 
 
 def test_a_missing_object_is_not_found_and_leaves_no_file(store: ObjectStore, folder: str, tmp_path: Path) -> None:

@@ -27,7 +27,10 @@ POOL = {
             "spec": {
                 "terminationGracePeriodSeconds": 12,
                 "containers": [
-                    {"name": "worker", "env": [{"name": "TASKFLOW_WORKER_HANDLERS", "value": "e2e_handlers"}]}
+                    {
+                        "name": "worker",
+                        "env": [{"name": "TASKFLOW_WORKER_HANDLERS", "value": "e2e_handlers,e2e_arrays"}],
+                    }
                 ],
             }
         },

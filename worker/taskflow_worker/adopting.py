@@ -11,7 +11,7 @@ import importlib
 import json
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -28,7 +28,7 @@ from taskflow_core.errors import Invalid
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.context import Context
 from taskflow_worker.failures import AttemptFailed, trimmed_trace, type_name
-from taskflow_worker.registry import Registry
+from taskflow_worker.registry import ItemCall, Registry
 from taskflow_worker.stopping import Stop
 
 log = get_logger(__name__)
@@ -92,6 +92,7 @@ class CeleryHandler:
     name: str
     task: Any
     timeout_error: type[BaseException] = SoftTimeLimitExceeded
+    batch: bool = False
     _own: ContextVar[_Attempt] = field(default_factory=lambda: ContextVar("attempt"), compare=False, repr=False)
     _running: list[_Attempt] = field(default_factory=list, compare=False, repr=False)
 
@@ -125,13 +126,18 @@ class CeleryHandler:
             AttemptFailed: it asked for something that has no meaning as an exception.
             BaseException: what it raised.
         """
+        return self._traced(self._tracer(), values, context, stop)
+
+    def _tracer(self) -> Any:
+        return build_tracer(self.name, self.task, app=self.task.app, eager=True, propagate=False)
+
+    def _traced(self, tracer: Any, values: Mapping[str, Any], context: Context, stop: Stop) -> Any:
         attempt = _Attempt(context)
         self._running.append(attempt)
         mark = self._own.set(attempt)
         # Celery's pool makes the worker's application the current one; `delay` in a shared task would go to our broker.
         self.task.app.set_current()
         set_default_app(self.task.app)
-        tracer = build_tracer(self.name, self.task, app=self.task.app, eager=True, propagate=False)
         request = {
             "id": context.uid,
             "task": self.name,
@@ -154,6 +160,15 @@ class CeleryHandler:
         if state == states.IGNORED:
             return None
         raise _ending(attempt, state, traced.info.retval if traced.info else None)
+
+    def each(self, args: Sequence[Any], kwargs: Mapping[str, Any], stop: Stop) -> ItemCall:
+        """See `Runnable`: each item is a call of the task of its own."""
+        tracer = self._tracer()
+
+        def call(item: Any, context: Callable[[], Context]) -> Any:
+            return self._traced(tracer, self.bind([*args, item], kwargs), context(), stop)
+
+        return call
 
     def _retry(
         self,

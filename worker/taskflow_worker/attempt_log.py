@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.message import Message
 
 CHUNK_BYTES = 64 * 1024
 """A chunk that has grown to this size is closed and the next one begins."""
@@ -15,9 +16,12 @@ _LONGEST_LINE = 16 * 1024
 """Characters after which a line without an end is taken as one."""
 
 
-def chunk_key(namespace: str, uid: str, attempt: int, number: int) -> str:
-    """Where a chunk of an attempt's log lies; numbers begin with 1. The log is all chunks in the order of their keys."""
-    return f"{naming.attempt_prefix(namespace, uid, attempt)}logs/{number:06d}.log"
+def chunk_key(message: Message, number: int) -> str:
+    """Where a part of an attempt's log lies; numbers begin with 1. The log is all parts in the order of their keys."""
+    folder = naming.attempt_prefix(message.namespace, message.uid, message.attempt)
+    if message.chunk is not None:
+        folder = naming.chunk_prefix(message.namespace, message.uid, message.attempt, message.chunk.first)
+    return f"{folder}logs/{number:06d}.log"
 
 
 @dataclass(frozen=True)

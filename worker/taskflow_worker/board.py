@@ -40,6 +40,10 @@ class Slot:
         self._put(_RUNNER, struct.pack("<Q", runner))
         self._put(_CURRENT, _digest(member))
 
+    def restart(self, timeout_at: float) -> None:
+        """Pool process: the time of the attempt that runs is over at that moment, and not before."""
+        self._put(_TIMEOUT, struct.pack("<d", timeout_at))
+
     def end(self, member: str, sleep: Callable[[float], None] = time.sleep) -> None:
         """Runner: the attempt ended. While it is doomed this waits: until it is spared, or its process is killed."""
         self._put(_CURRENT, _NOBODY)

@@ -43,10 +43,22 @@ class Context:
     """Where to write the declared outputs, by name; nothing is there yet."""
     deadline: datetime | None = None
     """When the attempt will be told to stop, by its own timeout or the deadline of the Task; None if never."""
+    index: int | None = None
+    """In an array, the index of the item; None in a Task of its own, and for a batch."""
+    item: Any = None
+    """In an array, the item; for a batch the list of them."""
     last_checkpoint: Any = None
     """What the former attempt left with `checkpoint`; None if nothing."""
     _asked: Callable[[], Reason | None] = field(default=_never, repr=False)
     _tell: Callable[[Advance], None] = field(default=_to_nobody, repr=False)
+
+    def for_item(self, index: int, item: Any) -> Context:
+        """The same for an item of an array."""
+        # Not `replace`, which sets each field anew: for a million items that is what it costs.
+        made = object.__new__(Context)
+        made.__dict__.update(self.__dict__)
+        made.__dict__["index"], made.__dict__["item"] = index, item
+        return made
 
     def progress(self, done: int, total: int | None = None, message: str = "") -> None:
         """Say how far the work is; shown in the Task's status. Cheap: at most once a second the last call is sent.

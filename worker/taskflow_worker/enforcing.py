@@ -17,7 +17,7 @@ from taskflow_worker.holdings import Holdings
 
 log = get_logger(__name__)
 TICK_SECONDS = 0.2
-_CANCELS = frozenset({Reason.CANCELLED, Reason.DEADLINE_EXCEEDED})
+_CANCELS = frozenset({Reason.CANCELLED, Reason.DEADLINE_EXCEEDED, Reason.TOO_MANY_FAILURES})
 
 
 class Step(Enum):

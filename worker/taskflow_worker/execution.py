@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 from taskflow_core.blobs.store import Stored
 from taskflow_core.domain import naming
+from taskflow_core.domain.chunks import ChunkEnd, Counted
 from taskflow_core.domain.events import Advance, Failure, Success
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
@@ -28,6 +29,7 @@ from taskflow_worker.stopping import Fixed, Stop
 
 log = get_logger(__name__)
 T = TypeVar("T")
+Ended = TypeVar("Ended", Success, ChunkEnd, Counted)
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 5.0
 _GO_ON = Fixed()
@@ -83,20 +85,24 @@ def run_attempt(
         stop: whether the attempt is to stop.
         tell: takes what the handler says of its progress; any thread of the handler may call it.
     """
+    return guarded(message, lambda folder: _run(message, registry, objects, folder, patience, stop, tell))
+
+
+def guarded(message: Message, work: Callable[[Path], Ended]) -> Ended | Failure:
+    """What the work in a folder of its own comes to; whatever goes wrong becomes a `Failure`. Both with the time it took."""
     started = time.monotonic()
+    ended: Ended | Failure
     try:
         with tempfile.TemporaryDirectory(prefix="taskflow-", ignore_cleanup_errors=True) as folder:
-            success = _run(message, registry, objects, Path(folder), patience, stop, tell)
+            ended = work(Path(folder))
     except AttemptFailed as error:
-        return error.failure.model_copy(update={"run_ms": _since(started)})
+        ended = error.failure
     except TaskflowError as error:
-        failure = AttemptFailed(Reason.STORAGE_UNAVAILABLE, words(error), type(error).__name__).failure
-        return failure.model_copy(update={"run_ms": _since(started)})
+        ended = AttemptFailed(Reason.STORAGE_UNAVAILABLE, words(error), type(error).__name__).failure
     except Exception as error:  # a hint that cannot be used, no room for files: the attempt's end must be told
         log.exception("attempt_broken", uid=message.uid, attempt=message.attempt)
-        failure = AttemptFailed(Reason.HANDLER_ERROR, words(error), type_name(error)).failure
-        return failure.model_copy(update={"run_ms": _since(started)})
-    return success.model_copy(update={"run_ms": _since(started)})
+        ended = AttemptFailed(Reason.HANDLER_ERROR, words(error), type_name(error)).failure
+    return ended.model_copy(update={"run_ms": _since(started)})
 
 
 def _run(
@@ -110,7 +116,7 @@ def _run(
 ) -> Success:
     handler = registry.find(message.handler)
     values = handler.bind(message.args, message.kwargs)
-    inputs = _fetch(message, objects, folder / "inputs", patience)
+    inputs = fetch_inputs(message, objects, folder / "inputs", patience)
     outputs = {output.name: folder / "outputs" / output.name for output in message.outputs}
     (folder / "outputs").mkdir()
     context = Context(
@@ -152,7 +158,13 @@ def _deadline(message: Message, now: datetime) -> datetime | None:
     return min(ends, default=None)
 
 
-def _fetch(message: Message, objects: Objects, folder: Path, patience: float) -> dict[str, Path]:
+def fetch_inputs(message: Message, objects: Objects, folder: Path, patience: float) -> dict[str, Path]:
+    """Fetch the inputs into the folder, which it makes.
+
+    Raises:
+        AttemptFailed: there is no such object.
+        TaskflowError: the object store cannot be reached, or refuses.
+    """
     folder.mkdir()
     found: dict[str, Path] = {}
     for item in message.inputs:

@@ -18,6 +18,7 @@ STOPS = {
     Reason.ATTEMPT_TIMEOUT: "the attempt lasted longer than attemptTimeoutSeconds",
     Reason.CANCELLED: "the Task was cancelled while the attempt ran",
     Reason.DEADLINE_EXCEEDED: "the Task lasted longer than activeDeadlineSeconds",
+    Reason.TOO_MANY_FAILURES: "more items of the array failed than maxFailures",
     Reason.WORKER_LOST: "the attempt was taken away: its lease ran out or another worker holds it",
 }
 """Why an attempt may be told to stop, in words."""

@@ -94,7 +94,7 @@ class LogShipper:
         message = shipment.message
         with shipment.lock:
             for chunk in shipment.log.pending():
-                key = chunk_key(message.namespace, message.uid, message.attempt, chunk.number)
+                key = chunk_key(message, chunk.number)
                 try:
                     self._store(key, chunk.content)
                 except TaskflowError as error:

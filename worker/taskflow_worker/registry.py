@@ -30,18 +30,27 @@ _STOP_POLL_SECONDS = 0.25
 _GO_ON = Fixed()
 
 
+ItemCall = Callable[[Any, Callable[[], Context]], Any]
+"""Runs a handler for one item; makes its context only if the handler asks for it. Raises AttemptFailed and what the handler raises."""
+
+
 class Runnable(Protocol):
     """What a Task may name."""
 
     name: str
     timeout_error: type[BaseException]
     """What is raised inside it when its time is over."""
+    batch: bool
+    """In an array it gets a list of items, in place of one."""
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
         """Check the arguments of a Task, which are JSON; raises AttemptFailed."""
 
     def call(self, values: Mapping[str, Any], context: Context, stop: Stop) -> Any:
         """Run it with what `bind` returned."""
+
+    def each(self, args: Sequence[Any], kwargs: Mapping[str, Any], stop: Stop) -> ItemCall:
+        """Run it again and again with these arguments and an item after the positional ones, as `map` would."""
 
     @property
     def place(self) -> str:
@@ -55,6 +64,7 @@ class Handler:
     name: str
     function: Callable[..., Any]
     timeout_error: type[BaseException] = Stopped
+    batch: bool = False
 
     @property
     def place(self) -> str:
@@ -136,6 +146,80 @@ class Handler:
         with stop.interrupts(self.timeout_error):
             return self.function(*bound.args, **bound.kwargs)
 
+    def each(self, args: Sequence[Any], kwargs: Mapping[str, Any], stop: Stop = _GO_ON) -> ItemCall:
+        """See `Runnable`. What is the same for all items is checked and arranged with the first one only."""
+        place: _Place | None = None
+
+        def call(item: Any, context: Callable[[], Context]) -> Any:
+            nonlocal place
+            if place is None:
+                place = self._arrange(args, kwargs, item)
+            value = item if place.hint is Any or type(item) is place.hint else self._item(place.name, item)
+            positional, keyword = place.filled(value, context)
+            if place.asynchronous:
+                return asyncio.run(_until_stopped(self.function(*positional, **keyword), stop))
+            return self.function(*positional, **keyword)
+
+        return call
+
+    def _arrange(self, args: Sequence[Any], kwargs: Mapping[str, Any], item: Any) -> _Place:
+        values = self.bind([*args, item], kwargs)
+        parameters = list(self._signature.parameters.values())
+        # It is the argument after the positional ones; beyond the last parameter it is one of `*args`.
+        name = next(
+            (p.name for number, p in enumerate(parameters) if number == len(args) or p.kind is p.VAR_POSITIONAL), ""
+        )
+        if self._signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+            values[name] = (*values[name][:-1], _ITEM)
+        else:
+            values[name] = _ITEM
+        if self._context is not None:
+            values[self._context] = _CONTEXT
+        signature = inspect.signature(self.function)
+        ordered = OrderedDict((each, values[each]) for each in signature.parameters if each in values)
+        bound = inspect.BoundArguments(signature, ordered)
+        hint = self._hints.get(name, Any)
+        asynchronous = inspect.iscoroutinefunction(self.function)
+        return _Place(name, hint, list(bound.args), dict(bound.kwargs), asynchronous)
+
+    def _item(self, name: str, item: Any) -> Any:
+        try:
+            return self._adapters[name].validate_json(json.dumps(item), strict=True)
+        except ValidationError as error:
+            problems = "; ".join(_explain(name, detail) for detail in error.errors(include_url=False))
+            raise AttemptFailed(Reason.INVALID_ARGUMENTS, f"{self.name}{self._signature}: {problems}") from error
+
+
+_ITEM, _CONTEXT = object(), object()
+
+
+@dataclass
+class _Place:
+    """Arguments of a function, with places for what is another thing for each item."""
+
+    name: str
+    hint: Any
+    positional: list[Any]
+    keyword: dict[str, Any]
+    asynchronous: bool
+
+    def __post_init__(self) -> None:
+        self._item = next((number for number, value in enumerate(self.positional) if value is _ITEM), None)
+        self._context = next((number for number, value in enumerate(self.positional) if value is _CONTEXT), None)
+        self._keyword_context = next((name for name, value in self.keyword.items() if value is _CONTEXT), None)
+
+    def filled(self, item: Any, context: Callable[[], Context]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments for one item."""
+        if self._item is None:
+            self.keyword[self.name] = item
+        else:
+            self.positional[self._item] = item
+        if self._context is not None:
+            self.positional[self._context] = context()
+        if self._keyword_context is not None:
+            self.keyword[self._keyword_context] = context()
+        return self.positional, self.keyword
+
 
 async def _until_stopped(work: Coroutine[Any, Any, R], stop: Stop) -> R:
     """Run it; cancel it once when it is to stop."""
@@ -155,13 +239,13 @@ class Registry:
     def __init__(self) -> None:
         self._handlers: dict[str, Runnable] = {}
 
-    def add(self, name: str, function: Callable[..., Any]) -> None:
+    def add(self, name: str, function: Callable[..., Any], *, batch: bool = False) -> None:
         """Register a function.
 
         Raises:
             Invalid: the name is taken by another function.
         """
-        self.register(Handler(name, function))
+        self.register(Handler(name, function, batch=batch))
 
     def register(self, new: Runnable) -> None:
         """Register anything that runs.
@@ -199,15 +283,19 @@ REGISTRY = Registry()
 """What `@handler` fills; one per process."""
 
 
-def handler(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def handler(name: str, *, batch: bool = False) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Register a function under the name that Tasks use; the function itself is left as it is.
+
+    Args:
+        name: of dots, letters and digits, unique in the worker.
+        batch: in an array it gets a list of items, and returns None or a list of as many results.
 
     Raises:
         Invalid: another function has this name.
     """
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
-        REGISTRY.add(name, function)
+        REGISTRY.add(name, function, batch=batch)
         return function
 
     return register

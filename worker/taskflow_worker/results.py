@@ -25,7 +25,7 @@ def as_json(value: Any) -> str:
         ValueError: it has no JSON form; NaN and infinity have none.
     """
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False, default=_plain)
+        text = _ENCODER.encode(value)
         # A lone surrogate has no UTF-8 form.
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -38,6 +38,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Iterator):
         raise TypeError(f"{type_name(value)} is not a value")
     return to_jsonable_python(value)
+
+
+# Made once: json.dumps makes another one at each call that asks for anything but its defaults.
+_ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, default=_plain)
 
 
 def checked_json(returned: Any, handler: str) -> str:

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from structlog.contextvars import bound_contextvars
 
 from taskflow_core.blobs.store import ObjectStore
-from taskflow_core.domain.events import Failure, Kind, Success
+from taskflow_core.domain.events import Failure, Kind
 from taskflow_core.domain.message import Message
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.worker import Claim, WorkerLedger
+from taskflow_core.ledger.worker import Claim, Outcome, WorkerLedger
 from taskflow_core.settings import LogSettings, StorageSettings
 from taskflow_core.telemetry.logs import get_logger, trace_id
 from taskflow_worker.attempt_log import LOG_CONTENT_TYPE
 from taskflow_worker.board import Slot
+from taskflow_worker.chunk import run_chunk
 from taskflow_worker.enforcing import kind_of
 from taskflow_worker.execution import patiently, run_attempt
+from taskflow_worker.items import ItemReader
 from taskflow_worker.log_shipping import LogShipper
 from taskflow_worker.output import Output
 from taskflow_worker.progress import Reporter
@@ -82,6 +84,7 @@ class Runner:
         self._shipper = tools.shipper
         self._patience = tools.patience
         self._log_level = tools.log_level
+        self._items = ItemReader()
 
     def execute(self, message: Message) -> None:
         """One delivery: claim, run, finish."""
@@ -106,16 +109,9 @@ class Runner:
         log.info("attempt_started", handler=message.handler)
         reporter = Reporter(lambda advance: self._ledger.advance(claim, advance))
         with self._shipper.shipping(message, self._log_level):
-            outcome = run_attempt(
-                message,
-                REGISTRY,
-                self._objects,
-                patience=self._patience,
-                stop=SlotStop(self._slot, message.member),
-                tell=reporter.tell,
-            )
+            outcome = self._outcome(message, reporter)
         self._tell_the_rest(claim, reporter)
-        kind = Kind.SUCCEEDED if isinstance(outcome, Success) else kind_of(outcome.reason)
+        kind = kind_of(outcome.reason) if isinstance(outcome, Failure) else Kind.SUCCEEDED
         counted = patiently(lambda: self._ledger.finish(claim, kind, outcome), what="finish", seconds=self._patience)
         log.info(
             "attempt_ended",
@@ -124,6 +120,14 @@ class Runner:
             counted=counted,
             reason=outcome.reason if isinstance(outcome, Failure) else None,
         )
+
+    def _outcome(self, message: Message, reporter: Reporter) -> Outcome:
+        stop = SlotStop(self._slot, message.member)
+        if message.chunk is not None:
+            return run_chunk(
+                message, message.chunk, REGISTRY, self._objects, self._items, patience=self._patience, stop=stop
+            )
+        return run_attempt(message, REGISTRY, self._objects, patience=self._patience, stop=stop, tell=reporter.tell)
 
     def _tell_the_rest(self, claim: Claim, reporter: Reporter) -> None:
         advance = reporter.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -24,6 +25,9 @@ class Stop(Protocol):
     def interrupts(self, error: type[BaseException]) -> AbstractContextManager[None]:
         """While this lasts, `error` is raised in the calling thread when the time of the attempt is over."""
 
+    def restart(self, seconds: float) -> None:
+        """The time of the attempt begins anew: another item of a chunk begins."""
+
 
 class Fixed:
     """Decided from the start: for what runs without a worker."""
@@ -39,6 +43,9 @@ class Fixed:
     def interrupts(self, error: type[BaseException]) -> Iterator[None]:  # noqa: ARG002 - the port's signature
         """Nothing interrupts."""
         yield
+
+    def restart(self, seconds: float) -> None:
+        """Its time is never over."""
 
 
 class SlotStop:
@@ -63,6 +70,10 @@ class SlotStop:
             yield
         finally:
             self._error = None
+
+    def restart(self, seconds: float) -> None:
+        """See `Stop`."""
+        self._slot.restart(time.monotonic() + seconds)
 
     def _on_signal(self, *_: object) -> None:
         error, self._error = self._error, None

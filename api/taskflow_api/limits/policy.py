@@ -12,6 +12,7 @@ COSTS: Mapping[str, int] = {
     # Anything that is not here is read from one place and costs 1.
     "listTasks": LIST_COST,
     "listFiles": LIST_COST,
+    "listItems": LIST_COST,
     "listArtifacts": LIST_COST,
     "listPools": LIST_COST,
     "listOperations": LIST_COST,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from taskflow_api.access import InServices, Namespace, TaskName, may, may_on
 from taskflow_api.documented import PROBLEMS
@@ -18,6 +18,7 @@ from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import Conflict
 from taskflow_core.kube.client import MERGE_PATCH, tasks_path
 
+ITEMS = r"^(failed|[0-9]{1,8}(-[0-9]{1,8})?(,[0-9]{1,8}(-[0-9]{1,8})?)*)$"
 router = APIRouter(tags=["tasks"], responses=PROBLEMS)
 
 
@@ -59,13 +60,23 @@ async def cancel_task(response: Response, namespace: Namespace, name: TaskName, 
     dependencies=[Depends(may_on("get")), Depends(may("create"))],
 )
 async def retry_task(
-    request: Request, response: Response, namespace: Namespace, name: TaskName, services: InServices
+    request: Request,
+    response: Response,
+    namespace: Namespace,
+    name: TaskName,
+    services: InServices,
+    items: Annotated[
+        str | None,
+        Query(max_length=4096, pattern=ITEMS, description="Of an array, only these: `failed`, or indices like 3,7-9."),
+    ] = None,
 ) -> TaskView:
     """The new one has a generated name and `retriedFrom`; the old one stays as it is, be it live or in the history."""
     _, old = await find_task(services, namespace, name)
     if not Phase(old.phase).terminal:
         raise ProblemError(409, f"Task {name} is {old.phase}; only one that has finished is created once more")
     wanted = again(old, generateName=f"{name[:MAX_PREFIX].rstrip('.-')}-")
+    if items is not None:
+        wanted["spec"]["array"] = _only(wanted["spec"].get("array"), items, old.uid, name)
     params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
     created = await services.kube.request("POST", tasks_path(namespace), wanted, params=params)
     view = from_object(created)
@@ -73,6 +84,16 @@ async def retry_task(
     response.headers["Location"] = f"/v1/namespaces/{namespace}/tasks/{view.name}"
     response.headers["ETag"] = etag(created)
     return view
+
+
+def _only(array: Any, items: str, uid: str, name: str) -> dict[str, Any]:
+    """The array with some of its items."""
+    if not isinstance(array, dict):
+        raise ProblemError(422, f"Task {name} is no array: it has no items; leave `items` out")
+    kept = {
+        field: value for field, value in array.items() if field not in ("indexes", "failedOf") and value is not None
+    }
+    return kept | ({"failedOf": uid} if items == "failed" else {"indexes": items})
 
 
 async def _patch(

@@ -75,6 +75,41 @@ class DependencyBody(Body):
     outcome: Literal["Succeeded", "Finished"] = "Succeeded"
 
 
+class ItemsFromBody(Body):
+    """The object that has an array's items."""
+
+    key: ObjectKey
+    format: Literal["JSONLines", "CSV"] = "JSONLines"
+
+
+class ArrayBody(Body):
+    """Makes the Task stand for many items: exactly one of count, items and itemsFrom."""
+
+    count: Annotated[int | None, Field(ge=1, le=10_000_000)] = None
+    items: Annotated[list[Any] | None, Field(min_length=1, max_length=4096)] = None
+    items_from: ItemsFromBody | None = None
+    indexes: Annotated[
+        str | None,
+        Field(description="Only these, as ranges such as 3,7-9."),
+        StringConstraints(
+            min_length=1, max_length=4096, pattern=r"^[0-9]{1,8}(-[0-9]{1,8})?(,[0-9]{1,8}(-[0-9]{1,8})?)*$"
+        ),
+    ] = None
+    failed_of: Annotated[
+        str | None,
+        Field(description="Uid of an array that has ended: only what failed there."),
+        StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9-]+$"),
+    ] = None
+    parallelism: Annotated[int | None, Field(ge=1, le=10_000)] = None
+    max_failures: Annotated[int | None, Field(ge=0, le=10_000_000)] = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ArrayBody:
+        if [self.count, self.items, self.items_from].count(None) != 2:  # noqa: PLR2004 - one of three
+            raise ValueError("expected exactly one of count, items and itemsFrom")
+        return self
+
+
 class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives __init__ a **kwargs of its own
     """What is wanted; immutable."""
 
@@ -96,6 +131,7 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
     suspend: bool = False
     cancel: bool = False
     ttl_seconds_after_finished: Annotated[int | None, Field(ge=0, le=315360000)] = None
+    array: ArrayBody | None = None
 
 
 class TaskBody(Body):

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.task import Condition, LastError, Model, Progress, StoredOutput, Task
+from taskflow_core.domain.task import ArrayStatus, Condition, LastError, Model, Progress, StoredOutput, Task
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
 
 
@@ -42,6 +42,7 @@ class TaskView(TaskSummary):
     worker: str | None = None
     """Only of a live one, as those below."""
     progress: Progress | None = None
+    array: ArrayStatus | None = None
     attempts_started: int | None = None
     duplicate_deliveries: int | None = None
     stale_events: int | None = None
@@ -126,6 +127,7 @@ def from_object(body: dict[str, Any]) -> TaskView:
         labels=body["metadata"].get("labels") or {},
         worker=status.worker,
         progress=status.progress,
+        array=status.array,
         attempts_started=status.attempts,
         duplicate_deliveries=status.duplicate_deliveries,
         stale_events=status.stale_events,

@@ -25,7 +25,7 @@ from minio.deleteobjects import DeleteObject
 from taskflow_core.blobs.failures import object_errors
 from taskflow_core.blobs.links import MAX_LINK_SECONDS, attachment, signing
 from taskflow_core.blobs.multipart import MultipartUploads
-from taskflow_core.errors import Invalid, Unavailable
+from taskflow_core.errors import Conflict, Invalid, Unavailable
 from taskflow_core.settings import StorageSettings
 
 CONNECT_SECONDS = 5
@@ -168,15 +168,22 @@ class ObjectStore:
         """
         return b"".join(self._chunks(key, limit))
 
-    def get_range(self, key: str, start: int, length: int) -> bytes:
+    def stream(self, key: str) -> Iterator[bytes]:
+        """Fetch an object piece by piece; the errors of all calls come while it is read."""
+        return self._chunks(key, None)
+
+    def get_range(self, key: str, start: int, length: int, etag: str = "") -> bytes:
         """A part of an object, `length` bytes from `start` on; both within it.
 
         Raises:
             Unavailable: it is shorter, or the connection ended before.
+            Conflict: it is another one than that of the ETag, if one is given.
         """
         with object_errors(key):
             response = self._client.get_object(self._bucket, key, offset=start, length=length)
             try:
+                if etag and response.headers["ETag"].strip('"') != etag:
+                    raise Conflict(f"object {key!r} is another one than it was")
                 content = bytes(response.read())
             finally:
                 response.close()

@@ -1,6 +1,7 @@
 """What travels on the event stream: the only way by which state leaves a worker.
 
-An entry is flat text: k, uid, att, seq, tok, w, ts (Redis time, ms) and p, a JSON object whose shape depends on the kind.
+An entry is flat text: k, uid, att (attempt, or attempt:chunk), tok, w, ts (Redis time, ms) and p, a JSON object whose shape
+depends on the kind.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from taskflow_core.domain import naming
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Model, Progress, StoredOutput, Time
 
@@ -122,6 +124,8 @@ class Event(Model):
     kind: Kind
     uid: str
     attempt: int
+    chunk: int | None = None
+    """In an array, the first index of the chunk that it speaks of."""
     token: str = ""
     worker: str = ""
     time_ms: int = 0
@@ -145,11 +149,13 @@ class Event(Model):
             ValueError: the entry is not an event (pydantic's errors are ValueErrors).
         """
         try:
+            attempt, chunk = naming.split_place(fields["att"])
             return cls(
                 id=stream_id,
                 kind=Kind(fields["k"]),
                 uid=fields["uid"],
-                attempt=int(fields["att"]),
+                attempt=attempt,
+                chunk=chunk,
                 token=fields.get("tok", ""),
                 worker=fields.get("w", ""),
                 time_ms=int(fields.get("ts", "0")),

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.chunks import Chunk
 from taskflow_core.domain.task import Input, Model, Output, Time
 
 HEADER_ENTERED = "taskflow_entered_ms"
@@ -37,10 +38,18 @@ class Message(Model):
     traceparent: str | None = None
     """W3C trace context of the Task."""
 
+    chunk: Chunk | None = None
+    """Which items of an array it is for."""
+
+    @property
+    def place(self) -> str:
+        """Its attempt, and its chunk if it is for one."""
+        return naming.place(self.attempt, None if self.chunk is None else self.chunk.first)
+
     @property
     def member(self) -> str:
         """Id of the Celery message: the same for every delivery of this attempt."""
-        return naming.member(self.uid, self.attempt)
+        return f"{self.uid}:{self.place}"
 
 
 def entered_ms(raw: str | None) -> int | None:

@@ -37,32 +37,53 @@ KEY_CLAIM_PREFIX = "tf:cl:"
 KEY_API_PREFIX = "tfapi:"
 """What the REST API keeps: no state of a Task, and nothing whose loss matters."""
 KEY_ONCE_PREFIX = "tf:once:"
+KEY_ARRAY_PREFIX = "tf:arr:"
 
 PRIORITY_STEPS = (0, 3, 6, 9)
 """Celery's four priority lists on Redis, where 0 is served first."""
 PRIORITY_SEPARATOR = "\x06\x16"
 
 
-def member(uid: str, attempt: int) -> str:
-    """Identity of one attempt: member of ledger and leases, and id of its Celery message."""
-    return f"{uid}:{attempt}"
+def place(attempt: int, chunk: int | None = None) -> str:
+    """An attempt within its Task: `attempt`, or `attempt:chunk` in an array, where each chunk is an attempt of its own."""
+    return str(attempt) if chunk is None else f"{attempt}:{chunk}"
 
 
-def split_member(value: str) -> tuple[str, int]:
-    """The uid and attempt of a `member`.
+def split_place(value: str) -> tuple[int, int | None]:
+    """The attempt and chunk of a `place`.
 
     Raises:
         ValueError: it is not one.
     """
-    uid, _, attempt = value.rpartition(":")
-    if not uid:
-        raise ValueError(f"expected uid:attempt, found {value!r}")
-    return uid, int(attempt)
+    attempt, colon, chunk = value.partition(":")
+    return int(attempt), int(chunk) if colon else None
 
 
-def claim_key(uid: str, attempt: int) -> str:
+def member(uid: str, attempt: int, chunk: int | None = None) -> str:
+    """Identity of one attempt: member of ledger and leases, and id of its Celery message."""
+    return f"{uid}:{place(attempt, chunk)}"
+
+
+def split_member(value: str) -> tuple[str, int, int | None]:
+    """The uid, attempt and chunk of a `member`.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    uid, colon, where = value.partition(":")
+    if not uid or not colon:
+        raise ValueError(f"expected uid:attempt or uid:attempt:chunk, found {value!r}")
+    return uid, *split_place(where)
+
+
+def claim_key(uid: str, attempt: int, chunk: int | None = None) -> str:
     """Redis key that says who holds or held the attempt."""
-    return KEY_CLAIM_PREFIX + member(uid, attempt)
+    return KEY_CLAIM_PREFIX + member(uid, attempt, chunk)
+
+
+def array_key(uid: str) -> str:
+    """Redis key of what an array has handed out and not yet settled."""
+    return KEY_ARRAY_PREFIX + uid
 
 
 def once_key(uid: str, attempt: int) -> str:
@@ -120,14 +141,19 @@ def attempt_prefix(namespace: str, uid: str, attempt: int) -> str:
     return f"{namespace}/{uid}/{attempt}/"
 
 
+def chunk_prefix(namespace: str, uid: str, attempt: int, chunk: int) -> str:
+    """Where one chunk of an array writes."""
+    return f"{attempt_prefix(namespace, uid, attempt)}chunks/{chunk}/"
+
+
 def log_prefix(namespace: str, uid: str, attempt: int) -> str:
     """Where the log of one attempt lies, in numbered chunks."""
     return attempt_prefix(namespace, uid, attempt) + "logs/"
 
 
-def attempt_token(key: str, uid: str, attempt: int) -> str:
+def attempt_token(key: str, uid: str, attempt: int, chunk: int | None = None) -> str:
     """128-bit token that proves an event belongs to a message which the operator sent (HMAC-SHA256, truncated).
 
     Derived, so that a restarted operator knows the tokens of what is in flight without having stored them.
     """
-    return hmac.new(key.encode(), member(uid, attempt).encode(), "sha256").hexdigest()[:32]
+    return hmac.new(key.encode(), member(uid, attempt, chunk).encode(), "sha256").hexdigest()[:32]

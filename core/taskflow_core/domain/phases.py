@@ -94,6 +94,13 @@ class Reason(StrEnum):
     DRAIN = "Drain"
     """A stopping worker handed the attempt back; it does not count."""
 
+    ITEMS_INVALID = "ItemsInvalid"
+    """The object of `spec.array.itemsFrom` cannot be read as its format says, or has too many items. Final."""
+    ITEMS_FAILED = "ItemsFailed"
+    """All items of the array ended, and some of them failed. Final."""
+    TOO_MANY_FAILURES = "TooManyFailures"
+    """More items of the array failed than `spec.array.maxFailures`. Final."""
+
     @property
     def final(self) -> bool:
         """Another attempt would end the same way, so there is none."""
@@ -117,5 +124,8 @@ _FINAL = frozenset(
         Reason.OUTPUT_MISSING,
         Reason.RESULT_NOT_SERIALISABLE,
         Reason.RESULT_TOO_LARGE,
+        Reason.ITEMS_INVALID,
+        Reason.ITEMS_FAILED,
+        Reason.TOO_MANY_FAILURES,
     }
 )

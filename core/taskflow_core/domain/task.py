@@ -28,6 +28,11 @@ MAX_CHECKPOINT_BYTES = 4 * 1024
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """https://www.w3.org/TR/trace-context/#traceparent-header"""
 MAX_TYPE_CHARS = 253
+MAX_ARRAY_ITEMS = 10_000_000
+MAX_TASK_BYTES = 16 * 1024
+"""args, kwargs and an array's inline items together, as compact JSON."""
+MAX_FAILED_CHARS = 1024
+"""Of the failed indices that the status shows."""
 
 
 def _as_utc(value: datetime) -> datetime:
@@ -103,6 +108,40 @@ class Output(Model):
     content_type: str = "application/octet-stream"
 
 
+class ItemsFormat(StrEnum):
+    """How the items of an array lie in their object."""
+
+    JSON_LINES = "JSONLines"
+    """One JSON value a line; empty lines are none."""
+    CSV = "CSV"
+    """RFC 4180 with a header; an item is an object of strings by the header's names."""
+
+
+class ItemsFrom(Model):
+    """The object that has an array's items."""
+
+    key: str
+    """Key below the namespace's prefix in the bucket."""
+    format: ItemsFormat = ItemsFormat.JSON_LINES
+
+
+class ArraySpec(Model):
+    """Makes a Task stand for many items, each of which is given to the handler. Exactly one of the first three is set."""
+
+    count: int | None = Field(default=None, ge=1, le=MAX_ARRAY_ITEMS)
+    """So many items, which are their own indices, from 0."""
+    items: tuple[Any, ...] | None = None
+    items_from: ItemsFrom | None = None
+    indexes: str | None = None
+    """Only these, as ranges such as `3,7-9`; all if not said."""
+    failed_of: str | None = None
+    """Uid of an array of the same namespace that has ended: only the items that failed there."""
+    parallelism: int | None = Field(default=None, ge=1, le=10_000)
+    """Chunks handed out at a time; if not said, twice the slots of the workers of its queue."""
+    max_failures: int | None = Field(default=None, ge=0, le=MAX_ARRAY_ITEMS)
+    """More failed items than this end the Task; if not said, all items are run first, and any failed one fails the Task."""
+
+
 class Isolation(StrEnum):
     """Where a Task runs."""
 
@@ -150,6 +189,7 @@ class TaskSpec(Model):
     suspend: bool = False
     cancel: bool = False
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=315360000)
+    array: ArraySpec | None = None
 
 
 class StoredOutput(Model):
@@ -181,6 +221,26 @@ class Progress(Model):
     message: str = ""
 
 
+class ArrayStatus(Model):
+    """How far an array is. What each item came to is in the history."""
+
+    items: str = ""
+    """For printing: ended and all items, such as `730/1000`; with the failed ones if there are any."""
+    total: int | None = Field(default=None, ge=0)
+    """None until the items of an object are counted."""
+    succeeded: int = Field(default=0, ge=0)
+    failed: int = Field(default=0, ge=0)
+    """Those that will not be run again."""
+    running: int = Field(default=0, ge=0)
+    """Items of the chunks that workers hold."""
+    retried: int = Field(default=0, ge=0)
+    """Ended items that took more than one attempt."""
+    chunk_items: int = Field(default=0, ge=0)
+    """Items that a chunk has at the moment, as measured."""
+    failed_indexes: str = ""
+    """As ranges; of too many only the first, and then it ends with `,...`."""
+
+
 class Condition(Model):
     """One condition by the Kubernetes API conventions (KEP-1623)."""
 
@@ -209,6 +269,7 @@ class TaskStatus(Model):
     duration: str | None = None
     last_error: LastError | None = None
     progress: Progress | None = None
+    array: ArrayStatus | None = None
     checkpoint: str | None = None
     attempts: int = 0
     duplicate_deliveries: int = 0
@@ -246,7 +307,7 @@ class Task(Model):
     """The first 64 by name: nothing bounds their number in Kubernetes, and each event carries them."""
     annotated_traceparent: str = ""
     payload_too_deep: bool = False
-    """args or kwargs are nested deeper than `MAX_JSON_LEVELS`, and were left out when the object was read."""
+    """args, kwargs or array.items are nested deeper than `MAX_JSON_LEVELS`, and were left out when the object was read."""
     unreadable: str = ""
     """What of the specification could not be read, and was left out; such a Task is not run."""
     spec: TaskSpec
@@ -269,10 +330,13 @@ class Task(Model):
         """
         meta = body["metadata"]
         spec = dict(body["spec"])
-        too_deep = nested_deeper([spec.get("args"), spec.get("kwargs")], MAX_JSON_LEVELS + 1)
+        array = spec.get("array")
+        items = array.get("items") if isinstance(array, dict) else None
+        too_deep = nested_deeper([spec.get("args"), spec.get("kwargs"), items], MAX_JSON_LEVELS + 1)
         if too_deep:
             # Nothing that handles it later could: serialisers and parsers give up on it, and it will be refused anyway.
             spec |= {"args": [], "kwargs": {}}
+            spec.pop("array", None)
         readable, problem = _readable(TaskSpec, spec, {"handler": ""})
         # A status is ours and written anew as a whole; what another version left there that we cannot read is lost.
         status, _ = _readable(TaskStatus, body.get("status") or {}, {})

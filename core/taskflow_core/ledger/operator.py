@@ -12,9 +12,12 @@ from taskflow_core.domain.events import Failure, Kind, Snapshot
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
+from taskflow_core.ledger.stream import trim_read
 
 EXPIRE_LIMIT = 500
 """Leases taken away in one call."""
+Place = tuple[str, int] | tuple[str, int, int | None]
+"""Uid and attempt, and the chunk if it is one of an array."""
 
 
 class Entry(StrEnum):
@@ -133,18 +136,17 @@ class OperatorLedger:
         with redis_errors():
             await self._client.set(key, message.model_dump_json(by_alias=True), ex=CLAIM_SECONDS)
 
-    async def withdraw(self, uid: str, attempt: int) -> bool:
+    async def withdraw(self, uid: str, attempt: int, chunk: int | None = None) -> bool:
         """Take an attempt out of the ledger; False if somebody has claimed it already."""
-        keys = [naming.KEY_LEDGER, naming.claim_key(uid, attempt)]
+        keys = [naming.KEY_LEDGER, naming.claim_key(uid, attempt, chunk)]
         with redis_errors():
-            return bool(await self._withdraw(keys=keys, args=[naming.member(uid, attempt)]))
+            return bool(await self._withdraw(keys=keys, args=[naming.member(uid, attempt, chunk)]))
 
-    async def request_stop(self, uid: str, attempt: int, reason: Reason) -> None:
+    async def request_stop(self, uid: str, attempt: int, reason: Reason, chunk: int | None = None) -> None:
         """Ask whoever runs the attempt to stop; its worker hears of it with its next heartbeat. `settle` takes it back."""
+        member = naming.member(uid, attempt, chunk)
         with redis_errors():
-            await self._stop(
-                keys=[naming.KEY_LEASES, naming.KEY_STOPS], args=[naming.member(uid, attempt), reason.value]
-            )
+            await self._stop(keys=[naming.KEY_LEASES, naming.KEY_STOPS], args=[member, reason.value])
 
     async def note(self, item: Attempt, kind: Kind = Kind.PENDING) -> None:
         """Tell the history of a Task that is not queued."""
@@ -175,20 +177,20 @@ class OperatorLedger:
             )
         return members
 
-    async def give_up(self, attempts: Sequence[tuple[str, int]], failure: Failure) -> list[bool]:
-        """Declare each (uid, attempt) lost, in one round trip; False for one that somebody holds or may claim.
+    async def give_up(self, attempts: Sequence[Place], failure: Failure) -> list[bool]:
+        """Declare each attempt lost, in one round trip; False for one that somebody holds or may claim.
 
         What follows from it comes by its `lost` event, behind an end that may be in the stream already.
         """
         with redis_errors():
             async with self._client.pipeline(transaction=False) as pipe:
-                for uid, attempt in attempts:
+                for uid, *place in attempts:
                     await self._give_up(
-                        keys=[naming.KEY_LEDGER, naming.claim_key(uid, attempt), naming.KEY_LEASES, naming.KEY_STREAM],
+                        keys=[naming.KEY_LEDGER, naming.claim_key(uid, *place), naming.KEY_LEASES, naming.KEY_STREAM],
                         args=[
-                            naming.member(uid, attempt),
+                            naming.member(uid, *place),
                             uid,
-                            attempt,
+                            naming.place(*place),
                             failure.model_dump_json(by_alias=True),
                             TOMBSTONE_SECONDS,
                             MAX_STREAM_LENGTH,
@@ -220,17 +222,21 @@ class OperatorLedger:
             )
         return [(str(member), int(score)) for member, score in rows]
 
-    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
-        """What is known of each (uid, attempt), in one round trip and the same order."""
+    async def states(self, attempts: Sequence[Place]) -> list[State]:
+        """What is known of each attempt, in one round trip and the same order."""
         with redis_errors():
             async with self._client.pipeline(transaction=False) as pipe:
-                for uid, attempt in attempts:
-                    pipe.get(naming.claim_key(uid, attempt))
-                    pipe.zscore(naming.KEY_LEASES, naming.member(uid, attempt))
-                    pipe.zscore(naming.KEY_LEDGER, naming.member(uid, attempt))
+                for uid, *place in attempts:
+                    pipe.get(naming.claim_key(uid, *place))
+                    pipe.zscore(naming.KEY_LEASES, naming.member(uid, *place))
+                    pipe.zscore(naming.KEY_LEDGER, naming.member(uid, *place))
                 answers = await pipe.execute()
         triples = zip(answers[0::3], answers[1::3], answers[2::3], strict=True)
         return [State(claim or "", lease is not None, entry is not None) for claim, lease, entry in triples]
+
+    async def trim_stream(self) -> None:
+        """Drop events that were read by all: ends of chunks carry results, and are not to pile up."""
+        await trim_read(self._client)
 
     async def oldest_messages(self, lists: Sequence[str]) -> list[str | None]:
         """For each Redis list of messages, the raw message that is served next; None for an empty one."""

@@ -12,6 +12,10 @@ from taskflow_core.ledger.connect import redis_errors
 
 READ_COUNT = 500
 BLOCK_MS = 1000
+GROUPS = ("cr", "pg")
+"""All consumer groups."""
+KEPT_MS = 60_000
+"""What everybody has read is kept for so long, for whoever looks."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,11 @@ class StreamReader:
         mine = next((g for g in groups if g["name"] == self._group), None)
         if mine is None:
             return True
-        # Trimming leaves no other trace: `max-deleted-entry-id` knows only of XDEL.
-        trimmed = int(info["entries-added"]) - int(info["length"])
-        return trimmed > int(mine["entries-read"] or 0)
+        # By places and not by counts: a group's count is off after Redis was restarted.
+        if int(info["entries-added"]) == int(info["length"]):
+            return False
+        first = info["first-entry"]
+        return first is None or _position(first[0]) > _position(mine["last-delivered-id"])
 
     async def read(self, block_ms: int = BLOCK_MS) -> Batch:
         """The next entries: first those that were read before and not acknowledged, then new ones, waiting up to `block_ms`.
@@ -130,6 +136,35 @@ class StreamReader:
         if ids:
             with redis_errors():
                 await self._client.xack(naming.KEY_STREAM, self._group, *ids)
+
+
+async def trim_read(client: redis.asyncio.Redis) -> None:
+    """Drop entries that both groups have acknowledged and that are older than `KEPT_MS`; nothing before both groups exist.
+
+    The latest of them stays, so that the beginning of the stream is never past a reader that has read everything.
+
+    Raises:
+        Unavailable: Redis does not answer.
+    """
+    with redis_errors():
+        if not await client.exists(naming.KEY_STREAM):
+            return
+        groups = {str(group["name"]): group for group in await client.xinfo_groups(naming.KEY_STREAM)}
+        if not all(name in groups for name in GROUPS):
+            return
+        seconds, _ = await client.time()
+        oldest = f"{(int(seconds) * 1000) - KEPT_MS}-0"
+        for name in GROUPS:
+            place = str(groups[name]["last-delivered-id"])
+            if int(groups[name]["pending"]):
+                place = str((await client.xpending(naming.KEY_STREAM, name))["min"] or place)
+            oldest = min(oldest, place, key=_position)
+        await client.xtrim(naming.KEY_STREAM, minid=oldest, approximate=True)
+
+
+def _position(stream_id: object) -> tuple[int, int]:
+    milliseconds, _, number = str(stream_id).partition("-")
+    return int(milliseconds), int(number or 0)
 
 
 def _entries(answer: object) -> list[tuple[str, dict[str, str]]]:

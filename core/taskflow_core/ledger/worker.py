@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 import redis
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.chunks import ChunkEnd, Counted
 from taskflow_core.domain.events import Advance, Failure, Kind, Success
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
+
+Outcome = Success | ChunkEnd | Counted | Failure
+"""What an execution ends with."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class WorkerLedger:
         message = candidate.message
         keys = [
             naming.KEY_LEDGER,
-            naming.claim_key(message.uid, message.attempt),
+            naming.KEY_CLAIM_PREFIX + message.member,
             naming.KEY_LEASES,
             naming.KEY_STREAM,
             naming.KEY_EPOCH,
@@ -102,7 +106,7 @@ class WorkerLedger:
         args: list[str | int] = [
             message.member,
             message.uid,
-            message.attempt,
+            message.place,
             candidate.holder,
             candidate.prefix,
             message.token,
@@ -117,11 +121,11 @@ class WorkerLedger:
             return None
         return Claim(message=message, holder=candidate.holder, prefix=candidate.prefix, epoch=epoch)
 
-    def finish(self, claim: Claim, kind: Kind, outcome: Success | Failure) -> bool:
+    def finish(self, claim: Claim, kind: Kind, outcome: Outcome) -> bool:
         """Report the end of the execution; False if the attempt was taken away and the outcome does not count."""
         message = claim.message
         keys = [
-            naming.claim_key(message.uid, message.attempt),
+            naming.KEY_CLAIM_PREFIX + message.member,
             naming.KEY_LEASES,
             naming.KEY_STREAM,
             naming.KEY_EPOCH,
@@ -129,7 +133,7 @@ class WorkerLedger:
         args: list[str | int] = [
             message.member,
             message.uid,
-            message.attempt,
+            message.place,
             claim.holder,
             claim.prefix,
             message.token,
@@ -153,7 +157,7 @@ class WorkerLedger:
                 {
                     "k": Kind.PROGRESS.value,
                     "uid": message.uid,
-                    "att": message.attempt,
+                    "att": message.place,
                     "tok": message.token,
                     "w": self._worker,
                     "ts": int(seconds) * 1000 + int(micros) // 1000,
@@ -177,12 +181,12 @@ class WorkerLedger:
 
     def surrender(self, holding: Holding, kind: Kind, failure: Failure) -> bool:
         """End an execution on behalf of its runner, which died or must stop; False if it no longer held the attempt."""
-        uid, attempt = naming.split_member(holding.member)
-        keys = [naming.claim_key(uid, attempt), naming.KEY_LEASES, naming.KEY_STREAM]
+        uid, _, place = holding.member.partition(":")
+        keys = [naming.KEY_CLAIM_PREFIX + holding.member, naming.KEY_LEASES, naming.KEY_STREAM]
         args: list[str | int] = [
             holding.member,
             uid,
-            attempt,
+            place,
             self._prefix(holding.runner),
             holding.token,
             self._worker,

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+import psycopg
 from sqlalchemy import exc, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -82,7 +83,11 @@ def database_errors() -> Iterator[None]:
     except exc.TimeoutError as error:
         raise Unavailable(f"history database: no free connection within {POOL_WAIT_SECONDS} s") from error
     except exc.DBAPIError as error:
-        raise _translated(error) from error
+        lost = error.connection_invalidated or isinstance(error, exc.InterfaceError)
+        raise _translated(error.orig, lost=lost, operational=isinstance(error, exc.OperationalError)) from error
+    except psycopg.Error as error:
+        # From COPY, which SQLAlchemy does not know.
+        raise _translated(error, lost=False, operational=isinstance(error, psycopg.OperationalError)) from error
 
 
 def sqlstate(error: exc.DBAPIError) -> str:
@@ -90,13 +95,12 @@ def sqlstate(error: exc.DBAPIError) -> str:
     return str(getattr(error.orig, "sqlstate", None) or "")
 
 
-def _translated(error: exc.DBAPIError) -> TaskflowError:
-    state = sqlstate(error)
-    said = str(error.orig).strip().partition("\n")[0]
+def _translated(error: BaseException | None, *, lost: bool, operational: bool) -> TaskflowError:
+    state = str(getattr(error, "sqlstate", None) or "")
+    said = str(error).strip().partition("\n")[0]
     if state in _UNMIGRATED:
         return Unavailable(f"history database: {said}; run python -m taskflow_core.store.migrate")
-    lost = error.connection_invalidated or isinstance(error, exc.InterfaceError)
-    if lost or state[:2] in _TRANSIENT_CLASSES or (isinstance(error, exc.OperationalError) and not state):
+    if lost or state[:2] in _TRANSIENT_CLASSES or (operational and not state):
         return Unavailable(f"history database: {said}")
     return TaskflowError(f"history database refused a statement ({state}): {said}")
 

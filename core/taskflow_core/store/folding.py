@@ -62,7 +62,8 @@ def fold(events: Iterable[Event]) -> Batch:
         except (ValueError, RecursionError, OverflowError) as error:
             rejected.append(Rejected(event.id, f"{type(error).__name__}: {error}"[:500]))
             continue
-        lines[event.id] = line
+        if line is not None:
+            lines[event.id] = line
         if attempt is not None:
             key = (attempt["uid"], attempt["attempt"])
             attempts[key] = _merge_attempt(attempts.get(key), attempt)
@@ -100,8 +101,11 @@ def stream_position(event_id: str) -> tuple[int, int]:
         raise ValueError(f"expected a stream id like 1700000000000-0, found {event_id!r}") from None
 
 
-def _read(event: Event) -> tuple[Row, Row | None, Row | None]:
-    """The timeline row, and the attempt's and task's where the event speaks of them."""
+def _read(event: Event) -> tuple[Row | None, Row | None, Row | None]:
+    """The timeline row, and the attempt's and task's where the event speaks of them.
+
+    Of the chunks of an array only what was refused is a line of its own: there may be millions, and rows tell of their items.
+    """
     if not event.uid or not 1 <= event.attempt <= _MAX_INTEGER:
         raise ValueError(f"expected a uid and an attempt of 1 or more, found {event.uid!r}, {event.attempt}")
     at = _time(event.time_ms or stream_position(event.id)[0])
@@ -115,6 +119,10 @@ def _read(event: Event) -> tuple[Row, Row | None, Row | None]:
         "reason": "",
         "message": "",
     }
+    if event.chunk is not None and event.kind not in (Kind.DUPLICATE, Kind.STALE):
+        # An array has one attempt, which began with the first of its chunks.
+        first = _attempt(line | {"attempt": 1, "worker": ""}) | {"started_at": at}
+        return None, first if event.kind is Kind.STARTED else None, None
     if event.kind in _SNAPSHOTS:
         snapshot = Snapshot.model_validate(event.payload)
         task = _snapshot_row(event, snapshot, at)

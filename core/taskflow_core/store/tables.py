@@ -85,6 +85,23 @@ timeline = Table(
 )
 """One row an event of the stream, under its stream id."""
 
+array_items = Table(
+    "array_items",
+    metadata,
+    Column("uid", Text, primary_key=True),
+    Column("first_index", Integer, primary_key=True, autoincrement=False),
+    Column("last_index", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("result", JSONB(none_as_null=True)),
+    Column("reason", Text),
+    Column("error_type", Text),
+    Column("message", Text),
+    Column("ended_at", DateTime(timezone=True), nullable=False),
+    Index("ix_array_items_failed", "uid", "first_index", postgresql_where=text("state = 'failed'")),
+)
+"""One row a stretch of neighbouring items that ended alike; rows of an array never overlap. Written once, never changed."""
+
 operations = Table(
     "operations",
     metadata,

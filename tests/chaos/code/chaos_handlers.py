@@ -82,3 +82,12 @@ def large(*, context: Context) -> str:
     run = begin(context)
     write(what="end", run=run)
     return run + "." * LARGE
+
+
+@handler("chaos.items")
+def items(seconds: float, item: int, *, context: Context) -> None:
+    """One item of an array; every fiftieth fails its first attempt."""
+    write(what="item", run="", uid=context.uid, attempt=context.attempt, index=item)
+    time.sleep(seconds)
+    if item % 50 == 7 and context.attempt == 1:
+        raise Planned("attempt 1 of the item fails")

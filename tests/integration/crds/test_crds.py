@@ -281,7 +281,7 @@ def columns(cluster: Cluster, kind: str, *arguments: str) -> list[str]:
 def test_a_listing_shows_what_one_looks_for(empty: Cluster) -> None:
     empty.create(task("a"))
     empty.create(pool("main"))
-    task_columns = ["NAME", "PHASE", "QUEUE", "ATTEMPT", "REASON", "AGE"]
+    task_columns = ["NAME", "PHASE", "QUEUE", "ATTEMPT", "ITEMS", "REASON", "AGE"]
     pool_columns = ["NAME", "READY", "DESIRED", "MIN", "MAX", "QUEUED", "BUSY", "REASON", "AGE"]
     assert columns(empty, "tft") == task_columns
     assert columns(empty, "tft", "-o", "wide") == [*task_columns, "HANDLER", "WORKER", "DURATION", "MESSAGE"]

@@ -170,3 +170,37 @@ async def test_a_backlog_whose_entries_were_trimmed_can_be_acknowledged(
         await reader.acknowledge(ids)
     pending = raw.xpending(naming.KEY_STREAM, "cr")
     assert pending["pending"] == 0
+
+
+async def test_only_what_all_groups_have_acknowledged_is_trimmed(
+    settings: RedisSettings, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "KEPT_MS", -1000)
+    ids = add(raw, 1000)
+    async with operator(settings) as side:
+        readers = [side.reader(group) for group in stream.GROUPS]
+        await side.ledger.trim_stream()
+        assert raw.xlen(naming.KEY_STREAM) == 1000
+        for reader in readers:
+            await reader.ensure_group()
+            while (batch := await reader.read(block_ms=1)).events:
+                await reader.acknowledge([event.id for event in batch.events if event.id != ids[600]])
+        await side.ledger.trim_stream()
+        # Redis drops whole nodes of a hundred.
+        assert 400 <= int(str(raw.xlen(naming.KEY_STREAM))) <= 500
+        for reader in readers:
+            assert not await reader.gap()
+            await reader.ensure_group()
+            assert [event.id for event in (await reader.read(block_ms=1)).events] == [ids[600]]
+            await reader.acknowledge([ids[600]])
+        monkeypatch.setattr(stream, "KEPT_MS", 60_000)
+        await side.ledger.trim_stream()
+        assert int(str(raw.xlen(naming.KEY_STREAM))) >= 400
+        monkeypatch.setattr(stream, "KEPT_MS", -1000)
+        await side.ledger.trim_stream()
+        assert 1 <= int(str(raw.xlen(naming.KEY_STREAM))) <= 100
+        for reader in readers:
+            assert not await reader.gap()
+        add(raw, 3)
+        for reader in readers:
+            assert len((await reader.read(block_ms=1)).events) == 3

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.items import ItemRun, Stretch, repeated
 from tests.chaos.oracle import Evidence, Execution, Resource, Row, Told, Violation, Wanted, Wrong, beyond_one, judge
 
 RUN, OTHER = "a" * 16, "b" * 16
@@ -204,3 +205,55 @@ def test_what_was_left_behind_is_seen() -> None:
 
 def test_a_process_that_ended_by_itself_is_seen() -> None:
     assert kinds(judge(evidence(ended=["operator ended"]))) == {Wrong.ENDED}
+
+
+def array_evidence(**changes: Any) -> Evidence:
+    """An array of three items, of which one took two attempts; all is well."""
+    status = {"total": 3, "succeeded": 3, "failed": 0}
+    runs = [ItemRun("u2", 0, 1), ItemRun("u2", 1, 1), ItemRun("u2", 2, 1), ItemRun("u2", 2, 2)]
+    return replace(
+        Evidence(
+            wanted=[Wanted("a1", "u2", "chaos.items", items=3)],
+            resources={"u2": Resource("u2", "Succeeded", 1, array=status)},
+            rows={"u2": Row("u2", "Succeeded", 1)},
+            executions=(),
+            told=(),
+            timeline=frozenset(),
+            objects={"default/u2/2/chunks/2/logs/000001.log": b""},
+            item_runs=runs,
+            item_rows={"u2": [Stretch(0, 1, "succeeded"), Stretch(2, 2, "succeeded")]},
+        ),
+        **changes,
+    )
+
+
+def test_an_array_whose_items_all_ended_once_has_no_violation() -> None:
+    assert judge(array_evidence()) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([Stretch(0, 1, "succeeded")], "1 items have no end"),
+        ([Stretch(0, 2, "succeeded"), Stretch(2, 2, "succeeded")], "ended more than once"),
+        ([Stretch(0, 1, "succeeded"), Stretch(2, 2, "failed")], "counts 3 succeeded, PostgreSQL has 2"),
+        ([Stretch(0, 3, "succeeded")], "ended and were never run"),
+        ([], "3 items have no end"),
+    ],
+)
+def test_an_item_that_is_not_accounted_for_is_seen(rows: list[Stretch], words: str) -> None:
+    found = judge(array_evidence(item_rows={"u2": rows}))
+    assert {each.kind for each in found} == {Wrong.ITEMS}
+    assert words in " ".join(map(str, found))
+
+
+def test_an_item_that_never_ran_is_unproven() -> None:
+    found = judge(array_evidence(item_runs=[ItemRun("u2", 0, 1), ItemRun("u2", 2, 2)]))
+    assert [each.detail for each in found] == ["1 items ended and were never run, the first is 1"]
+
+
+def test_an_item_runs_once_an_attempt_and_once_more_for_each_time_that_redis_lost_its_data() -> None:
+    runs = [*array_evidence().item_runs, ItemRun("u2", 1, 1)]
+    assert kinds(judge(array_evidence(item_runs=runs))) == {Wrong.TWICE}
+    assert judge(array_evidence(item_runs=runs, data_losses=1)) == []
+    assert repeated(runs) == 1

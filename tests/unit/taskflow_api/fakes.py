@@ -20,6 +20,7 @@ from taskflow_api.live.hub import Hub
 from taskflow_api.services import Services
 from taskflow_core.blobs.multipart import SentPart
 from taskflow_core.blobs.store import ObjectInfo
+from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.errors import Conflict, NotFound
 from taskflow_core.ledger.queue_view import Place
 from taskflow_core.store.operations import MAX_RUNNING, OperationRow
@@ -113,6 +114,7 @@ class FakeKube:
 @dataclass
 class FakeHistory:
     rows: list[TaskRow] = field(default_factory=list)
+    items: list[ItemRow] = field(default_factory=list)
     starts: list[datetime] = field(default_factory=list)
     operations: dict[str, OperationRow] = field(default_factory=dict)
     asked: Filter | None = None
@@ -144,6 +146,10 @@ class FakeHistory:
     async def get_runs(self, uid: str) -> tuple[list[AttemptRow], list[TimelineRow]]:
         await self.check()
         return [AttemptRow(uid, 1, "w", CREATED, None, None, None, None, None, None)], []
+
+    async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
+        await self.check()
+        return [row for row in self.items if row.first > after and state in (None, row.state)][:limit]
 
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         await self.check()

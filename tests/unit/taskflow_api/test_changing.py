@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from taskflow_core.domain.items import ItemRow, ItemState
+from taskflow_core.domain.phases import Reason
 from tests.unit.taskflow_api.fakes import Api, row
 
 TASKS = "/v1/namespaces/team-a/tasks"
@@ -91,3 +93,40 @@ async def test_what_the_caller_has_already_is_not_sent_again() -> None:
     again = await api.call("GET", TASKS + "/x", if_none_match=tag)
     assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
     assert (await api.call("GET", TASKS + "/x", if_none_match='"6.1"')).status == 200
+
+
+@pytest.mark.parametrize(
+    ("query", "wanted"),
+    [("failed", {"failedOf": "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"}), ("3,7-8", {"indexes": "3,7-8"})],
+)
+async def test_of_an_array_only_the_failed_or_named_items_are_run_once_more(query: str, wanted: dict[str, str]) -> None:
+    api = await with_one()
+    spec = {"handler": "a.b", "array": {"count": 9, "indexes": "1-8", "maxFailures": 2}}
+    api.kube.objects[PATH] |= {"status": {"phase": "Failed"}, "spec": spec}
+    assert (await api.call("POST", f"{TASKS}/x:retry?items={query}")).status == 201
+    assert api.kube.calls[-1][2]["spec"]["array"] == {"count": 9, "maxFailures": 2, **wanted}
+
+
+@pytest.mark.parametrize(("items", "status"), [("failed", 422), ("1-", 422), ("all", 422)])
+async def test_what_has_no_such_items_is_refused(items: str, status: int) -> None:
+    api = await with_one()
+    api.kube.objects[PATH] |= {"status": {"phase": "Failed"}, "spec": SPEC}
+    assert (await api.call("POST", f"{TASKS}/x:retry?items={items}")).status == status
+
+
+async def test_the_items_of_an_array_come_page_by_page() -> None:
+    api = await with_one()
+    api.history.items = [
+        ItemRow(0, 6, ItemState.SUCCEEDED, 1),
+        ItemRow(7, 7, ItemState.FAILED, 3, reason=Reason.HANDLER_ERROR, error_type="ValueError", message="no"),
+        ItemRow(8, 8, ItemState.SUCCEEDED, 1, result={"a": 1}),
+    ]
+    first = (await api.call("GET", f"{TASKS}/x/items?limit=2")).json
+    assert [(row["first"], row["last"], row["state"]) for row in first["items"]] == [
+        (0, 6, "succeeded"),
+        (7, 7, "failed"),
+    ]
+    second = (await api.call("GET", f"{TASKS}/x/items?limit=2&after={first['next']}")).json
+    assert (second["items"][0]["result"], second["next"]) == ({"a": 1}, None)
+    failed = (await api.call("GET", f"{TASKS}/x/items?state=failed")).json["items"]
+    assert [(row["errorType"], row["message"], row["attempts"]) for row in failed] == [("ValueError", "no", 3)]

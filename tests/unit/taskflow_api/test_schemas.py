@@ -72,7 +72,7 @@ async def test_openapi_declares_ids_problems_security_and_bounds() -> None:
     assert set(operations) == {
         "createTask", "createTasks", "streamEvents", "streamTaskEvents", "getLogs", "getWhy", "cancelTasks", "retryTasks",
         "listOperations", "getOperation", "deleteOperation", "listPools", "getPool", "changePool", "changeTask", "cancelTask",
-        "retryTask", "listTasks", "getTask", "deleteTask", "listArtifacts", "getArtifact", "createUpload",
+        "retryTask", "listTasks", "listItems", "getTask", "deleteTask", "listArtifacts", "getArtifact", "createUpload",
         "listFiles", "getFile", "deleteFile", "createMultipartUpload", "signParts", "completeMultipartUpload",
         "abortMultipartUpload",
         "createApiKey", "listApiKeys", "getApiKey", "rotateApiKey", "revokeApiKey",

@@ -22,7 +22,7 @@ from taskflow_operator.agenda import Agenda
 from taskflow_operator.apply_cr import ApplyToResources
 from taskflow_operator.attempt_times import AttemptTimes
 from taskflow_operator.closing import Closer
-from taskflow_operator.decide import DependencyState
+from taskflow_operator.decide import Decision, DependencyState
 from taskflow_operator.dispatch import Dispatcher
 from taskflow_operator.memory import OpenTasks, PoolQueues
 from taskflow_operator.status_writer import StatusWriter
@@ -140,6 +140,42 @@ class FakeLauncher:
 
 
 @dataclass
+class FakeArrays:
+    """Takes decisions and events of arrays, and runs nothing."""
+
+    decisions: list[Decision] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    republished: list[str] = field(default_factory=list)
+    lost: list[float] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+    drives: bool = True
+    done: Callable[[str], None] = lambda _: None
+
+    def decided(self, task: Task, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+    async def republish(self, uid: str) -> None:
+        self.republished.append(uid)
+
+    def acknowledge_by(self, done: Callable[[str], None]) -> None:
+        self.done = done
+
+    def take(self, event: Event) -> bool:
+        if self.drives:
+            self.events.append(event)
+        return self.drives
+
+    def has(self, event: Event) -> bool:
+        return event in self.events
+
+    def data_lost(self, seconds: float) -> None:
+        self.lost.append(seconds)
+
+    async def left(self, uid: str) -> None:
+        self.gone.append(uid)
+
+
+@dataclass
 class FakeApi:
     """Keeps what was written; `failures` are raised first, one a request; while `open` is clear a request hangs."""
 
@@ -234,14 +270,14 @@ class Parts:
         ledger = cast("Any", self.ledger)
         self.agenda = Agenda(now=lambda: self.now)
         self.closer = Closer(self.tasks, self.writer, ledger, self.agenda.wake_at, self.finished.append)
-        self.dependencies, self.launcher = FakeDependencies(), FakeLauncher(self.journal)
+        self.dependencies, self.launcher, self.arrays = FakeDependencies(), FakeLauncher(self.journal), FakeArrays()
         self.dispatcher = Dispatcher(
-            self.tasks, self.agenda, self.pools, self.dependencies, ledger, self.publisher, self.launcher, self.writer, self.closer,
+            self.tasks, self.agenda, self.pools, self.dependencies, ledger, self.publisher, self.launcher, self.arrays, self.writer, self.closer,
             queued=lambda: None, token_key=TOKEN_KEY, quiet_seconds=quiet, now=lambda: self.now,
         )  # fmt: skip
         self.resources = ApplyToResources(
             self.tasks, self.writer, self.closer, ledger, cast("Any", self.reader), token_key=TOKEN_KEY,
-            quiet_seconds=quiet, wake_at=self.agenda.wake_at, unknown=self._unknown, data_lost=self.lost.append, times=AttemptTimes(NoTracing()), may_read=at_once,
+            quiet_seconds=quiet, wake_at=self.agenda.wake_at, unknown=self._unknown, data_lost=self.lost.append, times=AttemptTimes(NoTracing()), may_read=at_once, arrays=cast("Any", self.arrays),
         )  # fmt: skip
         self._jobs: list[asyncio.Task[None]] = []
 

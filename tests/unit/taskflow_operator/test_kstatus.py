@@ -104,6 +104,10 @@ TRANSITIONS: dict[str, tuple[Callable[..., TaskStatus], Callable[[], TaskStatus]
         transitions.failed,
         lambda: transitions.failed(running(), failure(Reason.NOT_RETRYABLE), "w", NOW, 0.0),
     ),
+    "an array succeeded": (
+        transitions.completed,
+        lambda: transitions.completed(running(), "10 items ended", NOW),
+    ),
     "cancelled while it ran": (transitions.ended, lambda: finish(Kind.FAILED, reason="Cancelled", message="")),
     "cancelled while it waited": (
         transitions.stopped,

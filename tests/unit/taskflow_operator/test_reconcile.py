@@ -15,6 +15,7 @@ from taskflow_operator.agenda import Agenda
 from taskflow_operator.memory import OpenTasks
 from taskflow_operator.reconcile import Reconciler, lost_messages
 from tests.builders import make_task
+from tests.unit.taskflow_operator.fakes import FakeArrays
 
 
 def raw(entered: int) -> str:
@@ -82,6 +83,7 @@ async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_dec
         nothing,
         nothing,
         nothing,
+        nothing,
         lease_seconds=15,
         resync_seconds=60,
         caught_up=lambda: now[0],
@@ -127,12 +129,13 @@ async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_h
     tasks, agenda, ledger = OpenTasks(), Agenda(), Forgotten("held")
     for uid, phase in (("waits", Phase.QUEUED), ("held", Phase.RUNNING), ("adrift", Phase.RUNNING)):
         tasks.add(make_task(uid=uid, name=uid, phase=phase))
-    nothing = cast("Any", None)
+    nothing, arrays = cast("Any", None), cast("Any", FakeArrays())
     reconciler = Reconciler(
         tasks,
         cast("Any", ledger),
         agenda,
         nothing,
+        arrays,
         nothing,
         lease_seconds=15,
         resync_seconds=60,
@@ -166,6 +169,7 @@ async def test_an_attempt_is_adrift_only_when_all_that_the_stream_held_at_the_fi
         tasks,
         cast("Any", ledger),
         Agenda(),
+        nothing,
         nothing,
         nothing,
         lease_seconds=15,

@@ -128,8 +128,16 @@ class World:
         self.keeper = PoolKeeper(
             kube, self.queues, image="w", lease_seconds=15, changed=lambda _: None, events=cast("Any", None)
         )
+        self.chunks = 0, 0
         self.scaler = Scaler(
-            self.tasks, self.agenda, self.keeper, kube, cast("Any", self.view), now=lambda: self.now, clock=self.clock
+            self.tasks,
+            self.agenda,
+            self.keeper,
+            kube,
+            cast("Any", self.view),
+            lambda *_: self.chunks,
+            now=lambda: self.now,
+            clock=self.clock,
         )
         self.spec = {"queues": ["default"], "scaling": SCALING} | spec
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskflow_worker.attempt_log import CHUNK_BYTES, AttemptLog, Chunk, Lines, chunk_key
+from tests.builders import make_message
 
 NOON = datetime(2026, 3, 1, 13, 0, 0, 123456, tzinfo=timezone(timedelta(hours=1)))
 STAMP = "2026-03-01T12:00:00.123Z"
@@ -100,8 +101,9 @@ def test_chunks_in_order_are_the_log_however_often_they_are_stored(pieces: list[
 
 
 def test_keys_sort_in_the_order_of_the_chunks() -> None:
-    assert chunk_key("ns", "u", 2, 7) == "ns/u/2/logs/000007.log"
-    keys = [chunk_key("ns", "u", 2, number) for number in (1, 9, 10, 999, 1000)]
+    message = make_message(uid="u", attempt=2)
+    assert chunk_key(message, 7) == "team-a/u/2/logs/000007.log"
+    keys = [chunk_key(message, number) for number in (1, 9, 10, 999, 1000)]
     assert keys == sorted(keys)
 
 

@@ -5,7 +5,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local members = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. now, 'LIMIT', 0, ARGV[3])
 for _, member in ipairs(members) do
-  local uid, attempt = string.match(member, '^(.+):(%d+)$')
+  local uid, attempt = string.match(member, '^([^:]+):(.+)$')
   local owner = redis.call('GET', ARGV[1] .. member) or ''
   redis.call('ZREM', KEYS[1], member)
   redis.call('SET', ARGV[1] .. member, 'lost|' .. owner, 'EX', ARGV[4])

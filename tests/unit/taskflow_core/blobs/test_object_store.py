@@ -25,7 +25,7 @@ class _Client:
             io.BytesIO(body), headers={"Content-Length": str(announced)}, status=200, preload_content=False
         )
 
-    def get_object(self, bucket: str, key: str) -> HTTPResponse:
+    def get_object(self, bucket: str, key: str, offset: int = 0, length: int = 0) -> HTTPResponse:
         return self.response
 
 

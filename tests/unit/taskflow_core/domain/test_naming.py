@@ -55,11 +55,19 @@ def test_queues_of_two_namespaces_never_mix(first: tuple[str, str], second: tupl
 
 
 def test_a_member_names_one_attempt_and_reads_back() -> None:
-    assert naming.split_member(naming.member(UID, 12)) == (UID, 12)
+    assert naming.split_member(naming.member(UID, 12)) == (UID, 12, None)
     assert naming.claim_key(UID, 12) == f"tf:cl:{UID}:12"
 
 
-@pytest.mark.parametrize("text", ["", "nothing", ":1", "uid:", "uid:x", "uid:1.5"])
+def test_a_chunk_is_an_attempt_with_a_suffix() -> None:
+    assert naming.member(UID, 2, 1000) == f"{UID}:2:1000"
+    assert naming.split_member(naming.member(UID, 2, 1000)) == (UID, 2, 1000)
+    assert naming.claim_key(UID, 2, 0) == f"tf:cl:{UID}:2:0"
+    tokens = {naming.attempt_token(TOKEN_KEY, UID, *place) for place in ((2,), (2, 0), (20, 0), (2, 1))}
+    assert len(tokens) == 4
+
+
+@pytest.mark.parametrize("text", ["", "nothing", ":1", "uid:", "uid:x", "uid:1.5", "uid:1:", "uid:1:x", "uid:1:2:3"])
 def test_what_is_no_member_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected uid:attempt|invalid literal"):
         naming.split_member(text)

@@ -149,7 +149,7 @@ def test_reasons_are_one_camel_case_word_each() -> None:
     assert [reason for reason in Reason if reason.final] == [
         "InvalidSpec", "PayloadTooLarge", "DependencyFailed", "DependencyCycle", "PayloadTooDeep", "UnknownHandler",
         "InvalidArguments", "InputMissing", "OutputMissing", "ResultNotSerialisable", "ResultTooLarge", "Cancelled",
-        "QueueTimeout", "DeadlineExceeded", "NotRetryable",
+        "QueueTimeout", "DeadlineExceeded", "NotRetryable", "ItemsInvalid", "ItemsFailed", "TooManyFailures",
     ]  # fmt: skip
 
 

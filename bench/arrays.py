@@ -1,0 +1,183 @@
+"""`python -m bench.arrays`: a million no-op items in one Task beside plain Celery chunks of the same size. About two minutes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import redis.asyncio
+from celery import Celery, group
+
+from bench.__main__ import CODE, POOL, say
+from bench.machine import load, usage
+from bench.tasks import body, create, until_finished
+from taskflow_core.domain import naming
+from taskflow_core.kube.client import KubeClient, tasks_path
+from taskflow_local.stack import Stack
+
+COUNT = int(os.environ.get("N", "1000000"))
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+LOOK_SECONDS = 0.25
+WRITTEN = 'taskflow_status_writes_total{result="done"}'
+
+
+def written(stack: Stack) -> float:
+    """Status writes of the operator so far."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{stack.port('operator')}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(WRITTEN))
+
+
+async def ours(stack: Stack, kube: KubeClient, name: str) -> dict[str, float]:
+    """One array, from its creation to its end as a watcher sees it."""
+    peaks: list[float] = []
+    keys: list[float] = []
+    client = redis.asyncio.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"])
+
+    async def look() -> None:
+        while True:
+            peaks.append(usage(stack)["operator"].resident / 2**20)
+            keys.append(float((await client.info("memory"))["used_memory"]) / 2**20)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    before, writes = usage(stack), written(stack)
+    looking = asyncio.ensure_future(look())
+    began = time.monotonic()
+    await create(kube, "default", body(name, "bench.item", array={"count": COUNT}))
+    done = await until_finished(kube, "default", [name])
+    seconds = time.monotonic() - began
+    looking.cancel()
+    await client.aclose()
+    after = usage(stack)
+    array = done[name]["status"]["array"]
+    assert array["succeeded"] == COUNT, array
+    assert len(json.dumps(done[name]["status"])) < 8 * 1024
+    return {
+        "rate": COUNT / seconds,
+        "seconds": seconds,
+        "chunk": array["chunkItems"],
+        "writes": (written(stack) - writes) / seconds,
+        "rss": before["operator"].resident / 2**20,
+        "peak": max(peaks),
+        "redis": max(keys) - min(keys),
+        **{f"cpu {part}": after[part].cpu - before[part].cpu for part in after},
+    }
+
+
+@asynccontextmanager
+async def bare_worker(stack: Stack) -> AsyncIterator[tuple[Celery, Any]]:
+    """Plain Celery with as many processes, and the count of chunks that ended."""
+    environ = {**os.environ, **stack.env(), "PYTHONPATH": str(CODE)}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "celery", "-A", "bench_celery", "worker", "-c", "2", "-Q", "bare", "-l", "ERROR"],
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    client = redis.asyncio.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True)
+    app = Celery("bare", broker=stack.env()["TASKFLOW_REDIS_URL"])
+    app.conf.task_default_queue = "bare"
+    try:
+        yield app, client
+    finally:
+        worker.terminate()
+        worker.wait()
+        await client.aclose()
+
+
+async def plain(app: Celery, client: Any, chunk: int, *, by_hand: bool) -> float:
+    """Items/s of chunks that Celery made (`Task.chunks`), or of ranges and a loop."""
+    starts = range(0, COUNT, chunk)
+    await client.delete("bare:ended")
+
+    def publish() -> None:
+        if by_hand:
+            for first in starts:
+                app.send_task("bare.loop", args=[first, min(first + chunk, COUNT)], queue="bare", ignore_result=True)
+            return
+        signature = app.signature("bare.item")
+        star = app.tasks["celery.starmap"]
+        pieces = (star.s(signature, [(n,) for n in range(first, min(first + chunk, COUNT))]) for first in starts)
+        for piece in group(pieces).tasks:
+            piece.apply_async(queue="bare", ignore_result=True)
+
+    began = time.monotonic()
+    publishing = asyncio.get_running_loop().run_in_executor(None, publish)
+    while int(await client.get("bare:ended") or 0) < len(starts):
+        await asyncio.sleep(0.01)
+    await publishing
+    return COUNT / (time.monotonic() - began)
+
+
+async def measure(stack: Stack) -> None:
+    """Rounds of all three, one after the other, so that each meets the machine as the others do."""
+    os.environ["KUBECONFIG"] = str(stack.kubeconfig)
+    kube = await KubeClient.connect()
+    await kube.request("POST", f"/apis/{naming.API_VERSION}/namespaces/default/workerpools", POOL)
+    await create(kube, "default", body("warm-up", "bench.item", array={"count": 1000}))
+    await until_finished(kube, "default", ["warm-up"])
+    found: list[dict[str, float]] = []
+    chunks: list[float] = []
+    loops: list[float] = []
+    async with bare_worker(stack) as (app, client):
+        # Both are up before anything is measured.
+        await plain(app, client, COUNT // 4, by_hand=True)
+        for number in range(ROUNDS):
+            found.append(await ours(stack, kube, f"items-{number}"))
+            size = int(found[-1]["chunk"])
+            chunks.append(await plain(app, client, size, by_hand=False))
+            loops.append(await plain(app, client, size, by_hand=True))
+            one = found[-1]
+            say(
+                f"load {load()}; chunk of {size}: TaskFlow {one['rate']:,.0f} items/s in {one['seconds']:.1f} s; "
+                f"Celery chunks {chunks[-1]:,.0f}; bare loop {loops[-1]:,.0f}"
+            )
+    report(found, chunks, loops)
+    await kube.request("DELETE", tasks_path("default"))
+    await kube.close()
+
+
+def report(found: list[dict[str, float]], chunks: list[float], loops: list[float]) -> None:
+    """Medians."""
+    middle = {name: statistics.median(one[name] for one in found) for name in found[0]}
+    say(f"\nload {load()}; {COUNT:,} no-op items, median of {len(found)} rounds, 2 processes")
+    say(f"{'TaskFlow':<28}{middle['rate']:>12,.0f} items/s   creation -> Succeeded at a watcher")
+    for name, rates in (("Celery's own chunks", chunks), ("range and loop, by hand", loops)):
+        rate = statistics.median(rates)
+        say(f"{name:<28}{rate:>12,.0f} items/s   ratio {middle['rate'] / rate:.2f}")
+    say(f"{'status writes':<28}{middle['writes']:>12.1f} a second")
+    say(f"{'operator':<28}{middle['rss']:>12.0f} MiB before, {max(one['peak'] for one in found):.0f} at most")
+    say(f"{'Redis':<28}{middle['redis']:>12.1f} MiB more at most")
+    for name, seconds in middle.items():
+        if name.startswith("cpu "):
+            say(f"{name:<28}{seconds / COUNT * 1e6:>12.2f} us an item")
+
+
+def main() -> int:
+    """Start, measure, stop."""
+    folder = Path(tempfile.mkdtemp(prefix="taskflow-bench-"))
+    folder.chmod(0o711)
+    stack = Stack(folder / "stack", environ={**os.environ, "PYTHONPATH": str(CODE)})
+    try:
+        stack.up(log=lambda line: say(f"  {line}"))
+        asyncio.run(measure(stack))
+    finally:
+        stack.down()
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

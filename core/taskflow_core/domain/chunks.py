@@ -1,0 +1,77 @@
+"""What travels of a chunk of an array: some of its items, run one after the other by one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from taskflow_core.domain.phases import Reason
+from taskflow_core.domain.task import ItemsFormat, Model
+
+MAX_ITEM_RESULT_BYTES = 1024
+"""JSON of an item's result that is kept inline; a larger one becomes an object."""
+MAX_END_BYTES = 64 * 1024
+"""Results and errors of a chunk, about; a chunk that has more to tell ends, and the rest of its items is handed out anew."""
+MAX_ERROR_CHARS = 512
+"""Of an item's error message."""
+COUNT = -1
+"""First index of the chunk that counts the items of an object."""
+LONGEST_SECONDS = 2.0
+"""A chunk begins no further item after that time."""
+
+
+class Source(Model):
+    """The object that the items come from."""
+
+    key: str
+    """Full key in the bucket."""
+    format: ItemsFormat
+    etag: str = ""
+    """As it was when they were counted; empty before."""
+    offsets: str = ""
+    """Full key of the object that tells where in it items begin."""
+
+
+class Chunk(Model):
+    """The part of a message that only a chunk has."""
+
+    first: int
+    """Its least index; with the attempt it names the chunk."""
+    items: str
+    """Indices as ranges; empty for the chunk that counts the items of an object."""
+    values: tuple[Any, ...] | None = None
+    """The items, in the order of their indices; None when they are the indices themselves or come from an object."""
+    source: Source | None = None
+
+
+class ItemError(Model):
+    """How an item ended badly."""
+
+    index: int
+    reason: Reason
+    type: str = ""
+    message: str = ""
+
+
+class ChunkEnd(Model):
+    """Payload of `succeeded` of a chunk: all its items, each in exactly one of these."""
+
+    ok: str = ""
+    """Ranges that succeeded without a result."""
+    results: tuple[tuple[int, Any], ...] = ()
+    """(index, result) of those that succeeded with one."""
+    errors: tuple[ItemError, ...] = ()
+    rest: str = ""
+    """Ranges that were not begun."""
+    ran: int = 0
+    """Items that were run."""
+    run_ms: int = 0
+
+
+class Counted(Model):
+    """Payload of `succeeded` of the chunk that counts the items of an object."""
+
+    total: int = Field(ge=0)
+    source: Source
+    run_ms: int = 0

@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from taskflow_core.domain import naming
+from taskflow_core.domain.items import ItemState
+from taskflow_core.domain.message import Message
+from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.ranges import RangeSet
+from taskflow_core.ledger.connect import connect_sync
+from taskflow_operator import array_drive, array_flights
+from taskflow_operator.array_flights import Broker
+from taskflow_operator.decide import End, Enqueue, Hold
+from taskflow_operator.memory import OpenTasks
+from tests.builders import UID
+from tests.integration.arrays.site import Site
+
+pytestmark = pytest.mark.integration
+QUICKLY: dict[str, Any] = {"retryPolicy": {"backoffSeconds": 1, "maxBackoffSeconds": 1, "jitterPercent": 0}}
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(array_flights, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(array_drive, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(array_drive, "STOCK_SECONDS", 0.5)
+
+
+async def accounted(site: Site, status: dict[str, Any], total: int) -> None:
+    """Every item ended once, in the status as in the history, and nothing is left of the array in Redis."""
+    array = status["array"]
+    past = await site.past(UID)
+    assert array["succeeded"] + array["failed"] == array["total"] == total
+    assert (past.succeeded, past.failed) == (array["succeeded"], array["failed"])
+    assert len(past.ended) == total
+    raw = connect_sync(site.redis_settings)
+    try:
+        assert raw.exists(naming.array_key(UID)) == 0
+        assert raw.zcard(naming.KEY_LEDGER) == 0
+        assert raw.zcard(naming.KEY_LEASES) == 0
+        assert raw.hlen(naming.KEY_STOPS) == 0
+    finally:
+        raw.connection_pool.disconnect()
+
+
+async def test_all_items_run_once_and_those_that_succeed_are_few_rows(site: Site) -> None:
+    await site.start()
+    site.work(2)
+    site.add(array={"count": 20_000})
+    status = await site.finished(UID)
+    assert (status["phase"], status["array"]["items"]) == ("Succeeded", "20000/20000")
+    await accounted(site, status, 20_000)
+    assert set(site.executed.values()) == {1}
+    assert len(site.executed) == 20_000
+    assert len(await site.rows(UID)) == site.sent < 300
+    assert len(site.api.writes) <= 8
+
+
+async def test_failing_items_are_tried_again_and_told_by_index(site: Site) -> None:
+    await site.start()
+    site.bad = {attempt: {7, 100, 101} for attempt in (1, 2, 3)} | {1: {7, 100, 101, 500}}
+    site.work(2)
+    site.add(array={"count": 1000}, **QUICKLY)
+    status = await site.finished(UID)
+    assert (status["phase"], status["reason"]) == ("Failed", "ItemsFailed")
+    assert status["message"] == "3 of 1000 items failed: 7,100-101"
+    assert status["array"]["failedIndexes"] == "7,100-101"
+    assert (status["array"]["retried"], status["array"]["items"]) == (4, "1000/1000 (3 failed)")
+    await accounted(site, status, 1000)
+    failed = [row for row in await site.rows(UID) if row.state is ItemState.FAILED]
+    assert [(row.first, row.attempts, row.reason, row.message) for row in failed] == [
+        (index, 3, Reason.HANDLER_ERROR, f"{index} is bad") for index in (7, 100, 101)
+    ]
+    assert [site.executed[500, attempt] for attempt in (1, 2, 3)] == [1, 1, 0]
+
+
+async def test_a_worker_that_dies_loses_nothing(site: Site) -> None:
+    await site.start()
+    seen: list[str] = []
+
+    def die_at_the_fifth(message: Message) -> bool:
+        seen.append(message.member)
+        return len(seen) != 5
+
+    site.work(1, die_at_the_fifth)
+    site.work(1)
+    site.add(array={"count": 3000}, **QUICKLY)
+    status = await site.finished(UID)
+    assert status["phase"] == "Succeeded"
+    await accounted(site, status, 3000)
+    assert status["array"]["retried"] > 0
+    assert {count for (_, attempt), count in site.executed.items() if attempt == 1} == {1}
+    assert {index for index, _ in site.executed} == set(range(3000))
+
+
+async def test_an_operator_that_dies_again_and_again_loses_nothing_and_runs_nothing_twice(site: Site) -> None:
+    await site.start()
+    site.lease_ms = 60_000
+    gate = threading.Semaphore(0)
+
+    def wait(_: Message) -> bool:
+        return gate.acquire(timeout=20)
+
+    site.work(2, wait)
+    site.add(array={"count": 5000}, **QUICKLY)
+    for _ in range(6):
+        await asyncio.sleep(0.15)
+        for _ in range(2):
+            gate.release()
+        await asyncio.sleep(0.02)
+        await site.die()
+        await site.start()
+        (known,) = list(site.tasks)
+        site.arrays.decided(known.task, Enqueue())
+    for _ in range(1000):
+        gate.release()
+    status = await site.finished(UID)
+    assert status["phase"] == "Succeeded"
+    await accounted(site, status, 5000)
+    assert set(site.executed.values()) == {1}
+    assert len(site.executed) == 5000
+
+
+async def test_a_flush_loses_nothing(site: Site) -> None:
+    await site.start()
+    site.work(2)
+    site.add(array={"count": 30_000}, **QUICKLY)
+    await site.until(lambda: site.sent > 12)
+    raw = connect_sync(site.redis_settings)
+    raw.flushall()
+    raw.connection_pool.disconnect()
+    site.arrays.data_lost(1.0)
+    status = await site.finished(UID)
+    assert status["phase"] == "Succeeded"
+    await accounted(site, status, 30_000)
+    assert {index for index, _ in site.executed} == set(range(30_000))
+
+
+async def test_while_postgres_is_away_it_stands_still_and_then_goes_on(site: Site) -> None:
+    await site.start()
+    site.work(2)
+    site.add(array={"count": 20_000})
+    await site.until(lambda: site.sent > 10)
+    site.database.down = True
+    await asyncio.sleep(0.7)
+    stood = site.sent
+    await asyncio.sleep(0.5)
+    assert site.sent == stood
+    site.database.down = False
+    status = await site.finished(UID)
+    await accounted(site, status, 20_000)
+    assert set(site.executed.values()) == {1}
+
+
+async def test_a_late_end_of_a_chunk_that_was_taken_away_changes_nothing(site: Site) -> None:
+    await site.start()
+    held = threading.Event()
+    slow: list[str] = []
+
+    def pause_once(message: Message) -> bool:
+        if not slow:
+            slow.append(message.member)
+            held.wait(20)
+        return True
+
+    (paused,) = site.work(1, pause_once)
+    site.work(1)
+    site.add(array={"count": 200}, **QUICKLY)
+    status = await site.finished(UID)
+    held.set()
+    await site.until(lambda: paused.fenced)
+    await accounted(site, status, 200)
+    assert status["array"]["retried"] >= 1
+
+
+async def test_cancelled_in_the_middle_it_ends_with_what_has_ended(site: Site) -> None:
+    await site.start()
+    site.lease_ms = 60_000
+    gate = threading.Semaphore(6)
+    site.work(2, lambda _: gate.acquire(timeout=20))
+    task = site.add(array={"count": 100_000})
+    await site.until(lambda: site.sent > 8)
+    site.arrays.decided(task, End(Phase.CANCELLED, Reason.CANCELLED, "cancelled by spec.cancel"))
+    for _ in range(10):
+        gate.release()
+    status = await site.finished(UID)
+    assert (status["phase"], status["reason"]) == ("Cancelled", "Cancelled")
+    past = await site.past(UID)
+    assert past.succeeded == status["array"]["succeeded"] < 100_000
+    assert len(past.ended) == past.succeeded == len(site.executed)
+
+
+async def test_suspended_it_hands_out_nothing_and_resumed_it_goes_on(site: Site) -> None:
+    await site.start()
+    task = site.add(array={"count": 5000})
+    await site.until(lambda: site.sent >= 4)
+    site.arrays.decided(task, Hold(Phase.SUSPENDED, Reason.SUSPENDED, "suspended by spec.suspend", None))
+    await site.until(lambda: site.api.statuses.get(UID, {}).get("phase") == "Suspended")
+    site.work(2)
+    await site.until(site.messages.empty)
+    await asyncio.sleep(0.3)
+    assert site.executed == {}
+    site.arrays.decided(task, Enqueue())
+    status = await site.finished(UID)
+    await accounted(site, status, 5000)
+    assert set(site.executed.values()) == {1}
+
+
+async def test_too_many_failures_end_it_at_once(site: Site) -> None:
+    await site.start()
+    site.bad = {1: set(range(0, 100_000, 10))}
+    site.work(2)
+    site.add(array={"count": 100_000, "maxFailures": 5}, retryPolicy={"maxAttempts": 1})
+    status = await site.finished(UID)
+    assert (status["phase"], status["reason"]) == ("Failed", "TooManyFailures")
+    assert len(site.executed) < 20_000
+
+
+async def test_as_many_failures_as_may_be_let_it_succeed(site: Site) -> None:
+    await site.start()
+    site.bad = {1: {3}}
+    site.work(1)
+    site.add(array={"count": 50, "maxFailures": 1}, retryPolicy={"maxAttempts": 1})
+    status = await site.finished(UID)
+    assert (status["phase"], status["array"]["items"]) == ("Succeeded", "50/50 (1 failed)")
+
+
+async def test_items_are_given_as_they_are_and_only_those_that_are_asked_for(site: Site) -> None:
+    await site.start()
+    got: list[Any] = []
+    site.work(1)
+
+    def take(item: Any) -> Any:
+        got.append(item)
+        return {"got": item}
+
+    site.registry.add("take", take)
+    wanted = ["a", {"b": 1}, None, 4, [5]]
+    site.add(handler="take", array={"items": wanted, "indexes": "1-2,4"})
+    status = await site.finished(UID)
+    assert (status["phase"], status["array"]["total"]) == ("Succeeded", 3)
+    assert sorted(map(str, got)) == sorted(map(str, [{"b": 1}, None, [5]]))
+    assert [(row.first, row.result) for row in await site.rows(UID)] == [
+        (1, {"got": {"b": 1}}),
+        (2, {"got": None}),
+        (4, {"got": [5]}),
+    ]
+
+
+async def test_redis_keeps_no_more_than_what_is_in_flight(site: Site) -> None:
+    await site.start()
+    site.add(array={"count": 10_000_000, "parallelism": 7})
+    await site.until(lambda: site.sent >= 7)
+    raw = connect_sync(site.redis_settings)
+    try:
+        assert raw.zcard(naming.KEY_LEDGER) == 7
+        assert raw.hlen(naming.array_key(UID)) == 8
+    finally:
+        raw.connection_pool.disconnect()
+    assert RangeSet.parse("0-9999999").ranges == 1
+
+
+async def test_items_of_an_object_are_counted_once_and_read_where_they_are_needed(site: Site) -> None:
+    await site.start()
+    site.work(2)
+    got: list[Any] = []
+    site.registry.add("take", got.append)
+    rows = "".join(f'{number},"text\n{number}"\n' for number in range(3000))
+    site.objects.content["team-a/data/in.csv"] = b"id,words\n" + rows.encode()
+    site.add(handler="take", array={"itemsFrom": {"key": "data/in.csv", "format": "CSV"}, "indexes": "5-2999"})
+    status = await site.finished(UID)
+    assert (status["phase"], status["array"]["items"]) == ("Succeeded", "2995/2995")
+    assert sorted(got, key=lambda row: int(row["id"])) == [
+        {"id": str(number), "words": f"text\n{number}"} for number in range(5, 3000)
+    ]
+    await accounted(site, status, 2995)
+
+
+async def test_an_object_that_is_not_there_fails_the_array(site: Site) -> None:
+    await site.start()
+    site.work(1)
+    site.add(array={"itemsFrom": {"key": "data/none.jsonl"}})
+    status = await site.finished(UID)
+    assert (status["phase"], status["reason"]) == ("Failed", "InputMissing")
+    assert "team-a/data/none.jsonl" in status["message"]
+    assert status["array"]["items"] == "0/?"
+
+
+async def test_an_object_that_changes_meanwhile_fails_the_array(site: Site) -> None:
+    await site.start()
+    seen: list[str] = []
+
+    def change(message: Message) -> bool:
+        seen.append(message.member)
+        if len(seen) == 2:
+            site.objects.content["team-a/in.jsonl"] = b"1\n"
+        return True
+
+    site.work(1, change)
+    site.objects.content["team-a/in.jsonl"] = b"".join(b"%d\n" % number for number in range(100))
+    site.add(array={"itemsFrom": {"key": "in.jsonl"}})
+    status = await site.finished(UID)
+    assert (status["phase"], status["reason"]) == ("Failed", "ItemsInvalid")
+    assert "must not change" in status["message"]
+
+
+async def test_an_operator_that_dies_while_items_are_counted_counts_them_once_more_at_most(site: Site) -> None:
+    await site.start()
+    site.objects.content["team-a/in.jsonl"] = b"".join(b"%d\n" % number for number in range(500))
+    site.add(array={"itemsFrom": {"key": "in.jsonl"}})
+    await site.until(lambda: site.sent)
+    await site.die()
+    site.work(1)
+    await asyncio.sleep(0.3)
+    await site.start()
+    (known,) = list(site.tasks)
+    site.arrays.decided(known.task, Enqueue())
+    status = await site.finished(UID)
+    await accounted(site, status, 500)
+    assert set(site.executed.values()) == {1}
+
+
+async def test_an_operator_that_dies_after_the_end_stands_leaves_nothing_for_ever(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.start()
+    never = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        await never.wait()
+
+    # It has written the status and told the history, and dies before it takes away what Redis has of the array.
+    monkeypatch.setattr(Broker, "forget", hang)
+    site.work(1)
+    site.add(array={"count": 100})
+    await site.until(lambda: site.api.statuses.get(UID, {}).get("phase") == "Succeeded")
+    await site.until(lambda: site.closed)
+    await site.die()
+    monkeypatch.undo()
+    raw = connect_sync(site.redis_settings)
+    assert raw.exists(naming.array_key(UID)) == 1
+    assert int(str(raw.ttl(naming.array_key(UID)))) > 0
+    site.tasks = OpenTasks()
+    await site.start()
+    await site.until(lambda: raw.exists(naming.array_key(UID)) == 0)
+    assert {event.attempt for event in site.unknown} == {1}
+    raw.connection_pool.disconnect()
+
+
+async def test_an_array_that_is_deleted_is_run_no_further(site: Site) -> None:
+    await site.start()
+    site.lease_ms = 60_000
+    gate = threading.Semaphore(6)
+    (worker,) = site.work(1, lambda _: gate.acquire(timeout=20))
+    task = site.add(array={"count": 100_000})
+    await site.until(lambda: site.sent > 8)
+    site.tasks.close(UID, 0.0)
+    site.arrays.forget(task)
+    raw = connect_sync(site.redis_settings)
+    await site.until(lambda: raw.exists(naming.array_key(UID)) == 0)
+    assert raw.zcard(naming.KEY_LEDGER) == raw.zcard(naming.KEY_LEASES) == 0
+    for _ in range(20):
+        gate.release()
+    await site.until(site.messages.empty)
+    await site.until(lambda: worker.fenced)
+    raw.connection_pool.disconnect()

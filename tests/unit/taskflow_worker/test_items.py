@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taskflow_core.domain.chunks import Counted, Source
+from taskflow_core.domain.events import Failure
+from taskflow_core.domain.phases import Reason
+from taskflow_core.domain.ranges import RangeSet
+from taskflow_core.domain.task import ItemsFormat
+from taskflow_worker import items
+from taskflow_worker.failures import AttemptFailed
+from taskflow_worker.items import ItemReader, Unreadable, count_items
+from tests.builders import make_message
+from tests.objects import Objects
+
+KEY = "team-a/in"
+
+
+def count(objects: Objects, kind: ItemsFormat = ItemsFormat.JSON_LINES) -> Counted:
+    counted = count_items(make_message(), Source(key=KEY, format=kind), objects, patience=0)
+    assert isinstance(counted, Counted), counted
+    return counted
+
+
+def read(objects: Objects, counted: Counted, indices: str) -> list[Any]:
+    return list(ItemReader().read(counted.source, RangeSet.parse(indices), objects, patience=0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.one_of(st.integers(), st.text(max_size=20), st.lists(st.booleans(), max_size=3)), max_size=40),
+    piece=st.integers(1, 50),
+    data=st.data(),
+)
+def test_json_lines_are_read_back_wherever_pieces_and_blocks_end(
+    values: list[Any], piece: int, data: st.DataObject
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(items, "BLOCK_ITEMS", data.draw(st.integers(1, 10)))
+        content = "".join(json.dumps(value) + data.draw(st.sampled_from(["\n", "\r\n", "\n\n"])) for value in values)
+        objects = Objects({KEY: content.encode()}, piece=piece)
+        counted = count(objects)
+        assert counted.total == len(values)
+        if values:
+            wanted = sorted(data.draw(st.sets(st.integers(0, len(values) - 1), min_size=1)))
+            assert read(objects, counted, str(RangeSet.of(wanted))) == [values[index] for index in wanted]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.text("ab\",\n '", max_size=8), st.text('xyz\r\n"', max_size=8)), max_size=20),
+    piece=st.integers(1, 30),
+    block=st.integers(1, 5),
+)
+def test_csv_is_read_back_whatever_is_quoted(rows: list[tuple[str, str]], piece: int, block: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(items, "BLOCK_ITEMS", block)
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, quoting=csv.QUOTE_ALL)
+        writer.writerow(["left", "right"])
+        writer.writerows(rows)
+        objects = Objects({KEY: text.getvalue().encode()}, piece=piece)
+        counted = count(objects, ItemsFormat.CSV)
+        assert counted.total == len(rows)
+        if rows:
+            found = read(objects, counted, f"0-{len(rows) - 1}")
+            assert found == [{"left": left, "right": right} for left, right in rows]
+
+
+def test_neighbours_are_read_in_one_piece_and_a_chunk_reads_only_where_it_is() -> None:
+    objects = Objects({KEY: b"".join(b"%d\n" % number for number in range(50_000))})
+    counted = count(objects)
+    reader = ItemReader()
+    for start in range(20_000, 20_500, 100):
+        indices = RangeSet([(start, start + 99)])
+        assert list(reader.read(counted.source, indices, objects, patience=0)) == list(indices)
+    assert len(objects.parts) == 1
+    assert objects.parts[0][2] < 100_000
+
+
+def test_a_byte_order_mark_is_none_of_the_content() -> None:
+    objects = Objects({KEY: "\ufeffid\n1\n".encode()})
+    assert read(objects, count(objects, ItemsFormat.CSV), "0") == [{"id": "1"}]
+
+
+def test_a_row_that_does_not_fit_its_header_is_told() -> None:
+    objects = Objects({KEY: b"a,b\n1,2\n1\n"})
+    good, bad = read(objects, count(objects, ItemsFormat.CSV), "0-1")
+    assert good == {"a": "1", "b": "2"}
+    assert bad == Unreadable("the row has 1 fields, the header 2")
+
+
+def test_what_has_too_many_or_too_large_items_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(items, "MAX_ARRAY_ITEMS", 5)
+    source = Source(key=KEY, format=ItemsFormat.JSON_LINES)
+    many = count_items(make_message(), source, Objects({KEY: b"1\n" * 6}), patience=0)
+    large = count_items(make_message(), source, Objects({KEY: b"x" * (items.MAX_RECORD_BYTES + 1)}), patience=0)
+    missing = count_items(make_message(), source, Objects(), patience=0)
+    assert isinstance(many, Failure)
+    assert isinstance(large, Failure)
+    assert isinstance(missing, Failure)
+    assert (many.reason, large.reason, missing.reason) == (
+        Reason.ITEMS_INVALID,
+        Reason.ITEMS_INVALID,
+        Reason.INPUT_MISSING,
+    )
+
+
+def test_an_object_that_changed_is_not_read() -> None:
+    objects = Objects({KEY: b"1\n2\n"})
+    counted = count(objects)
+    objects.content[KEY] = b"3\n4\n"
+    with pytest.raises(AttemptFailed, match="must not change"):
+        read(objects, counted, "0")
