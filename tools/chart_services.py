@@ -107,3 +107,42 @@ class DevServices(Model):
     """MinIO, the Dockerfile's target of that name."""
     minio_resources: dict[str, Any] = _small("1Gi")
     """Requests and limits of MinIO."""
+
+
+class Webhooks(Model):
+    """Telling URLs of users that their Tasks ended: endpoints in the API, and a notifier that calls them."""
+
+    enabled: bool = False
+    """Have both."""
+    existing_secret: str = ""
+    """Secret with the key that encrypts the endpoints' secrets. Required when enabled."""
+    key: str = "webhooks-key"
+    """Its key in the Secret: a Fernet key, or several separated by commas, of which the first encrypts."""
+    replicas: int = Field(default=1, ge=1, le=20)
+    """Number of notifiers."""
+    allow_http: bool = False
+    """URLs without TLS too."""
+    ports: list[int] = [443, 8443]
+    """Ports that URLs may have."""
+    allowed: list[str] = []
+    """Addresses, networks (CIDR) and host names that may be called although they are not of the Internet."""
+    keep_days: int = Field(default=30, ge=1, le=3650)
+    """How long deliveries that ended are shown."""
+    resources: dict[str, Any] = {"requests": {"cpu": "20m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}}
+    """Requests and limits of a notifier."""
+    egress: list[dict[str, Any]] = [
+        {
+            "to": [
+                {
+                    "ipBlock": {
+                        "cidr": "0.0.0.0/0",
+                        "except": ["10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16"],
+                    }
+                },
+                {"ipBlock": {"cidr": "2000::/3"}},
+            ]
+        }
+    ]
+    """Where notifiers may connect to, beside DNS and the database, as in a NetworkPolicy; with `networkPolicy.enabled`."""
+    database_egress: list[dict[str, Any]] = [{"ports": [{"protocol": "TCP", "port": 5432}]}]
+    """How they reach the database, likewise."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from chart_services import DevServices, ExternalDatabase, ExternalRedis, ExternalS3, Image, Model
+from chart_services import DevServices, ExternalDatabase, ExternalRedis, ExternalS3, Image, Model, Webhooks
 
 Objects = list[dict[str, Any]]
 Words = dict[str, str]
@@ -345,6 +345,8 @@ class Values(Model):
     """The operator."""
     api: Api = Api()
     """The REST API."""
+    webhooks: Webhooks = Webhooks()
+    """Webhooks."""
     worker: Worker = Worker()
     """Workers."""
     worker_namespaces: list[str] = ["default"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from taskflow_api.webhooks import metrics as of_notifier
 from taskflow_core.telemetry import metrics
 
 INTRODUCTION = """# Metrics
@@ -19,6 +21,14 @@ ones share `{other}`. The series of a queue are removed ten minutes after its la
 at 0 with each process, and Tasks that were open at that moment are not counted as created again.
 
 Written by `make gen`.
+
+| metric | type | labels | |
+|---|---|---|---|
+"""
+NOTIFIER = """
+## Notifier
+
+A notifier serves these at `/metrics` on `TASKFLOW_WEBHOOKS_HEALTH_PORT`. The gauges are of the database, so the same in each of them.
 
 | metric | type | labels | |
 |---|---|---|---|
@@ -50,15 +60,19 @@ class Described:
 
 
 def described() -> Iterator[Described]:
-    """Every metric of the module, in its order."""
-    for found in vars(metrics).values():
+    """Every metric of the operator, in the order of its module."""
+    yield from _of(metrics)
+    for name, text, labels in metrics.COMPUTED:
+        yield Described(name, "gauge", labels, text)
+
+
+def _of(module: ModuleType) -> Iterator[Described]:
+    for found in vars(module).values():
         if isinstance(found, MetricWrapperBase):
             kind = found._type
             name = found._name + ("_total" if kind == "counter" else "")
             buckets = tuple(bound for bound in getattr(found, "_upper_bounds", ()) if bound != float("inf"))
             yield Described(name, str(kind), tuple(found._labelnames), str(found._documentation), buckets)
-    for name, text, labels in metrics.COMPUTED:
-        yield Described(name, "gauge", labels, text)
 
 
 def pages() -> dict[str, str]:
@@ -67,12 +81,16 @@ def pages() -> dict[str, str]:
 
 
 def _page() -> str:
+    introduction = INTRODUCTION.format(handlers=metrics.MAX_HANDLERS, other=metrics.OTHER)
+    return introduction + _table(described()) + OUTRO + NOTIFIER + _table(_of(of_notifier))
+
+
+def _table(found: Iterable[Described]) -> str:
     rows = []
-    for each in sorted(described(), key=lambda found: found.name):
+    for each in sorted(found, key=lambda one: one.name):
         labels = ", ".join(f"`{label}`" for label in each.labels)
         words = each.help
         if each.buckets:
             words += f" Buckets: {', '.join(f'{bound:g}' for bound in each.buckets)}."
         rows.append(f"| `{each.name}` | {each.type} | {labels} | {words} |")
-    introduction = INTRODUCTION.format(handlers=metrics.MAX_HANDLERS, other=metrics.OTHER)
-    return introduction + "\n".join(rows) + "\n" + OUTRO
+    return "\n".join(rows) + "\n"

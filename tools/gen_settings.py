@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings
+from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings, WebhookSettings
 from taskflow_core.settings import DatabaseSettings, LogSettings, RedisSettings, StorageSettings
 from taskflow_operator.settings import OperatorSettings
 from taskflow_worker.settings import WorkerSettings
@@ -22,9 +22,10 @@ CLASSES: tuple[tuple[type[BaseSettings], str], ...] = (
     (ApiSettings, "API"),
     (OidcSettings, "API"),
     (RegisterSettings, "API"),
+    (WebhookSettings, "API, notifier"),
     (WorkerSettings, "worker"),
     (RedisSettings, "operator, worker"),
-    (DatabaseSettings, "operator, API"),
+    (DatabaseSettings, "operator, API, notifier"),
     (StorageSettings, "API, worker"),
     (LogSettings, "all"),
 )

@@ -1,6 +1,6 @@
 """`python -m taskflow_api`: the REST API, one process. Exit codes: 0 stopped by a signal; 2 settings are wrong.
 
-With arguments a command of `taskflow_api.identity.cli` instead.
+With the argument `notifier` that of `taskflow_api.webhooks.process` instead, with others a command of `taskflow_api.identity.cli`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from taskflow_api.identity import cli
 from taskflow_api.live.hub import Hub
 from taskflow_api.operations.running import Runner
 from taskflow_api.services import connected
-from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings
+from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings, WebhookSettings
+from taskflow_api.webhooks import process
 from taskflow_core.errors import Invalid
 from taskflow_core.settings import DatabaseSettings, LogSettings, StorageSettings
 from taskflow_core.telemetry.logs import setup_logging
 
 DRAIN_SECONDS = 20
+NOTIFIER = "notifier"
 
 
 class Server(uvicorn.Server):
@@ -47,9 +49,10 @@ async def serve(
     limits: LimitSettings,
     database: DatabaseSettings,
     storage: StorageSettings,
+    notifying: WebhookSettings,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end."""
-    async with connected(api, oidc, register, limits, database, storage) as services:
+    async with connected(api, oidc, register, limits, database, storage, notifying) as services:
         config = uvicorn.Config(
             create_app(services),
             host=api.host,
@@ -74,13 +77,17 @@ async def serve(
 
 def main() -> int:
     """Read the settings, once; returns the exit code."""
-    if sys.argv[1:]:
+    notifier = sys.argv[1:] == [NOTIFIER]
+    if sys.argv[1:] and not notifier:
         return cli.main(sys.argv[1:])
     # uvicorn raises the signal again when it is done; the default action would then kill us before connections close.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
-        setup_logging(LogSettings(), "api")
+        setup_logging(LogSettings(), NOTIFIER if notifier else "api")
+        if notifier:
+            asyncio.run(process.run(WebhookSettings(), DatabaseSettings()))
+            return 0
         settings = (
             ApiSettings(),
             OidcSettings(),
@@ -88,6 +95,7 @@ def main() -> int:
             LimitSettings(),
             DatabaseSettings(),
             StorageSettings(),
+            WebhookSettings(),
         )
         asyncio.run(serve(*settings))
     except ValidationError as error:

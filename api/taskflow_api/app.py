@@ -17,6 +17,7 @@ from taskflow_api.pools import routes as pools
 from taskflow_api.services import Services
 from taskflow_api.tasks import batch, changing, items, routes
 from taskflow_api.waiting import routes as waiting
+from taskflow_api.webhooks import routes as webhooks
 
 
 def create_app(services: Services) -> FastAPI:
@@ -48,6 +49,7 @@ def create_app(services: Services) -> FastAPI:
         pools.router,
         operations.router,
         keyroutes.router,
+        webhooks.router,
     ):
         app.include_router(router, dependencies=[bearer, Depends(limited)])
     open_paths = OPEN_PATHS

@@ -17,7 +17,8 @@ from taskflow_api.auth import Gate
 from taskflow_api.identity.wiring import Identity, identity
 from taskflow_api.limits.limiter import Limiter, RedisCounter
 from taskflow_api.live.hub import MAX_CHANNELS, Hub
-from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings
+from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings, WebhookSettings
+from taskflow_api.webhooks.office import Webhooks, webhooks
 from taskflow_core.blobs.multipart import MultipartUploads
 from taskflow_core.blobs.store import ObjectInfo, ObjectStore
 from taskflow_core.domain.items import ItemRow, ItemState
@@ -136,6 +137,8 @@ class Services:
     limiter: Limiter
     queues: Queues | None = None
     """None: this installation gives the API no access to the broker."""
+    webhooks: Webhooks | None = None
+    """None: they are off."""
 
     def now(self) -> datetime:
         """The time by which links expire."""
@@ -227,6 +230,7 @@ async def connected(
     limits: LimitSettings,
     database: DatabaseSettings,
     storage: StorageSettings,
+    notifying: WebhookSettings,
 ) -> AsyncIterator[Services]:
     """Services on the real API server, PostgreSQL and object store; closed at the end of the block.
 
@@ -251,7 +255,8 @@ async def connected(
                 namespace_per_minute=limits.namespace_per_minute,
                 namespaces=limits.namespaces,
             )
-            yield Services(kube, PostgresHistory(engine), objects, gate, who, hub, limiter, queues)
+            hooks = webhooks(engine, notifying)
+            yield Services(kube, PostgresHistory(engine), objects, gate, who, hub, limiter, queues, hooks)
     finally:
         await hub.stop()
         await watches.close()

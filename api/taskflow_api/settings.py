@@ -135,3 +135,53 @@ class RegisterSettings(BaseSettings):
                 f"{sources}: expected at least {MIN_SIGNING_KEY_BYTES} bytes, found {len(found)}; openssl rand -hex 32"
             )
         return found
+
+
+class WebhookSettings(BaseSettings):
+    """Telling URLs of users that their Tasks ended: the API keeps the endpoints, the notifier calls them."""
+
+    model_config = SettingsConfigDict(env_prefix="TASKFLOW_WEBHOOKS_", frozen=True)
+
+    enabled: bool = False
+    """Endpoints may be made, and a notifier may run."""
+    key: SecretStr | None = None
+    """Encrypts the endpoints' secrets in the database: 32 bytes in URL-safe base64 (a Fernet key). Several, separated by commas: the first encrypts, all decrypt. Required when enabled, the same for API and notifier."""
+    key_file: str = ""
+    """A file with it, instead."""
+    allow_http: bool = False
+    """URLs without TLS too."""
+    ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
+    """Ports that URLs may have."""
+    allowed: Annotated[tuple[str, ...], NoDecode] = ()
+    """Addresses, networks (CIDR) and host names that may be called although they are not of the Internet."""
+    ca_file: str = ""
+    """Certificates (PEM) that prove the receivers. Unset: the well-known ones."""
+    parallel: int = Field(default=32, ge=1, le=1000)
+    """Attempts at a time, of one notifier."""
+    keep_days: int = Field(default=30, ge=1, le=3650)
+    """How long deliveries that ended are shown and may be replayed."""
+    health_host: str = "127.0.0.1"
+    """Address of the notifier's `/livez`, `/readyz` and `/metrics`."""
+    health_port: int = Field(default=8082, ge=1, le=65535)
+    """Likewise."""
+
+    @field_validator("allowed", "ports", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    def keys(self) -> list[str]:
+        """The keys, the one that encrypts first; none when they are not set.
+
+        Raises:
+            Invalid: they are set twice, or the file cannot be read.
+        """
+        if self.key is not None and self.key_file:
+            raise Invalid("TASKFLOW_WEBHOOKS_KEY and TASKFLOW_WEBHOOKS_KEY_FILE are both set: choose one of them")
+        found = "" if self.key is None else self.key.get_secret_value()
+        if self.key_file:
+            try:
+                found = Path(self.key_file).read_text()
+            except OSError as error:
+                raise Invalid(f"TASKFLOW_WEBHOOKS_KEY_FILE: {error.strerror}") from error
+        return [part.strip() for part in found.split(",") if part.strip()]

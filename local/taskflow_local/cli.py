@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from taskflow_local.components import ALL, COMPONENTS
+from taskflow_local.components import COMPONENTS, default_components
 from taskflow_local.demo import run_demo
 from taskflow_local.errors import LocalError, ProgramMissingError
 from taskflow_local.stack import Stack
@@ -73,7 +73,7 @@ def _existing(state: Path) -> Stack:
 
 
 def _up(state: Path, arguments: argparse.Namespace) -> int:
-    stack = Stack(state, arguments.only or ALL)
+    stack = Stack(state, arguments.only or default_components(os.environ))
     stack.up(_say)
     _say(f"TaskFlow is up; state in {stack.folder.root} (development and tests only)")
     _say(f'use it in this shell:  eval "$(taskflow-local env --state {shlex.quote(str(stack.folder.root))})"')

@@ -35,6 +35,12 @@ API_SETTINGS = (
     "TASKFLOW_LIMITS_CALLER_PER_MINUTE", "TASKFLOW_LIMITS_NAMESPACE_PER_MINUTE", "TASKFLOW_LIMITS_NAMESPACES",
 )  # fmt: skip
 """Likewise the REST API."""
+WEBHOOK_SETTINGS = (
+    "TASKFLOW_WEBHOOKS_KEY", "TASKFLOW_WEBHOOKS_KEY_FILE", "TASKFLOW_WEBHOOKS_ALLOW_HTTP", "TASKFLOW_WEBHOOKS_PORTS",
+    "TASKFLOW_WEBHOOKS_ALLOWED", "TASKFLOW_WEBHOOKS_CA_FILE", "TASKFLOW_WEBHOOKS_PARALLEL", "TASKFLOW_WEBHOOKS_KEEP_DAYS",
+)  # fmt: skip
+"""Likewise API and notifier, when there are webhooks."""
+WEBHOOKS = "TASKFLOW_WEBHOOKS_ENABLED"
 _HOST = "127.0.0.1"
 # The API server's default is an hour; a stack should not lose its identities while a developer has lunch.
 _MAX_TOKEN = "8760h"  # noqa: S105 - a duration
@@ -243,6 +249,9 @@ COMPONENTS = {
             "api", needs=("kube-apiserver",), wants=("redis", "postgres", "minio", "versitygw"), ports=("api",),
             argv=_module("taskflow_api"), stop_seconds=30,
         ),
+        Component(
+            "notifier", needs=("postgres",), ports=("notifier",), argv=_module("taskflow_api", "notifier"), stop_seconds=30,
+        ),
     )
 }  # fmt: skip
 
@@ -257,6 +266,15 @@ def in_order(names: Sequence[str]) -> list[Component]:
         if lacking:
             raise LocalError(f"component {name} needs {lacking[0]}: add it to the components of this stack")
     return [component for name, component in COMPONENTS.items() if name in names]
+
+
+def default_components(base: Mapping[str, str]) -> tuple[str, ...]:
+    """What a stack consists of when nobody chooses: with a notifier where webhooks are wanted."""
+    return (*ALL, "notifier") if _truth(base.get(WEBHOOKS, "")) else ALL
+
+
+def _truth(text: str) -> bool:
+    return text.lower() in ("1", "true", "yes", "on", "y", "t")
 
 
 def storage(components: Sequence[str]) -> str | None:
@@ -316,10 +334,12 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
         found |= {"MINIO_BROWSER": "off", "MINIO_UPDATE": "off"} if component == "minio" else {"VGW_REGION": REGION}
     if component in ("operator", "api", "node"):
         found |= {"KUBECONFIG": str(folder.conf / f"{component}.kubeconfig"), "PYTHONUNBUFFERED": "1"}
-    if component in ("operator", "api", "migrate"):
+    if component in ("operator", "api", "migrate", "notifier"):
         found |= service_urls(memory) | {"TASKFLOW_LOG_FORMAT": "text"}
         # The administrator's; they have users of their own.
         found.pop("TASKFLOW_REDIS_URL", None)
+    if component in ("api", "notifier"):
+        found |= _of_webhooks(memory, base)
     if component == "operator":
         if "redis" in memory.components:
             found["TASKFLOW_REDIS_URL"] = _redis_url(memory, acl.OPERATOR, memory.redis_operator_password)
@@ -334,6 +354,19 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
         if "redis" in memory.components:
             url = _redis_url(memory, acl.API, memory.redis_api_password)
             found |= {"TASKFLOW_API_BROKER_URL": url, "TASKFLOW_LIMITS_URL": url}
+    if component == "notifier":
+        found = {name: value for name, value in found.items() if not name.startswith("TASKFLOW_S3_")}
+        found |= {"PYTHONUNBUFFERED": "1", "TASKFLOW_WEBHOOKS_HEALTH_HOST": _HOST}
+        found["TASKFLOW_WEBHOOKS_HEALTH_PORT"] = str(memory.ports["notifier"])
+    return found
+
+
+def _of_webhooks(memory: Memory, base: Mapping[str, str]) -> dict[str, str]:
+    if "notifier" not in memory.components and not _truth(base.get(WEBHOOKS, "")):
+        return {}
+    found = {name: base[name] for name in WEBHOOK_SETTINGS if name in base} | {WEBHOOKS: "true"}
+    if "TASKFLOW_WEBHOOKS_KEY_FILE" not in found:
+        found.setdefault("TASKFLOW_WEBHOOKS_KEY", memory.webhooks_key)
     return found
 
 

@@ -34,6 +34,7 @@ _QUESTIONS = {
     "versitygw": ("http", "/health"),
     "operator": ("http", "/readyz"),
     "api": ("http", "/readyz"),
+    "notifier": ("http", "/readyz"),
 }
 
 

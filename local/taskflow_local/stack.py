@@ -156,7 +156,7 @@ class Stack:
     def _steps(self, waiting: Sequence[Component]) -> list[Step]:
         """Order a start: services, then what an API server gets and the schema, then the parts of TaskFlow."""
         names = {each.name for each in self._components}
-        ours = names & {"node", "operator", "api"}
+        ours = names & {"node", "operator", "api", "notifier"}
         steps = [self._step(each, waiting, each.comes_after()) for each in self._components if each.name not in ours]
         if "kube-apiserver" in names:
             steps.append(Step(_CLUSTER, ("kube-apiserver",), self.prepare_cluster))

@@ -1,5 +1,6 @@
 """What a stack remembers in its state folder: ports, secrets, component names. One folder holds everything."""
 
+import base64
 import contextlib
 import fcntl
 import os
@@ -47,6 +48,7 @@ class Memory(BaseModel):
     s3_access_key: str = Field(default_factory=lambda: secrets.token_hex(10))
     s3_secret_key: str = Field(default_factory=_random_hex)
     token_key: str = Field(default_factory=_random_hex)
+    webhooks_key: str = Field(default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
     client_token: str | None = None
 
     @property

@@ -23,6 +23,7 @@ EXTERNAL = ("--values", str(CHART / "ci" / "external-values.yaml"))
         ),
         ((*DEV, "--set", "api.oidc.issuer=https://login.example.com"), "api.oidc.audience: expected the client's id"),
         ((*DEV, "--set", "api.register.enabled=true"), "api.register.existingSecret: expected the name of a Secret"),
+        ((*DEV, "--set", "webhooks.enabled=true"), "webhooks.existingSecret: expected the name of a Secret"),
         (
             (*DEV, "--set", "metrics.podMonitor.enabled=true,metrics.serviceMonitor.enabled=true"),
             "metrics.podMonitor and metrics.serviceMonitor are both enabled",

@@ -7,7 +7,7 @@ import yaml
 from tests.chart.rendering import DEV, ROOT, SHAPES, Object, containers, pods, render, shape
 
 # A value that must come from a Secret: URLs with a login, keys, passwords.
-SENSITIVE = re.compile(r"PASSWORD|TOKEN_KEY|ACCESS_KEY|SECRET_KEY|DATABASE_URL|REDIS_URL|ROOT_USER")
+SENSITIVE = re.compile(r"PASSWORD|TOKEN_KEY|WEBHOOKS_KEY|ACCESS_KEY|SECRET_KEY|DATABASE_URL|REDIS_URL|ROOT_USER")
 EVERY = [pytest.param(name, which, id=f"{name}-{which}") for name in SHAPES for which, _ in pods(shape(name))]
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
+from datetime import UTC, datetime
 
 import pytest
 
+from taskflow_api.webhooks.secrets import new_secret, signed_headers
 from taskflow_worker import Context, handler
 from taskflow_worker.registry import REGISTRY
 from taskflow_worker.testing import run
 from tests.documents import ROOT, Block, Command, blocks, code, commands, pages, run_code
 
 HANDLERS = "docs/howto/write-a-handler.md"
+WEBHOOKS = "docs/howto/webhooks.md"
 RETRIES = "docs/howto/retries-and-idempotency.md"
 
 
@@ -59,6 +62,21 @@ def test_the_handler_that_goes_on_starts_where_it_was_told_to() -> None:
     assert outcome.result == 1_000_000
     assert stored == list(range(998_000, 1_000_000))
     assert outcome.checkpoint == 999_000
+
+
+def test_the_receiver_of_the_howto_takes_each_message_once_and_no_forged_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    secret = new_secret()
+    monkeypatch.setenv("TASKFLOW_WEBHOOK_SECRET", secret)
+    take = page_code(WEBHOOKS)["take"]
+    assert callable(take)
+    body = '{"type": "task.failed", "data": {"namespace": "default", "name": "invoice-7"}}'
+    headers = signed_headers([new_secret(), secret], "evt_1", datetime.now(UTC), body)
+    assert [take(headers, body.encode()) for _ in range(2)] == [204, 204]
+    assert capsys.readouterr().out == "task.failed default invoice-7\n"
+    assert take(headers, body.replace("7", "8").encode()) == 400
+    assert take({}, body.encode()) == 400
 
 
 @pytest.mark.parametrize("page", pages())

@@ -31,6 +31,7 @@ MediaType = Annotated[
 FIRST_TIME, END_OF_TIMES = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 Seconds = Annotated[int, Field(ge=0, le=86400)]
 ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")]
+WebhookName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=f"^{LABEL}$")]
 ErrorType = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 
@@ -126,6 +127,7 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
     queue_timeout_seconds: Annotated[int | None, Field(ge=1, le=2592000)] = None
     not_before: Annotated[AwareDatetime | None, Field(ge=FIRST_TIME, lt=END_OF_TIMES)] = None
     depends_on: Annotated[list[DependencyBody], Field(max_length=32)] = []
+    notify: Annotated[list[WebhookName], Field(max_length=8)] = []
     suspend: bool = False
     cancel: bool = False
     ttl_seconds_after_finished: Annotated[int | None, Field(ge=0, le=315360000)] = None

@@ -20,6 +20,7 @@
 {{- if and $v.api.httpRoute.enabled (not $v.api.httpRoute.parentRefs) }}{{ fail "api.httpRoute.parentRefs: expected at least one gateway, found none" }}{{ end -}}
 {{- if and $v.api.oidc.issuer (not $v.api.oidc.audience) }}{{ fail "api.oidc.audience: expected the client's id at the issuer, found none" }}{{ end -}}
 {{- if and $v.api.register.enabled (not $v.api.register.existingSecret) }}{{ fail "api.register.existingSecret: expected the name of a Secret with a signing key, found none" }}{{ end -}}
+{{- if and $v.webhooks.enabled (not $v.webhooks.existingSecret) }}{{ fail "webhooks.existingSecret: expected the name of a Secret with an encryption key, found none" }}{{ end -}}
 {{- if and $v.metrics.podMonitor.enabled $v.metrics.serviceMonitor.enabled }}{{ fail "metrics.podMonitor and metrics.serviceMonitor are both enabled: all would be counted twice, choose one of them" }}{{ end -}}
 {{- if and $v.workerPool.enabled (not (has $v.workerPool.namespace $v.workerNamespaces)) }}{{ fail (printf "workerPool.namespace: expected one of workerNamespaces (%s), found %s" (join ", " $v.workerNamespaces) $v.workerPool.namespace) }}{{ end -}}
 {{- end -}}
@@ -73,6 +74,25 @@
   valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ ternary "s3-access-key" .Values.externalS3.accessKeyKey $dev }}}}
 - name: TASKFLOW_S3_SECRET_KEY
   valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ ternary "s3-secret-key" .Values.externalS3.secretKeyKey $dev }}}}
+{{- end -}}
+
+{{- define "taskflow.env.webhooks" -}}
+{{- with .Values.webhooks }}
+{{- if .enabled -}}
+- name: TASKFLOW_WEBHOOKS_ENABLED
+  value: "true"
+- name: TASKFLOW_WEBHOOKS_KEY
+  valueFrom: {secretKeyRef: {name: {{ .existingSecret }}, key: {{ .key }}}}
+- name: TASKFLOW_WEBHOOKS_ALLOW_HTTP
+  value: {{ .allowHttp | quote }}
+- name: TASKFLOW_WEBHOOKS_PORTS
+  value: {{ join "," .ports | quote }}
+{{- with .allowed }}
+- name: TASKFLOW_WEBHOOKS_ALLOWED
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "taskflow.env.logging" -}}

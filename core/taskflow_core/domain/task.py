@@ -184,6 +184,8 @@ class TaskSpec(Model):
     queue_timeout_seconds: int | None = Field(default=None, ge=1, le=2592000)
     not_before: Time | None = None
     depends_on: tuple[Dependency, ...] = ()
+    notify: tuple[str, ...] = ()
+    """Webhooks of the namespace that are told of the end."""
     suspend: bool = False
     cancel: bool = False
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=315360000)

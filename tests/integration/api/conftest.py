@@ -150,6 +150,10 @@ def installation() -> Iterator[Installation]:
                 "TASKFLOW_OIDC_GROUPS_PREFIX": "oidc:",
                 "TASKFLOW_REGISTER_ENABLED": "true",
                 "TASKFLOW_REGISTER_SIGNING_KEY": secrets.token_hex(32),
+                # With endpoints that may be made, and no notifier to call them.
+                "TASKFLOW_WEBHOOKS_ENABLED": "true",
+                # Some tests try every route with everything.
+                "TASKFLOW_LIMITS_CALLER_PER_MINUTE": "1000000",
             }
             stack = Stack(Path(folder) / "state", ("etcd", "kube-apiserver", "postgres", "minio", "api"), environ)
             try:

@@ -110,6 +110,7 @@ class Tenants:
         assert page["nextCursor"]
         names = [each for task in created for each in (task["name"], task["uid"])]
         begun = call("POST", tasks + ":cancel", {"filter": {"labelSelector": f"told={CANARY}"}}, account="b-app").json
+        names.append("b-hook")
         sent = {"key": "big.bin", "contentType": "text/plain"}
         upload = call("POST", f"/v1/namespaces/{THEIRS}/multipart-uploads", sent, account="b-app").json
         known = {
@@ -119,8 +120,16 @@ class Tenants:
             "operation": [begun["id"]],
             "key": ["big.bin", f"{created[0]['uid']}/1/r.csv"],
             "upload": [upload["id"]],
+            "delivery": [self._told_by_webhook()],
         }
         return known, page["nextCursor"]
+
+    def _told_by_webhook(self) -> str:
+        """A delivery of an endpoint of theirs."""
+        hooks, call = f"/v1/namespaces/{THEIRS}/webhooks", self.installation.call
+        body = {"name": "b-hook", "url": f"https://hooks.example.com/{CANARY}"}
+        assert call("POST", hooks, body, account="b-app").status == 201
+        return str(call("POST", hooks + "/b-hook:test", account="b-app").json["id"])
 
     def _finish(self, name: str, uid: str) -> None:
         output = {"name": "r.csv", "key": f"{THEIRS}/{uid}/1/r.csv", "sizeBytes": 1, "sha256": "0" * 64,
@@ -164,6 +173,9 @@ class Tenants:
             "cancelTasks": {"filter": {"queue": "b-live"}},
             "retryTasks": {"filter": {"queue": "b-live"}},
             "changePool": {"spec": {"paused": True}},
+            "createWebhook": {"name": "crossing", "url": "https://hooks.example.com/"},
+            "changeWebhook": {"enabled": False},
+            "rotateWebhookSecret": {},
         }
 
     def of_namespaces(self) -> list[Operation]:
@@ -260,6 +272,10 @@ def test_nothing_of_the_other_tenant_was_changed(tenants: Tenants) -> None:
     assert (gone.status, gone.json["live"], gone.json["result"]) == (200, False, CANARY)
     keys = call("GET", f"/v1/namespaces/{THEIRS}/apikeys", account="b-app").json["items"]
     assert [(key["name"], key["replacedBy"]) for key in keys] == [(CANARY, None)]
+    (hook,) = call("GET", f"/v1/namespaces/{THEIRS}/webhooks", account="b-app").json["items"]
+    assert (hook["name"], hook["enabled"], hook["oldSecretUntil"]) == ("b-hook", True, None)
+    (delivery,) = call("GET", f"/v1/namespaces/{THEIRS}/webhooks/b-hook/deliveries", account="b-app").json["items"]
+    assert (delivery["type"], delivery["state"]) == ("webhook.test", "Pending")
 
 
 def test_a_key_for_reading_changes_nothing_through_any_route(tenants: Tenants) -> None:

@@ -116,6 +116,7 @@ def test_a_manifest_at_every_limit_is_admitted(cluster: Cluster) -> None:
         ("isolation", "Pod"),
         ("notBefore", "2030-01-01T00:00:00Z"),
         ("dependsOn", [{"name": "x"}]),
+        ("notify", ["x"]),
         ("attemptTimeoutSeconds", 9),
         ("inputs", [{"name": "a", "key": "c"}]),
         ("outputs", []),

@@ -8,7 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, MetaData, NullPool, create_engine, inspect, text
 
-from taskflow_api.identity import tables as of_the_api
+from taskflow_api.webhooks.tables import deliveries
 from taskflow_core.errors import Unavailable
 from taskflow_core.settings import DatabaseSettings
 from taskflow_core.store.migrate import ADVISORY_LOCK, APPLICATION_NAME, check_schema, migrate
@@ -16,7 +16,7 @@ from taskflow_core.store.tables import metadata as of_the_history
 
 pytestmark = pytest.mark.integration
 METADATA = MetaData(naming_convention=of_the_history.naming_convention)
-for _table in (*of_the_history.sorted_tables, *of_the_api.metadata.sorted_tables):
+for _table in (*of_the_history.sorted_tables, *deliveries.metadata.sorted_tables):
     _table.to_metadata(METADATA)
 
 # What compare_metadata does not look at: primary keys, constraints, order and expressions of indexes, defaults.
@@ -78,7 +78,7 @@ def test_the_schema_goes_up_down_and_up_again(database: DatabaseSettings) -> Non
     assert inspect(engine).get_table_names() == ["alembic_version"]
     migrate(engine)
     assert _catalogue(engine) == first
-    assert "0010" in migrate(engine, "current")
+    assert "0011" in migrate(engine, "current")
 
 
 def test_two_migrators_at_once_take_turns_and_both_succeed(database: DatabaseSettings) -> None:

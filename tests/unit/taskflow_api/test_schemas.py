@@ -76,6 +76,8 @@ async def test_openapi_declares_ids_problems_security_and_bounds() -> None:
         "listFiles", "getFile", "deleteFile", "createMultipartUpload", "signParts", "completeMultipartUpload",
         "abortMultipartUpload",
         "createApiKey", "listApiKeys", "getApiKey", "rotateApiKey", "revokeApiKey",
+        "createWebhook", "listWebhooks", "getWebhook", "changeWebhook", "deleteWebhook", "rotateWebhookSecret", "testWebhook",
+        "listDeliveries", "getDelivery", "replayDelivery",
         "getLiveness", "getReadiness", "getVersion",
     }  # fmt: skip
     for name, operation in operations.items():

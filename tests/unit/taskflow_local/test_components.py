@@ -46,7 +46,7 @@ def test_no_argument_of_any_component_holds_a_secret(tmp_path: Path) -> None:
     programs = {name: Path("/bin") / name for each in COMPONENTS.values() for name in each.programs}
     place = Place(make_folder(tmp_path), memory, programs)
     secrets = [value for name, value in memory.model_dump().items() if name.endswith(("_token", "_password", "_key"))]
-    assert len(secrets) == 11
+    assert len(secrets) == 12
     secrets += memory.worker("default").model_dump().values()
     for component in COMPONENTS.values():
         arguments = " ".join(component.argv(place))

@@ -1,0 +1,182 @@
+"""One attempt to deliver, over HTTP, to an address that was looked at."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from taskflow_api.webhooks.guard import Policy, RefusedError, check_addresses, check_url
+from taskflow_api.webhooks.schedule import read_retry_after
+
+CONNECT_SECONDS = 5.0
+TOTAL_SECONDS = 15.0
+"""Of an attempt, name resolution and answer included, however slowly it drips."""
+ANSWER_BYTES = 1024
+"""Read of an answer; its first part is shown, the rest is never fetched."""
+GONE = 410
+USER_AGENT = "TaskFlow-Webhooks/1"
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """How an attempt ended."""
+
+    status: int | None = None
+    """None: there was no answer."""
+    error: str = ""
+    """In words, when there was none."""
+    body: str = ""
+    seconds: float = 0.0
+    retry_after: timedelta | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Only 2xx is success."""
+        return self.status is not None and 200 <= self.status < 300  # noqa: PLR2004
+
+    @property
+    def gone(self) -> bool:
+        """The receiver wants no more."""
+        return self.status == GONE
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """All addresses of a host, by the system.
+
+    Raises:
+        OSError: there are none.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+class Sender:
+    """Sends to allowed addresses only. Use as a context; one is enough for a process.
+
+    A host is resolved once for each attempt, and exactly what was resolved and looked at is connected to: the socket itself is
+    only made for such an address, so neither a second resolution nor a literal in the URL gets around it. Proxies of the
+    environment are not used, redirects not followed, cookies not kept, connections not used again.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        ca_file: str = "",
+        resolve: Resolve = resolve,
+        total_seconds: float = TOTAL_SECONDS,
+    ) -> None:
+        self._policy = policy
+        self._resolve = resolve
+        self._tls = ssl.create_default_context(cafile=ca_file or None)
+        self._total = total_seconds
+
+    async def send(self, url: str, body: str, headers: Mapping[str, str]) -> Answer:
+        """One POST; whatever goes wrong is in the answer."""
+        begun = time.monotonic()
+        try:
+            async with asyncio.timeout(self._total):
+                answer = await self._post(url, body, headers)
+        except TimeoutError:
+            answer = Answer(error=f"no complete answer within {self._total:g} s")
+        except RefusedError as error:
+            answer = Answer(error=f"refused: {error}")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            answer = Answer(error=_words(error))
+        return Answer(answer.status, answer.error, answer.body, time.monotonic() - begun, answer.retry_after)
+
+    async def _post(self, url: str, body: str, headers: Mapping[str, str]) -> Answer:
+        target = check_url(url, self._policy)
+        host = target.raw_host or ""
+        addresses = check_addresses(host, await self._resolve(host, target.port or 443), self._policy)
+        connector = aiohttp.TCPConnector(
+            resolver=_Resolved(addresses), use_dns_cache=False, force_close=True, ssl=self._tls,
+            socket_factory=_only_to(frozenset(addresses)),
+        )  # fmt: skip
+        timeout = aiohttp.ClientTimeout(total=self._total, sock_connect=CONNECT_SECONDS)
+        sent = {**headers, "Content-Type": "application/json", "User-Agent": USER_AGENT}
+        async with (
+            aiohttp.ClientSession(
+                connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False,
+                auto_decompress=False,
+            ) as session,
+            session.post(target, data=body.encode(), headers=sent, allow_redirects=False) as response,
+        ):  # fmt: skip
+            first = await _first_bytes(response.content)
+            retry_after = read_retry_after(response.headers.get("Retry-After"), datetime.now(UTC))
+            # What is left is not read: the connection is closed, not used again.
+            response.close()
+            return Answer(response.status, body=first.decode(errors="replace"), retry_after=retry_after)
+
+
+async def _first_bytes(content: aiohttp.StreamReader) -> bytes:
+    found = b""
+    while len(found) < ANSWER_BYTES:
+        piece = await content.read(ANSWER_BYTES - len(found))
+        if not piece:
+            break
+        found += piece
+    return found
+
+
+class _Resolved(AbstractResolver):
+    """Answers with what was resolved before."""
+
+    def __init__(self, addresses: list[str]) -> None:
+        self._addresses = addresses
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002 - the port's
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(
+                hostname=host, host=each, port=port, proto=0, flags=socket.AI_NUMERICHOST,
+                family=socket.AF_INET6 if ":" in each else socket.AF_INET,
+            )
+            for each in self._addresses
+        ]  # fmt: skip
+
+    async def close(self) -> None:
+        pass
+
+
+def _only_to(addresses: frozenset[str]) -> Callable[[Any], socket.socket]:
+    """Makes sockets for connections to these addresses, at the last moment at which one can look."""
+
+    def make(info: tuple[int, int, int, str, tuple[Any, ...]]) -> socket.socket:
+        family, kind, protocol, _, place = info
+        if str(place[0]) not in addresses:
+            raise RefusedError("an address that was not looked at")
+        made = socket.socket(family, kind, protocol)
+        made.setblocking(False)
+        return made
+
+    return make
+
+
+def _words(error: BaseException) -> str:
+    """What a user may know: neither addresses nor certificates of an inner network."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientSSLError | ssl.SSLError):
+        return "the certificate or TLS of the host is not valid"
+    if isinstance(error, socket.gaierror):
+        return "the host name does not resolve"
+    if isinstance(error, aiohttp.ServerTimeoutError):
+        return f"no connection within {CONNECT_SECONDS:g} s"
+    if isinstance(error, aiohttp.ClientConnectorError | ConnectionRefusedError):
+        return "the connection failed"
+    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | ConnectionError):
+        return "the connection was cut"
+    return f"no HTTP answer ({type(error).__name__})"

@@ -1,0 +1,131 @@
+"""A delivery is there exactly when the end of the Task is: written by the same transaction, whatever happens to it."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from taskflow_api.webhooks.endpoints import PostgresEndpoints
+from taskflow_core.domain.events import Kind
+from taskflow_core.domain.phases import Phase
+from taskflow_core.store import repository
+from taskflow_core.store.engine import transaction
+from tests.builders import make_task
+from tests.integration.webhooks.rows import NOW, added, apply, ended, rows
+from tests.unit.taskflow_core.store.builders import event, snapshot, story
+
+pytestmark = pytest.mark.integration
+UID = "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"
+
+
+async def test_each_end_is_told_once_with_a_stable_id_and_a_thin_payload(engine: AsyncEngine) -> None:
+    await added(engine, "all")
+    for uid, phase in (("u1", "Succeeded"), ("u2", "Failed"), ("u3", "Cancelled")):
+        await apply(engine, snapshot(Kind.QUEUED, 1, uid=uid))
+        assert await rows(engine, "event_id") == [
+            (f"evt_{u}_{p}",) for u, p in (("u1", "succeeded"), ("u2", "failed")) if u < uid
+        ]
+        for _ in range(3):
+            await apply(engine, ended(uid, phase))
+    found = await rows(engine, "event_id", "type", "task_uid", "state", "payload")
+    assert [row[:4] for row in found] == [
+        ("evt_u1_succeeded", "task.succeeded", "u1", "Pending"),
+        ("evt_u2_failed", "task.failed", "u2", "Pending"),
+        ("evt_u3_cancelled", "task.cancelled", "u3", "Pending"),
+    ]
+    assert json.loads(found[1][4]) == {
+        "type": "task.failed",
+        "timestamp": "2026-09-21T12:00:09Z",
+        "data": {
+            "namespace": "team-a", "name": "task-u2", "uid": "u2", "handler": "reports.summarise", "queue": "default",
+            "phase": "Failed", "reason": "Failed", "attempt": 1, "createdAt": "2026-09-20T12:00:00Z", "startedAt": None,
+            "finishedAt": "2026-09-21T12:00:09Z",
+        },
+    }  # fmt: skip
+
+
+async def test_in_any_order_of_events_and_split_over_batches_there_is_one(engine: AsyncEngine) -> None:
+    await added(engine, "all")
+    stream = story(lost=1)
+    end = next(each for each in reversed(stream) if each.kind is Kind.SETTLED)
+    for number, size in enumerate((1, 3, len(stream))):
+        uid = f"{UID[:-1]}{number + 2}"
+        mine = [each.model_copy(update={"uid": uid}) for each in reversed(stream)]
+        for start in range(0, len(mine), size):
+            await apply(engine, *mine[start : start + size])
+        assert (await rows(engine, "event_id")).count((f"evt_{uid}_succeeded",)) == 1
+    assert len(await rows(engine, "event_id")) == 3
+    assert end.attempt == 2
+
+
+async def test_an_attempt_that_is_followed_by_another_and_a_task_that_was_deleted_are_no_end(
+    engine: AsyncEngine,
+) -> None:
+    await added(engine, "all")
+    waiting: dict[str, Any] = {"phase": "Pending", "reason": "BackingOff"}
+    await apply(
+        engine, snapshot(Kind.SETTLED, 1, uid="u1", **waiting), event(Kind.FAILED, 2, uid="u1", reason="HandlerError")
+    )
+    await apply(engine, event(Kind.SUCCEEDED, 3, uid="u2", result=1))
+    await apply(engine, snapshot(Kind.DELETED, 4, uid="u3"))
+    assert await rows(engine, "event_id") == []
+
+
+async def test_nothing_is_sent_of_what_was_not_committed(engine: AsyncEngine) -> None:
+    await added(engine, "all")
+    async with engine.connect() as connection:
+        await repository.apply_events(connection, [ended("u1", "Succeeded")])
+        await connection.rollback()
+    assert await rows(engine, "event_id") == []
+    async with transaction(engine) as connection:
+        await repository.apply_events(connection, [ended("u1", "Succeeded")])
+        assert await rows(engine, "event_id") == []
+    assert await rows(engine, "event_id") == [("evt_u1_succeeded",)]
+
+
+async def test_what_the_stream_lost_is_told_when_it_is_mirrored_again(engine: AsyncEngine) -> None:
+    await added(engine, "all")
+    await added(engine, "named", every_task=False)
+    task = make_task(uid="u1", phase=Phase.CANCELLED, notify=["named"])
+    for _ in range(2):
+        async with transaction(engine) as connection:
+            await repository.upsert_tasks(connection, [task, make_task(uid="u2", name="other", phase=Phase.RUNNING)])
+    await apply(engine, ended("u1", "Cancelled"))
+    assert await rows(engine, "webhook_id", "event_id") == [
+        ("id-of-all", "evt_u1_cancelled"), ("id-of-named", "evt_u1_cancelled"),
+    ]  # fmt: skip
+
+
+async def test_who_is_told(engine: AsyncEngine) -> None:
+    await added(engine, "all")
+    await added(engine, "failures", types=["task.failed"])
+    await added(engine, "named", every_task=False)
+    await added(engine, "elsewhere", namespace="team-b")
+    await added(engine, "off")
+    await PostgresEndpoints(engine).change("id-of-off", {"disabled_at": NOW})
+    spec = {"handler": "a.b", "queue": "default"}
+    await apply(engine, ended("u1", "Succeeded"), ended("u2", "Failed"))
+    await apply(engine, ended("u3", "Succeeded", spec=spec | {"notify": ["named", "elsewhere", "nobody", "off"]}))
+    # A later version may write anything there; the mirror must not stop for it.
+    for number, odd in enumerate(("named", {"named": 1}, None, 7, [["named"]])):
+        async with transaction(engine) as connection:
+            await connection.execute(
+                text("INSERT INTO tasks (uid, namespace, name, handler, queue, priority, spec, phase, reason, message, attempt, seq,"
+                     " created_at, outputs) VALUES (:uid, 'team-b', 'x', 'a.b', 'q', 0, cast(:spec AS jsonb), 'Cancelled', '', '', 1, 1,"
+                     " now(), '[]')"),
+                {"uid": f"odd-{number}", "spec": json.dumps({"notify": odd})},
+            )  # fmt: skip
+    found = [row for row in await rows(engine, "webhook_id", "task_uid") if not row[1].startswith("odd")]
+    assert found == [
+        ("id-of-all", "u1"), ("id-of-all", "u2"), ("id-of-all", "u3"), ("id-of-failures", "u2"), ("id-of-named", "u3"),
+    ]  # fmt: skip
+    assert len(await rows(engine, "id")) == len(found) + 5
+
+
+async def test_writers_at_once_make_one(engine: AsyncEngine) -> None:
+    await added(engine, "all")
+    await asyncio.gather(*(apply(engine, ended("u1", "Succeeded"), ended("u2", "Failed")) for _ in range(5)))
+    assert await rows(engine, "event_id") == [("evt_u1_succeeded",), ("evt_u2_failed",)]
