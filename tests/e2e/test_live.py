@@ -56,7 +56,7 @@ class Witness(threading.Thread):
     def __init__(self, product: Product) -> None:
         super().__init__(daemon=True)
         self._product = product
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self.began = threading.Event()
         self.states: list[tuple[int, str, str]] = []
         self.start()
@@ -67,12 +67,12 @@ class Witness(threading.Thread):
             asyncio.run(self._until_stopped())
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ended.set()
         self.join(10)
 
     async def _until_stopped(self) -> None:
         watching = asyncio.create_task(self._watch())
-        await asyncio.to_thread(self._stop.wait)
+        await asyncio.to_thread(self._ended.wait)
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
 

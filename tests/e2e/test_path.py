@@ -91,7 +91,7 @@ def test_a_task_deleted_while_it_waits_never_runs(product: Product, tmp_path: Pa
 def test_kubectl_shows_what_a_person_wants_to_know(product: Product) -> None:
     product.run("shown", "taskflow.echo")
     lines = product.kubectl("get", "tft", "shown").splitlines()
-    assert lines[0].split() == ["NAME", "PHASE", "QUEUE", "ATTEMPT", "REASON", "AGE"]
+    assert lines[0].split() == ["NAME", "PHASE", "QUEUE", "ATTEMPT", "ITEMS", "REASON", "AGE"]
     assert lines[1].split()[:5] == ["shown", "Succeeded", "default", "1", "Succeeded"]
     assert "task.taskflow.dev/shown" in product.kubectl("get", "taskflow", "-o", "name")
     assert "Positional arguments, any JSON" in product.kubectl("explain", "tasks.taskflow.dev.spec.args")

@@ -5,6 +5,7 @@ Credentials are found and refreshed by the official client (`kubernetes.aio`): k
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import ssl
@@ -40,6 +41,7 @@ _RETRYABLE = {408, 429, 500, 502, 503, 504}
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _UNTYPED = "failed to create typed patch object"
 """A server-side apply with a field that the type has not: the API server (1.36) says 500, and would say it for ever."""
+_PIECE_BYTES = 1024 * 1024
 NO_ANSWER = 0
 # An API server answers within its own 60 s limit or never.
 _TIMEOUT = aiohttp.ClientTimeout(total=65, connect=5)
@@ -158,9 +160,8 @@ class KubeClient:
             raise Unavailable("API server: leadership is not confirmed, so nothing is written")
         verb = "list" if params and "limit" in params else _VERBS.get(method, method.lower())
         headers = {"Content-Type": content_type, **await self._authorization()}
-        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
         try:
-            async with self._session.request(method, path, data=data, params=params, headers=headers) as response:
+            async with self._session.request(method, path, data=_content(body), params=params, headers=headers) as response:
                 payload = await response.read()
                 self._note(verb, response.status)
                 if response.status < 400:  # noqa: PLR2004 - HTTP's own border
@@ -265,6 +266,14 @@ def _watch_event(line: bytes) -> dict[str, Any]:
         kind = Conflict if status.get("code") == HTTPStatus.GONE else Unavailable
         raise kind(f"API server ended the watch: {status.get('code')} {status.get('message')}")
     return event
+
+
+def _content(body: Any) -> bytes | io.BytesIO | None:
+    if body is None:
+        return None
+    content = json.dumps(body, separators=(",", ":")).encode()
+    # aiohttp writes bytes in one go, a file piece by piece.
+    return content if len(content) <= _PIECE_BYTES else io.BytesIO(content)
 
 
 def _error(status: int, payload: bytes) -> TaskflowError:
