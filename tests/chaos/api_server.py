@@ -106,7 +106,8 @@ class ApiServer:
                 while True:
                     path = f"{tasks_path('default')}?limit=1000{query}{more}"
                     page = self.insist("GET", path, accept=accept)
-                    items += page["items"]
+                    # A list of names that is empty is null.
+                    items += page["items"] or []
                     if not page["metadata"].get("continue"):
                         return items
                     more = "&continue=" + page["metadata"]["continue"]
