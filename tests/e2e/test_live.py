@@ -146,11 +146,11 @@ def test_no_state_is_missed_over_a_restart_of_the_api(product: Product) -> None:
 def test_a_task_without_a_pool_says_why_it_waits_and_a_queued_one_where_it_stands(
     product: Product, tmp_path: Path
 ) -> None:
-    product.apply(task("lonely", "taskflow.echo", queue="nobody"))
-    why = eventually(lambda: product.get(f"{TASKS}/lonely/why"), lambda found: found["phase"] == "Pending")
+    product.apply(task("unserved", "taskflow.echo", queue="nobody"))
+    why = eventually(lambda: product.get(f"{TASKS}/unserved/why"), lambda found: found["phase"] == "Pending")
     assert (why["waiting"], why["reason"]) == (True, "NoWorkerPool")
     assert why["message"] == "no WorkerPool serves queue 'nobody'; served are default"
-    product.kubectl("delete", "tft", "lonely")
+    product.kubectl("delete", "tft", "unserved")
 
     gate = tmp_path / "gate"
     names = [f"busy-{number}" for number in range(2)]

@@ -232,7 +232,7 @@ def _operation(installation: Installation, location: str, holds: Any, seconds: f
 
 def test_many_are_cancelled_and_retried_once_each_over_a_killed_api(restarted: Installation) -> None:
     items = [
-        {"name": f"many-{number:03}", "labels": {"many": "yes"}, "spec": SPEC | {"queue": "many"}}
+        {"name": f"crowd-{number:03}", "labels": {"many": "yes"}, "spec": SPEC | {"queue": "many"}}
         for number in range(130)
     ]
     made = restarted.call("POST", TASKS + ":batch", {"items": items})

@@ -1,0 +1,48 @@
+"""Rate limits of the REST API on a real Redis, as its own user: exact, whoever counts."""
+
+import asyncio
+
+import pytest
+import redis
+
+from taskflow_api.limits.limiter import RedisCounter
+from taskflow_api.limits.policy import Limit
+from taskflow_core.broker import acl
+from taskflow_core.ledger.connect import connect_async
+from taskflow_core.settings import RedisSettings
+from tests.redis_users import PASSWORD, as_user
+
+pytestmark = pytest.mark.integration
+
+
+async def test_exactly_the_quota_passes_of_what_a_hundred_clients_ask_of_two_processes(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    mine = as_user(settings, raw, acl.API, acl.api_rules(PASSWORD))
+    # A process has connections of its own; that is all by which Redis could tell two of them apart.
+    clients = [connect_async(mine) for _ in range(2)]
+    counters = [RedisCounter(client) for client in clients]
+    # So slow that nothing comes back while the test runs.
+    limits = [Limit("caller", "exact", 300), Limit("namespace", "exact-too", 100_000)]
+    try:
+        passed = 0
+
+        async def ask(number: int) -> None:
+            nonlocal passed
+            for _ in range(10):
+                found = await counters[number % 2].take(limits, 1)
+                passed += all(each.passes for each in found)
+
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.gather(*(ask(number) for number in range(100)))
+        seconds = loop.time() - began
+        # What came back meanwhile, five a second, may be taken again.
+        assert 300 <= passed <= 300 + 5 * seconds + 1
+        (caller, namespace) = await counters[0].take([Limit("caller", "exact", 300), limits[1]], 300)
+        assert (caller.passes, namespace.passes) == (False, True)
+        # Nothing of what was refused was counted.
+        assert namespace.left >= 100_000 - passed - 1
+    finally:
+        for client in clients:
+            await client.aclose()
