@@ -161,7 +161,9 @@ class KubeClient:
         verb = "list" if params and "limit" in params else _VERBS.get(method, method.lower())
         headers = {"Content-Type": content_type, **await self._authorization()}
         try:
-            async with self._session.request(method, path, data=_content(body), params=params, headers=headers) as response:
+            async with self._session.request(
+                method, path, data=_content(body), params=params, headers=headers
+            ) as response:
                 payload = await response.read()
                 self._note(verb, response.status)
                 if response.status < 400:  # noqa: PLR2004 - HTTP's own border
