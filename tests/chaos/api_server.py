@@ -62,8 +62,8 @@ class ApiServer:
             raise ApiError(answer.status, str(found.get("message")))
         return found
 
-    def insist(self, method: str, path: str, body: Any = None, seconds: float = 60, **more: Any) -> dict[str, Any]:
-        """The same, again and again while there is no answer or one that says to come again."""
+    def insist(self, method: str, path: str, body: Any = None, seconds: float = 150, **more: Any) -> dict[str, Any]:
+        """The same, again and again while there is no answer or one that says to come again; for longer than a fault lasts."""
         deadline = time.monotonic() + seconds
         while True:
             try:
