@@ -19,12 +19,13 @@ from taskflow_core.ledger.arrays import SOURCE
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage, transitions
-from taskflow_operator.array_flights import RETRY_SECONDS, Broker, insist
+from taskflow_operator.array_flights import Broker
 from taskflow_operator.array_run import ArrayRun, Place
 from taskflow_operator.array_status import array_status, progress, too_many, verdict
 from taskflow_operator.closing import Closer
 from taskflow_operator.decide import Decision, End, Hold
 from taskflow_operator.memory import OpenTasks
+from taskflow_operator.outage import RETRY_SECONDS, insist
 from taskflow_operator.status_writer import StatusWriter
 from taskflow_operator.trace_fields import trace_fields
 from taskflow_operator.validity import beyond

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
 
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain import naming
@@ -20,23 +19,12 @@ from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator import outage
 from taskflow_operator.array_run import ArrayRun, Flight, Place
 from taskflow_operator.messages import message_of
+from taskflow_operator.outage import insist
 from taskflow_operator.snapshots import current_attempt
 from taskflow_operator.trace_fields import trace_fields
 
 log = get_logger(__name__)
-T = TypeVar("T")
-RETRY_SECONDS = 1.0
 BATCH = 500
-
-
-async def insist(action: Callable[[], Awaitable[T]]) -> T:
-    """Do it; while it raises `Unavailable`, wait and do it again."""
-    while True:
-        try:
-            return await action()
-        except Unavailable as error:
-            outage.away(error)
-            await asyncio.sleep(RETRY_SECONDS)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
-from taskflow_core.errors import Forbidden, TaskflowError
+from taskflow_core.errors import Forbidden, TaskflowError, Unavailable
 from taskflow_core.telemetry.logs import get_logger
 
+T = TypeVar("T")
 log = get_logger(__name__)
+RETRY_SECONDS = 1.0
 SETTLED_SECONDS = 3.0
 """It is back when it answers and nobody failed for so long; else each of several callers would say so in turn."""
 
@@ -88,3 +92,13 @@ def away(error: TaskflowError) -> None:
 def back(name: str) -> None:
     """A call to this dependency succeeded."""
     OUTAGES[name].back()
+
+
+async def insist(action: Callable[[], Awaitable[T]]) -> T:
+    """Do it; while it raises `Unavailable`, say so, wait and do it again."""
+    while True:
+        try:
+            return await action()
+        except Unavailable as error:
+            away(error)
+            await asyncio.sleep(RETRY_SECONDS)

@@ -76,16 +76,5 @@ async def _done(work: Awaitable[None] | None) -> None:
 async def _hand_on(batch: Batch, take: Take, gather_seconds: float) -> None:
     for stream_id, problem in batch.broken:
         log.error("stream_entry_broken", id=stream_id, error=problem)
-    await _insist(take, batch.events, tuple(stream_id for stream_id, _ in batch.broken))
+    await outage.insist(lambda: take(batch.events, tuple(stream_id for stream_id, _ in batch.broken)))
     await asyncio.sleep(gather_seconds)
-
-
-async def _insist(take: Take, events: tuple[Event, ...], broken: tuple[str, ...]) -> None:
-    while True:
-        try:
-            await take(events, broken)
-        except Unavailable as error:
-            outage.away(error)
-            await asyncio.sleep(RETRY_SECONDS)
-        else:
-            return

@@ -4,12 +4,10 @@ import asyncio
 from collections.abc import Sequence
 
 from taskflow_core.domain.events import Kind
-from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
-from taskflow_operator import outage
+from taskflow_operator.outage import insist
 
 GATHER_SECONDS = 0.01
-RETRY_SECONDS = 1.0
 _Wanted = tuple[Attempt, Kind, asyncio.Future[None]]
 
 
@@ -41,7 +39,7 @@ class Settling:
 
     async def _close(self, batch: Sequence[_Wanted]) -> None:
         try:
-            await self._insist([(attempt, kind) for attempt, kind, _ in batch])
+            await insist(lambda: self._ledger.settle_all([(attempt, kind) for attempt, kind, _ in batch]))
         except Exception as error:  # noqa: BLE001 - told to whoever waits for the one at fault
             if len(batch) == 1:
                 _answer(batch[0][2], error)
@@ -51,16 +49,6 @@ class Settling:
         else:
             for _, _, future in batch:
                 _answer(future, None)
-
-    async def _insist(self, attempts: Sequence[tuple[Attempt, Kind]]) -> None:
-        while True:
-            try:
-                await self._ledger.settle_all(attempts)
-            except Unavailable as error:
-                outage.away(error)
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                return
 
 
 def _answer(future: asyncio.Future[None], error: Exception | None) -> None:

@@ -12,7 +12,7 @@ from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.ledger.connect import connect_sync
-from taskflow_operator import array_drive, array_flights
+from taskflow_operator import array_drive, outage
 from taskflow_operator.array_flights import Broker
 from taskflow_operator.decide import End, Enqueue, Hold
 from taskflow_operator.memory import OpenTasks
@@ -25,7 +25,7 @@ QUICKLY: dict[str, Any] = {"retryPolicy": {"backoffSeconds": 1, "maxBackoffSecon
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(array_flights, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(outage, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(array_drive, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(array_drive, "STOCK_SECONDS", 0.5)
 

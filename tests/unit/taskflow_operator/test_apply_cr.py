@@ -8,14 +8,14 @@ from prometheus_client import REGISTRY
 from taskflow_core.domain.events import Event, Kind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.errors import Forbidden, NotFound, Unavailable
-from taskflow_operator import apply_cr, dispatch, settling, status_writer
+from taskflow_operator import apply_cr, dispatch, outage, status_writer
 from tests.builders import UID, make_event, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (apply_cr, dispatch, settling, status_writer):
+    for module in (apply_cr, dispatch, outage, status_writer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
     monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 

@@ -10,7 +10,7 @@ import pytest
 from taskflow_core.domain.events import Event, Kind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Dependency, Task
-from taskflow_operator import apply_cr, dispatch, settling, status_writer, transitions
+from taskflow_operator import apply_cr, dispatch, outage, status_writer, transitions
 from taskflow_operator.dependencies import find_cycle
 from taskflow_operator.memory import OpenTasks
 from taskflow_operator.observe import Observer
@@ -21,7 +21,7 @@ from tests.unit.taskflow_operator.fakes import FakeKube, Parts, at, eventually
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (apply_cr, dispatch, settling, status_writer):
+    for module in (apply_cr, dispatch, outage, status_writer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
     monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
