@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: bench-arrays images kind-up kind-down test-chart test-cluster chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: bench-arrays images kind-up kind-down test-chart test-cluster model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -67,6 +67,9 @@ bench-arrays: setup programs ## a million items in one Task beside plain Celery 
 bench-scaling: setup programs ## a burst from zero to ten pods and back, beside KEDA-like rules (7 minutes); N=2000 Tasks
 	@$(BIN)/python -m bench.scaling
 
+bench-flush: setup programs ## how long after FLUSHALL 2,000 open Tasks are queued again (2 minutes); N=2000
+	@$(BIN)/python -m bench.flush
+
 bench-rules: setup ## our rule for the number of pods beside KEDA's and an HPA's, simulated alike (seconds); SEED=1
 	@$(BIN)/python -m bench.rules
 
@@ -84,6 +87,9 @@ bench-rollout: setup programs ## a new template for a pool in the middle of 500 
 
 bench-scale: setup programs ## what 1,000 to 100,000 open Tasks cost the others (25 minutes); SIZES=0,1000,10000
 	@$(BIN)/python -m bench.scale
+
+model: setup ## all states of the protocol with four accidents at once, a million (4 minutes)
+	@$(BIN)/python -m tests.model
 
 chaos: setup programs ## kill, cut or flush two things of each part while Tasks run; FAULTS=a,b SEED=1 choose (5 minutes)
 	@$(BIN)/python -m tests.chaos $(if $(FAULTS),--faults $(FAULTS),--sample 2) $(if $(SEED),--seed $(SEED))

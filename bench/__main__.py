@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import redis.asyncio
 from celery import Celery
 
 from bench.machine import load, percentile, usage
+from bench.own_stack import CODE, own_stack, say
 from bench.tasks import STARTED_HASH, body, create, each, paced, until_finished, watch
 from taskflow_core.domain import naming
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_local.stack import Stack
 
-CODE = Path(__file__).parent / "code"
 SAMPLES, RATE = 200, 10.0
 COUNT = int(os.environ.get("N", "3000"))
 MANY = 10_000
@@ -44,11 +41,6 @@ POOL = {
         },
     },
 }
-
-
-def say(text: str) -> None:
-    """One line at once."""
-    print(text, flush=True)
 
 
 async def latency_floor(stack: Stack, kube: KubeClient) -> list[float]:
@@ -158,7 +150,6 @@ async def throughput(kube: KubeClient, numbers: range, at_once: int) -> float:
 
 async def measure(stack: Stack) -> None:
     """All measurements in order: the floors first, while the operator does not run."""
-    os.environ["KUBECONFIG"] = str(stack.kubeconfig)
     kube = await KubeClient.connect()
     floor = await latency_floor(stack, kube)
     idle = usage(stack)
@@ -198,18 +189,10 @@ async def measure(stack: Stack) -> None:
 
 def main() -> int:
     """Start, measure, stop."""
-    folder = Path(tempfile.mkdtemp(prefix="taskflow-bench-"))
-    folder.chmod(0o711)
-    environ = {**os.environ, "PYTHONPATH": str(CODE), "TASKFLOW_STATUS_WRITES_PER_SECOND": "10000"}
-    stack = Stack(folder / "stack", environ=environ)
-    try:
-        stack.up(log=lambda line: say(f"  {line}"))
+    with own_stack(TASKFLOW_STATUS_WRITES_PER_SECOND="10000") as stack:
         stack.stop("operator")
         stack.add_namespace("floor")
         asyncio.run(measure(stack))
-    finally:
-        stack.down()
-        shutil.rmtree(folder)
     return 0
 
 

@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import redis.asyncio
 from celery import Celery, group
 
-from bench.__main__ import CODE, POOL, say
+from bench.__main__ import POOL
 from bench.machine import load, usage
+from bench.own_stack import CODE, own_stack, say
 from bench.tasks import body, create, until_finished
 from taskflow_core.domain import naming
 from taskflow_core.kube.client import KubeClient, tasks_path
@@ -123,7 +121,6 @@ async def plain(app: Celery, client: Any, chunk: int, *, by_hand: bool) -> float
 
 async def measure(stack: Stack) -> None:
     """Rounds of all three, one after the other, so that each meets the machine as the others do."""
-    os.environ["KUBECONFIG"] = str(stack.kubeconfig)
     kube = await KubeClient.connect()
     await kube.request("POST", f"/apis/{naming.API_VERSION}/namespaces/default/workerpools", POOL)
     await create(kube, "default", body("warm-up", "bench.item", array={"count": 1000}))
@@ -167,15 +164,8 @@ def report(found: list[dict[str, float]], chunks: list[float], loops: list[float
 
 def main() -> int:
     """Start, measure, stop."""
-    folder = Path(tempfile.mkdtemp(prefix="taskflow-bench-"))
-    folder.chmod(0o711)
-    stack = Stack(folder / "stack", environ={**os.environ, "PYTHONPATH": str(CODE)})
-    try:
-        stack.up(log=lambda line: say(f"  {line}"))
+    with own_stack() as stack:
         asyncio.run(measure(stack))
-    finally:
-        stack.down()
-        shutil.rmtree(folder)
     return 0
 
 

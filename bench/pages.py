@@ -9,18 +9,16 @@ import asyncio
 import os
 import random
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from pydantic import SecretStr
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from bench.__main__ import say
 from bench.machine import load, percentile
+from bench.own_stack import own_stack, say
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.selectors import parse
 from taskflow_core.settings import DatabaseSettings
@@ -29,7 +27,6 @@ from taskflow_core.store import repository
 from taskflow_core.store.engine import transaction
 from taskflow_core.store.migrate import migrate
 from taskflow_core.store.repository import Filter
-from taskflow_local.stack import Stack
 
 FEW, MANY = 1000, int(os.environ.get("N", "100000"))
 REPEATS, WARMING, LIMIT = 200, 20, 50
@@ -117,20 +114,13 @@ async def run(urls: tuple[str, str]) -> int:
 
 
 def main() -> int:
-    """Two servers of its own, gone at the end."""
-    # Not a private folder: PostgreSQL, which root cannot run, has to pass through.
-    with tempfile.TemporaryDirectory(prefix="taskflow-bench-") as folder:
-        Path(folder).chmod(0o711)
-        stacks = [Stack(Path(folder) / name, components=("postgres",)) for name in ("few", "many")]
-        try:
-            for stack in stacks:
-                stack.up(log=lambda _: None)
-                migrate(create_engine(stack.env()["TASKFLOW_DATABASE_URL"], poolclass=NullPool))
-            few, many = (stack.env()["TASKFLOW_DATABASE_URL"] for stack in stacks)
-            return asyncio.run(run((few, many)))
-        finally:
-            for stack in stacks:
-                stack.down(log=lambda _: None)
+    """Start, measure, stop; 1 if pages of many rows are too slow."""
+    with own_stack(("postgres",)) as few, own_stack(("postgres",)) as many:
+        urls = []
+        for stack in (few, many):
+            urls.append(stack.env()["TASKFLOW_DATABASE_URL"])
+            migrate(create_engine(urls[-1], poolclass=NullPool))
+        return asyncio.run(run((urls[0], urls[1])))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,8 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from statistics import median
 
 import aiohttp
@@ -23,9 +21,9 @@ import redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from bench.__main__ import say
 from bench.bare import KEY
 from bench.machine import load, of_component, of_process
+from bench.own_stack import own_stack, say
 from bench.pages import filled
 from bench.tasks import body, create, each
 from taskflow_core.kube.client import KubeClient
@@ -136,7 +134,7 @@ async def kinds(
     }
 
 
-async def run(stack: Stack, folder: Path) -> int:
+async def run(stack: Stack) -> int:
     """Measure in turn, print a table; the exit code says whether the aims are met."""
     env = stack.env()
     kube = await KubeClient.connect()
@@ -150,13 +148,14 @@ async def run(stack: Stack, folder: Path) -> int:
     headers = {"Authorization": f"Bearer {env['TASKFLOW_API_TOKEN']}"}
     async with aiohttp.ClientSession(headers=headers) as session:
         raw = await _fetch(session, f"{env['TASKFLOW_API_URL']}{TASKS}/{NAMES[0]}")()
-        (folder / "task.json").write_bytes(raw)
+        shown = stack.folder.root / "task.json"
+        shown.write_bytes(raw)
         with redis.Redis.from_url(env["TASKFLOW_REDIS_URL"]) as client:
             client.set(KEY, raw)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        arguments = [sys.executable, "-m", "bench.bare", str(port), str(folder / "task.json")]
+        arguments = [sys.executable, "-m", "bench.bare", str(port), str(shown)]
         with subprocess.Popen(arguments, env={**os.environ, "REDIS_URL": env["TASKFLOW_REDIS_URL"]}) as process:
             try:
                 bare = f"http://127.0.0.1:{port}"
@@ -193,22 +192,12 @@ def report(found: dict[str, Kind]) -> int:
 
 
 def main() -> int:
-    """Servers of its own, gone at the end."""
-    # Not a private folder: PostgreSQL, which root cannot run, has to pass through.
-    with tempfile.TemporaryDirectory(prefix="taskflow-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        # Counted like everybody, and never refused.
-        limits = {"TASKFLOW_LIMITS_CALLER_PER_MINUTE": "10000000"}
-        components = ("etcd", "kube-apiserver", "redis", "postgres", "minio", "api")
-        stack = Stack(folder / "stack", components, environ={**os.environ, **limits})
-        try:
-            stack.up(log=lambda _: None)
-            stack.apply_crds()
-            os.environ["KUBECONFIG"] = stack.env()["KUBECONFIG"]
-            return asyncio.run(run(stack, folder))
-        finally:
-            stack.down(log=lambda _: None)
+    """Start, measure, stop; 1 if an answer was wrong."""
+    components = ("etcd", "kube-apiserver", "redis", "postgres", "minio", "api")
+    # Counted like everybody, and never refused.
+    with own_stack(components, TASKFLOW_LIMITS_CALLER_PER_MINUTE="10000000") as stack:
+        stack.apply_crds()
+        return asyncio.run(run(stack))
 
 
 if __name__ == "__main__":

@@ -8,16 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
 import sys
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
-from bench.__main__ import CODE, say
 from bench.machine import load
+from bench.own_stack import own_stack, say
 from bench.tasks import body, create, each, until_finished
 from taskflow_core.domain import naming
 from taskflow_core.kube.client import MERGE_PATCH, KubeClient, resource_path
@@ -60,9 +57,8 @@ async def pods(kube: KubeClient) -> set[str]:
     return {item["metadata"]["name"] for item in found["items"]}
 
 
-async def measure(stack: Stack, folder: Path) -> int:
+async def measure(stack: Stack) -> int:
     """Start them, roll out, count."""
-    os.environ["KUBECONFIG"] = str(stack.kubeconfig)
     kube = await KubeClient.connect()
     made = {
         "apiVersion": naming.API_VERSION, "kind": "WorkerPool", "metadata": {"name": "rollout"}, "spec": spec("1"),
@@ -70,7 +66,7 @@ async def measure(stack: Stack, folder: Path) -> int:
     await kube.request("POST", resource_path(POOLS, "workerpools", "default"), made)
     slots = PODS * -(-COUNT // PODS)
     await until(kube, slots=slots)
-    gate, draw = folder / "gate", random.Random(SEED)
+    gate, draw = stack.folder.root / "gate", random.Random(SEED)
     names = [f"rollout-{number}" for number in range(COUNT)]
     tasks = [
         body(name, "bench.sleep_behind", queue="rollout", args=[str(gate), round(draw.uniform(5, 20), 2)])
@@ -102,15 +98,8 @@ async def measure(stack: Stack, folder: Path) -> int:
 
 def main() -> int:
     """Start, measure, stop."""
-    folder = Path(tempfile.mkdtemp(prefix="taskflow-rollout-"))
-    folder.chmod(0o711)
-    stack = Stack(folder / "stack", environ={**os.environ, "PYTHONPATH": str(CODE)})
-    try:
-        stack.up(log=lambda line: say(f"  {line}"))
-        return asyncio.run(measure(stack, folder))
-    finally:
-        stack.down()
-        shutil.rmtree(folder)
+    with own_stack() as stack:
+        return asyncio.run(measure(stack))
 
 
 if __name__ == "__main__":

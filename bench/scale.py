@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import statistics
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
-from bench.__main__ import CODE, POOL, say
+from bench.__main__ import POOL
 from bench.machine import load, percentile, usage
+from bench.own_stack import own_stack, say
 from bench.tasks import body, create, each, paced, until_finished
 from taskflow_core.domain import naming
 from taskflow_core.kube.client import KubeClient
@@ -94,7 +92,6 @@ async def look(stack: Stack, kube: KubeClient, kind: str, size: int) -> None:
 
 async def measure(stack: Stack) -> None:
     """First suspended ones, size by size; then as many queued ones beside them."""
-    os.environ["KUBECONFIG"] = str(stack.kubeconfig)
     kube = await KubeClient.connect()
     pools = f"/apis/{naming.API_VERSION}/namespaces"
     await kube.request("POST", f"{pools}/default/workerpools", POOL)
@@ -118,17 +115,9 @@ async def measure(stack: Stack) -> None:
 
 def main() -> int:
     """Start, measure, stop."""
-    folder = Path(tempfile.mkdtemp(prefix="taskflow-bench-"))
-    folder.chmod(0o711)
-    environ = {**os.environ, "PYTHONPATH": str(CODE), "TASKFLOW_STATUS_WRITES_PER_SECOND": "10000"}
-    stack = Stack(folder / "stack", environ=environ)
-    try:
-        stack.up(log=lambda line: say(f"  {line}"))
+    with own_stack(TASKFLOW_STATUS_WRITES_PER_SECOND="10000") as stack:
         stack.add_namespace(CROWD)
         asyncio.run(measure(stack))
-    finally:
-        stack.down()
-        shutil.rmtree(folder)
     return 0
 
 

@@ -10,23 +10,19 @@ import asyncio
 import math
 import os
 import random
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from bench.__main__ import CODE, say
 from bench.elsewhere import simulate
 from bench.machine import load, percentile
+from bench.own_stack import own_stack, say
 from bench.tasks import body, create, until_finished
 from taskflow_core.domain import naming
 from taskflow_core.kube.client import KubeClient, resource_path
-from taskflow_local.stack import Stack
 
 COUNT = int(os.environ.get("N", "2000"))
 SEED = int(os.environ.get("SEED", "1"))
@@ -122,9 +118,8 @@ def waited(found: dict[str, Any]) -> float:
     return (datetime.fromisoformat(found["status"]["startTime"]) - since).total_seconds()
 
 
-async def measure(stack: Stack) -> None:
+async def measure() -> None:
     """Both sides."""
-    os.environ["KUBECONFIG"] = str(stack.kubeconfig)
     kube = await KubeClient.connect()
     reacted = await reactions(kube)
     say(f"\nload {load()}; {ROUNDS} times from a Task for a pool at zero to its patched Deployment, ms")
@@ -153,15 +148,8 @@ async def measure(stack: Stack) -> None:
 
 def main() -> int:
     """Start, measure, stop."""
-    folder = Path(tempfile.mkdtemp(prefix="taskflow-scaling-"))
-    folder.chmod(0o711)
-    stack = Stack(folder / "stack", environ={**os.environ, "PYTHONPATH": str(CODE)})
-    try:
-        stack.up(log=lambda line: say(f"  {line}"))
-        asyncio.run(measure(stack))
-    finally:
-        stack.down()
-        shutil.rmtree(folder)
+    with own_stack():
+        asyncio.run(measure())
     return 0
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import aiohttp
 
-from bench.__main__ import say
 from bench.machine import load, of_component, percentile
+from bench.own_stack import own_stack, say
 from bench.tasks import body, create
 from taskflow_core.kube.client import KubeClient
 from taskflow_local.stack import Stack
@@ -89,20 +87,12 @@ async def run(stack: Stack) -> int:
 
 
 def main() -> int:
-    """Servers of its own, gone at the end."""
-    # Not a private folder: PostgreSQL, which root cannot run, has to pass through.
-    with tempfile.TemporaryDirectory(prefix="taskflow-bench-") as folder:
-        Path(folder).chmod(0o711)
-        limits = {"TASKFLOW_API_STREAMS_PER_CALLER": str(LISTENERS), "TASKFLOW_API_STREAMS": str(LISTENERS)}
-        components = ("etcd", "kube-apiserver", "postgres", "minio", "api")
-        stack = Stack(Path(folder) / "stack", components, environ={**os.environ, **limits})
-        try:
-            stack.up(log=lambda _: None)
-            stack.apply_crds()
-            os.environ["KUBECONFIG"] = stack.env()["KUBECONFIG"]
-            return asyncio.run(run(stack))
-        finally:
-            stack.down(log=lambda _: None)
+    """Start, measure, stop; 1 if a listener missed something."""
+    components = ("etcd", "kube-apiserver", "postgres", "minio", "api")
+    most = str(LISTENERS)
+    with own_stack(components, TASKFLOW_API_STREAMS_PER_CALLER=most, TASKFLOW_API_STREAMS=most) as stack:
+        stack.apply_crds()
+        return asyncio.run(run(stack))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,73 @@
+"""`python -m bench.flush`: how long after `FLUSHALL` all open Tasks are queued again, with default settings; about 2 minutes.
+
+The Tasks wait in a queue that nobody serves, so each of them is open all the time, and has to be in the ledger and in its queue again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import statistics
+import sys
+import time
+from typing import Any
+
+import redis.asyncio
+
+from bench.machine import load
+from bench.own_stack import own_stack, say
+from bench.tasks import body, create, each
+from taskflow_core.domain import naming
+from taskflow_core.kube.client import KubeClient
+from taskflow_local.stack import Stack
+
+COUNT = int(os.environ.get("N", "2000"))
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
+
+
+async def all_queued(client: redis.asyncio.Redis) -> None:
+    """Wait until each Task has an entry in the ledger and a message."""
+    lists = naming.queue_lists("default", ["nobody"])
+    while True:
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.zcard(naming.KEY_LEDGER)
+            for name in lists:
+                pipe.llen(name)
+            entries, *messages = await pipe.execute()
+        if entries == COUNT and sum(messages) >= COUNT:
+            return
+        await asyncio.sleep(0.02)
+
+
+async def measure(stack: Stack) -> None:
+    """Create them, flush, wait; some rounds."""
+    kube = await KubeClient.connect()
+    client = redis.asyncio.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"])
+
+    async def one(task: dict[str, Any]) -> None:
+        await create(kube, "default", task)
+
+    tasks = [body(f"open-{number}", "taskflow.echo", queue="nobody", args=[1]) for number in range(COUNT)]
+    await each(tasks, one, 16)
+    await all_queued(client)
+    found = []
+    for _ in range(ROUNDS):
+        began = time.monotonic()
+        await client.flushall()
+        await all_queued(client)
+        found.append(time.monotonic() - began)
+        say(f"load {load()}; {COUNT:,} open Tasks, all queued again {found[-1]:.1f} s after FLUSHALL")
+    say(f"median {statistics.median(found):.1f} s, most {max(found):.1f} s")
+    await client.aclose()
+    await kube.close()
+
+
+def main() -> int:
+    """Start, measure, stop."""
+    with own_stack() as stack:
+        asyncio.run(measure(stack))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
