@@ -34,7 +34,8 @@ async def read_for_ever(
         reader: the group.
         take: gets the events and the ids of entries that are none. If it raises `Unavailable`, it gets the same ones again.
         data_lost: called with the reason when events may be missing: the group is not there, or the stream was trimmed past it.
-            What it returns is waited for, and only then is the group made: whoever dies before leaves that to do for the next.
+            What it returns is waited for, and only then is the group made: whoever dies before leaves that to do for the next. It is
+            called again if data was lost once more meanwhile.
         may_read: waits while this process is not sure to be the leader; what it read, no other one would.
         gather_seconds: after each batch, so long events gather for the next one. A lone event is read at once; a round trip for each
             of many costs more CPU than what is done with it.
@@ -47,8 +48,11 @@ async def read_for_ever(
         try:
             if clock() >= fresh_until:
                 if not await reader.has_group():
+                    mark = await reader.mark()
                     await _done(data_lost("its place in the stream was lost"))
-                await reader.ensure_group()
+                    if not await reader.make_group(mark):
+                        continue
+                reader.start_over()
                 if await reader.gap():
                     await _done(data_lost("the stream was trimmed before it was read"))
                 fresh_until = clock() + AGAIN_SECONDS

@@ -79,7 +79,7 @@ def operator_rules(password: str) -> list[str]:
         *_OWN_CONNECTION,
         *_TRANSACTIONS,
         *_SCRIPTS,
-        "(~tf:* +evalsha +@read +@write -@dangerous)",
+        "(~tf:* +evalsha +watch +@read +@write -@dangerous)",
         "(~*.* +lpush +llen +lindex)",
         "(%W~_kombu.binding.* %W~_kombu.binding_permanent.* +sadd)",
     ]

@@ -86,6 +86,11 @@ def array_key(uid: str) -> str:
     return KEY_ARRAY_PREFIX + uid
 
 
+def mark_key(group: str) -> str:
+    """Redis key that tells a reader of the stream, while it has no group there, that data was lost."""
+    return f"tf:mark:{group}"
+
+
 def once_key(uid: str, attempt: int) -> str:
     """Redis key of the message for a pod that runs nothing else."""
     return KEY_ONCE_PREFIX + member(uid, attempt)

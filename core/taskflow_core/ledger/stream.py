@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import redis.asyncio
-from redis.exceptions import ResponseError
+from redis.exceptions import ResponseError, WatchError
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Event
@@ -43,23 +44,12 @@ class StreamReader:
         self._client = client
         self._group = group
         self._consumer = group
+        self._mark = naming.mark_key(group)
         self._own_backlog = "0"
 
-    async def ensure_group(self) -> bool:
-        """Create the group if it is missing, at the start of the stream. True if it was: then data may have been lost.
-
-        Raises:
-            Unavailable: Redis does not answer.
-        """
+    def start_over(self) -> None:
+        """Read first, once more, what was read and not acknowledged."""
         self._own_backlog = "0"
-        with redis_errors():
-            try:
-                await self._client.xgroup_create(naming.KEY_STREAM, self._group, id="0", mkstream=True)
-            except ResponseError as error:
-                if "BUSYGROUP" not in str(error):
-                    raise
-                return False
-        return True
 
     async def has_group(self) -> bool:
         """Whether the group exists; if not, it was never made, or Redis lost its data.
@@ -72,6 +62,42 @@ class StreamReader:
                 return False
             groups = await self._client.xinfo_groups(naming.KEY_STREAM)
         return any(group["name"] == self._group for group in groups)
+
+    async def mark(self) -> str:
+        """Leave a word that is lost with the data, for `make_group`.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        word = secrets.token_hex(8)
+        with redis_errors():
+            await self._client.set(self._mark, word)
+        return word
+
+    async def make_group(self, mark: str) -> bool:
+        """Create the group at the start of the stream; False, and none is made, if Redis lost its data after `mark`.
+
+        There was no group that could be missing, so nothing else would tell of events that came and went meanwhile.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        with redis_errors():
+            async with self._client.pipeline() as pipe:
+                await pipe.watch(self._mark)
+                if await pipe.get(self._mark) != mark:
+                    return False
+                pipe.multi()  # type: ignore[no-untyped-call]
+                pipe.delete(self._mark)
+                pipe.xgroup_create(naming.KEY_STREAM, self._group, id="0", mkstream=True)
+                try:
+                    await pipe.execute()
+                except WatchError:
+                    return False
+                except ResponseError as error:
+                    if "BUSYGROUP" not in str(error):
+                        raise
+        return True
 
     async def gap(self) -> bool:
         """Whether the stream was trimmed past entries that this group has not read.
@@ -95,7 +121,7 @@ class StreamReader:
         """The next entries: first those that were read before and not acknowledged, then new ones, waiting up to `block_ms`.
 
         Raises:
-            LookupError: the group is gone (Redis lost its data); call `ensure_group` and resynchronise.
+            LookupError: the group is gone (Redis lost its data): resynchronise, and make it again.
             Unavailable: Redis does not answer.
         """
         place = self._own_backlog or ">"

@@ -79,3 +79,8 @@ def until(raw: redis.Redis, what: Callable[[], object]) -> None:
     while not what():
         rows = raw.time()
         assert rows[0] < deadline, "it did not become true in time"
+
+
+async def make_group(reader: StreamReader) -> bool:
+    """The group, as whoever has mirrored everything makes it."""
+    return await reader.make_group(await reader.mark())

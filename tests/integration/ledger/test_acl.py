@@ -19,7 +19,7 @@ from taskflow_core.ledger.presence import Presence
 from taskflow_core.ledger.worker import Holding
 from taskflow_core.settings import RedisSettings
 from tests.builders import make_message
-from tests.integration.ledger.builders import DONE, entry, operator, worker
+from tests.integration.ledger.builders import DONE, entry, make_group, operator, worker
 from tests.redis_users import PASSWORD, as_user, as_worker, refused
 
 pytestmark = pytest.mark.integration
@@ -44,7 +44,7 @@ async def test_the_operators_and_the_workers_users_go_through_the_protocol(
     operators = as_user(settings, raw, acl.OPERATOR, acl.operator_rules(PASSWORD))
     message: Message = make_message()
     async with operator(operators) as its:
-        await its.reader().ensure_group()
+        await make_group(its.reader())
         await its.ledger.begin_epoch("first")
         await its.ledger.enqueue([entry()])
         publisher = Publisher(operators)

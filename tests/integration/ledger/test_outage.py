@@ -16,7 +16,7 @@ from taskflow_core.ledger.operator import Entry
 from taskflow_core.settings import RedisSettings
 from taskflow_local.stack import Stack
 from tests.builders import make_message
-from tests.integration.ledger.builders import DONE, entry, operator, told, worker
+from tests.integration.ledger.builders import DONE, entry, make_group, operator, told, worker
 
 pytestmark = pytest.mark.integration
 SECONDS = 8
@@ -47,7 +47,7 @@ async def test_a_stopped_redis_is_unavailable_and_comes_back(
         claim = ledger.claim(ledger.candidate(message, 1))
         assert claim is not None
         reader = side.reader()
-        await reader.ensure_group()
+        await make_group(reader)
         outage()
         quick(lambda: ledger.claim(ledger.candidate(message, 1)))
         quick(lambda: ledger.heartbeat([], ""))

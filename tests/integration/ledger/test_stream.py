@@ -10,7 +10,7 @@ from taskflow_core.domain import naming
 from taskflow_core.ledger import stream
 from taskflow_core.settings import RedisSettings
 from tests.builders import UID
-from tests.integration.ledger.builders import operator
+from tests.integration.ledger.builders import make_group, operator
 
 pytestmark = pytest.mark.integration
 
@@ -32,9 +32,9 @@ async def test_a_new_group_reads_what_was_told_before_it(settings: RedisSettings
     async with operator(settings) as side:
         reader = side.reader()
         assert not await reader.has_group()
-        assert await reader.ensure_group()
+        assert await make_group(reader)
         assert await reader.has_group()
-        assert not await reader.ensure_group()
+        assert await make_group(reader)
         batch = await reader.read()
         assert [event.id for event in batch.events] == ids
         assert batch.broken == ()
@@ -47,7 +47,7 @@ async def test_what_was_not_acknowledged_comes_first_after_a_restart(
     ids = add(raw, 6)
     async with operator(settings) as side:
         reader = side.reader()
-        await reader.ensure_group()
+        await make_group(reader)
         for _ in range(3):
             await reader.read()
         await reader.acknowledge([ids[1]])
@@ -55,7 +55,7 @@ async def test_what_was_not_acknowledged_comes_first_after_a_restart(
         new = add(raw, 1)
     async with operator(settings) as side:
         reader = side.reader()
-        await reader.ensure_group()
+        await make_group(reader)
         read = [event.id for _ in range(4) for event in (await reader.read()).events]
         assert read == [ids[0], ids[2], ids[3], ids[4], ids[5], *new]
 
@@ -65,14 +65,14 @@ async def test_two_groups_read_the_same_events(settings: RedisSettings, raw: red
     async with operator(settings) as side:
         for group in ("cr", "pg"):
             reader = side.reader(group)
-            await reader.ensure_group()
+            await make_group(reader)
             assert [event.id for event in (await reader.read()).events] == ids
 
 
 async def test_a_read_waits_for_the_next_event(settings: RedisSettings, raw: redis.Redis) -> None:
     async with operator(settings) as side:
         reader = side.reader()
-        await reader.ensure_group()
+        await make_group(reader)
         job = asyncio.create_task(reader.read(block_ms=4000))
         await blocked(raw)
         (stream_id,) = add(raw)
@@ -82,18 +82,34 @@ async def test_a_read_waits_for_the_next_event(settings: RedisSettings, raw: red
 async def test_a_read_without_news_ends_empty(settings: RedisSettings) -> None:
     async with operator(settings) as side:
         reader = side.reader()
-        await reader.ensure_group()
+        await make_group(reader)
         assert await reader.read(block_ms=1) == stream.Batch((), ())
 
 
 async def test_a_group_that_vanished_is_a_lookup_error(settings: RedisSettings, raw: redis.Redis) -> None:
     async with operator(settings) as side:
         reader = side.reader()
-        await reader.ensure_group()
+        await make_group(reader)
         raw.flushall()
         with pytest.raises(LookupError, match="consumer group cr is gone"):
             await reader.read()
-        assert await reader.ensure_group()
+        assert await make_group(reader)
+
+
+async def test_no_group_is_made_over_data_that_was_lost_after_the_mark(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    async with operator(settings) as side:
+        reader = side.reader()
+        mark = await reader.mark()
+        # What this event told went with it, and whoever mirrored all Tasks before knows nothing of it.
+        add(raw, 1)
+        raw.flushall()
+        add(raw, 1)
+        assert not await reader.make_group(mark)
+        assert not await reader.has_group()
+        assert await make_group(reader)
+        assert raw.keys("tf:mark:*") == []
 
 
 async def test_a_group_that_vanishes_while_it_is_read_is_a_lookup_error(
@@ -101,7 +117,7 @@ async def test_a_group_that_vanishes_while_it_is_read_is_a_lookup_error(
 ) -> None:
     async with operator(settings) as side:
         reader = side.reader()
-        await reader.ensure_group()
+        await make_group(reader)
         await reader.read(block_ms=1)
         job = asyncio.create_task(reader.read(block_ms=4000))
         await blocked(raw)
@@ -114,7 +130,7 @@ async def test_a_stream_that_was_read_has_no_gap(settings: RedisSettings, raw: r
     add(raw, 50)
     async with operator(settings) as side:
         reader = side.reader()
-        await reader.ensure_group()
+        await make_group(reader)
         await reader.read()
         await reader.read(block_ms=1)
         raw.xtrim(naming.KEY_STREAM, maxlen=10, approximate=False)
@@ -125,7 +141,7 @@ async def test_a_stream_that_was_trimmed_past_the_reader_has_a_gap(settings: Red
     add(raw, 5)
     async with operator(settings) as side:
         reader = side.reader()
-        await reader.ensure_group()
+        await make_group(reader)
         await reader.read()
         assert not await reader.gap()
         add(raw, 300)
@@ -147,7 +163,7 @@ async def test_entries_that_are_no_events_are_told_and_stop_no_others(
     (good,) = add(raw)
     async with operator(settings) as side:
         reader = side.reader()
-        await reader.ensure_group()
+        await make_group(reader)
         batch = await reader.read()
     assert [event.id for event in batch.events] == [good]
     assert [stream_id for stream_id, _ in batch.broken] == [bad, other]
@@ -160,11 +176,11 @@ async def test_a_backlog_whose_entries_were_trimmed_can_be_acknowledged(
     ids = add(raw, 2)
     async with operator(settings) as side:
         reader = side.reader()
-        await reader.ensure_group()
+        await make_group(reader)
         await reader.read()
         await reader.read(block_ms=1)
         raw.xtrim(naming.KEY_STREAM, maxlen=0, approximate=False)
-        await reader.ensure_group()
+        reader.start_over()
         batch = await reader.read()
         assert [stream_id for stream_id, _ in batch.broken] == ids
         await reader.acknowledge(ids)
@@ -182,7 +198,7 @@ async def test_only_what_all_groups_have_acknowledged_is_trimmed(
         await side.ledger.trim_stream()
         assert raw.xlen(naming.KEY_STREAM) == 1000
         for reader in readers:
-            await reader.ensure_group()
+            await make_group(reader)
             while (batch := await reader.read(block_ms=1)).events:
                 await reader.acknowledge([event.id for event in batch.events if event.id != ids[600]])
         await side.ledger.trim_stream()
@@ -190,7 +206,7 @@ async def test_only_what_all_groups_have_acknowledged_is_trimmed(
         assert 400 <= int(str(raw.xlen(naming.KEY_STREAM))) <= 500
         for reader in readers:
             assert not await reader.gap()
-            await reader.ensure_group()
+            reader.start_over()
             assert [event.id for event in (await reader.read(block_ms=1)).events] == [ids[600]]
             await reader.acknowledge([ids[600]])
         monkeypatch.setattr(stream, "KEPT_MS", 60_000)

@@ -16,13 +16,21 @@ class Group:
         self.there = there
         self.trimmed = gap
         self.reads = 0
+        self.lost_again = 0
 
     async def has_group(self) -> bool:
         return self.there
 
-    async def ensure_group(self) -> bool:
-        made, self.there = not self.there, True
-        return made
+    async def mark(self) -> str:
+        return "word"
+
+    async def make_group(self, mark: str) -> bool:
+        self.lost_again -= 1
+        self.there = mark == "word" and self.lost_again < 0
+        return self.there
+
+    def start_over(self) -> None:
+        assert self.there
 
     async def gap(self) -> bool:
         return self.trimmed
@@ -58,6 +66,15 @@ async def test_a_missing_group_is_made_only_after_what_was_lost_has_been_made_up
     await eventually(lambda: group.reads)
     assert group.there
     assert told == ["its place in the stream was lost"]
+    loop.cancel()
+
+
+async def test_what_is_lost_while_a_loss_is_made_up_for_is_made_up_for_too() -> None:
+    group, told = Group(there=False), list[str]()
+    group.lost_again = 2
+    loop = reading(group, told.append)
+    await eventually(lambda: group.reads)
+    assert told == ["its place in the stream was lost"] * 3
     loop.cancel()
 
 
