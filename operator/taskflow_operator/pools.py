@@ -142,7 +142,7 @@ def pod_template(pool: Pool, *, image: str, lease_seconds: int) -> dict[str, Any
             # No pod of a pool speaks to the API server: user code runs in it.
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": grace,
-            "volumes": [{"name": SCRATCH, "emptyDir": {}}, *(pod.get("volumes") or ())],
+            "volumes": [{"name": SCRATCH, "emptyDir": {}}, *_objects(pod, "volumes", "spec.template.spec")],
             "containers": [worker, *others],
         },
     }
@@ -176,9 +176,9 @@ def _worker_container(
         **own,
         "name": naming.WORKER_CONTAINER,
         "env": [*ours, *theirs],
-        "envFrom": [secret, *(own.get("envFrom") or ())],
+        "envFrom": [secret, *_objects(own, "envFrom", "container worker")],
         # The root file system is read-only; inputs and outputs of a running attempt lie here.
-        "volumeMounts": [{"name": SCRATCH, "mountPath": "/tmp"}, *(own.get("volumeMounts") or ())],  # noqa: S108
+        "volumeMounts": [{"name": SCRATCH, "mountPath": "/tmp"}, *_objects(own, "volumeMounts", "container worker")],  # noqa: S108
     }
 
 

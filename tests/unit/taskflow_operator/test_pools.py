@@ -219,6 +219,9 @@ def test_a_worker_has_room_to_write_although_its_root_is_read_only() -> None:
         {"containers": [None]},
         {"terminationGracePeriodSeconds": "60"},
         {"containers": [{"name": "worker", "env": {"A": "b"}}]},
+        {"containers": [{"name": "worker", "envFrom": 5}]},
+        {"containers": [{"name": "worker", "volumeMounts": "abc"}]},
+        {"volumes": 5},
     ],
 )
 def test_a_template_that_is_no_pod_spec_is_refused_with_its_field(spec: Any) -> None:
