@@ -12,6 +12,9 @@ from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import DependencyOutcome, Task
 from taskflow_operator.validity import invalid
 
+ASK_AGAIN = timedelta(seconds=5)
+"""For what became of a Task that others wait for, while the history does not answer."""
+
 
 class Pools(Protocol):
     """Which queues are served."""
@@ -30,6 +33,8 @@ class DependencyState(StrEnum):
     OPEN = "open"
     SUCCEEDED = "succeeded"
     ENDED_BADLY = "ended badly"
+    UNKNOWN = "unknown"
+    """It was deleted or never was; the history could tell, and does not answer."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,9 @@ def _hold(task: Task, pools: Pools, dependencies: Sequence[DependencyState], now
         if state in (DependencyState.OPEN, DependencyState.MISSING):
             what = "to finish" if state is DependencyState.OPEN else "to be created"
             return Hold(Phase.PENDING, Reason.DEPENDENCY_WAITING, f"waits for Task {wanted.name!r} {what}", None)
+        if state is DependencyState.UNKNOWN:
+            message = f"waits for the history database, which alone can tell how Task {wanted.name!r} ended"
+            return Hold(Phase.PENDING, Reason.DEPENDENCY_WAITING, message, now + ASK_AGAIN)
     return _backing_off(task, now) or _unserved(task, pools)
 
 

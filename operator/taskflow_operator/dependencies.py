@@ -5,8 +5,9 @@ from typing import Protocol
 
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import NotFound
+from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.kube.client import KubeClient, tasks_path
+from taskflow_operator import outage
 from taskflow_operator.decide import DependencyState
 from taskflow_operator.memory import OpenTasks
 
@@ -43,15 +44,25 @@ class DependencyLookup:
             try:
                 body = await self._kube.request("GET", tasks_path(namespace, name))
             except NotFound:
-                phase = await self._past.outcome(namespace, name)
-                if phase is None:
-                    return DependencyState.MISSING
+                return await self._past_state(namespace, name)
             else:
                 found = (body.get("status") or {}).get("phase")
                 phase = Phase(found) if found else None
         if phase is None or not phase.terminal:
             return DependencyState.OPEN
-        return DependencyState.SUCCEEDED if phase is Phase.SUCCEEDED else DependencyState.ENDED_BADLY
+        return _ended(phase)
+
+    async def _past_state(self, namespace: str, name: str) -> DependencyState:
+        try:
+            phase = await self._past.outcome(namespace, name)
+        except Unavailable as error:
+            outage.away(error)
+            return DependencyState.UNKNOWN
+        return DependencyState.MISSING if phase is None else _ended(phase)
+
+
+def _ended(phase: Phase) -> DependencyState:
+    return DependencyState.SUCCEEDED if phase is Phase.SUCCEEDED else DependencyState.ENDED_BADLY
 
 
 def find_cycle(task: Task, tasks: OpenTasks) -> Sequence[str]:

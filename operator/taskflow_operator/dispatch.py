@@ -238,7 +238,7 @@ class Dispatcher:
                     self._asking[uid] = False
                     await self._decide(uid)
         except TaskflowError as error:
-            # The history may be away for long; that is this Task's problem, and no other's.
+            # That is this Task's problem, and no other's.
             outage.away(error)
             self._agenda.wake_at(uid, self._now() + LOOK_AGAIN)
         finally:

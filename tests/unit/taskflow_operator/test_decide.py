@@ -8,7 +8,7 @@ import pytest
 
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, Task
-from taskflow_operator.decide import Decision, DependencyState, End, Enqueue, Hold, Keep, decide
+from taskflow_operator.decide import ASK_AGAIN, Decision, DependencyState, End, Enqueue, Hold, Keep, decide
 from taskflow_operator.memory import PoolQueues
 from tests.builders import NOW, make_task
 from tests.unit.taskflow_operator.fakes import at
@@ -154,6 +154,20 @@ def test_the_earlier_of_two_limits_is_looked_at_first() -> None:
 )
 def test_a_dependency_is_waited_for(outcome: str, state: DependencyState, kind: type[Decision]) -> None:
     assert isinstance(decided(make_task(depends_on=[{"name": "first", "outcome": outcome}]), state), kind)
+
+
+def test_what_only_the_history_could_tell_is_waited_for_and_asked_again() -> None:
+    task = make_task(depends_on=[{"name": "gone"}])
+    held = decided(task, DependencyState.UNKNOWN)
+    assert isinstance(held, Hold)
+    assert (held.phase, held.reason, held.until) == (Phase.PENDING, Reason.DEPENDENCY_WAITING, NOW + ASK_AGAIN)
+    assert "history" in held.message
+    assert "'gone'" in held.message
+
+
+def test_a_cancelled_task_ends_although_nobody_can_tell_of_its_dependencies() -> None:
+    task = make_task(depends_on=[{"name": "gone"}], cancel=True)
+    assert isinstance(decided(task, DependencyState.UNKNOWN), End)
 
 
 def test_one_failed_dependency_ends_the_task_although_another_is_open() -> None:

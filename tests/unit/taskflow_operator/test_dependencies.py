@@ -88,6 +88,16 @@ async def test_without_an_answer_nothing_is_concluded() -> None:
         await lookup.states(named("x", "first"))
 
 
+async def test_while_the_history_is_away_only_what_it_alone_can_tell_is_unknown() -> None:
+    class Away(Past):
+        async def outcome(self, namespace: str, name: str) -> Phase | None:
+            raise Unavailable("history database: down")
+
+    kube = FakeKube({"finished": make_object(named("finished", phase=Phase.SUCCEEDED))})
+    states, _ = await DependencyLookup(OpenTasks(), cast("Any", kube), Away()).states(named("x", "finished", "gone"))
+    assert list(states) == [DependencyState.SUCCEEDED, DependencyState.UNKNOWN]
+
+
 async def test_a_task_without_dependencies_asks_nobody() -> None:
     kube = FakeKube()
     assert await DependencyLookup(OpenTasks(), cast("Any", kube), Past()).states(named("x")) == ((), ())
