@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: bench-arrays images kind-up kind-down test-chart test-cluster model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: bench-jobs bench-arrays images kind-up kind-down test-chart test-cluster model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -87,6 +87,9 @@ bench-rollout: setup programs ## a new template for a pool in the middle of 500 
 
 bench-scale: setup programs ## what 1,000 to 100,000 open Tasks cost the others (25 minutes); SIZES=0,1000,10000
 	@$(BIN)/python -m bench.scale
+
+bench-jobs: setup ## a Task beside a Job, a pod each, in the cluster of KUBECONFIG; NAMESPACE=default has a pool, N=20 (2 minutes)
+	@$(BIN)/python -m bench.jobs
 
 model: setup ## all states of the protocol with four accidents at once, a million (4 minutes)
 	@$(BIN)/python -m tests.model
