@@ -8,6 +8,7 @@ from types import ModuleType
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from taskflow_api import metrics as of_api
 from taskflow_api.webhooks import metrics as of_notifier
 from taskflow_core.telemetry import metrics
 
@@ -21,6 +22,14 @@ ones share `{other}`. The series of a queue are removed ten minutes after its la
 at 0 with each process, and Tasks that were open at that moment are not counted as created again.
 
 Written by `make gen`.
+
+| metric | type | labels | |
+|---|---|---|---|
+"""
+API = """
+## REST API
+
+A process of the API serves these, and `process_*`, at `/metrics` on `TASKFLOW_API_METRICS_PORT`.
 
 | metric | type | labels | |
 |---|---|---|---|
@@ -82,7 +91,7 @@ def pages() -> dict[str, str]:
 
 def _page() -> str:
     introduction = INTRODUCTION.format(handlers=metrics.MAX_HANDLERS, other=metrics.OTHER)
-    return introduction + _table(described()) + OUTRO + NOTIFIER + _table(_of(of_notifier))
+    return introduction + _table(described()) + OUTRO + API + _table(_of(of_api)) + NOTIFIER + _table(_of(of_notifier))
 
 
 def _table(found: Iterable[Described]) -> str:

@@ -12,14 +12,16 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from taskflow_api.settings import ApiSettings, OidcSettings, RegisterSettings, WebhookSettings
-from taskflow_core.settings import DatabaseSettings, LogSettings, RedisSettings, StorageSettings
+from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings, WebhookSettings
+from taskflow_core.settings import CacheSettings, DatabaseSettings, LogSettings, RedisSettings, StorageSettings
 from taskflow_operator.settings import OperatorSettings
 from taskflow_worker.settings import WorkerSettings
 
 CLASSES: tuple[tuple[type[BaseSettings], str], ...] = (
     (OperatorSettings, "operator"),
     (ApiSettings, "API"),
+    (LimitSettings, "API"),
+    (CacheSettings, "operator, API"),
     (OidcSettings, "API"),
     (RegisterSettings, "API"),
     (WebhookSettings, "API, notifier"),

@@ -11,18 +11,21 @@ import socket
 import sys
 
 import uvicorn
+import uvloop
+from prometheus_client import start_http_server
 from pydantic import ValidationError
 
 from taskflow_api.app import create_app
 from taskflow_api.files.multipart import sweep_for_ever
 from taskflow_api.identity import cli
 from taskflow_api.live.hub import Hub
+from taskflow_api.metrics import REGISTRY
 from taskflow_api.operations.running import Runner
 from taskflow_api.services import connected
 from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings, WebhookSettings
 from taskflow_api.webhooks import process
 from taskflow_core.errors import Invalid
-from taskflow_core.settings import DatabaseSettings, LogSettings, StorageSettings
+from taskflow_core.settings import CacheSettings, DatabaseSettings, LogSettings, StorageSettings
 from taskflow_core.telemetry.logs import setup_logging
 
 DRAIN_SECONDS = 20
@@ -47,12 +50,18 @@ async def serve(
     oidc: OidcSettings,
     register: RegisterSettings,
     limits: LimitSettings,
+    caching: CacheSettings,
     database: DatabaseSettings,
     storage: StorageSettings,
     notifying: WebhookSettings,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then let running requests end."""
-    async with connected(api, oidc, register, limits, database, storage, notifying) as services:
+    if api.metrics_port is not None:
+        try:
+            start_http_server(api.metrics_port, addr=api.metrics_host, registry=REGISTRY)
+        except OSError as error:
+            raise Invalid(f"TASKFLOW_API_METRICS_PORT: {error}") from error
+    async with connected(api, oidc, register, limits, caching, database, storage, notifying) as services:
         config = uvicorn.Config(
             create_app(services),
             host=api.host,
@@ -93,11 +102,12 @@ def main() -> int:
             OidcSettings(),
             RegisterSettings(),
             LimitSettings(),
+            CacheSettings(),
             DatabaseSettings(),
             StorageSettings(),
             WebhookSettings(),
         )
-        asyncio.run(serve(*settings))
+        uvloop.run(serve(*settings))
     except ValidationError as error:
         for each in error.errors(include_input=False):
             print(f"taskflow_api: {error.title}: {'.'.join(map(str, each['loc']))}: {each['msg']}", file=sys.stderr)

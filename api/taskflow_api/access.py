@@ -18,7 +18,14 @@ READS = frozenset({"get", "list", "watch"})
 
 Namespace = Annotated[str, Path(max_length=63, pattern=f"^{LABEL}$", description="A DNS label.")]
 TaskName = Annotated[str, Path(max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$", description="A DNS name.")]
-InServices = Annotated[Services, Depends(services_of)]
+
+
+async def _services(request: Request) -> Services:
+    # FastAPI calls what is no coroutine function in a thread.
+    return services_of(request)
+
+
+InServices = Annotated[Services, Depends(_services)]
 
 # The middleware has checked the token by now; this declares the scheme in OpenAPI.
 _TOKENS = "A token of Kubernetes or of the OIDC issuer, an API key, or the token of an account."

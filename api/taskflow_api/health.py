@@ -48,6 +48,8 @@ class Readiness:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._kept: tuple[float, list[Check]] | None = None
+        self.started = False
+        """It was ready once."""
 
     async def checks(self) -> list[Check]:
         """What is reachable."""
@@ -59,6 +61,7 @@ class Readiness:
                     _check("objects", asyncio.to_thread(self._services.objects.check), required=False),
                 )
                 self._kept = (self._clock() + KEPT_SECONDS, list(found))
+                self.started |= all(check.ok for check in found if check.required)
             return self._kept[1]
 
 
@@ -79,6 +82,20 @@ def router(services: Services) -> APIRouter:
     @routes.get("/livez", operation_id="getLiveness", summary="The process runs", response_model_exclude_none=True)
     async def livez() -> Health:
         return Health(status="ok")
+
+    @routes.get(
+        "/startupz",
+        operation_id="getStartup",
+        summary="The process was ready once",
+        response_model_exclude_none=True,
+        responses={503: {"model": Health, "description": "Not yet."}},
+    )
+    async def startupz(response: Response) -> Health:
+        if not readiness.started:
+            await readiness.checks()
+        if not readiness.started:
+            response.status_code = 503
+        return Health(status="ok" if readiness.started else "unready")
 
     @routes.get(
         "/readyz",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
@@ -13,12 +14,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskflow_api.auth import Caller
+from taskflow_api.metrics import REQUESTS
 from taskflow_api.problems import problem_response
 from taskflow_core.errors import Unavailable
 from taskflow_core.telemetry.logs import get_logger
 
 MAX_BODY_BYTES = 1024 * 1024
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/version", "/openapi.json"})
+OPEN_PATHS = frozenset({"/livez", "/startupz", "/readyz", "/version", "/openapi.json"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TOO_LARGE = f"the body is larger than {MAX_BODY_BYTES} bytes; large data goes to an upload"
 _log = get_logger(__name__)
@@ -41,7 +44,7 @@ class RequestFrame:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id
-        status = 0
+        status, began = 0, time.perf_counter()
 
         async def framed(message: Message) -> None:
             nonlocal status
@@ -68,6 +71,12 @@ class RequestFrame:
                 await problem_response(scope, 500, "")(scope, receive, framed)
             finally:
                 _audit(state, status)
+                route = getattr(scope.get("route"), "path_format", "")
+                REQUESTS.labels(_method(scope["method"]), route, status).observe(time.perf_counter() - began)
+
+
+def _method(name: str) -> str:
+    return name if name in _METHODS else "_OTHER"
 
 
 def _bounded(receive: Receive) -> Receive:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_api.auth import Gate
+from taskflow_api.cache import MarkedWrites, ReadCache
 from taskflow_api.identity.wiring import Identity, identity
 from taskflow_api.limits.limiter import Limiter, RedisCounter
 from taskflow_api.live.hub import MAX_CHANNELS, Hub
@@ -24,8 +25,9 @@ from taskflow_core.blobs.store import ObjectInfo, ObjectStore
 from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.kube.client import KubeClient, Requests
 from taskflow_core.ledger.connect import connect_async
+from taskflow_core.ledger.marks import Marks
 from taskflow_core.ledger.queue_view import Place, QueueView
-from taskflow_core.settings import DatabaseSettings, RedisSettings, StorageSettings
+from taskflow_core.settings import CacheSettings, DatabaseSettings, RedisSettings, StorageSettings
 from taskflow_core.store import items, operations, repository
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.store.operations import OperationRow
@@ -139,6 +141,7 @@ class Services:
     """None: this installation gives the API no access to the broker."""
     webhooks: Webhooks | None = None
     """None: they are off."""
+    cache: ReadCache = field(default_factory=lambda: ReadCache(None))
 
     def now(self) -> datetime:
         """The time by which links expire."""
@@ -146,7 +149,7 @@ class Services:
 
 
 def services_of(request: Request) -> Services:
-    """The services of the application that the request came to (a FastAPI dependency)."""
+    """The services of the application that the request came to."""
     services: Services = request.app.state.services
     return services
 
@@ -156,32 +159,34 @@ class PostgresHistory:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        # What only reads needs no transaction, and so no round trips for one.
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def list_tasks(
         self, namespace: str, wanted: Filter, *, after: tuple[datetime, str] | None, limit: int
     ) -> list[TaskRow]:
         """See `repository.list_tasks`."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._reading) as connection:
             return await repository.list_tasks(connection, namespace, wanted, after=after, limit=limit)
 
     async def get_task(self, namespace: str, name: str) -> TaskRow | None:
         """See `repository.get_task`."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._reading) as connection:
             return await repository.get_task(connection, namespace, name)
 
     async def get_runs(self, uid: str) -> tuple[list[AttemptRow], list[TimelineRow]]:
         """See `repository.get_attempts` and `get_timeline`."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._reading) as connection:
             return await repository.get_attempts(connection, uid), await repository.get_timeline(connection, uid)
 
     async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
         """See `items.items_of`."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._reading) as connection:
             return await items.items_of(connection, uid, state=state, after=after, limit=limit)
 
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         """See `repository.latest_starts`."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._reading) as connection:
             return await repository.latest_starts(connection, namespace, queue, since=since, limit=limit)
 
     async def start_operation(self, row: OperationRow) -> bool:
@@ -191,14 +196,14 @@ class PostgresHistory:
 
     async def get_operation(self, namespace: str, id_: str) -> OperationRow | None:
         """See `operations.get`."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._reading) as connection:
             return await operations.get(connection, namespace, id_)
 
     async def list_operations(
         self, namespace: str, *, after: tuple[datetime, str] | None, limit: int
     ) -> list[OperationRow]:
         """See `operations.page`."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._reading) as connection:
             return await operations.page(connection, namespace, after=after, limit=limit)
 
     async def remove_operation(self, namespace: str, id_: str) -> bool:
@@ -218,7 +223,7 @@ class PostgresHistory:
 
     async def check(self) -> None:
         """See `repository.check`."""
-        async with transaction(self._engine) as connection:
+        async with transaction(self._reading) as connection:
             await repository.check(connection)
 
 
@@ -228,6 +233,7 @@ async def connected(
     oidc: OidcSettings,
     register: RegisterSettings,
     limits: LimitSettings,
+    caching: CacheSettings,
     database: DatabaseSettings,
     storage: StorageSettings,
     notifying: WebhookSettings,
@@ -242,8 +248,10 @@ async def connected(
     # Each watch holds a connection for as long as somebody listens.
     watches = await KubeClient.connect(connections=MAX_CHANNELS + 8)
     hub = Hub(watches, api.streams_per_caller, api.streams)
-    broker = connect_async(RedisSettings(url=api.broker_url)) if api.broker_url is not None else None
-    counting = connect_async(RedisSettings(url=limits.url)) if limits.url is not None else None
+    broker, counting, kept = (
+        connect_async(RedisSettings(url=url)) if url is not None else None
+        for url in (api.broker_url, limits.url, caching.url)
+    )
     engine = create_engine(database, application_name="taskflow-api", pool_size=10)
     gate = Gate(kube, api.audiences, time.monotonic)
     try:
@@ -256,11 +264,13 @@ async def connected(
                 namespaces=limits.namespaces,
             )
             hooks = webhooks(engine, notifying)
-            yield Services(kube, PostgresHistory(engine), objects, gate, who, hub, limiter, queues, hooks)
+            writes = MarkedWrites(kube, Marks(kept))
+            history = PostgresHistory(engine)
+            yield Services(writes, history, objects, gate, who, hub, limiter, queues, hooks, ReadCache(kept))
     finally:
         await hub.stop()
         await watches.close()
-        for each in (broker, counting):
+        for each in (broker, counting, kept):
             if each is not None:
                 await each.aclose()
         await engine.dispose()

@@ -22,6 +22,10 @@ class ApiSettings(BaseSettings):
     """Address to listen on."""
     port: int = Field(default=8080, ge=1, le=65535)
     """Likewise."""
+    metrics_host: str = "127.0.0.1"
+    """Address of /metrics."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Port of /metrics, which needs no token and so is not that of the API. Unset: there is none."""
     audiences: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated. A token has to be made for one of them; empty means the API server's own audience."""
 

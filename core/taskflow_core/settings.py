@@ -20,6 +20,15 @@ class RedisSettings(BaseSettings):
     """redis:// or rediss:// URL with user, password and database."""
 
 
+class CacheSettings(BaseSettings):
+    """Answers that the REST API keeps. The operator and the API need the same one: the former says what changed."""
+
+    model_config = SettingsConfigDict(env_prefix="TASKFLOW_CACHE_", frozen=True)
+
+    url: SecretStr | None = None
+    """redis:// or rediss:// URL, a database or an instance beside the broker's, or the broker's. Unset: no answer is kept."""
+
+
 class DatabaseSettings(BaseSettings):
     """The history database."""
 

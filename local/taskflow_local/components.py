@@ -28,7 +28,7 @@ OPERATOR_SETTINGS = (
 )  # fmt: skip
 """Settings that the operator gets from the environment of `taskflow-local up`, if they are set there."""
 API_SETTINGS = (
-    "TASKFLOW_API_AUDIENCES", "TASKFLOW_API_STREAMS_PER_CALLER", "TASKFLOW_API_STREAMS", "TASKFLOW_OIDC_ISSUER",
+    "TASKFLOW_API_AUDIENCES", "TASKFLOW_API_METRICS_PORT", "TASKFLOW_API_STREAMS_PER_CALLER", "TASKFLOW_API_STREAMS", "TASKFLOW_OIDC_ISSUER",
     "TASKFLOW_OIDC_AUDIENCE", "TASKFLOW_OIDC_USERNAME_CLAIM", "TASKFLOW_OIDC_USERNAME_PREFIX",
     "TASKFLOW_OIDC_GROUPS_CLAIM", "TASKFLOW_OIDC_GROUPS_PREFIX", "TASKFLOW_OIDC_CA_FILE", "TASKFLOW_REGISTER_ENABLED",
     "TASKFLOW_REGISTER_SIGNING_KEY", "TASKFLOW_REGISTER_SIGNING_KEY_FILE", "TASKFLOW_REGISTER_TOKEN_SECONDS",
@@ -343,6 +343,7 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
     if component == "operator":
         if "redis" in memory.components:
             found["TASKFLOW_REDIS_URL"] = _redis_url(memory, acl.OPERATOR, memory.redis_operator_password)
+            found["TASKFLOW_CACHE_URL"] = found["TASKFLOW_REDIS_URL"]
         found |= {name: base[name] for name in OPERATOR_SETTINGS if name in base}
         found |= {"TASKFLOW_TOKEN_KEY": memory.token_key, "TASKFLOW_HEALTH_HOST": _HOST}
         found |= {"TASKFLOW_HEALTH_PORT": str(memory.ports["operator"])}
@@ -353,7 +354,7 @@ def environment(component: str, memory: Memory, folder: Folder, base: Mapping[st
         found |= {name: base[name] for name in API_SETTINGS if name in base}
         if "redis" in memory.components:
             url = _redis_url(memory, acl.API, memory.redis_api_password)
-            found |= {"TASKFLOW_API_BROKER_URL": url, "TASKFLOW_LIMITS_URL": url}
+            found |= {"TASKFLOW_API_BROKER_URL": url, "TASKFLOW_LIMITS_URL": url, "TASKFLOW_CACHE_URL": url}
     if component == "notifier":
         found = {name: value for name, value in found.items() if not name.startswith("TASKFLOW_S3_")}
         found |= {"PYTHONUNBUFFERED": "1", "TASKFLOW_WEBHOOKS_HEALTH_HOST": _HOST}

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from taskflow_core.errors import Invalid
 from taskflow_core.kube.client import KubeClient
-from taskflow_core.settings import DatabaseSettings, LogSettings, RedisSettings, explain
+from taskflow_core.settings import CacheSettings, DatabaseSettings, LogSettings, RedisSettings, explain
 from taskflow_core.telemetry.logs import setup_logging
 from taskflow_core.telemetry.tracing import setup_tracing
 from taskflow_operator.handlers import lifecycle
@@ -25,7 +25,9 @@ from taskflow_operator.settings import OperatorSettings
 from taskflow_operator.wiring import Operator
 
 
-async def serve(settings: OperatorSettings, redis: RedisSettings, database: DatabaseSettings) -> Exit:
+async def serve(
+    settings: OperatorSettings, redis: RedisSettings, caching: CacheSettings, database: DatabaseSettings
+) -> Exit:
     """Run until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -36,7 +38,7 @@ async def serve(settings: OperatorSettings, redis: RedisSettings, database: Data
     leadership: Leadership = Always()
     if settings.leader_election:
         leadership = LeaseLeadership(lease_kube, settings.leader_namespace, settings.leader_identity)
-    operator = Operator(settings, redis, database, kube, lease_kube, leadership, setup_tracing("operator"))
+    operator = Operator(settings, redis, caching, database, kube, lease_kube, leadership, setup_tracing("operator"))
     operator.runner = KopfRunner(lifecycle.watch(operator.pools))
     await operator.open()
     try:
@@ -50,12 +52,13 @@ def main() -> int:
     try:
         logs = LogSettings()
         settings, redis, database = OperatorSettings(), RedisSettings(), DatabaseSettings()
+        caching = CacheSettings()
     except ValidationError as error:
         print(*explain(error), sep="\n", file=sys.stderr)
         return Exit.UNUSABLE
     setup_logging(logs, "operator")
     try:
-        return asyncio.run(serve(settings, redis, database))
+        return asyncio.run(serve(settings, redis, caching, database))
     except Invalid as error:
         print(f"taskflow-operator: {error}", file=sys.stderr)
         return Exit.UNUSABLE

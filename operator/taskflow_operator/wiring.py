@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -22,10 +22,11 @@ from taskflow_core.errors import TaskflowError
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_core.ledger.arrays import ArrayLedger
 from taskflow_core.ledger.connect import connect_async
+from taskflow_core.ledger.marks import Marks
 from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.ledger.presence import PoolView
 from taskflow_core.ledger.stream import StreamReader
-from taskflow_core.settings import DatabaseSettings, RedisSettings
+from taskflow_core.settings import CacheSettings, DatabaseSettings, RedisSettings
 from taskflow_core.store import items, repository
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.telemetry import metrics
@@ -73,18 +74,27 @@ CLOSE_SECONDS = 3.0
 class Database:
     """The history as the mirror needs it, on an engine of its own."""
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    def __init__(self, settings: DatabaseSettings, marks: Marks) -> None:
         self._engine = create_engine(settings, application_name="taskflow-operator", pool_size=2)
+        self._marks = marks
 
     async def apply_events(self, events: Sequence[Event]) -> None:
         """Fold events into the tables, in one transaction."""
+        touched: Collection[str] = ()
         async with transaction(self._engine) as connection:
             await repository.apply_events(connection, events)
+            if self._marks.wanted:
+                touched = await repository.namespaces_of(connection, {event.uid for event in events})
+            await self._marks.changing(touched)
+        await self._marks.changed(touched)
 
     async def upsert_tasks(self, tasks: Sequence[Task]) -> None:
         """Mirror Tasks as they stand, in one transaction."""
+        touched = {task.namespace for task in tasks}
         async with transaction(self._engine) as connection:
             await repository.upsert_tasks(connection, tasks)
+            await self._marks.changing(touched)
+        await self._marks.changed(touched)
 
     async def outcome(self, namespace: str, name: str) -> Phase | None:
         """Terminal phase of the latest Task of that name; None if there is none, or it never finished."""
@@ -129,6 +139,7 @@ class Operator:
         self,
         settings: OperatorSettings,
         redis_settings: RedisSettings,
+        caching: CacheSettings,
         database: DatabaseSettings,
         kube: KubeClient,
         lease_kube: KubeClient,
@@ -142,7 +153,8 @@ class Operator:
         self._tracing = tracing
         self._redis: redis.asyncio.Redis = connect_async(redis_settings)
         self._publisher = Publisher(redis_settings)
-        self._database = Database(database)
+        self._cache = connect_async(RedisSettings(url=caching.url)) if caching.url is not None else None
+        self._database = Database(database, Marks(self._cache))
         self._items = ItemWriter(self._database)
         tasks, queues = OpenTasks(), PoolQueues()
         ledger = OperatorLedger(self._redis)
@@ -313,6 +325,8 @@ class Operator:
         await asyncio.wait([asyncio.create_task(asyncio.to_thread(self._tracing.close))], timeout=CLOSE_SECONDS)
         self._publisher.close()
         await self._redis.aclose()
+        if self._cache is not None:
+            await self._cache.aclose()
         await self._database.close()
         await self._kube.close()
         await self._lease_kube.close()

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import redis.asyncio
 
 from taskflow_api.limits.policy import WINDOW_SECONDS, Limit, Standing
+from taskflow_api.metrics import UNCOUNTED
 from taskflow_core.domain import naming
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.connect import redis_errors
@@ -135,6 +136,7 @@ class Limiter:
             else:
                 self._note(None)
                 return found
+        UNCOUNTED.labels("write" if write else "read").inc()
         if write:
             return await self._local.take(limits, units)
         self.open_reads += 1

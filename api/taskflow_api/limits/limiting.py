@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import Request
 
 from taskflow_api.limits.policy import cost, headers
+from taskflow_api.metrics import LIMITED
 from taskflow_api.problems import ProblemError
 from taskflow_api.services import services_of
 
@@ -30,6 +31,8 @@ async def limited(request: Request) -> None:
     told = headers(standings)
     request.state.headers = told
     violated = [each.limit.name for each in standings if not each.passes]
+    for name in violated:
+        LIMITED.labels(name).inc()
     if violated:
         raise ProblemError(
             429,

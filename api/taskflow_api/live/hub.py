@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from taskflow_api.live.channel import Channel, Watches
+from taskflow_api.metrics import STREAMS
 from taskflow_api.problems import ProblemError
 from taskflow_core.errors import Unavailable
 
@@ -52,9 +53,11 @@ class Hub:
         if self._open.total() >= self._total:
             raise ProblemError(503, "this server has no room for another stream; try again")
         self._open[caller] += 1
+        STREAMS.inc()
         try:
             yield
         finally:
+            STREAMS.dec()
             self._open[caller] -= 1
             if not self._open[caller]:
                 del self._open[caller]

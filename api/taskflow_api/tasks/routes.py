@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -8,6 +9,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import AwareDatetime
 
 from taskflow_api.access import LABEL, InServices, Namespace, TaskName, may, may_on
+from taskflow_api.cache import HISTORY_SECONDS, LIVE_SECONDS, Kept
 from taskflow_api.documented import PROBLEMS
 from taskflow_api.problems import FieldError, ProblemError
 from taskflow_api.services import Services
@@ -87,9 +89,9 @@ async def create_task(
     operation_id="listTasks",
     summary="List Tasks, newest first, those that are gone included",
     dependencies=[Depends(may("list"))],
+    response_model=TaskPage,
 )
 async def list_tasks(
-    response: Response,
     namespace: Namespace,
     services: InServices,
     phase: Phase | None = None,
@@ -100,7 +102,7 @@ async def list_tasks(
     created_before: Annotated[AwareDatetime | None, Query(alias="createdBefore", description="Earlier.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
-) -> TaskPage:
+) -> Response:
     """From the history; it lags behind the resources by the event stream, usually well under a second.
 
     Labels are those of a Task's latest event: a change of labels alone is seen with the next one.
@@ -121,6 +123,9 @@ async def list_tasks(
             after = cursors.decode(cursor, scope)
         except cursors.BadCursor as error:
             raise ProblemError(400, str(error), code="bad-cursor") from error
+    kept = await services.cache.look(namespace, f"listTasks {json.dumps([scope, limit, cursor])}", HISTORY_SECONDS)
+    if isinstance(kept, Kept):
+        return kept.response()
     rows = await services.history.list_tasks(
         namespace,
         Filter(
@@ -135,13 +140,13 @@ async def list_tasks(
         limit=limit + 1,
     )
     page = rows[:limit]
-    following = None
+    following, told = None, {}
     if len(rows) > limit:
         following = cursors.encode((page[-1].created_at, page[-1].uid), scope)
         asked = wanted | {"limit": limit, "cursor": following}
         query = urlencode({name: value for name, value in asked.items() if value is not None})
-        response.headers["Link"] = f'</v1/namespaces/{namespace}/tasks?{query}>; rel="next"'
-    return TaskPage(items=[summary(row) for row in page], next_cursor=following)
+        told["Link"] = f'</v1/namespaces/{namespace}/tasks?{query}>; rel="next"'
+    return await services.cache.keep(kept, TaskPage(items=[summary(row) for row in page], next_cursor=following), told)
 
 
 @router.get(
@@ -153,15 +158,20 @@ async def list_tasks(
     responses={304: {"description": "With If-None-Match: what you have is what there is."}},
 )
 async def get_task(
-    response: Response,
     namespace: Namespace,
     name: TaskName,
     services: InServices,
     if_none_match: Annotated[
         str | None, Header(max_length=128, description="ETag of the answer that you have.")
     ] = None,
-) -> TaskDetail | Response:
-    """The live resource, else what the history kept of the newest Task of that name."""
+) -> Response:
+    """The live resource, else what the history kept of the newest Task of that name.
+
+    An answer may be a second old, unless the Task was changed through this API.
+    """
+    kept = await services.cache.look(namespace, f"getTask {name}", LIVE_SECONDS)
+    if isinstance(kept, Kept):
+        return kept.response(if_none_match)
     body, view = await find_task(services, namespace, name)
     try:
         runs = await services.history.get_runs(view.uid)
@@ -169,13 +179,15 @@ async def get_task(
         if not view.live:
             raise
         runs = None
+    told = {}
     if body is not None and runs is not None:
         # The past grows without a new version of the resource.
-        tag = etag(body, len(runs[0]) + len(runs[1]))
-        response.headers["ETag"] = tag
+        tag = told["ETag"] = etag(body, len(runs[0]) + len(runs[1]))
         if if_none_match is not None and tag in if_none_match:
-            return Response(status_code=304, headers={"ETag": tag})
-    return detail(view, runs)
+            return Response(status_code=304, headers=told)
+    # Of one that is gone nothing is kept: another of its name may be created at any time.
+    place = kept if body is not None and runs is not None else None
+    return await services.cache.keep(place, detail(view, runs), told)
 
 
 @router.delete(

@@ -42,6 +42,14 @@
       key: {{ ternary "redis-url" .Values.externalRedis.key .Values.devServices.enabled }}
 {{- end -}}
 
+{{- define "taskflow.env.cacheMarks" -}}
+- name: TASKFLOW_CACHE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
+      key: {{ ternary "redis-url" .Values.externalRedis.key .Values.devServices.enabled }}
+{{- end -}}
+
 {{- define "taskflow.env.broker" -}}
 - name: TASKFLOW_API_BROKER_URL
   valueFrom:
@@ -49,12 +57,14 @@
       name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
       key: {{ ternary "redis-api-url" .Values.externalRedis.apiKey .Values.devServices.enabled }}
       optional: true
-- name: TASKFLOW_LIMITS_URL
+{{- range list "TASKFLOW_LIMITS_URL" "TASKFLOW_CACHE_URL" }}
+- name: {{ . }}
   valueFrom:
     secretKeyRef:
-      name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
-      key: {{ ternary "redis-api-url" .Values.externalRedis.apiKey .Values.devServices.enabled }}
+      name: {{ ternary (include "taskflow.devSecret" $) $.Values.externalRedis.existingSecret $.Values.devServices.enabled }}
+      key: {{ ternary "redis-api-url" $.Values.externalRedis.apiKey $.Values.devServices.enabled }}
       optional: true
+{{- end }}
 {{- end -}}
 
 {{- define "taskflow.env.s3" -}}

@@ -81,6 +81,7 @@ def operator_rules(password: str) -> list[str]:
         *_SCRIPTS,
         "(~tf:* +evalsha +watch +@read +@write -@dangerous)",
         "(~*.* +lpush +llen +lindex)",
+        f"(%W~{naming.KEY_API_PREFIX}mark:* +set)",
         "(%W~_kombu.binding.* %W~_kombu.binding_permanent.* +sadd)",
     ]
 

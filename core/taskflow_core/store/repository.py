@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -49,6 +49,13 @@ async def upsert_tasks(connection: AsyncConnection, current: Sequence[Task]) -> 
         Unavailable: nothing was stored; come again.
     """
     return await _apply(connection, current, mirror)
+
+
+async def namespaces_of(connection: AsyncConnection, uids: Collection[str]) -> set[str]:
+    """Namespaces of these Tasks, as far as they are known. Raises `Unavailable`."""
+    with database_errors():
+        found = await connection.execute(select(tasks.c.namespace).where(tasks.c.uid.in_(sorted(uids))).distinct())
+        return set(found.scalars())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@ import asyncio
 import json
 import os
 import secrets
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,9 @@ from pydantic import SecretStr
 
 from taskflow_core.domain.task import Task
 from taskflow_core.kube.client import KubeClient, resource_path, tasks_path
-from taskflow_core.settings import DatabaseSettings
+from taskflow_core.ledger.connect import connect_async
+from taskflow_core.ledger.marks import Marks
+from taskflow_core.settings import DatabaseSettings, RedisSettings
 from taskflow_core.store import repository
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_local.stack import Stack
@@ -41,8 +44,9 @@ class Answer:
 class Installation:
     """A real API process in front of real servers, and what its users and the operator do around it."""
 
-    def __init__(self, stack: Stack, issuer: Issuer) -> None:
+    def __init__(self, stack: Stack, issuer: Issuer, metrics_port: int = 0) -> None:
         self.stack = stack
+        self.metrics_port = metrics_port
         self.issuer = issuer
         self.http = urllib3.PoolManager(retries=False, timeout=20)
         self.tokens: dict[str, str] = {}
@@ -89,10 +93,15 @@ class Installation:
         tasks = self.kube(read)
 
         async def write() -> None:
-            settings = DatabaseSettings(url=SecretStr(self.stack.env()["TASKFLOW_DATABASE_URL"]))
+            env = self.stack.env()
+            settings = DatabaseSettings(url=SecretStr(env["TASKFLOW_DATABASE_URL"]))
             engine = create_engine(settings, application_name="test")
-            async with transaction(engine) as connection:
-                assert await repository.upsert_tasks(connection, tasks) == len(tasks)
+            async with connect_async(RedisSettings(url=SecretStr(env["TASKFLOW_REDIS_URL"]))) as client:
+                marks = Marks(client)
+                async with transaction(engine) as connection:
+                    assert await repository.upsert_tasks(connection, tasks) == len(tasks)
+                    await marks.changing([namespace])
+                await marks.changed([namespace])
             await engine.dispose()
 
         asyncio.run(write())
@@ -136,6 +145,12 @@ class Installation:
         self.kube(add)
 
 
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @pytest.fixture(scope="package")
 def installation() -> Iterator[Installation]:
     # Not pytest's own folder, which PostgreSQL's user may not pass when the tests run as root.
@@ -154,13 +169,16 @@ def installation() -> Iterator[Installation]:
                 "TASKFLOW_WEBHOOKS_ENABLED": "true",
                 # Some tests try every route with everything.
                 "TASKFLOW_LIMITS_CALLER_PER_MINUTE": "1000000",
+                "TASKFLOW_API_METRICS_PORT": str(_free_port()),
             }
-            stack = Stack(Path(folder) / "state", ("etcd", "kube-apiserver", "postgres", "minio", "api"), environ)
+            stack = Stack(
+                Path(folder) / "state", ("etcd", "kube-apiserver", "redis", "postgres", "minio", "api"), environ
+            )
             try:
                 stack.up()
                 stack.apply_crds()
                 stack.add_namespace(NAMESPACE)
-                made = Installation(stack, issuer)
+                made = Installation(stack, issuer, int(environ["TASKFLOW_API_METRICS_PORT"]))
                 everything = ["create", "get", "list", "watch", "patch", "delete"]
                 made.add_account("allowed", everything, ("get", "list", "patch"))
                 made.add_account("reader", ["get", "list"])

@@ -19,7 +19,7 @@ OURS, THEIRS = "tenant-a", "tenant-b"
 CANARY = "canary-of-b"
 """In everything of the other tenant that could be told."""
 SPEC = {"handler": "reports.summarise", "kwargs": {"told": CANARY}}
-OPEN = {"/livez", "/readyz", "/version", "/v1/auth/register", "/v1/auth/token"}
+OPEN = {"/livez", "/startupz", "/readyz", "/version", "/v1/auth/register", "/v1/auth/token"}
 """Routes of no namespace: they have nothing of a tenant."""
 UNKNOWN = "teach tests/integration/api/test_tenants.py what to put there"
 STREAM_SECONDS = 3.0

@@ -78,7 +78,7 @@ async def test_openapi_declares_ids_problems_security_and_bounds() -> None:
         "createApiKey", "listApiKeys", "getApiKey", "rotateApiKey", "revokeApiKey",
         "createWebhook", "listWebhooks", "getWebhook", "changeWebhook", "deleteWebhook", "rotateWebhookSecret", "testWebhook",
         "listDeliveries", "getDelivery", "replayDelivery",
-        "getLiveness", "getReadiness", "getVersion",
+        "getLiveness", "getStartup", "getReadiness", "getVersion",
     }  # fmt: skip
     for name, operation in operations.items():
         if name in ("getLiveness", "getReadiness", "getVersion"):

@@ -1,0 +1,156 @@
+"""Answers that are kept: by the running API with a real Redis and PostgreSQL, and by the same classes where order matters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import redis
+from pydantic import BaseModel, SecretStr
+
+from taskflow_api.cache import HISTORY_SECONDS, Kept, Place, ReadCache
+from taskflow_core.ledger.connect import connect_async
+from taskflow_core.ledger.marks import Marks, mark_key
+from taskflow_core.settings import RedisSettings
+from tests.integration.api.conftest import NAMESPACE, Installation
+
+pytestmark = pytest.mark.integration
+TASKS = f"/v1/namespaces/{NAMESPACE}/tasks"
+
+
+class Said(BaseModel):
+    number: int
+
+
+@pytest.fixture
+async def client(installation: Installation) -> AsyncIterator[redis.asyncio.Redis]:
+    url = installation.stack.env()["TASKFLOW_REDIS_URL"]
+    async with connect_async(RedisSettings(url=SecretStr(url))) as found:
+        yield found
+
+
+@pytest.fixture
+def admin(installation: Installation) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(installation.stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True) as found:
+        yield found
+
+
+def made(installation: Installation, name: str) -> None:
+    answer = installation.call("POST", TASKS, {"name": name, "spec": {"handler": "taskflow.echo"}})
+    assert answer.status == 201, answer.body
+
+
+def hit(answer: Any) -> bool:
+    return "hit" in answer.headers.get("Cache-Status", "")
+
+
+def test_a_second_reader_gets_the_same_answer_from_the_cache(installation: Installation) -> None:
+    made(installation, "cached")
+    installation.mirror()
+    path = f"{TASKS}?limit=5&handler=taskflow.echo"
+    installation.call("GET", path)
+    first, second = installation.call("GET", path), installation.call("GET", path)
+    assert hit(second)
+    assert (first.status, first.body, first.headers.get("Link")) == (200, second.body, second.headers.get("Link"))
+    one, again = installation.call("GET", f"{TASKS}/cached"), installation.call("GET", f"{TASKS}/cached")
+    assert hit(again)
+    assert (one.body, one.headers["ETag"]) == (again.body, again.headers["ETag"])
+    unchanged = installation.call("GET", f"{TASKS}/cached", if_none_match=one.headers["ETag"])
+    assert (unchanged.status, unchanged.body) == (304, b"")
+
+
+def test_a_cached_answer_is_for_nobody_who_may_not_read(installation: Installation) -> None:
+    made(installation, "cached-secret")
+    for _ in range(2):
+        installation.call("GET", f"{TASKS}/cached-secret")
+    assert hit(installation.call("GET", f"{TASKS}/cached-secret"))
+    refused = installation.call("GET", f"{TASKS}/cached-secret", account="stranger")
+    assert refused.status == 403
+    assert b"cached-secret" not in refused.body.replace(refused.json["instance"].encode(), b"")
+
+
+def test_who_changes_a_task_through_the_api_reads_it_as_it_is(installation: Installation) -> None:
+    made(installation, "cached-changed")
+    path = f"{TASKS}/cached-changed"
+    for suspended in [True, False] * 10:
+        installation.call("GET", path)
+        changed = installation.call(
+            "PATCH", path, {"spec": {"suspend": suspended}}, content_type="application/merge-patch+json"
+        )
+        assert changed.status == 200, changed.body
+        assert installation.call("GET", path).json["spec"].get("suspend", False) is suspended
+
+
+def test_what_the_mirror_has_is_seen_at_the_next_read(installation: Installation) -> None:
+    path = f"{TASKS}?limit=500"
+    for number in range(20):
+        made(installation, f"cached-{number}")
+        installation.call("GET", path)
+        installation.mirror()
+        assert f"cached-{number}" in {each["name"] for each in installation.call("GET", path).json["items"]}
+
+
+def test_while_the_history_changes_nothing_is_kept(installation: Installation, admin: redis.Redis) -> None:
+    admin.set(mark_key(NAMESPACE), "~half")
+    for _ in range(3):
+        assert not hit(installation.call("GET", f"{TASKS}?limit=2"))
+    admin.set(mark_key(NAMESPACE), "whole")
+    installation.call("GET", f"{TASKS}?limit=2")
+    assert hit(installation.call("GET", f"{TASKS}?limit=2"))
+
+
+def test_without_its_redis_the_api_reads_anew(installation: Installation, admin: redis.Redis) -> None:
+    made(installation, "cached-away")
+    path = f"{TASKS}/cached-away"
+    admin.client_pause(1500, all=True)
+    began = time.monotonic()
+    answers = [installation.call("GET", path) for _ in range(5)]
+    assert [answer.status for answer in answers] == [200] * 5
+    assert not any(map(hit, answers))
+    assert time.monotonic() - began < 1.5, "each waits for the cache"
+    admin.ping()
+
+
+async def test_an_answer_that_was_read_before_a_change_is_not_kept_for_after_it(client: redis.asyncio.Redis) -> None:
+    cache, marks = ReadCache(client), Marks(client)
+    await marks.changed(["race"])
+    for number in range(50):
+        place = await cache.look("race", "q", HISTORY_SECONDS)
+        assert isinstance(place, Place)
+        # Read here, and kept after somebody changed it: in either order of the two.
+        await asyncio.gather(marks.changed(["race"]), cache.keep(place, Said(number=number), {}))
+        assert not isinstance(await cache.look("race", "q", HISTORY_SECONDS), Kept)
+
+
+async def test_an_answer_counts_from_before_it_was_read(client: redis.asyncio.Redis) -> None:
+    now = 0.0
+    cache = ReadCache(client, lambda: now)
+    await Marks(client).changed(["slow"])
+    place = await cache.look("slow", "q", 1.0)
+    now = 1.0
+    await cache.keep(place, Said(number=1), {})
+    assert isinstance(await cache.look("slow", "q", 1.0), Place)
+
+
+async def test_an_answer_of_a_cache_that_forgot_its_marks_does_not_count(client: redis.asyncio.Redis) -> None:
+    cache = ReadCache(client)
+    await Marks(client).changed(["forgot"])
+    await cache.keep(await cache.look("forgot", "q", HISTORY_SECONDS), Said(number=1), {})
+    assert isinstance(await cache.look("forgot", "q", HISTORY_SECONDS), Kept)
+    await client.delete(mark_key("forgot"))
+    assert await cache.look("forgot", "q", HISTORY_SECONDS) is None
+    assert isinstance(await cache.look("forgot", "q", HISTORY_SECONDS), Place)
+
+
+async def test_questions_and_namespaces_have_answers_of_their_own(client: redis.asyncio.Redis) -> None:
+    cache = ReadCache(client)
+    await Marks(client).changed(["one", "two"])
+    await cache.keep(await cache.look("one", "q", HISTORY_SECONDS), Said(number=1), {"ETag": '"1"'})
+    found = await cache.look("one", "q", HISTORY_SECONDS)
+    assert isinstance(found, Kept)
+    assert (found.headers, found.body) == ({"ETag": '"1"'}, '{"number":1}')
+    assert isinstance(await cache.look("two", "q", HISTORY_SECONDS), Place)
+    assert isinstance(await cache.look("one", "p", HISTORY_SECONDS), Place)
