@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: bench-jobs bench-arrays images kind-up kind-down test-chart test-cluster model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: fuzz-rest bench-jobs bench-arrays images kind-up kind-down test-chart test-cluster model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -90,6 +90,9 @@ bench-scale: setup programs ## what 1,000 to 100,000 open Tasks cost the others 
 
 bench-jobs: setup ## a Task beside a Job, a pod each, in the cluster of KUBECONFIG; NAMESPACE=default has a pool, N=20 (2 minutes)
 	@$(BIN)/python -m bench.jobs
+
+fuzz-rest: setup programs ## N=20000 requests made from the OpenAPI document, right and wrong ones, to a running API (5 minutes); SEED=1
+	@$(BIN)/python -m tests.rest_fuzz $(or $(N),20000) $(SEED)
 
 model: setup ## all states of the protocol with four accidents at once, a million (4 minutes)
 	@$(BIN)/python -m tests.model

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gen_chart
 import gen_metrics
+import gen_openapi
 import gen_reference
 import gen_settings
 
@@ -17,7 +18,9 @@ def main() -> int:
     """Write or check every file."""
     pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages()
     stale = 0
-    for path, text in ({FOLDER / f"{name}.md": text for name, text in pages.items()} | gen_chart.files()).items():
+    files = {FOLDER / f"{name}.md": text for name, text in pages.items()}
+    files |= {FOLDER / name: text for name, text in gen_openapi.files().items()}
+    for path, text in (files | gen_chart.files()).items():
         if "--check" not in sys.argv[1:]:
             path.write_text(text)
         elif not path.exists() or path.read_text() != text:

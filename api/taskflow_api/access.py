@@ -7,12 +7,20 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Request, Security
 from fastapi.security import HTTPBearer
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from taskflow_api.auth import Caller, Resource, Scope
 from taskflow_api.problems import ProblemError
 from taskflow_api.services import Services, services_of
 from taskflow_core.domain import naming
 
+
+class _Part(StringConvertor):
+    regex = "[^/:]+"
+
+
+# What a colon ends in a path: `NAME:cancel` is no name but something to do with one.
+register_url_convertor("part", _Part())
 LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 READS = frozenset({"get", "list", "watch"})
 

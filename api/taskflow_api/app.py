@@ -34,8 +34,9 @@ def create_app(services: Services) -> FastAPI:
     )
     app.state.services = services
     problems.install(app)
-    app.include_router(health.router(services))
-    for router in (
+    open_routes = health.router(services)
+    app.include_router(open_routes)
+    guarded = (
         batch.router,
         changing.router,
         items.router,
@@ -50,11 +51,15 @@ def create_app(services: Services) -> FastAPI:
         operations.router,
         keyroutes.router,
         webhooks.router,
-    ):
+    )
+    for router in guarded:
         app.include_router(router, dependencies=[bearer, Depends(limited)])
+    app.state.routes = [route for router in (open_routes, *guarded) for route in router.routes]
     open_paths = OPEN_PATHS
     if services.identity.accounts is not None:
-        app.include_router(authroutes.router(services.identity.accounts), dependencies=[Depends(limited)])
+        logins = authroutes.router(services.identity.accounts)
+        app.include_router(logins, dependencies=[Depends(limited)])
+        app.state.routes += logins.routes
         open_paths |= authroutes.PATHS
     documented.describe(app)
     # The last one added is the outermost.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import Field, ValidationError
 from starlette.exceptions import HTTPException
 
@@ -180,7 +181,14 @@ async def _of_validation(request: Request, error: RequestValidationError) -> JSO
 
 
 async def _of_framework(request: Request, error: HTTPException) -> JSONResponse:
-    return problem_response(request.scope, error.status_code, str(error.detail), headers=error.headers)
+    headers = error.headers
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Starlette names the methods of one route; the path may have several.
+        routes: Sequence[APIRoute] = request.app.state.routes
+        path = request.scope["path"]
+        allowed = {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
+        headers = {"Allow": ", ".join(sorted(allowed))}
+    return problem_response(request.scope, error.status_code, str(error.detail), headers=headers)
 
 
 def _field_error(error: Mapping[str, Any]) -> FieldError:

@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 from taskflow_api.access import InServices, Namespace, may
 from taskflow_api.artifacts import LINK_SECONDS, refuse_outputs
 from taskflow_api.documented import PROBLEMS
-from taskflow_api.tasks.schemas import Body, ObjectKey, UploadBody
+from taskflow_api.tasks.schemas import Body, ObjectKey, UploadBody, examples
 from taskflow_core.blobs.multipart import MAX_PARTS, MIN_PART_BYTES, MultipartUploads, SentPart
 from taskflow_core.domain import naming
 from taskflow_core.domain.task import Model
@@ -23,7 +23,7 @@ from taskflow_core.errors import NotFound, TaskflowError
 from taskflow_core.telemetry.logs import get_logger
 
 UPLOADS = "/v1/namespaces/{namespace}/multipart-uploads"
-ONE = UPLOADS + "/{upload}"
+ONE = UPLOADS + "/{upload:part}"
 MAX_SIGNED = 100
 KEEP = timedelta(hours=24)
 SWEEP_SECONDS = 3600.0
@@ -48,6 +48,8 @@ class Begun(Model):
 
 class SignBody(Body):
     """Parts to be sent."""
+
+    model_config = examples({"parts": [1, 2, 3]})
 
     parts: Annotated[list[PartNumber], Field(min_length=1, max_length=MAX_SIGNED)]
 
@@ -75,6 +77,8 @@ class Sent(Body):
 
 class CompleteBody(Body):
     """All parts that were sent."""
+
+    model_config = examples({"parts": [{"number": 1, "etag": '"9b2cf535f27731c974343645a3985328"'}]})
 
     parts: Annotated[list[Sent], Field(min_length=1, max_length=MAX_PARTS)]
 

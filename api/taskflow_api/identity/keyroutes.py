@@ -28,7 +28,7 @@ from taskflow_api.services import Services
 from taskflow_core.errors import NotFound
 
 COLLECTION = "/v1/namespaces/{namespace}/apikeys"
-ONE = COLLECTION + "/{id}"
+ONE = COLLECTION + "/{id:part}"
 KeyId = Annotated[
     str, Path(alias="id", pattern=r"^[0-9a-f]{16}$", description="The part of the key before its secret.")
 ]

@@ -9,7 +9,7 @@ from taskflow_api.access import LABEL
 from taskflow_api.auth import Scope
 from taskflow_api.identity.keys import DEFAULT_GRACE, DEFAULT_LIFE, MAX_GRACE, MAX_LIFE, MIN_LIFE
 from taskflow_api.identity.keystore import KeyRow
-from taskflow_api.tasks.schemas import Body
+from taskflow_api.tasks.schemas import Body, examples
 from taskflow_core.domain.task import Model
 
 ServiceAccountName = Annotated[str, StringConstraints(max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")]
@@ -18,6 +18,8 @@ AccountName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9
 
 class KeyBody(Body):
     """A key to be made."""
+
+    model_config = examples({"serviceAccount": "ci", "name": "nightly builds", "scopes": ["read", "write"]})
 
     service_account: ServiceAccountName
     """What it stands for."""
@@ -32,6 +34,8 @@ class KeyBody(Body):
 
 class RotateBody(Body):
     """How long the old key goes on."""
+
+    model_config = examples({"graceSeconds": 3600})
 
     grace_seconds: Annotated[int, Field(ge=0, le=int(MAX_GRACE.total_seconds()))] = int(DEFAULT_GRACE.total_seconds())
 
@@ -67,6 +71,8 @@ class KeyList(Model):
 
 class Credentials(Body):
     """Name and password of an account."""
+
+    model_config = examples({"username": "ada", "password": "a long one of four words"})
 
     username: AccountName
     password: Annotated[SecretStr, Field(min_length=12, max_length=256)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from taskflow_api.access import LABEL
 from taskflow_api.auth import Caller
 from taskflow_api.problems import Problem
-from taskflow_api.tasks.schemas import Body
+from taskflow_api.tasks.schemas import Body, Instant, examples
 from taskflow_core.domain import selectors
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Model
@@ -38,8 +38,8 @@ class FilterBody(Body):
         str | None, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")
     ] = None
     label_selector: Annotated[str | None, StringConstraints(min_length=1, max_length=selectors.MAX_CHARS)] = None
-    created_after: AwareDatetime | None = None
-    created_before: AwareDatetime | None = None
+    created_after: Instant | None = None
+    created_before: Instant | None = None
 
     @field_validator("label_selector")
     @classmethod
@@ -52,9 +52,7 @@ class FilterBody(Body):
 class OperationBody(Body):
     """What to do with many Tasks."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"filter": {"queue": "reports", "labelSelector": "team=a"}}]}
-    )
+    model_config = examples({"filter": {"queue": "reports", "labelSelector": "team=a"}})
 
     filter: FilterBody
     all: Annotated[bool, Field(description="Has to be true for a filter that leaves nothing out.")] = False

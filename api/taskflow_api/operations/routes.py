@@ -25,7 +25,7 @@ from taskflow_core.errors import NotFound
 from taskflow_core.store.operations import MAX_RUNNING, OperationRow
 
 COLLECTION = "/v1/namespaces/{namespace}/operations"
-ONE = COLLECTION + "/{operation}"
+ONE = COLLECTION + "/{operation:part}"
 OperationId = Annotated[str, Path(max_length=32, pattern=r"^[0-9a-f]{32}$")]
 router = APIRouter(tags=["operations"], responses=PROBLEMS)
 

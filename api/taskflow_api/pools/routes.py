@@ -4,21 +4,21 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from taskflow_api.access import InServices, Namespace, TaskName, may, may_on
 from taskflow_api.documented import PROBLEMS
 from taskflow_api.problems import ProblemError
 from taskflow_api.tasks.creating import FIELD_MANAGER
-from taskflow_api.tasks.routes import etag
-from taskflow_api.tasks.schemas import Body
+from taskflow_api.tasks.routes import etag, wanted_version
+from taskflow_api.tasks.schemas import Body, examples
 from taskflow_core.domain import naming
 from taskflow_core.domain.task import Condition, Model
-from taskflow_core.errors import Conflict, NotFound
+from taskflow_core.errors import Conflict, Invalid, NotFound
 from taskflow_core.kube.client import MERGE_PATCH, resource_path
 
 COLLECTION = "/v1/namespaces/{namespace}/pools"
-ONE = COLLECTION + "/{name}"
+ONE = COLLECTION + "/{name:part}"
 MAX_PAGE = 500
 _RESOURCE = "workerpools"
 router = APIRouter(tags=["pools"], responses=PROBLEMS)
@@ -91,7 +91,7 @@ class PoolSpecChange(Body):
 class PoolChangeBody(Body):
     """A JSON merge patch (RFC 7396) of a pool."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"spec": {"paused": True}}]})
+    model_config = examples({"spec": {"paused": True}})
 
     spec: PoolSpecChange
 
@@ -120,6 +120,10 @@ async def list_pools(
         page = await services.kube.request("GET", _path(namespace), params=params)
     except Conflict as error:
         raise ProblemError(400, "the cursor is too old; start again without it", code="bad-cursor") from error
+    except Invalid as error:
+        # Nothing else of the request is for the API server to judge.
+        detail = "the cursor is not one of this list; start again without it"
+        raise ProblemError(400, detail, code="bad-cursor") from error
     found = [_view(body) for body in page["items"]]
     return PoolPage(items=found, next_cursor=page["metadata"].get("continue") or None)
 
@@ -148,8 +152,8 @@ async def change_pool(
 ) -> PoolView:
     """A JSON merge patch. With If-Match only if nobody changed it since (412); the operator's own status changes it too."""
     patch: dict[str, Any] = body.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    if if_match is not None and if_match.strip() != "*":
-        patch["metadata"] = {"resourceVersion": if_match.strip().removeprefix("W/").strip('"')}
+    if (version := wanted_version(if_match)) is not None:
+        patch["metadata"] = {"resourceVersion": version}
     params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
     try:
         changed = await services.kube.request(

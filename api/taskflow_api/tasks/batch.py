@@ -15,7 +15,7 @@ from taskflow_api.problems import Problem, ProblemError, problem_of
 from taskflow_api.services import Services
 from taskflow_api.tasks.creating import Wish, create
 from taskflow_api.tasks.routes import COLLECTION, IdempotencyKey, check_name
-from taskflow_api.tasks.schemas import Body, TaskBody
+from taskflow_api.tasks.schemas import Body, TaskBody, examples
 from taskflow_core.domain.task import Model
 from taskflow_core.errors import TaskflowError
 
@@ -25,6 +25,10 @@ router = APIRouter(tags=["tasks"], responses=PROBLEMS)
 
 class BatchBody(Body):
     """Tasks to create; each is looked at by itself."""
+
+    model_config = examples(
+        {"items": [{"generateName": "part-", "spec": {"handler": "taskflow.echo", "args": [n]}} for n in (1, 2)]}
+    )
 
     items: Annotated[
         list[dict[str, Any]], Field(min_length=1, max_length=1000, description="Each as for creating one Task.")

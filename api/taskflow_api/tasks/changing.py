@@ -11,7 +11,7 @@ from taskflow_api.documented import PROBLEMS
 from taskflow_api.problems import ProblemError
 from taskflow_api.services import Services
 from taskflow_api.tasks.creating import FIELD_MANAGER, MAX_PREFIX, again
-from taskflow_api.tasks.routes import ONE, etag, find_task
+from taskflow_api.tasks.routes import ONE, etag, find_task, wanted_version
 from taskflow_api.tasks.schemas import TaskChangeBody
 from taskflow_api.tasks.views import TaskView, from_object
 from taskflow_core.domain.phases import Phase
@@ -100,9 +100,8 @@ async def _patch(
     services: Services, response: Response, namespace: str, name: str, spec: dict[str, object], if_match: str | None
 ) -> TaskView:
     patch: dict[str, object] = {"spec": spec}
-    if if_match is not None and if_match.strip() != "*":
-        # The part after the dot tells of the past, which a change does not depend on.
-        patch["metadata"] = {"resourceVersion": if_match.strip().removeprefix("W/").strip('"').partition(".")[0]}
+    if (version := wanted_version(if_match)) is not None:
+        patch["metadata"] = {"resourceVersion": version}
     try:
         changed = await services.kube.request(
             "PATCH",

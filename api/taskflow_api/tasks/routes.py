@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from pydantic import AwareDatetime
 
 from taskflow_api.access import LABEL, InServices, Namespace, TaskName, may, may_on
 from taskflow_api.cache import HISTORY_SECONDS, LIVE_SECONDS, Kept
@@ -16,7 +15,7 @@ from taskflow_api.services import Services
 from taskflow_api.tasks import cursors
 from taskflow_api.tasks.creating import Wish, create, until_finished
 from taskflow_api.tasks.filters import LabelSelector, requirements
-from taskflow_api.tasks.schemas import TaskBody
+from taskflow_api.tasks.schemas import Instant, TaskBody
 from taskflow_api.tasks.views import TaskDetail, TaskPage, TaskView, detail, from_object, from_row, summary
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import TRACEPARENT
@@ -25,7 +24,7 @@ from taskflow_core.kube.client import tasks_path
 from taskflow_core.store.repository import Filter
 
 COLLECTION = "/v1/namespaces/{namespace}/tasks"
-ONE = COLLECTION + "/{name}"
+ONE = COLLECTION + "/{name:part}"
 MAX_WAIT_SECONDS = 60
 IdempotencyKey = Annotated[
     str | None,
@@ -39,6 +38,7 @@ router = APIRouter(tags=["tasks"], responses=PROBLEMS)
     status_code=201,
     operation_id="createTask",
     summary="Create a Task",
+    responses={200: {"model": TaskView, "description": "An earlier request with this Idempotency-Key created it."}},
     dependencies=[Depends(may("create"))],
 )
 async def create_task(
@@ -98,8 +98,8 @@ async def list_tasks(
     queue: Annotated[str | None, Query(max_length=63, pattern=f"^{LABEL}$")] = None,
     handler: Annotated[str | None, Query(max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")] = None,
     label_selector: LabelSelector = None,
-    created_after: Annotated[AwareDatetime | None, Query(alias="createdAfter", description="Then or later.")] = None,
-    created_before: Annotated[AwareDatetime | None, Query(alias="createdBefore", description="Earlier.")] = None,
+    created_after: Annotated[Instant | None, Query(alias="createdAfter", description="Then or later.")] = None,
+    created_before: Annotated[Instant | None, Query(alias="createdBefore", description="Earlier.")] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
 ) -> Response:
@@ -241,3 +241,18 @@ def etag(body: dict[str, Any], past: int | None = None) -> str:
     """Version of the resource, with how much of its past is told."""
     version = body["metadata"].get("resourceVersion", "")
     return f'"{version}"' if past is None else f'"{version}.{past}"'
+
+
+def wanted_version(if_match: str | None) -> str | None:
+    """The resourceVersion that an If-Match asks for; None if any will do.
+
+    Raises:
+        ProblemError: 412, it is no ETag of ours, so nothing has it.
+    """
+    if if_match is None or if_match.strip() == "*":
+        return None
+    # The part after the dot tells of the past, which a change does not depend on.
+    version = if_match.strip().removeprefix("W/").strip('"').partition(".")[0]
+    if not re.fullmatch(r"[0-9]{1,20}", version):
+        raise ProblemError(412, "expected an ETag of an earlier answer in If-Match; read it again")
+    return version

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from taskflow_api.access import LABEL
@@ -17,6 +28,14 @@ def _relative(key: str) -> str:
     return key
 
 
+def _rfc3339(value: object) -> object:
+    # pydantic also takes numbers, and JSON has no other form of a time than text, which a strict model refuses.
+    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
+        return value
+    raise ValueError("expected a time by RFC 3339, such as 2026-01-31T12:00:00Z")
+
+
+Instant = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339)]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 ObjectKey = Annotated[
     str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(_relative)
@@ -28,6 +47,7 @@ MediaType = Annotated[
         pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(; ?[A-Za-z0-9-]+=[A-Za-z0-9._-]+)?$",
     ),
 ]
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 FIRST_TIME, END_OF_TIMES = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 Seconds = Annotated[int, Field(ge=0, le=86400)]
 ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")]
@@ -39,6 +59,11 @@ class Body(BaseModel):
     """JSON from a caller: camelCase, exact types, no unknown field."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, extra="forbid", strict=True)
+
+
+def examples(*bodies: dict[str, JsonValue]) -> ConfigDict:
+    """Of a body, for the OpenAPI document; a test sends each of them."""
+    return ConfigDict(json_schema_extra={"examples": list(bodies)})
 
 
 class RetryPolicyBody(Body):
@@ -125,7 +150,7 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
     attempt_timeout_seconds: Annotated[int | None, Field(ge=1, le=604800)] = None
     active_deadline_seconds: Annotated[int | None, Field(ge=1, le=2592000)] = None
     queue_timeout_seconds: Annotated[int | None, Field(ge=1, le=2592000)] = None
-    not_before: Annotated[AwareDatetime | None, Field(ge=FIRST_TIME, lt=END_OF_TIMES)] = None
+    not_before: Annotated[Instant, Field(ge=FIRST_TIME, lt=END_OF_TIMES)] | None = None
     depends_on: Annotated[list[DependencyBody], Field(max_length=32)] = []
     notify: Annotated[list[WebhookName], Field(max_length=8)] = []
     suspend: bool = False
@@ -136,6 +161,24 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
 
 class TaskBody(Body):
     """A Task to create; `name` or `generateName`, unless an Idempotency-Key gives it its name."""
+
+    model_config = examples(
+        {"name": "hello", "spec": {"handler": "taskflow.echo", "kwargs": {"value": "hello, world"}}},
+        {
+            "generateName": "report-",
+            "labels": {"team": "a"},
+            "spec": {
+                "handler": "reports.lines",
+                "kwargs": {"prefix": "ERROR"},
+                "queue": "reports",
+                "inputs": [{"name": "log.txt", "key": "in/log.txt"}],
+                "outputs": [{"name": "matches.txt", "contentType": "text/plain"}],
+                "retryPolicy": {"maxAttempts": 5, "backoffSeconds": 10},
+                "attemptTimeoutSeconds": 600,
+            },
+        },
+        {"name": "many", "spec": {"handler": "taskflow.echo", "array": {"count": 1000, "parallelism": 50}}},
+    )
 
     name: ResourceName | None = None
     generate_name: Annotated[
@@ -179,11 +222,15 @@ class SpecChangeBody(Body):
 class TaskChangeBody(Body):
     """A JSON merge patch (RFC 7396) of a Task."""
 
+    model_config = examples({"spec": {"suspend": True}}, {"spec": {"priority": 9, "activeDeadlineSeconds": None}})
+
     spec: SpecChangeBody
 
 
 class UploadBody(Body):
     """An object to store; a Task names it as `inputs[].key`."""
+
+    model_config = examples({"key": "in/log.txt", "contentType": "text/plain"})
 
     key: ObjectKey
     content_type: MediaType = "application/octet-stream"

@@ -33,7 +33,7 @@ from taskflow_api.webhooks.secrets import new_secret
 from taskflow_core.errors import Conflict, NotFound
 
 COLLECTION = "/v1/namespaces/{namespace}/webhooks"
-ONE = COLLECTION + "/{name}"
+ONE = COLLECTION + "/{name:part}"
 DELIVERIES = ONE + "/deliveries"
 RESOURCE = "webhooks"
 DeliveryId = Annotated[str, Path(max_length=32, pattern=r"^[0-9a-f]{32}$")]
@@ -206,7 +206,7 @@ async def list_deliveries(
 
 
 @router.get(
-    DELIVERIES + "/{delivery}",
+    DELIVERIES + "/{delivery:part}",
     operation_id="getDelivery",
     summary="One delivery",
     dependencies=[Depends(may_on("get", RESOURCE))],
@@ -221,7 +221,7 @@ async def get_delivery(namespace: Namespace, name: TaskName, delivery: DeliveryI
 
 
 @router.post(
-    DELIVERIES + "/{delivery}:replay",
+    DELIVERIES + "/{delivery:part}:replay",
     status_code=202,
     operation_id="replayDelivery",
     summary="Deliver once more",

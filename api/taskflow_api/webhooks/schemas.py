@@ -4,9 +4,9 @@ import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from taskflow_api.tasks.schemas import Body, WebhookName
+from taskflow_api.tasks.schemas import Body, WebhookName, examples
 from taskflow_api.webhooks.deliveries import DeliveryRow
 from taskflow_api.webhooks.endpoints import EndpointRow
 from taskflow_api.webhooks.guard import MAX_URL_CHARS
@@ -25,9 +25,7 @@ Types = Annotated[list[EventType], Field(min_length=1, max_length=len(ALL_TYPES)
 class WebhookBody(Body):
     """An endpoint to be made."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "billing", "url": "https://hooks.example.com/taskflow"}]}
-    )
+    model_config = examples({"name": "billing", "url": "https://hooks.example.com/taskflow"})
 
     name: WebhookName
     """By which Tasks name it in `spec.notify`."""
@@ -41,6 +39,8 @@ class WebhookBody(Body):
 
 class WebhookChangeBody(Body):
     """What may change of an endpoint; what is left out stays."""
+
+    model_config = examples({"tasks": "Named"}, {"enabled": False})
 
     url: Url = ""
     types: Types = Field(default_factory=lambda: list(ALL_TYPES))
@@ -57,6 +57,8 @@ class WebhookChangeBody(Body):
 
 class RotateSecretBody(Body):
     """How long messages are signed with the old secret too."""
+
+    model_config = examples({"graceSeconds": 3600})
 
     grace_seconds: Annotated[int, Field(ge=0, le=MAX_GRACE_SECONDS)] = 86400
 

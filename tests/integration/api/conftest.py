@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -153,6 +154,13 @@ def _free_port() -> int:
 
 @pytest.fixture(scope="package")
 def installation() -> Iterator[Installation]:
+    with made_installation() as made:
+        yield made
+
+
+@contextmanager
+def made_installation() -> Iterator[Installation]:
+    """All servers and the API, with three accounts in one namespace: who may do everything with Tasks, who may read, who may nothing."""
     # Not pytest's own folder, which PostgreSQL's user may not pass when the tests run as root.
     with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
         Path(folder).chmod(0o711)

@@ -43,6 +43,30 @@ async def test_a_change_of_what_somebody_changed_meanwhile_is_refused() -> None:
     assert "suspend" not in api.kube.objects[PATH]["spec"]
 
 
+@pytest.mark.parametrize("tag", ["null", '""', '"x"', "-1"])
+async def test_what_is_no_etag_of_ours_matches_nothing(tag: str) -> None:
+    api = await with_one()
+    answer = await api.call("PATCH", TASKS + "/x", {"spec": {"suspend": True}}, if_match=tag)
+    assert (answer.status, answer.json["code"]) == (412, "changed-since")
+    assert api.kube.calls[-1][0] != "PATCH"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/x", "DELETE, GET, PATCH"),
+        ("PATCH", "/x:cancel", "POST"),
+        ("DELETE", "", "GET, POST"),
+        ("GET", ":batch", "POST"),
+    ],
+)
+async def test_a_method_that_a_path_has_not_is_answered_with_all_that_it_has(
+    method: str, path: str, allowed: str
+) -> None:
+    answer = await Api().call(method, TASKS + path)
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+
+
 @pytest.mark.parametrize(
     "body",
     [{}, {"spec": {"handler": "c"}}, {"spec": {"priority": 10}}, {"spec": {"priority": "5"}}, {"labels": {}}],

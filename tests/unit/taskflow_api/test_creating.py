@@ -88,6 +88,16 @@ async def test_exactly_one_thing_gives_the_name(body: Any, headers: dict[str, st
     assert api.kube.objects == {}
 
 
+async def test_a_time_is_text_as_rfc_3339_says() -> None:
+    api = Api()
+    spec = {"handler": "a.b", "notBefore": "2030-01-01T00:00:00+01:00"}
+    made = await api.call("POST", TASKS, {"name": "x", "spec": spec})
+    assert made.status == 201
+    for wrong in (1893456000, "1893456000", "2030-01-01", "2030-01-01T00:00:00"):
+        answer = await api.call("POST", TASKS, {"name": "y", "spec": spec | {"notBefore": wrong}})
+        assert (answer.status, answer.json["errors"][0]["pointer"]) == (422, "/spec/notBefore"), wrong
+
+
 async def test_a_dry_run_creates_nothing() -> None:
     api = Api()
     answer = await api.call("POST", TASKS + "?dryRun=true", BODY | {"name": "x"})

@@ -205,3 +205,11 @@ async def test_a_runner_outlives_what_is_away() -> None:
     with pytest.raises(Forbidden):
         await runner.run()
     assert site.slept == [running.LOOK_SECONDS] * 3
+
+
+async def test_a_filter_may_have_times() -> None:
+    api = Api()
+    wanted = {"filter": {"createdAfter": "2026-01-01T00:00:00Z", "createdBefore": "2026-02-01T00:00:00.5+01:00"}}
+    assert (await api.call("POST", "/v1/namespaces/team-a/tasks:cancel", wanted)).status == 202
+    wrong = await api.call("POST", "/v1/namespaces/team-a/tasks:cancel", {"filter": {"createdAfter": 5}})
+    assert (wrong.status, wrong.json["errors"][0]["pointer"]) == (422, "/filter/createdAfter")

@@ -81,7 +81,7 @@ async def test_openapi_declares_ids_problems_security_and_bounds() -> None:
         "getLiveness", "getStartup", "getReadiness", "getVersion",
     }  # fmt: skip
     for name, operation in operations.items():
-        if name in ("getLiveness", "getReadiness", "getVersion"):
+        if name in ("getLiveness", "getStartup", "getReadiness", "getVersion"):
             assert "security" not in operation
             continue
         assert operation["security"] == [{"bearer": []}]
