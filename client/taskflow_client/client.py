@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import httpx2
+
+from taskflow_client import tasks
+from taskflow_client.calls import Answer, Call, pause_before, settle
+from taskflow_client.errors import NoAnswerError, error_of
+from taskflow_client.models import Event, TaskDetail
+from taskflow_client.sse import Reader
+
+T = TypeVar("T")
+Token = str | Path | Callable[[], str]
+"""A token, the file that has it (a projected ServiceAccount's, which is rotated), or what gets it; read for each request."""
+TIMEOUT_SECONDS = 30.0
+SILENCE_SECONDS = 60.0
+"""Of a stream, which says something every 15 s."""
+NO_CONTENT = 204
+
+
+class _Base:
+    def __init__(self, url: str, token: Token, retries: int) -> None:
+        self._url = url.rstrip("/")
+        self._token = token
+        self._retries = retries
+
+    def _request(self, call: Call[Any], **headers: str) -> dict[str, Any]:
+        token = self._token
+        if isinstance(token, Path):
+            token = token.read_text()
+        elif not isinstance(token, str):
+            token = token()
+        return {
+            "method": call.method,
+            "url": self._url + call.path,
+            "params": dict(call.params),
+            "headers": {"Authorization": f"Bearer {token.strip()}", **call.headers, **headers},
+            "json": call.body,
+        }
+
+
+def _answer(response: httpx2.Response) -> Answer:
+    return Answer(
+        response.status_code, {name.lower(): value for name, value in response.headers.items()}, response.content
+    )
+
+
+class Client(_Base):
+    """Sends calls. Safe to share between threads.
+
+    Args:
+        url: of the API.
+        token: who calls.
+        retries: how often a call that may be repeated is sent again when the server says so or does not answer.
+        timeout: seconds for each part of a request: to connect, to send, to the next bytes of the answer.
+        verify: False or an `ssl.SSLContext`, as httpx2 takes it.
+    """
+
+    def __init__(
+        self, url: str, token: Token, *, retries: int = 4, timeout: float = TIMEOUT_SECONDS, verify: Any = True
+    ) -> None:
+        super().__init__(url, token, retries)
+        self._http = httpx2.Client(timeout=timeout, verify=verify)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def send(self, call: Call[T]) -> T:
+        """The call's result.
+
+        Raises:
+            TaskflowError: the server refuses, or does not answer (`NoAnswerError`).
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            answer, error = None, None
+            try:
+                answer = _answer(self._http.request(**self._request(call)))
+            except httpx2.TransportError as broken:
+                error = NoAnswerError(str(broken) or type(broken).__name__)
+            pause = pause_before(call, answer, attempt, self._retries)
+            if pause is None:
+                if answer is None:
+                    raise error or NoAnswerError("no answer")
+                return settle(call, answer)
+            time.sleep(pause)
+
+    def pages(self, call: Call[T]) -> Iterator[T]:
+        """The page of this call and all after it."""
+        following: Call[T] | None = call
+        while following is not None:
+            page = self.send(following)
+            yield page
+            following = following.following(page)
+
+    def events(self, call: Call[None], last_event_id: str = "") -> Iterator[Event]:
+        """Changes as they happen, from that place on; comes back by itself after a cut. Ends with the Task, if it is about one.
+
+        Raises:
+            ResetError: what happened in between is not known any more.
+            TaskflowError: the server refuses.
+        """
+        reader, attempt = Reader(), 0
+        reader.last_event_id = last_event_id
+        while True:
+            headers = {"Last-Event-ID": reader.last_event_id} if reader.last_event_id else {}
+            try:
+                with self._streamed(call, **headers) as response:
+                    if response.status_code == NO_CONTENT:
+                        return
+                    for line in response.iter_lines():
+                        attempt = 0
+                        if (event := reader.line(line)) is not None:
+                            yield event
+            except httpx2.TransportError as error:
+                if attempt >= self._retries:
+                    raise NoAnswerError(str(error) or type(error).__name__) from error
+            attempt += 1
+            time.sleep(pause_before(call, None, attempt, attempt) or 0)
+
+    def lines(self, call: Call[None]) -> Iterator[str]:
+        """Lines of a log as they come."""
+        with self._streamed(call) as response:
+            yield from response.iter_lines()
+
+    @contextmanager
+    def _streamed(self, call: Call[Any], **headers: str) -> Iterator[httpx2.Response]:
+        with self._http.stream(**self._request(call, **headers), timeout=SILENCE_SECONDS) as response:
+            if response.is_error:
+                raise error_of(response.status_code, response.headers, response.read())
+            yield response
+
+    def wait(self, namespace: str, name: str) -> TaskDetail:
+        """The Task once it has finished; however long that takes."""
+        for event in self.events(tasks.events(namespace, name)):
+            if event.ended:
+                break
+        found = self.send(tasks.get(namespace, name))
+        assert found is not None  # noqa: S101 - without If-None-Match there is no 304
+        return found
+
+    def put(self, url: str, content: bytes, headers: Mapping[str, str] | None = None) -> str:
+        """Store by a link, without the token; the ETag."""
+        response = self._http.put(url, content=content, headers=dict(headers or {}))
+        if response.is_error:
+            raise error_of(response.status_code, response.headers, response.content)
+        return str(response.headers.get("etag", ""))
+
+    def fetch(self, url: str) -> bytes:
+        """Fetch by a link, without the token."""
+        response = self._http.get(url)
+        if response.is_error:
+            raise error_of(response.status_code, response.headers, response.content)
+        return bytes(response.content)
+
+
+class AsyncClient(_Base):
+    """The same for asyncio; see `Client`."""
+
+    def __init__(
+        self, url: str, token: Token, *, retries: int = 4, timeout: float = TIMEOUT_SECONDS, verify: Any = True
+    ) -> None:
+        super().__init__(url, token, retries)
+        self._http = httpx2.AsyncClient(timeout=timeout, verify=verify)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def send(self, call: Call[T]) -> T:
+        """See `Client.send`."""
+        attempt = 0
+        while True:
+            attempt += 1
+            answer, error = None, None
+            try:
+                answer = _answer(await self._http.request(**self._request(call)))
+            except httpx2.TransportError as broken:
+                error = NoAnswerError(str(broken) or type(broken).__name__)
+            pause = pause_before(call, answer, attempt, self._retries)
+            if pause is None:
+                if answer is None:
+                    raise error or NoAnswerError("no answer")
+                return settle(call, answer)
+            await asyncio.sleep(pause)
+
+    async def pages(self, call: Call[T]) -> AsyncIterator[T]:
+        """See `Client.pages`."""
+        following: Call[T] | None = call
+        while following is not None:
+            page = await self.send(following)
+            yield page
+            following = following.following(page)
+
+    async def events(self, call: Call[None], last_event_id: str = "") -> AsyncIterator[Event]:
+        """See `Client.events`."""
+        reader, attempt = Reader(), 0
+        reader.last_event_id = last_event_id
+        while True:
+            headers = {"Last-Event-ID": reader.last_event_id} if reader.last_event_id else {}
+            try:
+                async with self._streamed(call, **headers) as response:
+                    if response.status_code == NO_CONTENT:
+                        return
+                    async for line in response.aiter_lines():
+                        attempt = 0
+                        if (event := reader.line(line)) is not None:
+                            yield event
+            except httpx2.TransportError as error:
+                if attempt >= self._retries:
+                    raise NoAnswerError(str(error) or type(error).__name__) from error
+            attempt += 1
+            await asyncio.sleep(pause_before(call, None, attempt, attempt) or 0)
+
+    async def lines(self, call: Call[None]) -> AsyncIterator[str]:
+        """See `Client.lines`."""
+        async with self._streamed(call) as response:
+            async for line in response.aiter_lines():
+                yield line
+
+    @asynccontextmanager
+    async def _streamed(self, call: Call[Any], **headers: str) -> AsyncIterator[httpx2.Response]:
+        async with self._http.stream(**self._request(call, **headers), timeout=SILENCE_SECONDS) as response:
+            if response.is_error:
+                raise error_of(response.status_code, response.headers, await response.aread())
+            yield response
+
+    async def wait(self, namespace: str, name: str) -> TaskDetail:
+        """See `Client.wait`."""
+        async for event in self.events(tasks.events(namespace, name)):
+            if event.ended:
+                break
+        found = await self.send(tasks.get(namespace, name))
+        assert found is not None  # noqa: S101 - without If-None-Match there is no 304
+        return found
+
+    async def put(self, url: str, content: bytes, headers: Mapping[str, str] | None = None) -> str:
+        """See `Client.put`."""
+        response = await self._http.put(url, content=content, headers=dict(headers or {}))
+        if response.is_error:
+            raise error_of(response.status_code, response.headers, response.content)
+        return str(response.headers.get("etag", ""))
+
+    async def fetch(self, url: str) -> bytes:
+        """See `Client.fetch`."""
+        response = await self._http.get(url)
+        if response.is_error:
+            raise error_of(response.status_code, response.headers, response.content)
+        return bytes(response.content)
