@@ -8,6 +8,7 @@ from pathlib import Path
 import gen_chart
 import gen_metrics
 import gen_openapi
+import gen_problems
 import gen_reference
 import gen_settings
 
@@ -16,7 +17,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 
 def main() -> int:
     """Write or check every file."""
-    pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages()
+    pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages() | gen_problems.pages()
     stale = 0
     files = {FOLDER / f"{name}.md": text for name, text in pages.items()}
     files |= {FOLDER / name: text for name, text in gen_openapi.files().items()}

@@ -1,0 +1,26 @@
+"""docs/reference/problems.md, from the kinds of problems of the REST API."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+from taskflow_api.kinds import KINDS
+from taskflow_api.problems import TYPE_PREFIX
+
+INTRODUCTION = f"""# Problems
+
+Every refusal of the REST API is `application/problem+json` (RFC 9457). Programs go by `type`, which is `{TYPE_PREFIX}` and one of these codes, or by `code`; `detail`
+is for people, `errors` says what is wrong where, and `requestId` is in the server's log.
+
+Written by `make gen`.
+"""
+
+
+def pages() -> dict[str, str]:
+    """The page by its name."""
+    parts = [INTRODUCTION]
+    for code, kind in KINDS.items():
+        parts.append(
+            f"\n## {code}\n\n{kind.status} {HTTPStatus(kind.status).phrase}. {kind.meaning}\n\n{kind.remedy}\n"
+        )
+    return {"problems": "".join(parts)}
