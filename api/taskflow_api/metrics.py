@@ -24,7 +24,7 @@ CACHE = Counter(
 LIMITED = Counter("taskflow_rate_limited", "Requests refused by a limit, by its name.", ["limit"], registry=REGISTRY)
 UNCOUNTED = Counter(
     "taskflow_limits_fallback",
-    "Requests while the limits' Redis was away: kind read passed uncounted, write was counted by this process alone.",
+    "Requests while the limits' Redis was away: kind read passed uncounted; write, login and registration were counted by this process alone.",
     ["kind"],
     registry=REGISTRY,
 )

@@ -255,10 +255,11 @@ async def connected(
     engine = create_engine(database, application_name="taskflow-api", pool_size=10)
     gate = Gate(kube, api.audiences, time.monotonic)
     try:
-        async with identity(kube, engine, gate, oidc, register) as who:
+        counter = RedisCounter(counting) if counting is not None else None
+        async with identity(kube, engine, gate, oidc, register, counter) as who:
             queues = QueueView(broker) if broker is not None else None
             limiter = Limiter(
-                RedisCounter(counting) if counting is not None else None,
+                counter,
                 caller_per_minute=limits.caller_per_minute,
                 namespace_per_minute=limits.namespace_per_minute,
                 namespaces=limits.namespaces,

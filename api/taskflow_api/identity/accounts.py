@@ -15,7 +15,7 @@ import jwt
 from taskflow_api.auth import CACHE_ENTRIES, Caller, ExpiringCache, Method
 from taskflow_api.identity import signed
 from taskflow_api.identity.accountstore import AccountRow, AccountStore
-from taskflow_api.identity.attempts import Attempts
+from taskflow_api.identity.attempts import Attempts, Forgiving
 from taskflow_api.identity.passwords import Passwords
 from taskflow_api.identity.serviceaccounts import ServiceAccounts
 from taskflow_core.errors import TaskflowError
@@ -24,8 +24,8 @@ ISSUER = "taskflow-accounts"
 """Of the tokens, and whom they are for; no URL, so that no OIDC issuer has the same name."""
 ALGORITHM = "HS256"
 ROW_SECONDS = 10.0
-LOGINS, LOGIN_SECONDS = 5, 300.0
-REGISTRATIONS, REGISTRATION_SECONDS = 20, 60.0
+LOGINS, LOGIN_SECONDS = 5, 300
+REGISTRATIONS, REGISTRATION_SECONDS = 20, 60
 UNBOUND_FOR = timedelta(days=7)
 """So long an account waits for an administrator; then it may go, so that strangers cannot fill the table."""
 
@@ -57,6 +57,7 @@ class Accounts:
         life: How long a token is good.
         clock: Monotonic seconds.
         now: The time that is written into tokens.
+        shared: Counts attempts for all API processes; None: this one counts for itself.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Accounts:
         life: timedelta,
         clock: Callable[[], float],
         now: Callable[[], datetime],
+        shared: Forgiving | None = None,
     ) -> None:
         self._store = store
         self._service_accounts = service_accounts
@@ -76,18 +78,18 @@ class Accounts:
         self.life = life
         self._now = now
         self._rows = ExpiringCache[str, AccountRow](ROW_SECONDS, CACHE_ENTRIES, clock)
-        self._logins = Attempts(LOGINS, LOGIN_SECONDS, clock)
-        self._registrations = Attempts(REGISTRATIONS, REGISTRATION_SECONDS, clock)
+        self._logins = Attempts("login", LOGINS, LOGIN_SECONDS, shared, clock)
+        self._registrations = Attempts("registration", REGISTRATIONS, REGISTRATION_SECONDS, shared, clock)
 
     async def register(self, name: str, password: str) -> None:
         """A new account, bound to nothing.
 
         Raises:
-            TooManyError: of all callers of this process, in the last minute.
+            TooManyError: of all callers together, in the last minute.
             Conflict: there is one of that name.
             Unavailable: the database does not answer, or too much is being hashed.
         """
-        if seconds := self._registrations.take(""):
+        if seconds := await self._registrations.take(""):
             raise TooManyError(seconds)
         now = self._now()
         row = AccountRow(secrets.token_hex(8), name, await self._passwords.hash(password), now)
@@ -102,13 +104,13 @@ class Accounts:
             UnboundError: the account stands for nothing.
             Unavailable: as `register`.
         """
-        if seconds := self._logins.take(name):
+        if seconds := await self._logins.take(name):
             raise TooManyError(seconds)
         row = await self._store.by_name(name)
         stored = None if row is None else row.password_hash
         if not await self._passwords.verify(stored, password) or row is None:
             raise WrongPasswordError("no such account, or another password")
-        self._logins.forget(name)
+        await self._logins.forget(name)
         if row.binding is None or not await self._service_accounts.exists(row.binding):
             raise UnboundError(f"account {name} stands for no ServiceAccount; an administrator binds it to one")
         now = self._now()

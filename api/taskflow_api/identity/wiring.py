@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from taskflow_api.auth import Gate
 from taskflow_api.identity.accounts import ISSUER, Accounts
 from taskflow_api.identity.accountstore import PostgresAccounts
+from taskflow_api.identity.attempts import Forgiving
 from taskflow_api.identity.jwks import Fetcher, KeySet
 from taskflow_api.identity.keys import Keys
 from taskflow_api.identity.keystore import PostgresKeys
@@ -35,9 +36,14 @@ class Identity:
 
 @asynccontextmanager
 async def identity(
-    kube: Requests, engine: AsyncEngine, gate: Gate, oidc: OidcSettings, register: RegisterSettings
+    kube: Requests,
+    engine: AsyncEngine,
+    gate: Gate,
+    oidc: OidcSettings,
+    register: RegisterSettings,
+    counter: Forgiving | None,
 ) -> AsyncIterator[Identity]:
-    """All ways in, on the real API server, database and issuer; closed at the end of the block.
+    """All ways in, on the real API server, database and issuer; closed at the end of the block. `counter` counts passwords tried.
 
     Raises:
         Invalid: the signing key of accounts, or the file of certificates, is not usable.
@@ -48,7 +54,7 @@ async def identity(
     accounts = None
     if register.enabled:
         store, life = PostgresAccounts(engine), timedelta(seconds=register.token_seconds)
-        accounts = Accounts(store, service_accounts, Passwords(), register.key(), life, time.monotonic, _now)
+        accounts = Accounts(store, service_accounts, Passwords(), register.key(), life, time.monotonic, _now, counter)
         issuers[ISSUER] = accounts.caller
     async with AsyncExitStack() as stack:
         if oidc.issuer:

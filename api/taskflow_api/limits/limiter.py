@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any, Protocol
 
@@ -39,6 +40,7 @@ class RedisCounter:
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         source = resources.files("taskflow_api.limits").joinpath("gcra.lua").read_text()
+        self._client = client
         self._script = client.register_script(source)
 
     async def take(self, limits: Sequence[Limit], units: int) -> list[Standing]:
@@ -46,16 +48,28 @@ class RedisCounter:
         arguments: list[Any] = [units]
         for each in limits:
             arguments += [f"{each.interval:.3f}", each.quota]
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                with redis_errors():
-                    answer = await self._script(keys=[PREFIX + each.key for each in limits], args=arguments)
-        except TimeoutError as error:
-            raise Unavailable(f"Redis: no answer in {ANSWER_SECONDS} s") from error
+        async with _answering():
+            answer = await self._script(keys=[PREFIX + each.key for each in limits], args=arguments)
         return [
             Standing(limit, bool(passes), int(left), int(whole), int(wait))
             for limit, (passes, left, whole, wait) in zip(limits, answer, strict=True)
         ]
+
+    async def forget(self, limit: Limit) -> None:
+        """Give all units of a limit back. Raises `Unavailable`."""
+        # The API's user of Redis may not delete.
+        async with _answering():
+            await self._client.set(PREFIX + limit.key, "0", px=1)
+
+
+@asynccontextmanager
+async def _answering() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            with redis_errors():
+                yield
+    except TimeoutError as error:
+        raise Unavailable(f"Redis: no answer in {ANSWER_SECONDS} s") from error
 
 
 class LocalCounter:
@@ -88,6 +102,10 @@ class LocalCounter:
             )
             for each in limits
         ]
+
+    async def forget(self, limit: Limit) -> None:
+        """Give all units of a limit back; never raises."""
+        self._tats.pop(limit.key, None)
 
 
 class Limiter:

@@ -1,10 +1,12 @@
 """Rate limits of the REST API on a real Redis, as its own user: exact, whoever counts."""
 
 import asyncio
+import time
 
 import pytest
 import redis
 
+from taskflow_api.identity.attempts import Attempts
 from taskflow_api.limits.limiter import RedisCounter
 from taskflow_api.limits.policy import Limit
 from taskflow_core.broker import acl
@@ -43,6 +45,25 @@ async def test_exactly_the_quota_passes_of_what_a_hundred_clients_ask_of_two_pro
         assert (caller.passes, namespace.passes) == (False, True)
         # Nothing of what was refused was counted.
         assert namespace.left >= 100_000 - passed - 1
+    finally:
+        for client in clients:
+            await client.aclose()
+
+
+async def test_of_passwords_guessed_at_two_processes_at_once_five_are_looked_at(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    mine = as_user(settings, raw, acl.API, acl.api_rules(PASSWORD))
+    clients = [connect_async(mine) for _ in range(2)]
+    processes = [Attempts("login", 5, 300, RedisCounter(client), time.monotonic) for client in clients]
+    try:
+        waits = await asyncio.gather(*(processes[number % 2].take("ann") for number in range(40)))
+        assert sorted(waits)[:5] == [0] * 5
+        assert all(50 <= wait <= 60 for wait in sorted(waits)[5:])
+        await processes[0].forget("ann")
+        # Redis forgets within a millisecond.
+        await asyncio.sleep(0.01)
+        assert await processes[1].take("ann") == 0
     finally:
         for client in clients:
             await client.aclose()

@@ -1,12 +1,14 @@
 """Rate limits: what a request costs, what the answer tells, and what happens without Redis."""
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from taskflow_api.limits import limiting
 from taskflow_api.limits.limiter import AWAY_SECONDS, Limiter, LocalCounter
 from taskflow_api.limits.policy import COSTS, Limit, Standing, cost, headers
 from taskflow_api.settings import LimitSettings
@@ -34,15 +36,32 @@ def limiter(clock: Clock, shared: Shared | None = None, **numbers: Any) -> Limit
     return Limiter(shared, clock=clock, **known)
 
 
-def test_each_operation_named_in_the_costs_exists_and_writes_cost_more_than_reads() -> None:
-    document = Api().app.openapi()
-    operations = {
-        each["operationId"]
-        for methods in document["paths"].values()
-        for each in methods.values()
-        if isinstance(each, dict)
-    }
-    assert set(COSTS) <= operations
+async def test_each_route_has_its_cost_and_takes_it_but_for_those_that_are_open_to_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api = Api(register=True)
+    taken: list[str] = []
+
+    def noted(method: str, operation: str) -> int:
+        taken.append(operation)
+        return cost(method, operation)
+
+    monkeypatch.setattr(limiting, "cost", noted)
+    counted, free = [], set()
+    for path, methods in api.app.openapi()["paths"].items():
+        for method, told in methods.items():
+            before = len(taken)
+            await api.call(method.upper(), re.sub(r"\{[^}]*\}", "x", path))
+            if len(taken) > before:
+                counted.append(told["operationId"])
+            else:
+                free.add(told["operationId"])
+    assert free == {"getLiveness", "getReadiness", "getStartup", "getVersion"}
+    assert taken == counted
+    assert set(counted) == set(COSTS)
+
+
+def test_writes_cost_more_than_reads() -> None:
     assert cost("GET", "getTask") < cost("GET", "listTasks") < cost("POST", "createTask") < cost("POST", "createTasks")
 
 

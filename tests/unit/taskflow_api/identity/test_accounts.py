@@ -1,6 +1,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -8,8 +9,11 @@ import jwt
 import pytest
 
 from taskflow_api.identity.accounts import ISSUER, LOGIN_SECONDS, LOGINS, REGISTRATIONS
+from taskflow_api.identity.attempts import Attempts
 from taskflow_api.identity.passwords import AT_ONCE, MAX_WAITING, Passwords
 from taskflow_api.identity.serviceaccounts import Binding
+from taskflow_api.limits.limiter import AWAY_SECONDS, LocalCounter
+from taskflow_api.limits.policy import Limit, Standing
 from taskflow_api.settings import RegisterSettings
 from taskflow_core.errors import Invalid, Unavailable
 from tests.unit.taskflow_api.fakes import Answer, Api
@@ -132,7 +136,7 @@ async def test_guessing_ends_after_five_attempts_and_goes_on_later(username: str
     await send(api, REGISTER)
     guesses = [await send(api, TOKEN, username, f"wrong horse {number:02d}") for number in range(LOGINS + 1)]
     assert [guess.status for guess in guesses] == [401] * LOGINS + [429]
-    assert (guesses[-1].json["code"], guesses[-1].headers["retry-after"]) == ("too-many-requests", "300")
+    assert (guesses[-1].json["code"], guesses[-1].headers["retry-after"]) == ("too-many-requests", "60")
     # Not even the right one, or guessing could go on.
     assert (await send(api, TOKEN, username)).status == 429
     assert (await send(api, TOKEN, "somebody-else")).status == 401
@@ -154,6 +158,48 @@ async def test_a_right_password_forgives_the_wrong_ones() -> None:
         for _ in range(LOGINS - 1):
             assert (await send(api, TOKEN, password="wrong horse battery")).status == 401
         assert (await send(api, TOKEN)).status == 200
+
+
+class Shared(LocalCounter):
+    """Redis that may be away."""
+
+    down = False
+
+    async def take(self, limits: Sequence[Limit], units: int) -> list[Standing]:
+        if self.down:
+            raise Unavailable("Redis: down")
+        return await super().take(limits, units)
+
+    async def forget(self, limit: Limit) -> None:
+        if self.down:
+            raise Unavailable("Redis: down")
+        await super().forget(limit)
+
+
+async def test_guesses_at_all_processes_count_together() -> None:
+    time = Time()
+    shared = Shared(time)
+    here, there = (Attempts("login", 5, 300, shared, time) for _ in range(2))
+    waits = [await each.take("ann") for each in (here, there, here, there, here, there)]
+    assert waits == [0] * 5 + [60]
+    # The right password at one of them counts at the others too.
+    await here.forget("ann")
+    assert await there.take("ann") == 0
+
+
+async def test_guesses_are_counted_by_each_process_while_redis_is_away() -> None:
+    time = Time()
+    shared = Shared(time)
+    attempts = Attempts("login", 5, 300, shared, time)
+    assert [await attempts.take("ann") for _ in range(6)] == [0] * 5 + [60]
+    shared.down = True
+    assert [await attempts.take("ann") for _ in range(6)] == [0] * 5 + [60]
+    await attempts.forget("ann")
+    assert await attempts.take("ann") == 0
+    shared.down = False
+    # Asked again after a while, it still knows its own.
+    time.seconds += AWAY_SECONDS
+    assert await attempts.take("ann") == 60 - AWAY_SECONDS
 
 
 async def test_registrations_are_bounded() -> None:
