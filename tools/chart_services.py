@@ -58,6 +58,15 @@ class ExternalRedis(Model):
     """Holds the same for the API's user, who only reads (docs/security.md). Without it nobody is told a place in a queue."""
 
 
+class CacheRedis(Model):
+    """Redis of its own for what the API counts (rate limits, passwords tried) and the answers that it keeps, so that they take nothing from the broker."""
+
+    existing_secret: str = ""
+    """Secret with the URL. Empty: they stand in the broker's Redis, under keys of their own."""
+    key: str = "redis-url"
+    """Holds `redis://user:password@host:port/0`, or `rediss://` for TLS."""
+
+
 class ExternalS3(Model):
     """Any server that speaks S3."""
 

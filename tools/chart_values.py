@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from chart_services import DevServices, ExternalDatabase, ExternalRedis, ExternalS3, Image, Model, Webhooks
+from chart_services import CacheRedis, DevServices, ExternalDatabase, ExternalRedis, ExternalS3, Image, Model, Webhooks
 
 Objects = list[dict[str, Any]]
 Words = dict[str, str]
@@ -359,6 +359,8 @@ class Values(Model):
     """Your PostgreSQL."""
     external_redis: ExternalRedis = ExternalRedis()
     """Your Redis."""
+    cache_redis: CacheRedis = CacheRedis()
+    """Redis for limits and cache."""
     external_s3: ExternalS3 = Field(default=ExternalS3(), alias="externalS3")
     """Your object store."""
     dev_services: DevServices = DevServices()

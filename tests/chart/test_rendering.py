@@ -1,11 +1,12 @@
 import os
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.chart.rendering import CHART, DEV, ROOT, SHAPES, helm, one, render, shape
+from tests.chart.rendering import CHART, DEV, ROOT, SHAPES, Object, helm, one, render, shape
 
 SNAPSHOTS = Path(__file__).with_name("snapshots")
 RELEASE_SECRET_BYTES = 1024 * 1024
@@ -64,6 +65,25 @@ def test_no_two_workloads_select_the_same_pods() -> None:
         if each["kind"] in ("Deployment", "StatefulSet")
     ]
     assert len(set(selectors)) == len(selectors)
+
+
+def _secrets(objects: list[Object], workload: str) -> dict[str, dict[str, Any]]:
+    (container,) = one(objects, "Deployment", workload)["spec"]["template"]["spec"]["containers"]
+    sources = {each["name"]: each.get("valueFrom", {}) for each in container["env"]}
+    return {name: source["secretKeyRef"] for name, source in sources.items() if "secretKeyRef" in source}
+
+
+@pytest.mark.parametrize("services", [DEV, ("--values", str(CHART / "ci" / "external-values.yaml"))])
+def test_limits_and_cache_may_have_a_redis_of_their_own(services: tuple[str, ...]) -> None:
+    shared = render(*services)
+    for_both = ("TASKFLOW_LIMITS_URL", "TASKFLOW_CACHE_URL")
+    api, operator = _secrets(shared, "taskflow-api"), _secrets(shared, "taskflow-operator")
+    assert all(api[name] == api["TASKFLOW_API_BROKER_URL"] for name in for_both)
+    assert operator["TASKFLOW_CACHE_URL"] == operator["TASKFLOW_REDIS_URL"]
+    own = {"name": "limits", "key": "url"}
+    apart = render(*services, "--set", "cacheRedis.existingSecret=limits,cacheRedis.key=url")
+    assert _secrets(apart, "taskflow-api") == api | dict.fromkeys(for_both, own)
+    assert _secrets(apart, "taskflow-operator") == operator | {"TASKFLOW_CACHE_URL": own}
 
 
 def test_another_image_is_another_migration_and_the_same_one_is_not() -> None:

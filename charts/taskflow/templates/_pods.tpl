@@ -43,11 +43,12 @@
 {{- end -}}
 
 {{- define "taskflow.env.cacheMarks" -}}
+{{- $own := .Values.cacheRedis.existingSecret -}}
 - name: TASKFLOW_CACHE_URL
   valueFrom:
     secretKeyRef:
-      name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
-      key: {{ ternary "redis-url" .Values.externalRedis.key .Values.devServices.enabled }}
+      name: {{ $own | default (ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled) }}
+      key: {{ ternary .Values.cacheRedis.key (ternary "redis-url" .Values.externalRedis.key .Values.devServices.enabled) (ne $own "") }}
 {{- end -}}
 
 {{- define "taskflow.env.broker" -}}
@@ -57,13 +58,16 @@
       name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
       key: {{ ternary "redis-api-url" .Values.externalRedis.apiKey .Values.devServices.enabled }}
       optional: true
+{{- $own := .Values.cacheRedis.existingSecret }}
 {{- range list "TASKFLOW_LIMITS_URL" "TASKFLOW_CACHE_URL" }}
 - name: {{ . }}
   valueFrom:
     secretKeyRef:
-      name: {{ ternary (include "taskflow.devSecret" $) $.Values.externalRedis.existingSecret $.Values.devServices.enabled }}
-      key: {{ ternary "redis-api-url" $.Values.externalRedis.apiKey $.Values.devServices.enabled }}
+      name: {{ $own | default (ternary (include "taskflow.devSecret" $) $.Values.externalRedis.existingSecret $.Values.devServices.enabled) }}
+      key: {{ ternary $.Values.cacheRedis.key (ternary "redis-api-url" $.Values.externalRedis.apiKey $.Values.devServices.enabled) (ne $own "") }}
+      {{- if not $own }}
       optional: true
+      {{- end }}
 {{- end }}
 {{- end -}}
 
