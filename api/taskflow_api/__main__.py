@@ -73,7 +73,7 @@ async def serve(
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
         working = [
-            asyncio.create_task(Runner(services.history, services.kube, services.gate).run()),
+            asyncio.create_task(Runner(services.history, services.kube, services.gate, services.identity.stands).run()),
             asyncio.create_task(sweep_for_ever(services.objects.multipart())),
         ]
         try:

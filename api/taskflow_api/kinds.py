@@ -33,6 +33,11 @@ KINDS: Mapping[str, Kind] = {
         "The caller is known and may not do this: its RBAC in the namespace, or the scopes of its key, do not allow it.",
         "`kubectl auth can-i VERB tasks.taskflow.dev -n NAMESPACE --as USER` shows what is missing; `detail` names user, verb and resource.",
     ),
+    "access-ended": Kind(
+        403,
+        "Event `problem` of a stream that was open, its last one: its token expired or was revoked, or its caller lost the right.",
+        "Come back with another token. That request is answered 401 or 403, if it is not let in either.",
+    ),
     "account-not-bound": Kind(
         403,
         "The account stands for no ServiceAccount yet.",

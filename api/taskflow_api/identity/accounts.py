@@ -117,6 +117,17 @@ class Accounts:
         claims = {"iss": ISSUER, "aud": ISSUER, "sub": row.id, "iat": now, "exp": now + self.life}
         return jwt.encode(claims, self._key, ALGORITHM)
 
+    async def stands(self, caller: Caller) -> bool:
+        """Whether the account by which a caller came is still there and stands for the same.
+
+        Raises:
+            Unavailable: as `caller`.
+        """
+        row = await self._store.by_name(caller.subject)
+        if row is None or row.binding is None or row.binding.caller(Method.ACCOUNT, row.name) != caller:
+            return False
+        return await self._service_accounts.exists(row.binding)
+
     async def caller(self, token: str) -> Caller | None:
         """The identity that a token of ours proves; None when its account is gone or stands for nothing any more.
 

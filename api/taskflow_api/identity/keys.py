@@ -126,21 +126,33 @@ class Keys:
             Unavailable: the API server or the database does not answer.
         """
         text = KeyText.parse(token)
-        if text is None:
+        row = await self._row(text.id) if text is not None else None
+        if text is None or row is None or not text.fits(row.digest):
             return None
-        row = self._rows.get(text.id)
+        if not await self._good(row):
+            return None
+        self._used[row.id] = self._now()
+        return _binding(row).caller(Method.API_KEY, row.id, frozenset(map(Scope, row.scopes)))
+
+    async def stands(self, key_id: str) -> bool:
+        """Whether a key still proves something.
+
+        Raises:
+            Unavailable: as `caller`.
+        """
+        row = await self._row(key_id)
+        return row is not None and await self._good(row)
+
+    async def _row(self, key_id: str) -> KeyRow | None:
+        row = self._rows.get(key_id)
         if row is None:
-            row = await self._store.get(text.id)
+            row = await self._store.get(key_id)
             if row is not None:
-                self._rows.put(text.id, row)
-        now = self._now()
-        if row is None or not text.fits(row.digest) or row.expires_at <= now:
-            return None
-        binding = Binding(row.namespace, row.service_account, row.service_account_uid)
-        if not await self._service_accounts.exists(binding):
-            return None
-        self._used[row.id] = now
-        return binding.caller(Method.API_KEY, row.id, frozenset(map(Scope, row.scopes)))
+                self._rows.put(key_id, row)
+        return row
+
+    async def _good(self, row: KeyRow) -> bool:
+        return row.expires_at > self._now() and await self._service_accounts.exists(_binding(row))
 
     async def note_uses(self) -> None:
         """Write down which keys were used since the last time; what cannot be written is tried again the next time."""
@@ -159,3 +171,7 @@ class Keys:
                 await self.note_uses()
         finally:
             await self.note_uses()
+
+
+def _binding(row: KeyRow) -> Binding:
+    return Binding(row.namespace, row.service_account, row.service_account_uid)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from taskflow_api.auth import Gate
+from taskflow_api.auth import Caller, Gate, Method
 from taskflow_api.identity.accounts import ISSUER, Accounts
 from taskflow_api.identity.accountstore import PostgresAccounts
 from taskflow_api.identity.attempts import Forgiving
@@ -32,6 +32,20 @@ class Identity:
     keys: Keys
     accounts: Accounts | None = None
     """None: there is no registration."""
+
+    async def stands(self, caller: Caller) -> bool:
+        """Whether the API key or account still stands by which a caller came, for what goes on without his token.
+
+        True of who came with a token of Kubernetes or OIDC: those are short-lived, and end no work that was begun with them.
+
+        Raises:
+            Unavailable: the API server or the database does not answer.
+        """
+        if caller.method is Method.API_KEY:
+            return await self.keys.stands(caller.subject)
+        if caller.method is Method.ACCOUNT:
+            return self.accounts is not None and await self.accounts.stands(caller)
+        return True
 
 
 @asynccontextmanager

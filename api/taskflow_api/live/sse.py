@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from taskflow_api.live.changes import Change
 from taskflow_api.live.channel import Channel, Gone, Listener
+from taskflow_api.problems import ProblemError, problem_of
 
 RETRY_MS = 3000
 PING_SECONDS = 15.0
@@ -44,6 +45,13 @@ def reset(version: int) -> str:
     return frame(version, "reset", json.dumps({"reason": "gone", "resourceVersion": str(version)}))
 
 
+def refusal(version: int) -> str:
+    """The stream ends because its caller is let in no longer: a problem (RFC 9457), as which the next request is refused."""
+    found = problem_of({}, ProblemError(403, "the token has ended, or its caller lost the right", code="access-ended"))
+    data = found.model_dump(mode="json", by_alias=True, include={"type", "title", "status", "code", "detail"})
+    return frame(version, "problem", json.dumps(data))
+
+
 async def events(
     following: Following, place: int, first: str, clock: Callable[[], float] = time.monotonic
 ) -> AsyncIterator[str]:
@@ -70,6 +78,7 @@ async def events(
         if clock() - checked >= RECHECK_SECONDS:
             checked = clock()
             if not await following.allowed():
+                yield refusal(place)
                 return
         try:
             async with asyncio.timeout(PING_SECONDS):

@@ -31,7 +31,7 @@ STALL_SECONDS = 60.0
 """How long a client may take nothing of what it is sent."""
 LATE_SECONDS = 2.0
 _EVENT_STREAM: dict[str, Any] = {
-    "description": "Server-sent events `task` and `reset`.",
+    "description": "Server-sent events `ready`, `current`, `task`, `reset` and `problem`.",
     "content": {
         "text/event-stream": {
             "schema": {"type": "string"},

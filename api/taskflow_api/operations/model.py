@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from taskflow_api.access import LABEL
-from taskflow_api.auth import Caller
+from taskflow_api.auth import Caller, Method
 from taskflow_api.problems import Problem
 from taskflow_api.tasks.schemas import Body, Instant, examples
 from taskflow_core.domain import selectors
@@ -144,10 +144,14 @@ def stored_caller(caller: Caller) -> dict[str, Any]:
         "uid": caller.uid,
         "groups": list(caller.groups),
         "extra": {name: list(values) for name, values in caller.extra},
+        "method": caller.method.value,
+        "subject": caller.subject,
     }
 
 
 def read_caller(stored: dict[str, Any]) -> Caller:
     """That identity."""
     extra = tuple((name, tuple(values)) for name, values in stored["extra"].items())
-    return Caller(stored["username"], stored["uid"], tuple(stored["groups"]), extra)
+    # Those that began under an older version do not say it.
+    method = Method(stored.get("method", Method.KUBERNETES))
+    return Caller(stored["username"], stored["uid"], tuple(stored["groups"]), extra, method, stored.get("subject", ""))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from taskflow_api.auth import Gate
+from taskflow_api.auth import Caller, Gate, Method
 from taskflow_api.operations.model import read_caller, wanted
 from taskflow_api.problems import ProblemError, problem_of
 from taskflow_api.tasks.creating import FIELD_MANAGER, MAX_PREFIX, again
@@ -65,15 +65,22 @@ class Runner:
         rows: the operations and the history.
         kube: for the changes.
         gate: for the caller's rights.
+        stands: whether the key or account still stands by which the caller came; see `Identity.stands`.
         sleep: for tests.
     """
 
     def __init__(
-        self, rows: Operations, kube: Requests, gate: Gate, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self,
+        rows: Operations,
+        kube: Requests,
+        gate: Gate,
+        stands: Callable[[Caller], Awaitable[bool]],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._rows = rows
         self._kube = kube
         self._gate = gate
+        self._stands = stands
         self._sleep = sleep
         self._holder = uuid.uuid4().hex
 
@@ -100,8 +107,7 @@ class Runner:
         """
         caller = read_caller(row.caller)
         while row.finished_at is None:
-            if not await self._gate.allows(caller, VERBS[row.verb], row.namespace):
-                words = f"{caller.username} may not {VERBS[row.verb]} tasks.{naming.GROUP} any longer"
+            if words := await self._objection(caller, row):
                 row = replace(row, state="Failed", message=words, finished_at=datetime.now(UTC))
             else:
                 row = await self._batch(row)
@@ -114,6 +120,15 @@ class Runner:
             "audit", user=caller.username, verb=f"{row.verb} many", namespace=row.namespace, operation=row.id,
             state=row.state, done=row.done, failed=row.failed,
         )  # fmt: skip
+
+    async def _objection(self, caller: Caller, row: OperationRow) -> str:
+        """Why it may not go on; empty: it may."""
+        if not await self._stands(caller):
+            proof = "API key" if caller.method is Method.API_KEY else "account"
+            return f"the {proof} of {caller.username} that it began with has expired or was revoked"
+        if not await self._gate.allows(caller, VERBS[row.verb], row.namespace):
+            return f"{caller.username} may not {VERBS[row.verb]} tasks.{naming.GROUP} any longer"
+        return ""
 
     async def _batch(self, row: OperationRow) -> OperationRow:
         after = None if row.after_created_at is None else (row.after_created_at, row.after_uid or "")

@@ -1,8 +1,11 @@
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from taskflow_api.auth import Scope
+from taskflow_api.identity.keys import Wanted
 from taskflow_api.operations import running
 from taskflow_api.operations.running import Runner
 from taskflow_core.errors import Forbidden, Invalid, Unavailable
@@ -10,6 +13,7 @@ from tests.unit.taskflow_api.fakes import CREATED, Api, FakeKube, row
 
 PATH = "/apis/taskflow.dev/v1alpha1/namespaces/team-a/tasks"
 TASKS = "/v1/namespaces/team-a/tasks"
+REPORTS = "/api/v1/namespaces/team-a/serviceaccounts/reports"
 EVERYTHING = {"filter": {}, "all": True}
 
 
@@ -48,7 +52,7 @@ class Site(Api):
         async def sleep(seconds: float) -> None:
             self.slept.append(seconds)
 
-        return Runner(self.history, self.recording, self.gate, sleep)
+        return Runner(self.history, self.recording, self.gate, self.identity.stands, sleep)
 
     async def begin(self, verb: str, body: Any = EVERYTHING) -> str:
         answer = await self.call("POST", f"{TASKS}:{verb}", body)
@@ -132,6 +136,41 @@ async def test_it_ends_when_its_caller_may_no_longer() -> None:
     found = (await site.call("GET", location)).json
     assert (found["state"], found["done"], "may not patch" in found["message"]) == ("Failed", 0, True)
     assert site.recording.changed == []
+
+
+async def test_it_ends_with_the_key_that_it_began_with() -> None:
+    site = Site(120, "Queued")
+    site.kube.answers[REPORTS] = {"metadata": {"uid": "u1"}}
+    for kube in (site.kube, site.recording):
+        kube.allowed["system:serviceaccount:team-a:reports"] = "team-a"
+    wanted = Wanted("team-a", "reports", "ci", (Scope.READ, Scope.WRITE), timedelta(days=1))
+    key, text = await site.identity.keys.create(wanted, "alice")
+    answer = await site.call("POST", TASKS + ":cancel", EVERYTHING, token=str(text))
+    assert answer.status == 202, answer.body
+    found = await site.history.take("x")
+    assert found is not None
+    slept: list[float] = []
+
+    async def revoked_meanwhile(seconds: float) -> None:
+        slept.append(seconds)
+        await site.identity.keys.revoke(key.id)
+
+    await Runner(site.history, site.recording, site.gate, site.identity.stands, revoked_meanwhile).work(found)
+    told = (await site.call("GET", answer.headers["location"])).json
+    assert (told["state"], told["done"], len(slept)) == ("Failed", 50, 1)
+    assert told["message"] == (
+        "the API key of system:serviceaccount:team-a:reports that it began with has expired or was revoked"
+    )
+
+
+async def test_what_an_older_version_began_goes_on() -> None:
+    site = Site(3, "Queued")
+    location = await site.begin("cancel")
+    found = await site.history.take("x")
+    assert found is not None
+    old = {name: value for name, value in found.caller.items() if name not in ("method", "subject")}
+    await site.runner().work(replace(found, caller=old))
+    assert (await site.call("GET", location)).json["state"] == "Done"
 
 
 async def test_deleting_it_stops_it() -> None:

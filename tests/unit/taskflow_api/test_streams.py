@@ -206,6 +206,28 @@ async def test_a_ping_carries_the_place(site: Site, monkeypatch: pytest.MonkeyPa
     await stream.leave()
 
 
+async def test_who_is_let_in_no_longer_is_told_so_last(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "RECHECK_SECONDS", 0.0)
+    stream = Stream(site.app, EVENTS)
+    await stream.until("ready")
+
+    async def refused(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(site.gate, "allows", refused)
+    place = await site.watched.happens("a")
+    await stream.until()
+    kind, told_place, problem = told(stream.text)[-1]
+    assert (kind, told_place, stream.ended) == ("problem", place, True)
+    assert problem == {
+        "type": "https://taskflow.dev/problems/access-ended",
+        "title": "Forbidden",
+        "status": 403,
+        "code": "access-ended",
+        "detail": "the token has ended, or its caller lost the right",
+    }
+
+
 async def test_a_slow_listener_is_dropped_with_a_reset(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Stream(site.app, EVENTS)
     await stream.until("ready")

@@ -160,6 +160,20 @@ async def test_a_right_password_forgives_the_wrong_ones() -> None:
         assert (await send(api, TOKEN)).status == 200
 
 
+async def test_what_goes_on_without_a_token_ends_with_its_account() -> None:
+    api = made()
+    caller = await api.identity.tokens.authenticate(await token_of(api))
+    assert caller is not None
+    assert await api.identity.stands(caller)
+    await api.accounts.bind("ann", Binding("team-a", "others", "u2"))
+    assert not await api.identity.stands(caller)
+    await api.accounts.bind("ann", BINDING)
+    assert await api.identity.stands(caller)
+    await api.accounts.delete("ann")
+    assert not await api.identity.stands(caller)
+    assert not await Api().identity.stands(caller)
+
+
 class Shared(LocalCounter):
     """Redis that may be away."""
 

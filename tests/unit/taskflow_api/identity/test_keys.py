@@ -196,3 +196,19 @@ async def test_without_the_database_a_key_is_no_wrong_key() -> None:
     desk.store.failure = Unavailable("away")
     with pytest.raises(Unavailable):
         await desk.keys.caller(str(text))
+
+
+async def test_a_key_stands_until_it_expires_is_revoked_or_its_service_account_goes() -> None:
+    desk = Desk()
+    first, _ = await desk.keys.create(WANTED, "alice")
+    second, _ = await desk.keys.create(WANTED, "alice")
+    assert await desk.keys.stands(first.id)
+    await desk.keys.revoke(first.id)
+    assert [await desk.keys.stands(each.id) for each in (first, second)] == [False, True]
+    desk.kube.answers[PATH] = account("u2")
+    desk.time.seconds += 20
+    assert not await desk.keys.stands(second.id)
+    desk.kube.answers[PATH] = account()
+    assert await desk.keys.stands(second.id)
+    desk.time.seconds += WANTED.life.total_seconds()
+    assert not await desk.keys.stands(second.id)
