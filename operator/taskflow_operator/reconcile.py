@@ -219,11 +219,19 @@ class Reconciler:
             self._stumbles.passed()
             if self._clock() < self._hold_until:
                 continue
-            for known in self._tasks:
-                # Entering an attempt again is harmless, and finds what is in no ledger, claim or lease.
-                if not known.closing and known.task.status.phase is not Phase.RUNNING:
-                    self._agenda.wake(known.task.uid)
+            await self._look_at_waiting()
             await self._look_after_running()
+
+    async def _look_at_waiting(self) -> None:
+        """Entering an attempt again is harmless, and finds what is in no ledger, claim or lease."""
+        waiting = [
+            known.task.uid
+            for known in self._tasks
+            if not known.closing and known.task.status.phase is not Phase.RUNNING
+        ]
+        for start in range(0, len(waiting), SCAN):
+            self._agenda.sweep(waiting[start : start + SCAN])
+            await asyncio.sleep(0)
 
     async def _look_after_running(self) -> None:
         """A Task shown as running that nobody has a lease on, at two looks in a row: its end was lost on the way to us.

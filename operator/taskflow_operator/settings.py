@@ -4,6 +4,7 @@ import secrets
 import socket
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -48,9 +49,15 @@ class OperatorSettings(BaseSettings):
     """How often all open Tasks are listed and held against the ledger."""
     status_writes_per_second: int = Field(default=200, ge=1, le=10000)
     """Bound on status writes, for the sake of the API server."""
+    namespace_weights: dict[str, Annotated[int, Field(ge=1, le=1000)]] = Field(default_factory=dict)
+    """Shares of namespaces where they have to take turns, such as `{"billing": 4}`; a namespace that is not named has 1."""
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0)
     """Time to live of finished Tasks that say none. Unset keeps them until somebody deletes them."""
     finished_tasks_per_namespace: int | None = Field(default=None, ge=1)
     """Finished Tasks that a namespace keeps; the oldest are deleted first. Unset is without a bound."""
     quiet_seconds: float = Field(default=1.0, ge=0, le=60)
     """Pending, Queued and Running are written only when they last longer than this; an end is written at once."""
+
+    def weight(self, namespace: str) -> int:
+        """Share of a namespace where several take turns."""
+        return self.namespace_weights.get(namespace, 1)

@@ -162,8 +162,8 @@ class Operator:
         self.runner: KopfRunner | None = None
         """Set before it works."""
         self._events = KubeEvents(kube, settings.leader_identity)
-        self._writer = StatusWriter(kube, settings.status_writes_per_second)
-        self._agenda = Agenda()
+        self._writer = StatusWriter(kube, settings.status_writes_per_second, weight=settings.weight)
+        self._agenda = Agenda(namespace_of=tasks.namespace_of, weight=settings.weight)
         self._wire_pools(tasks, queues)
         self._retention = Retention(
             kube,
