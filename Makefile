@@ -73,6 +73,9 @@ bench-flush: setup programs ## how long after FLUSHALL 2,000 open Tasks are queu
 bench-fairness: setup programs ## what one namespace's N=50000 queued Tasks cost another's next one (8 minutes)
 	@$(BIN)/python -m bench.fairness
 
+bench-retention: setup programs ## what the deletion of N=100000 finished Tasks costs those that run (25 minutes)
+	@$(BIN)/python -m bench.retention
+
 bench-rules: setup ## our rule for the number of pods beside KEDA's and an HPA's, simulated alike (seconds); SEED=1
 	@$(BIN)/python -m bench.rules
 
