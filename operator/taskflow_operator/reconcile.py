@@ -10,7 +10,7 @@ from taskflow_core.domain.events import Failure
 from taskflow_core.domain.message import entered_ms
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.errors import Conflict, TaskflowError, Unavailable
 from taskflow_core.ledger.operator import OperatorLedger, State
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
@@ -66,6 +66,7 @@ class Reconciler:
         arrays: Arrays,
         observer: Observer,
         *,
+        lease_name: str,
         lease_seconds: float,
         resync_seconds: float,
         caught_up: Callable[[], float],
@@ -77,6 +78,7 @@ class Reconciler:
         self._dispatcher = dispatcher
         self._arrays = arrays
         self._observer = observer
+        self._lease_name = lease_name
         self._lease = lease_seconds
         self._resync = resync_seconds
         self._caught_up = caught_up
@@ -97,7 +99,12 @@ class Reconciler:
         return self._clock() - self._contact
 
     async def start(self) -> None:
-        """Begin or join the epoch, before anything is dispatched. If Redis knows nothing of Tasks that were in flight, recover."""
+        """Begin or join the epoch, before anything is dispatched. If Redis knows nothing of Tasks that were in flight, recover.
+
+        Raises:
+            Unavailable: Redis does not answer.
+            Conflict: the operator of another Lease works with it.
+        """
         await self._check_epoch()
         self._contact = self.listed_at = self._clock()
 
@@ -161,6 +168,10 @@ class Reconciler:
             await self._ledger.trim_stream()
 
     async def _check_epoch(self) -> None:
+        if (other := await self._ledger.serve(self._lease_name)) != self._lease_name:
+            raise Conflict(
+                f"the operator of Lease {other} works with this Redis, and this one has Lease {self._lease_name}: a database for each"
+            )
         if await self._ledger.begin_epoch(secrets.token_hex(8)):
             self.recover("Redis is new or lost its data")
 
