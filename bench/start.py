@@ -29,7 +29,9 @@ _GROUP = f"apis/{naming.API_VERSION}"
 
 def workers(stack: Stack) -> dict[int, float]:
     """The main processes of workers and when each was started, in seconds since the epoch (to 10 ms)."""
-    boot = next(int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime"))
+    boot = next(
+        int(line.split()[1]) for line in Path("/proc/stat").read_text().splitlines() if line.startswith("btime")
+    )
     found: dict[int, tuple[int, float]] = {}
     for path in Path("/proc").glob("[0-9]*"):
         try:

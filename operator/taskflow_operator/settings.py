@@ -65,7 +65,9 @@ class OperatorSettings(BaseSettings):
     @model_validator(mode="after")
     def _one_way_to_say_it(self) -> Self:
         if self.namespaces and self.namespaces_left_out:
-            raise ValueError("namespaces and namespaces_left_out are both set: name those of this shard, or those of the others")
+            raise ValueError(
+                "namespaces and namespaces_left_out are both set: name those of this shard, or those of the others"
+            )
         return self
 
     def cares_for(self, namespace: str) -> bool:

@@ -29,7 +29,8 @@ class Turns:
 
     def put(self, flow: str, key: str, *, first: bool = False) -> None:
         """Let a key wait in a flow, behind its others or before them. One that waits there already keeps its
-        place, unless it shall be first."""
+        place, unless it shall be first.
+        """
         keys = self._flows.get(flow)
         if keys is None:
             keys = self._flows[flow] = OrderedDict()

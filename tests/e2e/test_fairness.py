@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 
 import pytest
 import redis
@@ -22,7 +23,7 @@ CROWD = "a-crowd"
 COUNT = 2000
 
 
-async def _create_crowd(pool: dict[str, object]) -> None:
+async def _create_crowd(pool: Mapping[str, object]) -> None:
     kube = await KubeClient.connect()
     slots = asyncio.Semaphore(16)
 

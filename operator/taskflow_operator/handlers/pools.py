@@ -26,12 +26,10 @@ def register(
     Kopf's thread waits for the keeper, which works on the event loop `home`. Of namespaces that this operator does not care for, Kopf
     handles nothing and writes nothing.
     """
+    ours = _in_shard(cares_for)
 
     async def at_home(work: Coroutine[Any, Any, None]) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
-
-    def ours(namespace: str | None, **_: Any) -> bool:
-        return cares_for(namespace or "")
 
     async def observe(body: dict[str, Any], *, gone: bool) -> None:
         keeper.observe(body, gone=gone)
@@ -61,3 +59,10 @@ def register(
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return
+
+
+def _in_shard(cares_for: Callable[[str], bool]) -> Callable[..., bool]:
+    def ours(namespace: str | None, **_: Any) -> bool:
+        return cares_for(namespace or "")
+
+    return ours
