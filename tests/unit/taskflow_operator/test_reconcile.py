@@ -9,7 +9,7 @@ import pytest
 from taskflow_core.domain.events import Failure
 from taskflow_core.domain.message import HEADER_ENTERED
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.errors import Unavailable
+from taskflow_core.errors import Conflict, Unavailable
 from taskflow_core.ledger.operator import State
 from taskflow_operator.agenda import Agenda
 from taskflow_operator.memory import OpenTasks
@@ -57,10 +57,16 @@ class Ledger:
     def __init__(self) -> None:
         self.full = False
         self.expired = 0
+        self.operator = "ns/lease"
+        self.begun = 0
+
+    async def serve(self, operator: str) -> str:
+        return self.operator or operator
 
     async def begin_epoch(self, epoch: str) -> bool:
         if self.full:
             raise Unavailable("Redis: command not allowed when used memory > 'maxmemory'")
+        self.begun += 1
         return False
 
     async def expire(self) -> list[str]:
@@ -74,10 +80,10 @@ class Ledger:
         return []
 
 
-async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_declared_lost() -> None:
-    now, ledger = [100.0], Ledger()
+def alone(ledger: Ledger, now: list[float]) -> Reconciler:
+    """A reconciler that knows of no Task."""
     nothing = cast("Any", None)
-    reconciler = Reconciler(
+    return Reconciler(
         nothing,
         cast("Any", ledger),
         nothing,
@@ -90,6 +96,25 @@ async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_dec
         caught_up=lambda: now[0],
         clock=lambda: now[0],
     )
+
+
+async def test_the_redis_of_another_operator_is_left_alone() -> None:
+    ledger = Ledger()
+    reconciler = alone(ledger, [100.0])
+    ledger.operator = "ns/other"
+    with pytest.raises(
+        Conflict, match="the operator of Lease ns/other works with this Redis, and this one has Lease ns/lease"
+    ):
+        await reconciler.start()
+    assert ledger.begun == 0
+    ledger.operator = "ns/lease"
+    await reconciler.start()
+    assert ledger.begun == 1
+
+
+async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_declared_lost() -> None:
+    now, ledger = [100.0], Ledger()
+    reconciler = alone(ledger, now)
     await reconciler._tick()
     assert ledger.expired == 1
     ledger.full = True
