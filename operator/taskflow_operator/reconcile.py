@@ -28,6 +28,8 @@ TICK_SECONDS = 1.0
 GRACE_MS = 5000
 """A message is not missed before this: fetched by a worker, it is in no list until it is claimed."""
 SCAN = 1000
+LOOK = 200
+"""Tasks that are held against the ledger in one go: all else waits for so many."""
 OUTAGE_SECONDS = 3.0
 TRIM_TICKS = 10
 """Between two trimmings of the event stream."""
@@ -234,14 +236,24 @@ class Reconciler:
             await self._look_after_running()
 
     async def _look_at_waiting(self) -> None:
-        """Entering an attempt again is harmless, and finds what is in no ledger, claim or lease."""
+        """Enter again what is in no ledger, claim or lease: that is harmless, and done for what is not known to be in the ledger.
+
+        Nearly all of what is queued is, and to ask takes no snapshot of the Task, no script and no turn at the dispatcher.
+        """
         waiting = [
-            known.task.uid
-            for known in self._tasks
-            if not known.closing and known.task.status.phase is not Phase.RUNNING
+            known.task for known in self._tasks if not known.closing and known.task.status.phase is not Phase.RUNNING
         ]
-        for start in range(0, len(waiting), SCAN):
-            self._agenda.sweep(waiting[start : start + SCAN])
+        for start in range(0, len(waiting), LOOK):
+            part = waiting[start : start + LOOK]
+            queued = [task for task in part if task.status.phase is Phase.QUEUED and task.spec.array is None]
+            try:
+                states = await self._ledger.states([(task.uid, task.status.attempt) for task in queued])
+            except Unavailable as error:
+                outage.away(error)
+                return
+            there = {task.uid for task, state in zip(queued, states, strict=True) if state.waiting}
+            self._agenda.sweep(task.uid for task in part if task.uid not in there)
+            # However many they are, others come in between.
             await asyncio.sleep(0)
 
     async def _look_after_running(self) -> None:

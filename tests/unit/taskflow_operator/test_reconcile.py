@@ -188,6 +188,47 @@ async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_h
     assert set(await agenda.take(10)) == {"waits", "held", "adrift"}
 
 
+class There:
+    """A ledger in which only some attempts wait."""
+
+    def __init__(self, *waiting: str) -> None:
+        self.waiting = waiting
+        self.asked: list[str] = []
+        self.away = False
+
+    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
+        if self.away:
+            raise Unavailable("Redis: down")
+        self.asked += [uid for uid, _ in attempts]
+        return [State("", leased=False, waiting=uid in self.waiting) for uid, _ in attempts]
+
+
+async def test_what_is_queued_and_in_the_ledger_is_not_entered_again() -> None:
+    tasks, agenda, ledger, nothing = OpenTasks(), Agenda(), There(*map(str, range(0, 500, 2))), cast("Any", None)
+    for number in range(500):
+        tasks.add(make_task(uid=str(number), name=f"t{number}", phase=Phase.QUEUED))
+    for uid, phase in (("held", Phase.PENDING), ("runs", Phase.RUNNING)):
+        tasks.add(make_task(uid=uid, name=uid, phase=phase))
+    reconciler = Reconciler(
+        tasks,
+        cast("Any", ledger),
+        agenda,
+        nothing,
+        nothing,
+        nothing,
+        lease_name="ns/lease",
+        lease_seconds=15,
+        resync_seconds=60,
+        caught_up=lambda: 100.0,
+    )
+    await reconciler._look_at_waiting()
+    assert set(await agenda.take(1000)) == {"held", *map(str, range(1, 500, 2))}
+    assert ledger.asked == [str(number) for number in range(500)]
+    ledger.away = True
+    await reconciler._look_at_waiting()
+    assert not agenda
+
+
 async def test_an_attempt_is_adrift_only_when_all_that_the_stream_held_at_the_first_look_was_read() -> None:
     tasks, ledger, now, read = OpenTasks(), Forgotten("held"), [100.0], [100.0]
     tasks.add(make_task(uid="a", name="a", phase=Phase.RUNNING))
