@@ -57,20 +57,6 @@ async def test_waking_a_task_twice_publishes_it_once() -> None:
     assert parts.journal.count("published 1") == 1
 
 
-async def test_a_task_of_another_namespace_waits_for_the_batch_before_it_and_its_turn() -> None:
-    async with Parts() as parts:
-        for namespace in ("crowd", "team-a"):
-            parts.serve("default", namespace=namespace)
-        for number in range(20 * dispatch.BATCH):
-            parts.agenda.wake(parts.add(make_task(uid=f"c{number}", name=f"c{number}", namespace="crowd")).uid)
-        await eventually(lambda: parts.publisher.sent)
-        before = len(parts.publisher.sent)
-        parts.agenda.wake(parts.add(make_task(uid="first")).uid)
-        await eventually(lambda: any(sent.message.uid == "first" for sent in parts.publisher.sent))
-        place = [sent.message.uid for sent in parts.publisher.sent].index("first")
-        assert place - before <= 2 * dispatch.BATCH
-
-
 async def test_while_redis_is_away_nothing_is_lost() -> None:
     async with Parts() as parts:
         parts.serve("default")
