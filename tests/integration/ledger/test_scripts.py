@@ -11,7 +11,7 @@ from taskflow_core.domain.events import Failure, Kind
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.connect import CLAIM_SECONDS, TOMBSTONE_SECONDS
-from taskflow_core.ledger.operator import SERVE_SECONDS, Entry, State
+from taskflow_core.ledger.operator import Entry, State
 from taskflow_core.ledger.worker import Claim, Heartbeat, Holding, WorkerLedger
 from taskflow_core.settings import RedisSettings
 from tests.builders import UID, make_message
@@ -379,18 +379,6 @@ async def test_an_epoch_is_named_once(settings: RedisSettings, raw: redis.Redis)
         assert await side.ledger.begin_epoch("e1")
         assert not await side.ledger.begin_epoch("e2")
         assert raw.get(naming.KEY_EPOCH) == "e1"
-
-
-async def test_one_operator_works_with_a_redis_until_it_has_been_silent(
-    settings: RedisSettings, raw: redis.Redis
-) -> None:
-    async with operator(settings) as side:
-        assert await side.ledger.serve("ns/a") == "ns/a"
-        assert await side.ledger.serve("ns/b") == "ns/a"
-        assert await side.ledger.serve("ns/a") == "ns/a"
-        assert 0 < raw.ttl(naming.KEY_OPERATOR) <= SERVE_SECONDS
-        raw.delete(naming.KEY_OPERATOR)
-        assert await side.ledger.serve("ns/b") == "ns/b"
 
 
 async def test_a_full_redis_is_away_even_though_its_epoch_is_there(settings: RedisSettings, raw: redis.Redis) -> None:
