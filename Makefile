@@ -28,7 +28,7 @@ status: setup ## show what runs
 	@$(BIN)/taskflow-local status
 
 ##@ Check it
-test: setup programs ## all tests: unit, contract, integration, end to end (about 10 minutes)
+test: setup programs ## all tests: unit, contract, integration, end to end (half an hour)
 	@$(PYTEST) tests
 
 test-unit: setup ## tests without a socket (seconds)
