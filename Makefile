@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: fuzz-rest bench-jobs bench-arrays images kind-up kind-down test-chart test-cluster model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: fuzz-rest bench-jobs bench-arrays images kind-up kind-down test-chart test-cluster model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush bench-fairness bench-retention bench-start help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -28,7 +28,7 @@ status: setup ## show what runs
 	@$(BIN)/taskflow-local status
 
 ##@ Check it
-test: setup programs ## all tests: unit, contract, integration, end to end (about 10 minutes)
+test: setup programs ## all tests: unit, contract, integration, end to end (half an hour)
 	@$(PYTEST) tests
 
 test-unit: setup ## tests without a socket (seconds)
@@ -69,6 +69,15 @@ bench-scaling: setup programs ## a burst from zero to ten pods and back, beside 
 
 bench-flush: setup programs ## how long after FLUSHALL 2,000 open Tasks are queued again (2 minutes); N=2000
 	@$(BIN)/python -m bench.flush
+
+bench-fairness: setup programs ## what one namespace's N=50000 queued Tasks cost another's next one (8 minutes)
+	@$(BIN)/python -m bench.fairness
+
+bench-retention: setup programs ## what the deletion of N=100000 finished Tasks costs those that run (25 minutes)
+	@$(BIN)/python -m bench.retention
+
+bench-start: setup programs ## from exec of a cold worker to its first handler (2 minutes); ROUNDS=7
+	@$(BIN)/python -m bench.start
 
 bench-rules: setup ## our rule for the number of pods beside KEDA's and an HPA's, simulated alike (seconds); SEED=1
 	@$(BIN)/python -m bench.rules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import statistics
 import subprocess
@@ -175,6 +176,8 @@ async def measure(stack: Stack) -> None:
     if COUNT < MANY:
         await throughput(kube, range(COUNT, MANY), best)
     many = usage(stack)
+    (one,) = (await kube.request("GET", tasks_path("default"), params={"limit": "1"}))["items"]
+    say(f"\na no-op Task that ended has {len(json.dumps(one, separators=(',', ':'))):,} bytes")
     say(f"\n{'':<22}{'CPU ms per Task':>24}{'resident MiB':>24}")
     say(f"{'component':<22}{'TaskFlow':>12}{'floor':>12}{'at rest':>12}{f'{max(COUNT, MANY)} Tasks':>14}")
     for name, end in after.items():

@@ -1,6 +1,6 @@
 """`python -m bench.flush`: how long after `FLUSHALL` all open Tasks are queued again, with default settings; about 2 minutes.
 
-The Tasks wait in a queue that nobody serves, so each of them is open all the time, and has to be in the ledger and in its queue again.
+The Tasks wait in the queue of a pool that has no pods, so each of them is open all the time, and has to be in the ledger and in its queue again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from taskflow_core.domain import naming
 from taskflow_core.kube.client import KubeClient
 from taskflow_local.stack import Stack
 
+POOLS = f"/apis/{naming.API_VERSION}/namespaces/default/workerpools"
 COUNT = int(os.environ.get("N", "2000"))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 
@@ -47,6 +48,8 @@ async def measure(stack: Stack) -> None:
     async def one(task: dict[str, Any]) -> None:
         await create(kube, "default", task)
 
+    pool = {"metadata": {"name": "nobody"}, "spec": {"queues": ["nobody"], "replicas": 0}}
+    await kube.request("POST", POOLS, {"apiVersion": naming.API_VERSION, "kind": "WorkerPool", **pool})
     tasks = [body(f"open-{number}", "taskflow.echo", queue="nobody", args=[1]) for number in range(COUNT)]
     await each(tasks, one, 16)
     await all_queued(client)

@@ -187,6 +187,10 @@ class Limits(Model):
     """Of all callers together in each namespace."""
     namespaces: dict[str, int] = {}
     """Other numbers for some namespaces."""
+    key_per_minute: int = Field(default=0, ge=0, le=10_000_000)
+    """Units of each API key, besides those of the identity that it stands for; 0 is without a limit."""
+    keys: dict[str, int] = {}
+    """Other numbers for some keys, by their ids."""
 
 
 class Api(Workload):

@@ -263,6 +263,8 @@ async def connected(
                 caller_per_minute=limits.caller_per_minute,
                 namespace_per_minute=limits.namespace_per_minute,
                 namespaces=limits.namespaces,
+                key_per_minute=limits.key_per_minute,
+                keys=limits.keys,
             )
             hooks = webhooks(engine, notifying)
             writes = MarkedWrites(kube, Marks(kept))

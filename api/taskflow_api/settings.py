@@ -55,15 +55,19 @@ class LimitSettings(BaseSettings):
     """Units of all callers together in each namespace; 0: no limit."""
     namespaces: Annotated[Mapping[str, int], NoDecode] = Field(default_factory=dict)
     """Other numbers for some namespaces, `team-a=6000,team-b=600`."""
+    key_per_minute: int = Field(default=0, ge=0, le=10_000_000)
+    """Units of each API key, besides those of the identity that it stands for; 0: no limit."""
+    keys: Annotated[Mapping[str, int], NoDecode] = Field(default_factory=dict)
+    """Other numbers for some keys, by their ids, `522e69802994be10=600`."""
 
-    @field_validator("namespaces", mode="before")
+    @field_validator("namespaces", "keys", mode="before")
     @classmethod
     def _pairs(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
         if any(not name or not number.isdecimal() for name, _, number in pairs):
-            raise ValueError("expected NAMESPACE=UNITS, separated by commas")
+            raise ValueError("expected NAME=UNITS, separated by commas")
         return {name: int(number) for name, _, number in pairs}
 
 

@@ -33,13 +33,14 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     kube = await KubeClient.connect()
+    kube.cares_for = settings.cares_for
     # Of its own: a renewal must not wait for a connection that lists or writes.
     lease_kube = await KubeClient.connect(connections=2)
     leadership: Leadership = Always()
     if settings.leader_election:
         leadership = LeaseLeadership(lease_kube, settings.leader_namespace, settings.leader_identity)
     operator = Operator(settings, redis, caching, database, kube, lease_kube, leadership, setup_tracing("operator"))
-    operator.runner = KopfRunner(lifecycle.watch(operator.pools))
+    operator.runner = KopfRunner(lifecycle.watch(operator.pools, settings.cares_for))
     await operator.open()
     try:
         return await Lifetime(leadership, operator, end_now, limit_stop).run(stop)

@@ -18,7 +18,7 @@ from taskflow_operator.reading import read_for_ever
 
 log = get_logger(__name__)
 RETRY_SECONDS = 5.0
-GATHER_SECONDS = 0.1
+GATHER_SECONDS = 0.25
 """History may be so much later than the resource."""
 
 

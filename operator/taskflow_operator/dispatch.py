@@ -25,7 +25,8 @@ from taskflow_operator.snapshots import current_attempt
 from taskflow_operator.status_writer import StatusWriter
 
 log = get_logger(__name__)
-BATCH = 500
+BATCH = 32
+"""Tasks dispatched together: who comes next waits for so many. A larger one costs hardly less for each."""
 LOOKUPS = 16
 """Tasks at a time whose dependencies are asked for."""
 RETRY_SECONDS = 1.0
@@ -124,10 +125,11 @@ class Dispatcher:
             task = known.task
             if task.namespace != namespace or known.closing:
                 continue
-            if task.status.reason == Reason.NO_WORKER_POOL and task.status.phase is Phase.PENDING:
-                self._agenda.wake(task.uid)
-            elif task.status.phase is Phase.QUEUED:
+            if task.status.phase is Phase.QUEUED and task.spec.array is not None:
                 self._show_queued(task)
+            elif task.status.phase is Phase.QUEUED or task.status.reason == Reason.NO_WORKER_POOL:
+                # There may be many, so each is looked at when it is its turn.
+                self._agenda.wake(task.uid)
 
     async def run(self) -> None:
         """Dispatch what is due, until cancelled."""
@@ -143,7 +145,7 @@ class Dispatcher:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 # A lone Task is dispatched at once; of many, those that come meanwhile go together.
-                await asyncio.sleep(GATHER_SECONDS)
+                await asyncio.sleep(0 if self._agenda else GATHER_SECONDS)
 
     def close(self) -> None:
         """Let the running publication end."""

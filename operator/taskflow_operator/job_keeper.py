@@ -128,7 +128,7 @@ class JobKeeper:
         """Hold the Jobs against the ledger, once.
 
         Raises:
-            Unavailable: the API server or Redis does not answer.
+            Unavailable, Conflict: the API server or Redis does not answer, or the list broke off.
         """
         # Before the list: what is queued after it has a Job that is not in it.
         waiting = self._waiting()
@@ -150,13 +150,13 @@ class JobKeeper:
         }
 
     async def _jobs(self) -> list[Job]:
-        found = await self._kube.request("GET", resource_path(BATCH, "jobs"), params={"labelSelector": SELECTOR})
         jobs: list[Job] = []
-        for body in found["items"]:
-            try:
-                jobs.append(Job.from_object(body))
-            except (ValueError, KeyError) as error:
-                log.warning("job_unreadable", name=body["metadata"]["name"], error=str(error))
+        async for page in self._kube.list_pages(resource_path(BATCH, "jobs"), label_selector=SELECTOR):
+            for body in page.items:
+                try:
+                    jobs.append(Job.from_object(body))
+                except (ValueError, KeyError) as error:
+                    log.warning("job_unreadable", name=body["metadata"]["name"], error=str(error))
         return jobs
 
     async def _make_missing(self, missing: Mapping[Member, Task]) -> None:

@@ -67,6 +67,11 @@ class OpenTasks:
         """An open Task; None if there is none of that uid."""
         return self._known.get(uid)
 
+    def namespace_of(self, uid: str) -> str:
+        """Where an open Task is; empty if there is none of that uid."""
+        known = self._known.get(uid)
+        return known.task.namespace if known is not None else ""
+
     def by_name(self, namespace: str, name: str) -> Known | None:
         """An open Task by its name."""
         uid = self._names.get((namespace, name))

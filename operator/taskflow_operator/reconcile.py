@@ -10,7 +10,7 @@ from taskflow_core.domain.events import Failure
 from taskflow_core.domain.message import entered_ms
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.errors import Conflict, TaskflowError, Unavailable
 from taskflow_core.ledger.operator import OperatorLedger, State
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
@@ -28,6 +28,8 @@ TICK_SECONDS = 1.0
 GRACE_MS = 5000
 """A message is not missed before this: fetched by a worker, it is in no list until it is claimed."""
 SCAN = 1000
+LOOK = 200
+"""Tasks that are held against the ledger in one go: all else waits for so many."""
 OUTAGE_SECONDS = 3.0
 TRIM_TICKS = 10
 """Between two trimmings of the event stream."""
@@ -66,6 +68,7 @@ class Reconciler:
         arrays: Arrays,
         observer: Observer,
         *,
+        lease_name: str,
         lease_seconds: float,
         resync_seconds: float,
         caught_up: Callable[[], float],
@@ -77,6 +80,7 @@ class Reconciler:
         self._dispatcher = dispatcher
         self._arrays = arrays
         self._observer = observer
+        self._lease_name = lease_name
         self._lease = lease_seconds
         self._resync = resync_seconds
         self._caught_up = caught_up
@@ -97,7 +101,12 @@ class Reconciler:
         return self._clock() - self._contact
 
     async def start(self) -> None:
-        """Begin or join the epoch, before anything is dispatched. If Redis knows nothing of Tasks that were in flight, recover."""
+        """Begin or join the epoch, before anything is dispatched. If Redis knows nothing of Tasks that were in flight, recover.
+
+        Raises:
+            Unavailable: Redis does not answer.
+            Conflict: the operator of another Lease works with it.
+        """
         await self._check_epoch()
         self._contact = self.listed_at = self._clock()
 
@@ -161,6 +170,10 @@ class Reconciler:
             await self._ledger.trim_stream()
 
     async def _check_epoch(self) -> None:
+        if (other := await self._ledger.serve(self._lease_name)) != self._lease_name:
+            raise Conflict(
+                f"the operator of Lease {other} works with this Redis, and this one has Lease {self._lease_name}: a database for each"
+            )
         if await self._ledger.begin_epoch(secrets.token_hex(8)):
             self.recover("Redis is new or lost its data")
 
@@ -219,11 +232,29 @@ class Reconciler:
             self._stumbles.passed()
             if self._clock() < self._hold_until:
                 continue
-            for known in self._tasks:
-                # Entering an attempt again is harmless, and finds what is in no ledger, claim or lease.
-                if not known.closing and known.task.status.phase is not Phase.RUNNING:
-                    self._agenda.wake(known.task.uid)
+            await self._look_at_waiting()
             await self._look_after_running()
+
+    async def _look_at_waiting(self) -> None:
+        """Enter again what is in no ledger, claim or lease: that is harmless, and done for what is not known to be in the ledger.
+
+        Nearly all of what is queued is, and to ask takes no snapshot of the Task, no script and no turn at the dispatcher.
+        """
+        waiting = [
+            known.task for known in self._tasks if not known.closing and known.task.status.phase is not Phase.RUNNING
+        ]
+        for start in range(0, len(waiting), LOOK):
+            part = waiting[start : start + LOOK]
+            queued = [task for task in part if task.status.phase is Phase.QUEUED and task.spec.array is None]
+            try:
+                states = await self._ledger.states([(task.uid, task.status.attempt) for task in queued])
+            except Unavailable as error:
+                outage.away(error)
+                return
+            there = {task.uid for task, state in zip(queued, states, strict=True) if state.waiting}
+            self._agenda.sweep(task.uid for task in part if task.uid not in there)
+            # However many they are, others come in between.
+            await asyncio.sleep(0)
 
     async def _look_after_running(self) -> None:
         """A Task shown as running that nobody has a lease on, at two looks in a row: its end was lost on the way to us.

@@ -20,7 +20,7 @@ from taskflow_operator import outage
 
 log = get_logger(__name__)
 SLICE = 100
-AT_ONCE = 8
+AT_ONCE = 4
 TICK_SECONDS = 1.0
 LIST_SECONDS = 600.0
 RETRY = timedelta(seconds=10)

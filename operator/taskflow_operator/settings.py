@@ -4,8 +4,9 @@ import secrets
 import socket
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -36,6 +37,10 @@ class OperatorSettings(BaseSettings):
     )
     """Name in the Lease. With the pod's name here, a container that is started again takes its own Lease back at once instead of
     waiting until it runs out; no two processes may share one. Default: the host's name and a random part."""
+    namespaces: frozenset[str] = frozenset()
+    """A shard of the cluster: the only namespaces whose Tasks and WorkerPools this operator cares for, such as `["team-a"]`. Empty: all."""
+    namespaces_left_out: frozenset[str] = frozenset()
+    """The shard of all other namespaces: those that another operator cares for. Each shard needs a Redis and a Lease of its own."""
     health_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
     """Address of /livez, /readyz and /metrics."""
     health_port: int = Field(default=8081, ge=1, le=65535)
@@ -48,9 +53,27 @@ class OperatorSettings(BaseSettings):
     """How often all open Tasks are listed and held against the ledger."""
     status_writes_per_second: int = Field(default=200, ge=1, le=10000)
     """Bound on status writes, for the sake of the API server."""
+    namespace_weights: dict[str, Annotated[int, Field(ge=1, le=1000)]] = Field(default_factory=dict)
+    """Shares of namespaces where they have to take turns, such as `{"billing": 4}`; a namespace that is not named has 1."""
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0)
     """Time to live of finished Tasks that say none. Unset keeps them until somebody deletes them."""
     finished_tasks_per_namespace: int | None = Field(default=None, ge=1)
     """Finished Tasks that a namespace keeps; the oldest are deleted first. Unset is without a bound."""
     quiet_seconds: float = Field(default=1.0, ge=0, le=60)
     """Pending, Queued and Running are written only when they last longer than this; an end is written at once."""
+
+    @model_validator(mode="after")
+    def _one_way_to_say_it(self) -> Self:
+        if self.namespaces and self.namespaces_left_out:
+            raise ValueError(
+                "namespaces and namespaces_left_out are both set: name those of this shard, or those of the others"
+            )
+        return self
+
+    def cares_for(self, namespace: str) -> bool:
+        """Whether the namespace is in this operator's shard."""
+        return namespace in self.namespaces if self.namespaces else namespace not in self.namespaces_left_out
+
+    def weight(self, namespace: str) -> int:
+        """Share of a namespace where several take turns."""
+        return self.namespace_weights.get(namespace, 1)

@@ -51,7 +51,7 @@ from taskflow_operator.item_writer import ItemWriter
 from taskflow_operator.job_keeper import JobKeeper
 from taskflow_operator.kopf_runner import KopfRunner
 from taskflow_operator.kube_events import KubeEvents
-from taskflow_operator.leadership import Leadership
+from taskflow_operator.leadership import LEASE_NAME, Leadership
 from taskflow_operator.memory import OpenTasks, PoolQueues
 from taskflow_operator.observe import Observer
 from taskflow_operator.pool_gauges import PoolGauges
@@ -162,8 +162,8 @@ class Operator:
         self.runner: KopfRunner | None = None
         """Set before it works."""
         self._events = KubeEvents(kube, settings.leader_identity)
-        self._writer = StatusWriter(kube, settings.status_writes_per_second)
-        self._agenda = Agenda()
+        self._writer = StatusWriter(kube, settings.status_writes_per_second, weight=settings.weight)
+        self._agenda = Agenda(namespace_of=tasks.namespace_of, weight=settings.weight)
         self._wire_pools(tasks, queues)
         self._retention = Retention(
             kube,
@@ -262,6 +262,7 @@ class Operator:
             self._dispatcher,
             self._arrays,
             observer,
+            lease_name=f"{settings.leader_namespace}/{LEASE_NAME}",
             lease_seconds=settings.lease_seconds,
             resync_seconds=settings.resync_seconds,
             caught_up=lambda: self._resources.caught_up,

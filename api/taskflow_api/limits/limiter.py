@@ -116,6 +116,8 @@ class Limiter:
         caller_per_minute: units of each caller; 0: no limit.
         namespace_per_minute: units of all callers together in a namespace; 0: no limit.
         namespaces: other numbers for some of them.
+        key_per_minute: units of each API key; 0: no limit.
+        keys: other numbers for some of them, by id.
         clock: monotonic seconds.
     """
 
@@ -126,6 +128,8 @@ class Limiter:
         caller_per_minute: int,
         namespace_per_minute: int,
         namespaces: Mapping[str, int],
+        key_per_minute: int = 0,
+        keys: Mapping[str, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._shared = shared
@@ -133,15 +137,25 @@ class Limiter:
         self._caller = caller_per_minute
         self._namespace = namespace_per_minute
         self._namespaces = namespaces
+        self._key = key_per_minute
+        self._keys = keys or {}
         self._clock = clock
         self._away_until = 0.0
         self._away = False
         self.open_reads = 0
         """Reads that passed uncounted because Redis was away."""
 
-    async def take(self, caller: str, namespace: str, units: int, *, write: bool) -> list[Standing]:
-        """How the limits stand; the request may go on if all of them let it pass. Empty: nothing limits it, or nobody could count."""
-        limits = self._limits(caller, namespace)
+    async def take(self, caller: str, namespace: str, units: int, *, write: bool, api_key: str = "") -> list[Standing]:
+        """How the limits stand; the request may go on if all of them let it pass. Empty: nothing limits it, or nobody could count.
+
+        Args:
+            caller: the identity.
+            namespace: that the request is about; empty: none.
+            units: what it costs.
+            write: it changes something.
+            api_key: id of the key by which the caller came; empty: none.
+        """
+        limits = self._limits(caller, namespace, api_key)
         if not limits:
             return []
         if self._shared is None:
@@ -160,10 +174,13 @@ class Limiter:
         self.open_reads += 1
         return []
 
-    def _limits(self, caller: str, namespace: str) -> list[Limit]:
-        limits = [Limit("caller", f"c:{caller}", self._caller)] if self._caller else []
-        quota = self._namespaces.get(namespace, self._namespace) if namespace else 0
-        return [*limits, Limit("namespace", f"n:{namespace}", quota)] if quota else limits
+    def _limits(self, caller: str, namespace: str, api_key: str) -> list[Limit]:
+        wanted = (
+            Limit("caller", f"c:{caller}", self._caller),
+            Limit("key", f"k:{api_key}", self._keys.get(api_key, self._key) if api_key else 0),
+            Limit("namespace", f"n:{namespace}", self._namespaces.get(namespace, self._namespace) if namespace else 0),
+        )
+        return [each for each in wanted if each.quota]
 
     def _note(self, error: Unavailable | None) -> None:
         if error is not None:

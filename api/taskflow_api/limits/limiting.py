@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import Request
 
+from taskflow_api.auth import Caller, Method
 from taskflow_api.limits.policy import cost, headers
 from taskflow_api.metrics import LIMITED
 from taskflow_api.problems import ProblemError
@@ -20,12 +21,13 @@ async def limited(request: Request) -> None:
         ProblemError: 429, one of them has no units left.
     """
     limiter = services_of(request).limiter
-    caller = getattr(request.state, "caller", None)
+    caller: Caller | None = getattr(request.state, "caller", None)
     who = caller.username if caller is not None else f"address:{request.client.host if request.client else ''}"
     operation = getattr(request.scope.get("route"), "operation_id", None) or ""
     units = cost(request.method, operation)
     namespace = str(request.path_params.get("namespace", ""))
-    standings = await limiter.take(who, namespace, units, write=request.method not in READS)
+    api_key = caller.subject if caller is not None and caller.method is Method.API_KEY else ""
+    standings = await limiter.take(who, namespace, units, write=request.method not in READS, api_key=api_key)
     if not standings:
         return
     told = headers(standings)

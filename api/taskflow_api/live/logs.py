@@ -8,10 +8,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from taskflow_api.access import InServices, Namespace, TaskName, may_on
-from taskflow_api.auth import Caller
 from taskflow_api.documented import PROBLEMS, problem
 from taskflow_api.live import pieces
 from taskflow_api.live.following import Progressing
@@ -40,6 +39,7 @@ router = APIRouter(tags=["live"], responses=PROBLEMS | problem(429))
 @router.get(
     ONE + "/logs",
     operation_id="getLogs",
+    dependencies=[Depends(may_on("get"))],
     summary="What an attempt printed and logged",
     response_class=Response,
     responses={
@@ -49,11 +49,11 @@ router = APIRouter(tags=["live"], responses=PROBLEMS | problem(429))
     },
 )
 async def get_logs(
+    request: Request,
     namespace: Namespace,
     name: TaskName,
     services: InServices,
     holding: Holding,
-    caller: Annotated[Caller, Depends(may_on("get"))],
     attempt: Annotated[
         int | None, Query(ge=1, le=1_000_000, description="Without it the latest that said anything, of the last two.")
     ] = None,
@@ -74,7 +74,7 @@ async def get_logs(
     chunks = await _chunks(services.objects, _prefix(view, shown))
     if follow and view.live and not Phase(view.phase).terminal and shown == view.attempt:
         start = await _tail(services.objects, chunks, tail)
-        allowed = still_may(services, caller, "get", namespace, name)
+        allowed = still_may(request, services, "get", namespace, name)
         content = await _followed(services, holding, view, shown, start, allowed, to_the_end=attempt is None)
         return Live(content, media_type=_TEXT, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
     if not chunks and attempt is None and shown > 1:

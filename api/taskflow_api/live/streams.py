@@ -80,13 +80,16 @@ Holding = Annotated[AsyncExitStack, Depends(open_stream)]
 
 
 def still_may(
-    services: Services, caller: Caller, verb: str, namespace: str, name: str = ""
+    request: Request, services: Services, verb: str, namespace: str, name: str = ""
 ) -> Callable[[], Awaitable[bool]]:
-    """Asks whether the caller of an open stream still has the right to it."""
+    """Asks whether the token of an open stream is still good, for the same caller, and he still has the right to it."""
+    caller: Caller = request.state.caller
+    token = request.headers["authorization"].partition(" ")[2].strip()
 
     async def allowed() -> bool:
         try:
-            return await services.gate.allows(caller, verb, namespace, name)
+            known = await services.identity.tokens.authenticate(token)
+            return known == caller and await services.gate.allows(caller, verb, namespace, name)
         except Unavailable:
             # Then nothing is told either; asked again soon.
             return True
@@ -97,15 +100,16 @@ def still_may(
 @router.get(
     "/v1/namespaces/{namespace}/events",
     operation_id="streamEvents",
+    dependencies=[Depends(may("watch"))],
     summary="Changes of a namespace's Tasks, as they happen",
     response_class=Response,
     responses={200: _EVENT_STREAM},
 )
 async def stream_events(
+    request: Request,
     services: InServices,
     namespace: Namespace,
     holding: Holding,
-    caller: Annotated[Caller, Depends(may("watch"))],
     phase: Phase | None = None,
     queue: Annotated[str | None, Query(max_length=63, pattern=f"^{LABEL}$")] = None,
     handler: Annotated[str | None, Query(max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")] = None,
@@ -124,7 +128,7 @@ async def stream_events(
     except Gone:
         return _sent(sse.reset(await channel.join(None)))
     following = sse.Following(
-        channel, listener, wanted, still_may(services, caller, "watch", namespace), lambda: services.hub.closing
+        channel, listener, wanted, still_may(request, services, "watch", namespace), lambda: services.hub.closing
     )
     return _stream(sse.events(following, place, sse.frame(place, "ready", "{}")))
 
@@ -132,16 +136,17 @@ async def stream_events(
 @router.get(
     ONE + "/events",
     operation_id="streamTaskEvents",
+    dependencies=[Depends(may_on("watch"))],
     summary="Changes of one Task, as they happen",
     response_class=Response,
     responses={200: _EVENT_STREAM, 204: {"description": "It has ended, and Last-Event-ID says that this is known."}},
 )
 async def stream_task_events(
+    request: Request,
     services: InServices,
     namespace: Namespace,
     name: TaskName,
     holding: Holding,
-    caller: Annotated[Caller, Depends(may_on("watch"))],
     last_event_id: LastEventId = None,
 ) -> Response:
     """Without Last-Event-ID, first the Task as it is. Ends after the Task has; 204 then ends an EventSource's tries."""
@@ -171,7 +176,7 @@ async def stream_task_events(
         channel,
         listener,
         lambda each: each.state.name == name and each.version > told,
-        still_may(services, caller, "watch", namespace, name),
+        still_may(request, services, "watch", namespace, name),
         lambda: services.hub.closing,
         until_ended=True,
     )

@@ -27,6 +27,7 @@ WORKER_CONTAINER = "worker"
 CELERY_TASK = "taskflow.run"
 
 KEY_EPOCH = "tf:epoch"
+KEY_OPERATOR = "tf:operator"
 KEY_LEDGER = "tf:led"
 KEY_LEASES = "tf:lease"
 KEY_STREAM = "tf:ev"

@@ -107,6 +107,8 @@ class KubeClient:
         """When the API server last answered other than by a 5xx (monotonic seconds)."""
         self.may_write: Callable[[], bool] = lambda: True
         """Whether this process may change anything at the moment: a leader in doubt may not."""
+        self.cares_for: Callable[[str], bool] = lambda _namespace: True
+        """Whether this process has to do with a namespace; of others, no list or watch shows anything."""
         self.answered: Callable[[str, int], None] = lambda _verb, _code: None
         """Called after each request with the API verb and the HTTP status, or `NO_ANSWER`."""
 
@@ -186,8 +188,8 @@ class KubeClient:
             self.answered_at = time.monotonic()
         self.answered(verb, code)
 
-    async def list_pages(self, path: str, field_selector: str = "") -> AsyncIterator[Page]:
-        """All objects, up to 500 a page.
+    async def list_pages(self, path: str, field_selector: str = "", label_selector: str = "") -> AsyncIterator[Page]:
+        """All objects of the namespaces that this process cares for, up to 500 a page.
 
         Raises:
             Conflict: the list's snapshot expired between two pages (HTTP 410); start again.
@@ -195,13 +197,19 @@ class KubeClient:
         params = {"limit": str(PAGE_SIZE)}
         if field_selector:
             params["fieldSelector"] = field_selector
+        if label_selector:
+            params["labelSelector"] = label_selector
         while True:
             page = await self.request("GET", path, params=params)
-            yield Page(page["items"], page["metadata"].get("resourceVersion", ""))
+            items = [body for body in page["items"] if self._mine(body)]
+            yield Page(items, page["metadata"].get("resourceVersion", ""))
             token = page["metadata"].get("continue")
             if not token:
                 return
             params["continue"] = token
+
+    def _mine(self, body: Mapping[str, Any]) -> bool:
+        return self.cares_for(body.get("metadata", {}).get("namespace", ""))
 
     async def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
         """What happens after that version, as it arrives: `{"type", "object"}`, bookmarks among them; ends when the server ends it.
@@ -226,11 +234,19 @@ class KubeClient:
                 rest = b""
                 async for chunk in response.content.iter_any():
                     *lines, rest = (rest + chunk).split(b"\n")
-                    yield [_watch_event(line) for line in lines]
+                    yield [self._event(line) for line in lines]
         except ValueError as error:
             raise Unavailable(f"API server: watch of {path}: what it sends is no JSON") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"API server: watch of {path}: {str(error) or type(error).__name__}") from error
+
+    def _event(self, line: bytes) -> dict[str, Any]:
+        event = _watch_event(line)
+        if event["type"] == "BOOKMARK" or self._mine(event["object"]):
+            return event
+        # All that it says to this process is how far the watch has come.
+        version = event["object"]["metadata"]["resourceVersion"]
+        return {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": version}}}
 
     async def patch_task_status(self, namespace: str, name: str, uid: str, status: dict[str, Any]) -> None:
         """Replace a Task's status, only if it is still the same Task.

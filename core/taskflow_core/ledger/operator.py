@@ -16,6 +16,8 @@ from taskflow_core.ledger.stream import trim_read
 
 EXPIRE_LIMIT = 500
 """Leases taken away in one call."""
+SERVE_SECONDS = 30
+"""After its operator ended for good, another one may have this Redis."""
 Place = tuple[str, int] | tuple[str, int, int | None]
 """Uid and attempt, and the chunk if it is one of an array."""
 
@@ -207,6 +209,18 @@ class OperatorLedger:
         """
         with redis_errors():
             return bool(await self._client.set(naming.KEY_EPOCH, epoch, nx=True))
+
+    async def serve(self, operator: str) -> str:
+        """Say that this operator works with this Redis, for `SERVE_SECONDS`; returns the name of the one that does.
+
+        Two that did would each take half of the other's events, and every operator of a cluster has a shard of its own.
+        """
+        with redis_errors():
+            holder = await self._client.get(naming.KEY_OPERATOR)
+            if holder in (None, operator):
+                await self._client.set(naming.KEY_OPERATOR, operator, ex=SERVE_SECONDS)
+                return operator
+        return str(holder)
 
     async def now_ms(self) -> int:
         """Redis' clock, by which leases and ledger times are measured."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, cast
 
 import kopf
@@ -15,7 +15,7 @@ from taskflow_operator.pool_keeper import PoolKeeper
 END_SECONDS = 3.0
 
 
-def watch(keeper: PoolKeeper) -> Watch:
+def watch(keeper: PoolKeeper, cares_for: Callable[[str], bool]) -> Watch:
     """What the runner runs in a thread of its own; make it on the event loop that everything else lives on."""
     home = asyncio.get_running_loop()
     quieten()
@@ -25,7 +25,7 @@ def watch(keeper: PoolKeeper) -> Watch:
         # Read again whenever the API server answers 401, so a rotated ServiceAccount token is picked up.
         kopf.on.login(registry=registry, id="kubeconfig")(kopf.login_with_kubeconfig)
         kopf.on.login(registry=registry, id="service-account")(kopf.login_with_service_account)
-        pools.register(registry, keeper, home)
+        pools.register(registry, keeper, home, cares_for)
         settings = kopf.OperatorSettings()
         configure(settings)
         roots = await kopf.spawn_tasks(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import kopf
@@ -15,11 +15,18 @@ from taskflow_operator.pool_keeper import PoolKeeper
 RETRY_SECONDS = 5
 
 
-def register(registry: kopf.OperatorRegistry, keeper: PoolKeeper, home: asyncio.AbstractEventLoop) -> None:
+def register(
+    registry: kopf.OperatorRegistry,
+    keeper: PoolKeeper,
+    home: asyncio.AbstractEventLoop,
+    cares_for: Callable[[str], bool],
+) -> None:
     """WorkerPools are few and change rarely, so Kopf's state machine and its annotation are worth their writes here.
 
-    Kopf's thread waits for the keeper, which works on the event loop `home`.
+    Kopf's thread waits for the keeper, which works on the event loop `home`. Of namespaces that this operator does not care for, Kopf
+    handles nothing and writes nothing.
     """
+    ours = _in_shard(cares_for)
 
     async def at_home(work: Coroutine[Any, Any, None]) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
@@ -27,13 +34,13 @@ def register(registry: kopf.OperatorRegistry, keeper: PoolKeeper, home: asyncio.
     async def observe(body: dict[str, Any], *, gone: bool) -> None:
         keeper.observe(body, gone=gone)
 
-    @kopf.on.event(naming.GROUP, naming.VERSION, "workerpools", registry=registry)
+    @kopf.on.event(naming.GROUP, naming.VERSION, "workerpools", registry=registry, when=ours)
     async def observe_pool(event: kopf.RawEvent, **_: Any) -> None:
         await at_home(observe(dict(event["object"]), gone=event["type"] == "DELETED"))
 
-    @kopf.on.resume(naming.GROUP, naming.VERSION, "workerpools", registry=registry)
-    @kopf.on.create(naming.GROUP, naming.VERSION, "workerpools", registry=registry)
-    @kopf.on.update(naming.GROUP, naming.VERSION, "workerpools", registry=registry)
+    @kopf.on.resume(naming.GROUP, naming.VERSION, "workerpools", registry=registry, when=ours)
+    @kopf.on.create(naming.GROUP, naming.VERSION, "workerpools", registry=registry, when=ours)
+    @kopf.on.update(naming.GROUP, naming.VERSION, "workerpools", registry=registry, when=ours)
     async def apply_pool(body: kopf.Body, **_: Any) -> None:
         try:
             # A copy: Kopf's own view must not be read from another thread.
@@ -41,7 +48,7 @@ def register(registry: kopf.OperatorRegistry, keeper: PoolKeeper, home: asyncio.
         except Unavailable as error:
             raise kopf.TemporaryError(str(error), delay=RETRY_SECONDS) from error
 
-    @kopf.on.event("apps", "v1", "deployments", labels={naming.LABEL_POOL: kopf.PRESENT}, registry=registry)
+    @kopf.on.event("apps", "v1", "deployments", labels={naming.LABEL_POOL: kopf.PRESENT}, registry=registry, when=ours)
     async def observe_deployment(event: kopf.RawEvent, **_: Any) -> None:
         while True:
             try:
@@ -52,3 +59,10 @@ def register(registry: kopf.OperatorRegistry, keeper: PoolKeeper, home: asyncio.
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return
+
+
+def _in_shard(cares_for: Callable[[str], bool]) -> Callable[..., bool]:
+    def ours(namespace: str | None, **_: Any) -> bool:
+        return cares_for(namespace or "")
+
+    return ours

@@ -88,6 +88,19 @@ async def test_what_one_limit_refuses_no_other_counts() -> None:
     assert (await limits.take("alice", "team-b", 50, write=True))[0].left == 0
 
 
+async def test_a_key_may_have_a_limit_of_its_own_besides_that_of_its_identity() -> None:
+    limits = limiter(Clock(), key_per_minute=10, keys={"big": 50})
+
+    async def passes(key: str) -> dict[str, bool]:
+        found = await limits.take("ci", "", 10, write=True, api_key=key)
+        return {each.limit.name: each.passes for each in found}
+
+    assert await passes("") == {"caller": True}
+    assert [await passes("small") for _ in range(2)] == [{"caller": True, "key": passed} for passed in (True, False)]
+    assert [await passes("big") for _ in range(4)] == [{"caller": True, "key": True}] * 4
+    assert await passes("big") == {"caller": False, "key": True}
+
+
 async def test_what_costs_more_than_there_is_takes_all() -> None:
     limits = limiter(Clock())
     assert (await limits.take("alice", "", 100, write=True))[0].passes
@@ -168,5 +181,5 @@ def test_namespaces_of_settings(text: str, found: dict[str, int], monkeypatch: p
 @pytest.mark.parametrize("text", ["a", "a=", "=1", "a=-1", "a=x"])
 def test_namespaces_of_settings_that_are_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKFLOW_LIMITS_NAMESPACES", text)
-    with pytest.raises(ValueError, match="NAMESPACE=UNITS"):
+    with pytest.raises(ValueError, match="NAME=UNITS"):
         LimitSettings()

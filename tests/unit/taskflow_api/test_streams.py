@@ -197,6 +197,20 @@ async def test_who_loses_the_right_is_told_nothing_more(site: Site, monkeypatch:
     assert stream.ended
 
 
+async def test_whose_token_ended_is_told_nothing_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "RECHECK_SECONDS", 0.0)
+    stream = Stream(site.app, EVENTS)
+    await stream.until("ready")
+
+    async def unknown(_: str) -> None:
+        return None
+
+    monkeypatch.setattr(site.identity.tokens, "authenticate", unknown)
+    await site.watched.happens("a")
+    await stream.until()
+    assert stream.ended
+
+
 async def test_a_ping_carries_the_place(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "PING_SECONDS", 0.02)
     stream = Stream(site.app, EVENTS)

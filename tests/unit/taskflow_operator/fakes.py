@@ -268,7 +268,7 @@ class Parts:
         self.finished: list[Task] = []
         self.writer = StatusWriter(self.api, 10_000, clock)
         ledger = cast("Any", self.ledger)
-        self.agenda = Agenda(now=lambda: self.now)
+        self.agenda = Agenda(now=lambda: self.now, namespace_of=self.tasks.namespace_of)
         self.closer = Closer(self.tasks, self.writer, ledger, self.agenda.wake_at, self.finished.append)
         self.dependencies, self.launcher, self.arrays = FakeDependencies(), FakeLauncher(self.journal), FakeArrays()
         self.dispatcher = Dispatcher(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
@@ -13,6 +13,7 @@ from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
+from taskflow_core.kube.client import Page
 from taskflow_core.ledger.operator import State
 from taskflow_operator.job_keeper import SLACK_SECONDS, JobKeeper
 from taskflow_operator.jobs import AGAIN_SECONDS
@@ -47,7 +48,12 @@ class Cluster:
             del self.jobs[name]
             self.deleted.append(body)
             return {}
-        return {"items": self.pods if path.endswith("/pods") else list(self.jobs.values())}
+        return {"items": self.pods}
+
+    async def list_pages(self, path: str, *, label_selector: str) -> AsyncIterator[Page]:
+        if self.failures:
+            raise self.failures.pop(0)
+        yield Page(list(self.jobs.values()), "1")
 
 
 @dataclass

@@ -48,7 +48,7 @@ async def test_the_watch_starts_under_a_user_id_that_has_no_name(monkeypatch: py
     monkeypatch.setattr(getpass, "getuser", nameless)
     monkeypatch.setattr(kopf, "spawn_tasks", observed)
     with pytest.raises(Spawned):
-        await watch(cast(Any, None))(asyncio.Event())
+        await watch(cast(Any, None), lambda _: True)(asyncio.Event())
 
 
 def ends() -> float:

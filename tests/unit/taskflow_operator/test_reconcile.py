@@ -9,7 +9,7 @@ import pytest
 from taskflow_core.domain.events import Failure
 from taskflow_core.domain.message import HEADER_ENTERED
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.errors import Unavailable
+from taskflow_core.errors import Conflict, Unavailable
 from taskflow_core.ledger.operator import State
 from taskflow_operator.agenda import Agenda
 from taskflow_operator.memory import OpenTasks
@@ -57,10 +57,16 @@ class Ledger:
     def __init__(self) -> None:
         self.full = False
         self.expired = 0
+        self.operator = "ns/lease"
+        self.begun = 0
+
+    async def serve(self, operator: str) -> str:
+        return self.operator or operator
 
     async def begin_epoch(self, epoch: str) -> bool:
         if self.full:
             raise Unavailable("Redis: command not allowed when used memory > 'maxmemory'")
+        self.begun += 1
         return False
 
     async def expire(self) -> list[str]:
@@ -74,21 +80,41 @@ class Ledger:
         return []
 
 
-async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_declared_lost() -> None:
-    now, ledger = [100.0], Ledger()
+def alone(ledger: Ledger, now: list[float]) -> Reconciler:
+    """A reconciler that knows of no Task."""
     nothing = cast("Any", None)
-    reconciler = Reconciler(
+    return Reconciler(
         nothing,
         cast("Any", ledger),
         nothing,
         nothing,
         nothing,
         nothing,
+        lease_name="ns/lease",
         lease_seconds=15,
         resync_seconds=60,
         caught_up=lambda: now[0],
         clock=lambda: now[0],
     )
+
+
+async def test_the_redis_of_another_operator_is_left_alone() -> None:
+    ledger = Ledger()
+    reconciler = alone(ledger, [100.0])
+    ledger.operator = "ns/other"
+    with pytest.raises(
+        Conflict, match="the operator of Lease ns/other works with this Redis, and this one has Lease ns/lease"
+    ):
+        await reconciler.start()
+    assert ledger.begun == 0
+    ledger.operator = "ns/lease"
+    await reconciler.start()
+    assert ledger.begun == 1
+
+
+async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_declared_lost() -> None:
+    now, ledger = [100.0], Ledger()
+    reconciler = alone(ledger, now)
     await reconciler._tick()
     assert ledger.expired == 1
     ledger.full = True
@@ -137,6 +163,7 @@ async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_h
         nothing,
         arrays,
         nothing,
+        lease_name="ns/lease",
         lease_seconds=15,
         resync_seconds=60,
         caught_up=lambda: 100.0,
@@ -161,6 +188,47 @@ async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_h
     assert set(await agenda.take(10)) == {"waits", "held", "adrift"}
 
 
+class There:
+    """A ledger in which only some attempts wait."""
+
+    def __init__(self, *waiting: str) -> None:
+        self.waiting = waiting
+        self.asked: list[str] = []
+        self.away = False
+
+    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
+        if self.away:
+            raise Unavailable("Redis: down")
+        self.asked += [uid for uid, _ in attempts]
+        return [State("", leased=False, waiting=uid in self.waiting) for uid, _ in attempts]
+
+
+async def test_what_is_queued_and_in_the_ledger_is_not_entered_again() -> None:
+    tasks, agenda, ledger, nothing = OpenTasks(), Agenda(), There(*map(str, range(0, 500, 2))), cast("Any", None)
+    for number in range(500):
+        tasks.add(make_task(uid=str(number), name=f"t{number}", phase=Phase.QUEUED))
+    for uid, phase in (("held", Phase.PENDING), ("runs", Phase.RUNNING)):
+        tasks.add(make_task(uid=uid, name=uid, phase=phase))
+    reconciler = Reconciler(
+        tasks,
+        cast("Any", ledger),
+        agenda,
+        nothing,
+        nothing,
+        nothing,
+        lease_name="ns/lease",
+        lease_seconds=15,
+        resync_seconds=60,
+        caught_up=lambda: 100.0,
+    )
+    await reconciler._look_at_waiting()
+    assert set(await agenda.take(1000)) == {"held", *map(str, range(1, 500, 2))}
+    assert ledger.asked == [str(number) for number in range(500)]
+    ledger.away = True
+    await reconciler._look_at_waiting()
+    assert not agenda
+
+
 async def test_an_attempt_is_adrift_only_when_all_that_the_stream_held_at_the_first_look_was_read() -> None:
     tasks, ledger, now, read = OpenTasks(), Forgotten("held"), [100.0], [100.0]
     tasks.add(make_task(uid="a", name="a", phase=Phase.RUNNING))
@@ -172,6 +240,7 @@ async def test_an_attempt_is_adrift_only_when_all_that_the_stream_held_at_the_fi
         nothing,
         nothing,
         nothing,
+        lease_name="ns/lease",
         lease_seconds=15,
         resync_seconds=60,
         caught_up=lambda: read[0],

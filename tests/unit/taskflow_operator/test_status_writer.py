@@ -216,3 +216,19 @@ async def test_running_writes_may_end_before_the_process_does() -> None:
     api.open.set()
     await writer.drain(5)
     assert future.result() is Written.DONE
+
+
+async def test_an_end_does_not_wait_for_what_another_namespace_has_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_writer, "IN_FLIGHT", 1)
+    writer, api = make()
+    crowd = [make_task(uid=str(n), name=f"crowd-{n}", namespace="crowd", phase=Phase.QUEUED) for n in range(500)]
+    api.open.clear()
+    async with running(writer):
+        for task in crowd:
+            writer.submit(task)
+        await eventually(lambda: api.running)
+        end = writer.submit(make_task(uid="end", namespace="team-a", phase=Phase.SUCCEEDED))
+        api.open.set()
+        await end
+        # Those that were being written, and the share of the other namespace.
+        assert len(api.written) <= 2 * IN_FLIGHT + 2

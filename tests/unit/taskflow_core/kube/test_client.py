@@ -151,6 +151,14 @@ async def test_a_list_is_read_page_by_page() -> None:
     assert {each["params"]["limit"] for each in session.asked} == {"500"}
 
 
+async def test_of_namespaces_that_are_not_cared_for_no_list_shows_anything() -> None:
+    items = [{"metadata": {"name": name, "namespace": where}} for name, where in (("a", "ours"), ("b", "theirs"))]
+    kube, session = client(ok(items=items, metadata={"resourceVersion": "9"}))
+    kube.cares_for = lambda namespace: namespace == "ours"
+    assert [page.items async for page in kube.list_pages("/x", label_selector="l")] == [items[:1]]
+    assert session.asked[0]["params"]["labelSelector"] == "l"
+
+
 async def test_a_list_that_expired_between_pages_says_to_begin_again() -> None:
     kube, _ = client(ok(items=[], metadata={"continue": "next"}), refusal(410, "Expired"))
     with pytest.raises(Conflict, match="Expired"):
@@ -204,6 +212,15 @@ async def test_a_watch_gives_whole_events_whatever_pieces_they_come_in() -> None
     assert asked["params"]["resourceVersion"] == "7"
     assert asked["params"]["allowWatchBookmarks"] == "true"
     assert asked["headers"] == {"Authorization": "Bearer secret"}
+
+
+async def test_of_namespaces_that_are_not_cared_for_a_watch_tells_only_how_far_it_came() -> None:
+    theirs = {"name": "b", "namespace": "theirs", "resourceVersion": "8"}
+    kube, _ = client(Answer(200, line("ADDED", metadata={"namespace": "ours"}) + line("DELETED", metadata=theirs)))
+    kube.cares_for = lambda namespace: namespace == "ours"
+    first, second = await watched(kube)
+    assert first["type"] == "ADDED"
+    assert second == {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "8"}}}
 
 
 @pytest.mark.parametrize(

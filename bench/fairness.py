@@ -1,0 +1,55 @@
+"""`python -m bench.fairness`: what one namespace's queued Tasks cost another's next one. Starts a stack of its own; 8 minutes for 50,000."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from bench.__main__ import POOL
+from bench.own_stack import own_stack
+from bench.quiet import head, measure, show
+from bench.tasks import body, create, each, until_finished
+from taskflow_core.domain import naming
+from taskflow_core.kube.client import KubeClient
+
+COUNT = int(os.environ.get("N", "50000"))
+AT_ONCE = 16
+RESYNC_SECONDS = 10
+"""All open Tasks are held against the ledger several times while Tasks are measured, and not each minute."""
+CROWD = "crowd"
+
+
+async def compare() -> None:
+    """Idle, while the crowd's Tasks are created, and once all of them are queued."""
+    kube = await KubeClient.connect()
+    pools = f"/apis/{naming.API_VERSION}/namespaces"
+    await kube.request("POST", f"{pools}/default/workerpools", POOL)
+    crowded = {**POOL, "spec": {**POOL["spec"], "queues": ["crowded"], "replicas": 0}}  # type: ignore[dict-item]
+    await kube.request("POST", f"{pools}/{CROWD}/workerpools", crowded)
+    await create(kube, "default", body("warm-up", "bench.noop"))
+    await until_finished(kube, "default", ["warm-up"])
+
+    async def one(number: int) -> None:
+        await create(kube, CROWD, body(f"crowd-{number}", "bench.noop", queue="crowded"))
+
+    head(f"{COUNT:,} queued Tasks of one namespace")
+    idle = await measure(kube, "idle")
+    show("none", idle, idle)
+    growing = asyncio.ensure_future(each(range(COUNT), one, AT_ONCE))
+    show("while they are created", await measure(kube, "growing", growing), idle)
+    await growing
+    show("once they are queued", await measure(kube, "queued"), idle)
+    await kube.close()
+
+
+def main() -> int:
+    """Start, measure, stop."""
+    with own_stack(TASKFLOW_RESYNC_SECONDS=str(RESYNC_SECONDS)) as stack:
+        stack.add_namespace(CROWD)
+        asyncio.run(compare())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
