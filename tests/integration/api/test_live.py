@@ -49,9 +49,9 @@ def objects(installation: Installation) -> ObjectStore:
 class Listener(threading.Thread):
     """Reads a stream until it ends."""
 
-    def __init__(self, installation: Installation, path: str, **headers: str) -> None:
+    def __init__(self, installation: Installation, path: str, account: str = "allowed", **headers: str) -> None:
         super().__init__(daemon=True)
-        sent = {"Authorization": f"Bearer {installation.tokens['allowed']}"}
+        sent = {"Authorization": f"Bearer {installation.tokens[account]}"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         url = f"http://127.0.0.1:{installation.stack.port('api')}{path}"
         self.response = urllib3.PoolManager(retries=False).request(
@@ -274,3 +274,18 @@ def test_many_are_cancelled_and_retried_once_each_over_a_killed_api(restarted: I
     assert set(copies) == old
     assert restarted.call("DELETE", begun.headers["Location"]).status == 204
     assert restarted.call("POST", TASKS + ":cancel", {"filter": {}, "all": True}, account="reader").status == 403
+
+
+def test_a_stream_ends_with_a_problem_after_its_key_was_revoked(installation: Installation) -> None:
+    made = installation.command("keys", "create", "--namespace", NAMESPACE, "--service-account", "allowed")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip().split("_")[1]
+    installation.tokens[key] = made.stdout.strip()
+    listener = Listener(installation, EVENTS, account=key)
+    listener.until("event: ready")
+    # By another process than the one that serves the stream.
+    assert installation.command("keys", "revoke", key).returncode == 0
+    text = listener.until("event: problem", seconds=60)
+    assert '"code": "access-ended"' in text
+    listener.join(timeout=5)
+    assert not listener.is_alive()
