@@ -9,15 +9,14 @@ import statistics
 import subprocess
 import sys
 import time
-from typing import Any
 
 import redis.asyncio
 from celery import Celery
 
 from bench.machine import load, percentile, usage
 from bench.own_stack import CODE, own_stack, say
+from bench.pools import SUCCEEDED, make_pool, warm_up
 from bench.tasks import STARTED_HASH, body, create, each, paced, until_finished, watch
-from taskflow_core.domain import naming
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_local.stack import Stack
 
@@ -26,22 +25,6 @@ COUNT = int(os.environ.get("N", "3000"))
 MANY = 10_000
 """Tasks in all, after which memory is looked at again."""
 AT_ONCE = (8, 16, 32)
-POOL = {
-    "apiVersion": naming.API_VERSION,
-    "kind": "WorkerPool",
-    "metadata": {"name": "bench"},
-    "spec": {
-        "queues": ["default"],
-        "concurrency": 2,
-        "template": {
-            "spec": {
-                "containers": [
-                    {"name": "worker", "env": [{"name": "TASKFLOW_WORKER_HANDLERS", "value": "bench_handlers"}]}
-                ]
-            }
-        },
-    },
-}
 
 
 async def latency_floor(stack: Stack, kube: KubeClient) -> list[float]:
@@ -100,8 +83,7 @@ async def latency(kube: KubeClient) -> list[float]:
         sent[name] = time.time()
         await create(kube, "default", body(name, "bench.stamp"))
 
-    await create(kube, "default", body("warm-up", "bench.noop"))
-    await until_finished(kube, "default", ["warm-up"])
+    await warm_up(kube)
     await paced(SAMPLES, RATE, one)
     done = await until_finished(kube, "default", list(sent))
     return [(done[name]["status"]["result"] - when) * 1000 for name, when in sent.items()]
@@ -109,26 +91,10 @@ async def latency(kube: KubeClient) -> list[float]:
 
 async def throughput_floor(kube: KubeClient, at_once: int) -> float:
     """Tasks/s of the API writes alone: create, and one status of the usual size."""
-    status: dict[str, Any] = {
-        "phase": "Succeeded",
-        "observedGeneration": 1,
-        "attempt": 1,
-        "conditions": [
-            {
-                "type": kind,
-                "status": "True",
-                "reason": "Succeeded",
-                "message": "",
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-                "observedGeneration": 1,
-            }
-            for kind in ("Accepted", "Complete", "Finished")
-        ],
-    }
 
     async def one(number: int) -> None:
         made = await create(kube, "floor", body(f"write-{number}", "bench.noop"))
-        await kube.patch_task_status("floor", made["metadata"]["name"], made["metadata"]["uid"], status)
+        await kube.patch_task_status("floor", made["metadata"]["name"], made["metadata"]["uid"], SUCCEEDED)
 
     start = time.monotonic()
     await each(range(COUNT), one, at_once)
@@ -158,7 +124,7 @@ async def measure(stack: Stack) -> None:
     bare = usage(stack)
     best = max(writes, key=lambda at_once: writes[at_once])
     stack.start("operator")
-    await kube.request("POST", f"/apis/{naming.API_VERSION}/namespaces/default/workerpools", POOL)
+    await make_pool(kube, "default")
     ours = await latency(kube)
     say(f"\nload {load()}; {SAMPLES} Tasks at {RATE:.0f}/s, create -> handler start, ms")
     say(f"{'':<22}{'p50':>8}{'p99':>8}{'max':>8}")

@@ -17,11 +17,10 @@ from typing import Any
 import redis.asyncio
 from celery import Celery, group
 
-from bench.__main__ import POOL
 from bench.machine import load, usage
 from bench.own_stack import CODE, own_stack, say
+from bench.pools import make_pool
 from bench.tasks import body, create, until_finished
-from taskflow_core.domain import naming
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_local.stack import Stack
 
@@ -122,7 +121,7 @@ async def plain(app: Celery, client: Any, chunk: int, *, by_hand: bool) -> float
 async def measure(stack: Stack) -> None:
     """Rounds of all three, one after the other, so that each meets the machine as the others do."""
     kube = await KubeClient.connect()
-    await kube.request("POST", f"/apis/{naming.API_VERSION}/namespaces/default/workerpools", POOL)
+    await make_pool(kube, "default")
     await create(kube, "default", body("warm-up", "bench.item", array={"count": 1000}))
     await until_finished(kube, "default", ["warm-up"])
     found: list[dict[str, float]] = []

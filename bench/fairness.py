@@ -6,11 +6,10 @@ import asyncio
 import os
 import sys
 
-from bench.__main__ import POOL
 from bench.own_stack import own_stack
+from bench.pools import make_pools
 from bench.quiet import head, measure, show
-from bench.tasks import body, create, each, until_finished
-from taskflow_core.domain import naming
+from bench.tasks import body, create, each
 from taskflow_core.kube.client import KubeClient
 
 COUNT = int(os.environ.get("N", "50000"))
@@ -23,12 +22,7 @@ CROWD = "crowd"
 async def compare() -> None:
     """Idle, while the crowd's Tasks are created, and once all of them are queued."""
     kube = await KubeClient.connect()
-    pools = f"/apis/{naming.API_VERSION}/namespaces"
-    await kube.request("POST", f"{pools}/default/workerpools", POOL)
-    crowded = {**POOL, "spec": {**POOL["spec"], "queues": ["crowded"], "replicas": 0}}  # type: ignore[dict-item]
-    await kube.request("POST", f"{pools}/{CROWD}/workerpools", crowded)
-    await create(kube, "default", body("warm-up", "bench.noop"))
-    await until_finished(kube, "default", ["warm-up"])
+    await make_pools(kube, CROWD)
 
     async def one(number: int) -> None:
         await create(kube, CROWD, body(f"crowd-{number}", "bench.noop", queue="crowded"))

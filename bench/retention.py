@@ -10,15 +10,13 @@ import asyncio
 import os
 import sys
 import time
-from typing import Any
 
 import redis.asyncio
 
-from bench.__main__ import POOL
 from bench.own_stack import own_stack, say
+from bench.pools import ENDED, SUCCEEDED, make_pool, warm_up
 from bench.quiet import head, measure, show
-from bench.tasks import body, create, each, until_finished
-from taskflow_core.domain import naming
+from bench.tasks import body, create, each
 from taskflow_core.domain.phases import FINISHED_SELECTOR
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_local.stack import Stack
@@ -27,25 +25,7 @@ COUNT = int(os.environ.get("N", "100000"))
 AT_ONCE = 16
 PAST = "past"
 """Their namespace."""
-ENDED = "2026-01-01T00:00:00Z"
-STATUS: dict[str, Any] = {
-    "phase": "Succeeded",
-    "observedGeneration": 1,
-    "attempt": 1,
-    "startTime": ENDED,
-    "completionTime": ENDED,
-    "conditions": [
-        {
-            "type": kind,
-            "status": "True",
-            "reason": "Succeeded",
-            "message": "",
-            "lastTransitionTime": ENDED,
-            "observedGeneration": 1,
-        }
-        for kind in ("Accepted", "Complete", "Finished")
-    ],
-}
+STATUS = SUCCEEDED | {"startTime": ENDED, "completionTime": ENDED}
 
 
 async def finish(kube: KubeClient) -> None:
@@ -70,9 +50,8 @@ async def until_deleted(kube: KubeClient) -> None:
 async def compare(stack: Stack) -> None:
     """While they are deleted, and then without them."""
     kube = await KubeClient.connect()
-    await kube.request("POST", f"/apis/{naming.API_VERSION}/namespaces/default/workerpools", POOL)
-    await create(kube, "default", body("warm-up", "bench.noop"))
-    await until_finished(kube, "default", ["warm-up"])
+    await make_pool(kube, "default")
+    await warm_up(kube)
     head(f"{COUNT:,} finished Tasks")
     idle = await measure(kube, "idle")
     show("none", idle, idle)

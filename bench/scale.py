@@ -9,11 +9,10 @@ import sys
 import time
 from typing import Any
 
-from bench.__main__ import POOL
 from bench.machine import load, percentile, usage
 from bench.own_stack import own_stack, say
+from bench.pools import make_pools
 from bench.tasks import body, create, each, paced, until_finished
-from taskflow_core.domain import naming
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_local.stack import Stack
 
@@ -100,12 +99,7 @@ async def look(stack: Stack, kube: KubeClient, kind: str, size: int) -> None:
 async def measure(stack: Stack) -> None:
     """First suspended ones, size by size; then as many queued ones beside them."""
     kube = await KubeClient.connect()
-    pools = f"/apis/{naming.API_VERSION}/namespaces"
-    await kube.request("POST", f"{pools}/default/workerpools", POOL)
-    crowded = {**POOL, "spec": {**POOL["spec"], "queues": ["crowded"], "replicas": 0}}  # type: ignore[dict-item]
-    await kube.request("POST", f"{pools}/{CROWD}/workerpools", crowded)
-    await create(kube, "default", body("warm-up", "bench.noop"))
-    await until_finished(kube, "default", ["warm-up"])
+    await make_pools(kube, CROWD)
     say(
         f"\n{'open':<11}{'number':>8}{'p50 ms':>9}{'p99 ms':>9}{'Tasks/s':>9}{'restart s':>10}"
         f"{'RSS MiB':>10}{'restarted':>10}{'API server':>12}{'Redis':>8}   load"

@@ -13,11 +13,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-from bench.__main__ import POOL
 from bench.machine import TICK, load
 from bench.own_stack import own_stack, say
+from bench.pools import make_pool
 from bench.tasks import body, create, until_finished
 from taskflow_core.domain import naming
 from taskflow_core.kube.client import MERGE_PATCH, KubeClient, resource_path
@@ -60,8 +59,7 @@ async def until_none(stack: Stack) -> None:
 async def measure(stack: Stack) -> None:
     """One cold worker after the other."""
     kube = await KubeClient.connect()
-    pool: dict[str, Any] = {**POOL, "spec": {**POOL["spec"], "replicas": 0}}  # type: ignore[dict-item]
-    await kube.request("POST", resource_path(_GROUP, "workerpools", "default"), pool)
+    await make_pool(kube, "default", replicas=0)
     found: list[float] = []
     for number in range(ROUNDS):
         name = f"first-{number}"

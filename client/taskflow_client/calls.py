@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -59,11 +60,14 @@ def query(**values: object) -> dict[str, str]:
     for name, value in values.items():
         if value is not None:
             first, *others = name.split("_")
-            text = (
-                str(value).lower() if isinstance(value, bool) else str(getattr(value, "isoformat", lambda v=value: v)())
-            )
-            found[first + "".join(map(str.capitalize, others))] = text
+            found[first + "".join(map(str.capitalize, others))] = _text(value)
     return found
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def as_model(model: type[Model]) -> Callable[[Answer], Model]:
@@ -100,5 +104,9 @@ def pause_before(call: Call[Any], answer: Answer | None, attempt: int, retries: 
     if not call.repeatable and (answer is None or answer.status != 429):  # noqa: PLR2004 - Too Many Requests
         return None
     told = answer.headers.get("retry-after", "") if answer is not None else ""
-    seconds = float(told) if told.isdecimal() else FIRST_PAUSE * 2 ** (attempt - 1)
-    return min(seconds, LONGEST_PAUSE)
+    return min(float(told), LONGEST_PAUSE) if told.isdecimal() else backoff(attempt)
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait after that many failures in a row, from 1, when the server does not say."""
+    return min(FIRST_PAUSE * 2.0 ** (attempt - 1), LONGEST_PAUSE)

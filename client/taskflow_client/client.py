@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import httpx2
 
 from taskflow_client import tasks
-from taskflow_client.calls import Answer, Call, pause_before, settle
+from taskflow_client.calls import Answer, Call, backoff, pause_before, settle
 from taskflow_client.errors import NoAnswerError, error_of
 from taskflow_client.models import Event, TaskDetail
 from taskflow_client.sse import Reader
@@ -44,11 +44,32 @@ class _Base:
             "json": call.body,
         }
 
+    def _pause(self, call: Call[Any], answer: Answer | NoAnswerError, attempt: int) -> float | None:
+        return pause_before(call, answer if isinstance(answer, Answer) else None, attempt, self._retries)
+
 
 def _answer(response: httpx2.Response) -> Answer:
     return Answer(
         response.status_code, {name.lower(): value for name, value in response.headers.items()}, response.content
     )
+
+
+def _checked(response: httpx2.Response) -> Answer:
+    """The answer, whose body was read; raises what a refusal stands for."""
+    answer = _answer(response)
+    if response.is_error:
+        raise error_of(answer.status, answer.headers, answer.body)
+    return answer
+
+
+def _no_answer(error: httpx2.TransportError) -> NoAnswerError:
+    return NoAnswerError(str(error) or type(error).__name__)
+
+
+def _result(call: Call[T], answer: Answer | NoAnswerError) -> T:
+    if isinstance(answer, NoAnswerError):
+        raise answer
+    return settle(call, answer)
 
 
 class Client(_Base):
@@ -87,16 +108,12 @@ class Client(_Base):
         attempt = 0
         while True:
             attempt += 1
-            answer, error = None, None
             try:
-                answer = _answer(self._http.request(**self._request(call)))
-            except httpx2.TransportError as broken:
-                error = NoAnswerError(str(broken) or type(broken).__name__)
-            pause = pause_before(call, answer, attempt, self._retries)
-            if pause is None:
-                if answer is None:
-                    raise error or NoAnswerError("no answer")
-                return settle(call, answer)
+                answer: Answer | NoAnswerError = _answer(self._http.request(**self._request(call)))
+            except httpx2.TransportError as error:
+                answer = _no_answer(error)
+            if (pause := self._pause(call, answer, attempt)) is None:
+                return _result(call, answer)
             time.sleep(pause)
 
     def pages(self, call: Call[T]) -> Iterator[T]:
@@ -128,9 +145,9 @@ class Client(_Base):
                             yield event
             except httpx2.TransportError as error:
                 if attempt >= self._retries:
-                    raise NoAnswerError(str(error) or type(error).__name__) from error
+                    raise _no_answer(error) from error
             attempt += 1
-            time.sleep(pause_before(call, None, attempt, attempt) or 0)
+            time.sleep(backoff(attempt))
 
     def lines(self, call: Call[None]) -> Iterator[str]:
         """Lines of a log as they come."""
@@ -141,7 +158,8 @@ class Client(_Base):
     def _streamed(self, call: Call[Any], **headers: str) -> Iterator[httpx2.Response]:
         with self._http.stream(**self._request(call, **headers), timeout=SILENCE_SECONDS) as response:
             if response.is_error:
-                raise error_of(response.status_code, response.headers, response.read())
+                response.read()
+                _checked(response)
             yield response
 
     def wait(self, namespace: str, name: str) -> TaskDetail:
@@ -155,17 +173,11 @@ class Client(_Base):
 
     def put(self, url: str, content: bytes, headers: Mapping[str, str] | None = None) -> str:
         """Store by a link, without the token; the ETag."""
-        response = self._http.put(url, content=content, headers=dict(headers or {}))
-        if response.is_error:
-            raise error_of(response.status_code, response.headers, response.content)
-        return str(response.headers.get("etag", ""))
+        return _checked(self._http.put(url, content=content, headers=dict(headers or {}))).headers.get("etag", "")
 
     def fetch(self, url: str) -> bytes:
         """Fetch by a link, without the token."""
-        response = self._http.get(url)
-        if response.is_error:
-            raise error_of(response.status_code, response.headers, response.content)
-        return bytes(response.content)
+        return _checked(self._http.get(url)).body
 
 
 class AsyncClient(_Base):
@@ -192,16 +204,12 @@ class AsyncClient(_Base):
         attempt = 0
         while True:
             attempt += 1
-            answer, error = None, None
             try:
-                answer = _answer(await self._http.request(**self._request(call)))
-            except httpx2.TransportError as broken:
-                error = NoAnswerError(str(broken) or type(broken).__name__)
-            pause = pause_before(call, answer, attempt, self._retries)
-            if pause is None:
-                if answer is None:
-                    raise error or NoAnswerError("no answer")
-                return settle(call, answer)
+                answer: Answer | NoAnswerError = _answer(await self._http.request(**self._request(call)))
+            except httpx2.TransportError as error:
+                answer = _no_answer(error)
+            if (pause := self._pause(call, answer, attempt)) is None:
+                return _result(call, answer)
             await asyncio.sleep(pause)
 
     async def pages(self, call: Call[T]) -> AsyncIterator[T]:
@@ -228,9 +236,9 @@ class AsyncClient(_Base):
                             yield event
             except httpx2.TransportError as error:
                 if attempt >= self._retries:
-                    raise NoAnswerError(str(error) or type(error).__name__) from error
+                    raise _no_answer(error) from error
             attempt += 1
-            await asyncio.sleep(pause_before(call, None, attempt, attempt) or 0)
+            await asyncio.sleep(backoff(attempt))
 
     async def lines(self, call: Call[None]) -> AsyncIterator[str]:
         """See `Client.lines`."""
@@ -242,7 +250,8 @@ class AsyncClient(_Base):
     async def _streamed(self, call: Call[Any], **headers: str) -> AsyncIterator[httpx2.Response]:
         async with self._http.stream(**self._request(call, **headers), timeout=SILENCE_SECONDS) as response:
             if response.is_error:
-                raise error_of(response.status_code, response.headers, await response.aread())
+                await response.aread()
+                _checked(response)
             yield response
 
     async def wait(self, namespace: str, name: str) -> TaskDetail:
@@ -256,14 +265,8 @@ class AsyncClient(_Base):
 
     async def put(self, url: str, content: bytes, headers: Mapping[str, str] | None = None) -> str:
         """See `Client.put`."""
-        response = await self._http.put(url, content=content, headers=dict(headers or {}))
-        if response.is_error:
-            raise error_of(response.status_code, response.headers, response.content)
-        return str(response.headers.get("etag", ""))
+        return _checked(await self._http.put(url, content=content, headers=dict(headers or {}))).headers.get("etag", "")
 
     async def fetch(self, url: str) -> bytes:
         """See `Client.fetch`."""
-        response = await self._http.get(url)
-        if response.is_error:
-            raise error_of(response.status_code, response.headers, response.content)
-        return bytes(response.content)
+        return _checked(await self._http.get(url)).body

@@ -13,8 +13,8 @@ class Reader:
 
     def __init__(self) -> None:
         self.last_event_id = ""
-        self._event, self._data = "", [""]
-        self._data.clear()
+        self._event = ""
+        self._data: list[str] = []
 
     def line(self, text: str) -> Event | None:
         """The event that this line completes, if it is a change of a Task.

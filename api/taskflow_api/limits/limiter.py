@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Protocol
 
@@ -16,14 +14,14 @@ from taskflow_api.limits.policy import WINDOW_SECONDS, Limit, Standing
 from taskflow_api.metrics import UNCOUNTED
 from taskflow_core.domain import naming
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.connect import redis_errors
+from taskflow_core.ledger.connect import answering
 from taskflow_core.telemetry.logs import get_logger
 
 PREFIX = f"{naming.KEY_API_PREFIX}limit:"
 AWAY_SECONDS = 5.0
 """Redis is not asked again so soon after it did not answer: a request should not wait for that."""
 ANSWER_SECONDS = 0.25
-"""A Redis that is there and says nothing is away after so long: the client's own patience is seconds, and a retry of them."""
+"""A Redis that is there and says nothing is away after so long."""
 KEPT = 10_000
 _log = get_logger(__name__)
 
@@ -48,7 +46,7 @@ class RedisCounter:
         arguments: list[Any] = [units]
         for each in limits:
             arguments += [f"{each.interval:.3f}", each.quota]
-        async with _answering():
+        async with answering(ANSWER_SECONDS):
             answer = await self._script(keys=[PREFIX + each.key for each in limits], args=arguments)
         return [
             Standing(limit, bool(passes), int(left), int(whole), int(wait))
@@ -58,18 +56,8 @@ class RedisCounter:
     async def forget(self, limit: Limit) -> None:
         """Give all units of a limit back. Raises `Unavailable`."""
         # The API's user of Redis may not delete.
-        async with _answering():
+        async with answering(ANSWER_SECONDS):
             await self._client.set(PREFIX + limit.key, "0", px=1)
-
-
-@asynccontextmanager
-async def _answering() -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            with redis_errors():
-                yield
-    except TimeoutError as error:
-        raise Unavailable(f"Redis: no answer in {ANSWER_SECONDS} s") from error
 
 
 class LocalCounter:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib import resources
 
 import redis
@@ -71,3 +72,18 @@ def redis_errors() -> Iterator[None]:
         yield
     except (RedisError, OSError) as error:
         raise Unavailable(f"Redis: {str(error) or type(error).__name__}") from error
+
+
+@asynccontextmanager
+async def answering(seconds: float) -> AsyncIterator[None]:
+    """Ask Redis within the block for that long at most: the client's own patience is seconds, and a retry of them.
+
+    Raises:
+        Unavailable: as `redis_errors`, or it did not answer in time.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            with redis_errors():
+                yield
+    except TimeoutError as error:
+        raise Unavailable(f"Redis: no answer in {seconds} s") from error

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection
@@ -10,7 +9,7 @@ import redis.asyncio
 
 from taskflow_core.domain import naming
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.connect import redis_errors
+from taskflow_core.ledger.connect import answering
 from taskflow_core.telemetry.logs import get_logger
 
 KEPT_SECONDS = 24 * 3600
@@ -53,13 +52,12 @@ class Away:
             Unavailable: it failed, as is remembered.
         """
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                with redis_errors():
-                    yield
-        except (TimeoutError, Unavailable) as error:
+            async with answering(ANSWER_SECONDS):
+                yield
+        except Unavailable as error:
             self._until = self._clock() + AWAY_SECONDS
             if not self._failing:
-                _log.warning("cache_away", cause=str(error) or type(error).__name__)
+                _log.warning("cache_away", cause=str(error))
             self._failing = True
             raise Unavailable("the cache does not answer") from error
         if self._failing:
