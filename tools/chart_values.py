@@ -353,6 +353,8 @@ class Values(Model):
     """Webhooks."""
     worker: Worker = Worker()
     """Workers."""
+    watch_namespaces: list[str] = []
+    """The only namespaces whose Tasks and pools count, with a Role in each instead of ClusterRoles. Empty: the whole cluster."""
     worker_namespaces: list[str] = ["default"]
     """Existing namespaces whose pools may run: each gets the Secret `taskflow-worker` with the keys of Redis and S3."""
     worker_pool: Pool = Pool()
@@ -373,6 +375,8 @@ class Values(Model):
     """Resource definitions."""
     rbac: Rbac = Rbac()
     """Permissions."""
+    flow_schema: Switch = Switch(enabled=True)
+    """FlowSchema: renewals of the operator's Lease do not wait behind its other requests to the API server."""
     network_policy: Switch = Switch()
     """NetworkPolicies: who may reach the operator, the API and the development services."""
     metrics: Metrics = Metrics()

@@ -32,15 +32,16 @@ async def serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    kube = await KubeClient.connect()
-    kube.cares_for = settings.cares_for
+    # Each watch keeps a connection.
+    kube = await KubeClient.connect(connections=32 + len(settings.namespaces))
+    kube.cares_for, kube.namespaces = settings.cares_for, sorted(settings.namespaces)
     # Of its own: a renewal must not wait for a connection that lists or writes.
     lease_kube = await KubeClient.connect(connections=2)
     leadership: Leadership = Always()
     if settings.leader_election:
         leadership = LeaseLeadership(lease_kube, settings.leader_namespace, settings.leader_identity)
     operator = Operator(settings, redis, caching, database, kube, lease_kube, leadership, setup_tracing("operator"))
-    operator.runner = KopfRunner(lifecycle.watch(operator.pools, settings.cares_for))
+    operator.runner = KopfRunner(lifecycle.watch(operator.pools, settings))
     await operator.open()
     try:
         return await Lifetime(leadership, operator, end_now, limit_stop).run(stop)

@@ -38,7 +38,8 @@ class OperatorSettings(BaseSettings):
     """Name in the Lease. With the pod's name here, a container that is started again takes its own Lease back at once instead of
     waiting until it runs out; no two processes may share one. Default: the host's name and a random part."""
     namespaces: frozenset[str] = frozenset()
-    """A shard of the cluster: the only namespaces whose Tasks and WorkerPools this operator cares for, such as `["team-a"]`. Empty: all."""
+    """A shard of the cluster: the only namespaces whose Tasks and WorkerPools this operator cares for, such as `["team-a"]`; it needs
+    no rights in others. Empty: all."""
     namespaces_left_out: frozenset[str] = frozenset()
     """The shard of all other namespaces: those that another operator cares for. Each shard needs a Redis and a Lease of its own."""
     health_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod

@@ -15,6 +15,7 @@ EXTERNAL = ("--values", str(CHART / "ci" / "external-values.yaml"))
         ((*EXTERNAL, *DEV), "devServices.enabled and an external service are both set"),
         ((*DEV, "--set", "migrations.mode=hook"), "migrations.mode=hook runs before anything is installed"),
         ((*DEV, "--set", "workerPool.namespace=elsewhere"), "expected one of workerNamespaces (default), found elsewhere"),
+        ((*DEV, "--set", "watchNamespaces={team-a}"), "workerNamespaces: expected some of watchNamespaces (team-a), found"),
         ((*DEV, "--set", "api.ingress.enabled=true"), "api.ingress.hosts: expected at least one host name"),
         ((*DEV, "--set", "api.httpRoute.enabled=true"), "api.httpRoute.parentRefs: expected at least one gateway"),
         (

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import base64
 import json
 import os
+import ssl
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +201,40 @@ def test_the_roles_of_the_cluster_reach_what_they_should(
     arguments = ["auth", "can-i", verb, resource, "-n", "team-a", f"--as={who}"]
     done = personas.kubectl(*arguments, *([f"--subresource={part}"] if part else []))
     assert done.stdout.strip() == ("yes" if may else "no"), done.stderr
+
+
+def _flow(server: Server, token: str, path: str) -> str:
+    """Uid of the FlowSchema under which the API server takes a GET."""
+    view = json.loads(server.kubectl("config", "view", "--raw", "--flatten", "-o", "json").stdout)
+    cluster = view["clusters"][0]["cluster"]
+    trust = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+    request = urllib.request.Request(cluster["server"] + path, headers={"Authorization": f"Bearer {token}"})
+    try:
+        with urllib.request.urlopen(request, timeout=10, context=trust) as answer:
+            return str(answer.headers["X-Kubernetes-PF-FlowSchema-UID"])
+    except urllib.error.HTTPError as refused:
+        with refused:
+            return str(refused.headers["X-Kubernetes-PF-FlowSchema-UID"])
+
+
+def test_the_lease_has_a_flow_of_its_own_and_nothing_else_takes_part_in_it(prepared: Server) -> None:
+    objects = [e for e in shape("dev") if e["kind"] in ("FlowSchema", "ServiceAccount")]
+    prepared.apply(objects, "--force-conflicts")
+    name = "taskflow-lease"
+    found: Object = {}
+
+    def schema() -> Object:
+        found.update(json.loads(prepared.kubectl("get", "flowschema", name, "-o", "json").stdout))
+        return {each["type"]: each["status"] for each in found.get("status", {}).get("conditions", [])}
+
+    # Its level is there.
+    eventually(schema, lambda conditions: conditions.get("Dangling") == "False")
+    token = prepared.kubectl("create", "token", "taskflow-operator", "-n", "taskflow-system").stdout.strip()
+    leases = "/apis/coordination.k8s.io/v1/namespaces/{}/leases/taskflow-operator"
+    ours = found["metadata"]["uid"]
+    # The API server takes a moment to follow a new schema.
+    eventually(lambda: _flow(prepared, token, leases.format("taskflow-system")), lambda uid: uid == ours)
+    assert _flow(prepared, token, leases.format("team-a")) != ours
+    assert _flow(prepared, token, "/apis/taskflow.dev/v1alpha1/tasks") != ours
+    other = prepared.kubectl("create", "token", "taskflow-api", "-n", "taskflow-system").stdout.strip()
+    assert _flow(prepared, other, leases.format("taskflow-system")) != ours

@@ -22,6 +22,11 @@
 {{- if and $v.api.register.enabled (not $v.api.register.existingSecret) }}{{ fail "api.register.existingSecret: expected the name of a Secret with a signing key, found none" }}{{ end -}}
 {{- if and $v.webhooks.enabled (not $v.webhooks.existingSecret) }}{{ fail "webhooks.existingSecret: expected the name of a Secret with an encryption key, found none" }}{{ end -}}
 {{- if and $v.metrics.podMonitor.enabled $v.metrics.serviceMonitor.enabled }}{{ fail "metrics.podMonitor and metrics.serviceMonitor are both enabled: all would be counted twice, choose one of them" }}{{ end -}}
+{{- if $v.watchNamespaces -}}
+  {{- range $v.workerNamespaces -}}
+    {{- if not (has . $v.watchNamespaces) }}{{ fail (printf "workerNamespaces: expected some of watchNamespaces (%s), found %s" (join ", " $v.watchNamespaces) .) }}{{ end -}}
+  {{- end -}}
+{{- end -}}
 {{- if and $v.workerPool.enabled (not (has $v.workerPool.namespace $v.workerNamespaces)) }}{{ fail (printf "workerPool.namespace: expected one of workerNamespaces (%s), found %s" (join ", " $v.workerNamespaces) $v.workerPool.namespace) }}{{ end -}}
 {{- end -}}
 

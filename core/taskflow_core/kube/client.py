@@ -10,7 +10,7 @@ import json
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from kubernetes.aio import config as credentials
 
 from taskflow_core.domain import naming
 from taskflow_core.errors import Cause, Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
+from taskflow_core.kube.scopes import Batch, merged, refused, scoped
 from taskflow_core.kube.shallow import read_json
 
 JSON_PATCH = "application/json-patch+json"
@@ -109,6 +110,8 @@ class KubeClient:
         """Whether this process may change anything at the moment: a leader in doubt may not."""
         self.cares_for: Callable[[str], bool] = lambda _namespace: True
         """Whether this process has to do with a namespace; of others, no list or watch shows anything."""
+        self.namespaces: Sequence[str] = ()
+        """The only namespaces that lists and watches of the whole cluster are about, and may be; none is all."""
         self.answered: Callable[[str, int], None] = lambda _verb, _code: None
         """Called after each request with the API verb and the HTTP status, or `NO_ANSWER`."""
 
@@ -191,9 +194,28 @@ class KubeClient:
     async def list_pages(self, path: str, field_selector: str = "", label_selector: str = "") -> AsyncIterator[Page]:
         """All objects of the namespaces that this process cares for, up to 500 a page.
 
+        Where they are the only ones that it may read, each is listed for itself; one that is refused, as one is that was deleted with its
+        Roles, is left out. Every page has the version of the first list: none of the others is older.
+
         Raises:
             Conflict: the list's snapshot expired between two pages (HTTP 410); start again.
+            Forbidden: all of them are refused.
         """
+        version, refusal = "", None
+        for namespace, where in scoped(path, self.namespaces).items():
+            try:
+                async for page in self._list(where, field_selector, label_selector):
+                    version = version or page.version
+                    yield Page(page.items, version)
+            except Forbidden as error:
+                if not namespace:
+                    raise
+                refused(namespace, error)
+                refusal = error
+        if refusal is not None and not version:
+            raise refusal
+
+    async def _list(self, path: str, field_selector: str, label_selector: str) -> AsyncIterator[Page]:
         params = {"limit": str(PAGE_SIZE)}
         if field_selector:
             params["fieldSelector"] = field_selector
@@ -214,12 +236,21 @@ class KubeClient:
     async def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
         """What happens after that version, as it arrives: `{"type", "object"}`, bookmarks among them; ends when the server ends it.
 
-        The first batch is empty: the server has begun.
+        The first batch is empty: the server has begun. The version of a batch's last event is where a next watch may begin.
 
         Raises:
             Conflict: the server no longer knows that version (HTTP 410, or an event that says so); list again.
             Unavailable, Forbidden: no answer, or a refusal; the watch may be begun again where it was.
         """
+        watches = {
+            namespace: self._watch(where, version, field_selector)
+            for namespace, where in scoped(path, self.namespaces).items()
+        }
+        only = watches.get("")
+        async for batch in merged(watches, version) if only is None else only:
+            yield batch
+
+    async def _watch(self, path: str, version: str, field_selector: str) -> AsyncGenerator[Batch]:
         params = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_SECONDS)}
         params |= {"resourceVersion": version} | ({"fieldSelector": field_selector} if field_selector else {})
         headers = await self._authorization()

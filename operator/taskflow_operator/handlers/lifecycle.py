@@ -2,20 +2,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, cast
 
 import kopf
 
+# It has no public name (Kopf 1.45).
+from kopf._cogs.structs.references import Insights
+
 from taskflow_core.domain import naming
+from taskflow_core.errors import Unavailable
 from taskflow_operator.handlers import pools
 from taskflow_operator.kopf_runner import Watch
 from taskflow_operator.pool_keeper import PoolKeeper
+from taskflow_operator.settings import OperatorSettings
 
 END_SECONDS = 3.0
 
 
-def watch(keeper: PoolKeeper, cares_for: Callable[[str], bool]) -> Watch:
+def watch(keeper: PoolKeeper, operator: OperatorSettings) -> Watch:
     """What the runner runs in a thread of its own; make it on the event loop that everything else lives on."""
     home = asyncio.get_running_loop()
     quieten()
@@ -25,21 +30,36 @@ def watch(keeper: PoolKeeper, cares_for: Callable[[str], bool]) -> Watch:
         # Read again whenever the API server answers 401, so a rotated ServiceAccount token is picked up.
         kopf.on.login(registry=registry, id="kubeconfig")(kopf.login_with_kubeconfig)
         kopf.on.login(registry=registry, id="service-account")(kopf.login_with_service_account)
-        pools.register(registry, keeper, home, cares_for)
+        pools.register(registry, keeper, home, operator.cares_for)
         settings = kopf.OperatorSettings()
         configure(settings)
+        # Where only these namespaces may be read, so may no list of CRDs or namespaces.
+        settings.scanning.disabled = bool(operator.namespaces)
+        insights = Insights()
         roots = await kopf.spawn_tasks(
             registry=registry,
             settings=settings,
+            insights=insights,
             standalone=True,
-            clusterwide=True,
+            clusterwide=not operator.namespaces,
+            namespaces=sorted(operator.namespaces),
             # Otherwise Kopf asks for the name of the user, and a container's user id often has none.
             identity=cast(Any, naming.FIELD_MANAGER),
             stop_flag=stop,
         )
+        if operator.namespaces:
+            roots = [*roots, asyncio.create_task(_check_kinds(insights))]
         await _end_with(roots)
 
     return run
+
+
+async def _check_kinds(insights: Insights) -> None:
+    """End Kopf, so that it is begun again, if the API server did not name our kind yet: it will not look for new kinds."""
+    await insights.ready_resources.wait()
+    if not any(each.group == naming.GROUP for each in insights.watched_resources):
+        raise Unavailable(f"API server: it serves no workerpools.{naming.GROUP} yet")
+    await asyncio.Event().wait()
 
 
 async def _end_with(roots: Collection[asyncio.Task[Any]]) -> None:

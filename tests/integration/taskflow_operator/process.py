@@ -79,12 +79,14 @@ class Operators:
         self._folder = folder
         self._made: list[OperatorProcess] = []
 
-    def start(self, identity: str, **settings: str) -> OperatorProcess:
-        """Start one; it may stand by."""
+    def start(self, identity: str, *, token: str = "", **settings: str) -> OperatorProcess:
+        """Start one; it may stand by. With a token, as whom that belongs to."""
         kubeconfig = yaml.safe_load((self._stack.folder.conf / "operator.kubeconfig").read_text())
         cluster = kubeconfig["clusters"][0]["cluster"]
         proxy = Proxy(cluster["server"], str(self._stack.folder.pki / "ca.crt"))
         kubeconfig["clusters"][0]["cluster"] = {"server": proxy.url}
+        if token:
+            kubeconfig["users"][0]["user"] = {"token": token}
         path = self._folder / f"{identity}.kubeconfig"
         path.touch(mode=0o600)
         path.write_text(yaml.safe_dump(kubeconfig))

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from typing import Any
 
 import pytest
 import redis
+import yaml
 
 from taskflow_core.domain import naming
 from taskflow_local.stack import Stack
+from tests.chart.rendering import DEV, render
 from tests.integration.taskflow_operator.process import OperatorProcess, Operators, wait_for
 
 pytestmark = pytest.mark.integration
 
 ONE, REST = "shard-a", "shard-b"
+SCOPED = "scoped-taskflow"
+RIGHTS = ("ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
+TEMPLATE = {"spec": {"containers": [{"name": "worker"}]}}
 
 
 def apply(operators: Operators, namespace: str, kind: str, name: str, **spec: Any) -> None:
@@ -30,8 +36,7 @@ def read(operators: Operators, namespace: str, what: str, path: str) -> str:
 def fill(operators: Operators, namespace: str) -> None:
     """A pool that has to grow, a Task that waits in it, one that ended and is to go at once, and one that waits for a pool."""
     scaling = {"minReplicas": 0, "maxReplicas": 3}
-    template = {"spec": {"containers": [{"name": "worker"}]}}
-    apply(operators, namespace, "WorkerPool", "main", queues=["default"], scaling=scaling, template=template)
+    apply(operators, namespace, "WorkerPool", "main", queues=["default"], scaling=scaling, template=TEMPLATE)
     apply(operators, namespace, "Task", "waits", handler="taskflow.echo")
     apply(operators, namespace, "Task", "unserved", handler="taskflow.echo", queue="nobody")
     apply(operators, namespace, "Task", "ended", handler="taskflow.echo", cancel=True, ttlSecondsAfterFinished=0)
@@ -92,3 +97,52 @@ def test_a_second_operator_does_not_work_with_the_redis_of_another(operators: Op
         assert first.ready()
     finally:
         operators.kubectl("delete", "-n", REST, "lease", "--all")
+
+
+def chart_rights(operators: Operators, release: str) -> str:
+    """Give a ServiceAccount what the chart gives an operator of two namespaces; returns its token."""
+    watched = f"watchNamespaces={{{ONE},{REST}}},workerNamespaces={{{ONE}}},workerPool.namespace={ONE}"
+    objects = [
+        each
+        for each in render(*DEV, "--set", watched, release=release)
+        if each["kind"] in RIGHTS and each["metadata"]["labels"]["app.kubernetes.io/component"] == "operator"
+    ]
+    assert not [each for each in objects if each["kind"].startswith("Cluster")]
+    operators.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+    (account,) = [each["metadata"]["name"] for each in objects if each["kind"] == "ServiceAccount"]
+    return operators.kubectl("create", "token", account, "-n", "taskflow-system").strip()
+
+
+def test_an_operator_of_some_namespaces_needs_rights_in_no_other(operators: Operators, servers: Stack) -> None:
+    for namespace in (ONE, REST):
+        servers.add_namespace(namespace)
+    both, token = json.dumps([ONE, REST]), chart_rights(operators, SCOPED)
+    operator = operators.start("scoped", token=token, TASKFLOW_NAMESPACES=both)
+    wait_for(lambda: operator.leads() and operator.ready())
+    try:
+        for namespace in (ONE, REST):
+            fill(operators, namespace)
+        apply(operators, "default", "Task", "elsewhere", handler="taskflow.echo", queue="unserved")
+        for namespace in (ONE, REST):
+            wait_for(lambda ns=namespace: read(operators, ns, "tft/waits", "{.status.phase}") == "Queued")  # type: ignore[misc]
+            wait_for(lambda ns=namespace: not read(operators, ns, "tft/ended", "{.metadata.name}"))  # type: ignore[misc]
+            deployment = f"deploy/{read(operators, namespace, 'deploy', '{.items[0].metadata.name}')}"
+            wait_for(lambda ns=namespace, d=deployment: read(operators, ns, d, "{.spec.replicas}") == "1")  # type: ignore[misc]
+        refused = [(asked.method, asked.path) for asked in operator.proxy.asked if asked.code == 403]
+        assert refused == []
+        assert read(operators, "default", "tft/elsewhere", "{.status.phase}") == ""
+        assert touched(operator) == {ONE, REST}
+        # A namespace that goes takes its Roles with it; what happens in the other is not held up by that.
+        operators.kubectl("delete", "rolebinding", "-n", REST, f"{SCOPED}-operator")
+        operator.signal(signal.SIGTERM)
+        assert operator.process.wait(30) == 0
+        again = operators.start("scoped", token=token, TASKFLOW_NAMESPACES=both)
+        wait_for(lambda: again.leads() and again.ready())
+        apply(operators, ONE, "Task", "later", handler="taskflow.echo")
+        wait_for(lambda: read(operators, ONE, "tft/later", "{.status.phase}") == "Queued")
+        apply(operators, ONE, "WorkerPool", "second", queues=["second"], template=TEMPLATE)
+        wait_for(lambda: "second" in read(operators, ONE, "deploy", "{.items[*].metadata.name}"))
+        assert {line["namespace"] for line in again.lines("namespace_left_out")} == {REST}
+    finally:
+        for namespace in (ONE, REST):
+            operators.kubectl("delete", "-n", namespace, "tft,tfp,deploy", "--all")

@@ -8,10 +8,12 @@ from typing import Any, cast
 import kopf
 import pytest
 from prometheus_client import REGISTRY
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from taskflow_operator.handlers.lifecycle import configure, watch
 from taskflow_operator.kopf_runner import FIRST_PAUSE, LONGEST_PAUSE, KopfRunner
+from taskflow_operator.settings import OperatorSettings
 from tests.unit.taskflow_operator.clock import Clock
 
 
@@ -48,7 +50,7 @@ async def test_the_watch_starts_under_a_user_id_that_has_no_name(monkeypatch: py
     monkeypatch.setattr(getpass, "getuser", nameless)
     monkeypatch.setattr(kopf, "spawn_tasks", observed)
     with pytest.raises(Spawned):
-        await watch(cast(Any, None), lambda _: True)(asyncio.Event())
+        await watch(cast(Any, None), OperatorSettings(token_key=SecretStr("k" * 32)))(asyncio.Event())
 
 
 def ends() -> float:
