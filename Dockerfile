@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The images of TaskFlow: `docker build --target operator|api|worker|migrate|minio .`
+# The images of TaskFlow: `docker build --target operator|api|worker|migrate|minio .`; operator-dev and api-dev for skaffold
 # BASE is any Debian-like image with Python 3.11 or newer as `python`. Pin it by digest in a release build:
 # --build-arg BASE=python:3.13-slim-trixie@sha256:...
 ARG BASE=python:3.13-slim-trixie
@@ -70,6 +70,30 @@ LABEL org.opencontainers.image.title="taskflow-worker" \
       org.opencontainers.image.description="Celery worker of TaskFlow; put your handlers on top of it."
 COPY --from=build-worker /opt/taskflow /opt/taskflow
 CMD ["python", "-m", "taskflow_worker"]
+
+# --- operator and API while they are developed (skaffold.yaml): their source is before what is installed, and may be written
+FROM build-operator AS build-operator-dev
+RUN /opt/uv/bin/uv sync --quiet --frozen --no-editable --extra operator --extra otel --extra reload
+
+FROM build-api AS build-api-dev
+RUN /opt/uv/bin/uv sync --quiet --frozen --no-editable --extra api --extra reload
+
+FROM runtime AS dev
+ENV DEBUG_PORT=
+# debugpy where a port is set; else it is started again when a file changes.
+CMD ["sh", "-c", "if [ -n \"$DEBUG_PORT\" ]; then exec python -m debugpy --listen \"0.0.0.0:$DEBUG_PORT\" -m $PART; fi; exec watchfiles --filter python \"python -m $PART\" /source"]
+
+FROM dev AS operator-dev
+COPY --from=build-operator-dev /opt/taskflow /opt/taskflow
+COPY --chown=10001:10001 core /source/core
+COPY --chown=10001:10001 operator /source/operator
+ENV PART=taskflow_operator PYTHONPATH=/source/core:/source/operator
+
+FROM dev AS api-dev
+COPY --from=build-api-dev /opt/taskflow /opt/taskflow
+COPY --chown=10001:10001 core /source/core
+COPY --chown=10001:10001 api /source/api
+ENV PART=taskflow_api PYTHONPATH=/source/core:/source/api TASKFLOW_API_HOST=0.0.0.0
 
 # --- MinIO for development: upstream publishes source only
 FROM ${GO_BASE} AS build-minio

@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: fuzz-rest bench-jobs bench-arrays images kind-up kind-down test-chart test-cluster model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush bench-fairness bench-retention bench-start help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: fuzz-rest bench-jobs bench-arrays images kind-up kind-down test-chart e2e model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush bench-fairness bench-retention bench-start help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -46,9 +46,8 @@ test-e2e: setup programs ## the whole product through kubectl
 test-chart: setup programs ## the Helm chart: shapes, refusals, security, alerts, a real API server
 	@$(PYTEST) tests/chart
 
-test-cluster: setup ## install the chart into the cluster of KUBECONFIG_E2E, use, upgrade and remove it
-	@test -n "$${KUBECONFIG_E2E:-}" || { echo "KUBECONFIG_E2E: expected a kubeconfig of a cluster for tests, found none" >&2; exit 2; }
-	@$(PYTEST) -s tests/cluster
+e2e: setup ## install the chart into the cluster of KUBECONFIG_E2E, or into one made with kind; use, upgrade and remove it
+	@if [ -n "$${KUBECONFIG_E2E:-}" ]; then $(PYTEST) -s tests/cluster; else kind/run; fi
 
 lint: setup ## formatting, style, types, imports, sizes, CRDs against models
 	@echo "ruff"; $(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -126,7 +125,7 @@ images: ## build the images with Docker; BUILDER=podman, REGISTRY=registry.examp
 	@for target in operator api worker minio; do \
 	  echo "$(REGISTRY)$(if $(REGISTRY),/)taskflow-$$target:$(VERSION)"; \
 	  $(BUILDER) build --quiet --target $$target --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) \
-	    --tag "$(REGISTRY)$(if $(REGISTRY),/)taskflow-$$target:$(VERSION)" .; \
+	    --tag "$(REGISTRY)$(if $(REGISTRY),/)taskflow-$$target:$(VERSION)" . || exit 1; \
 	done
 
 kind-up: ## a cluster of one node with kind
@@ -140,7 +139,7 @@ setup: .venv/.synced ## the Python packages, from the lock file, into .venv
 
 programs: setup ## the servers that tests and local mode start: found, downloaded or built (15 minutes at most, once)
 	@$(BIN)/python -m taskflow_local.programs
-	@$(BIN)/python -m taskflow_local.programs versitygw promtool helm
+	@$(BIN)/python -m taskflow_local.programs versitygw promtool helm helm4 actionlint kube-score
 
 clean: ## remove .venv and caches of tools; built programs stay in the user's cache
 	rm -rf .venv .bootstrap .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -99,6 +99,13 @@ class Metrics(Model):
     """PrometheusRule."""
 
 
+class SmokeTest(Model):
+    """What `helm test` runs: a Task in the first pool."""
+
+    keep: bool = False
+    """Its ServiceAccount and Role are part of the installation, for others who run it too, such as `skaffold verify`."""
+
+
 class Switch(Model):
     """On or off."""
 
@@ -171,6 +178,8 @@ class Values(Model):
     """NetworkPolicies: who may reach the operator, the API and the development services."""
     metrics: Metrics = Metrics()
     """Monitoring."""
+    smoke_test: SmokeTest = SmokeTest()
+    """`helm test`."""
     logging: Logging = Logging()
     """Logs."""
     tracing: Tracing = Tracing()

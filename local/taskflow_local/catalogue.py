@@ -104,11 +104,23 @@ PROGRAMS = {
             "helm", ("version", "--short"), Accepted((3, 18), (5,)),
             GoSource("helm", "helm.sh/helm/v3/cmd/helm", "1 to 5 minutes", _HELM_LDFLAGS), Download("v3.22.0", "helm"),
         ),
+        Program(
+            "helm4", ("version", "--short"), Accepted((4, 0), (5,)),
+            GoSource("helm4", "helm.sh/helm/v4/cmd/helm", "2 to 5 minutes"), Download("v4.3.1", "helm"),
+        ),
+        Program(
+            "actionlint", ("-version",), Accepted((1, 7)),
+            GoSource("actionlint", "github.com/rhysd/actionlint/cmd/actionlint", "a few seconds"),
+        ),
+        Program(
+            "kube-score", ("version",), Accepted((1, 20)),
+            GoSource("kube-score", "github.com/zegl/kube-score/cmd/kube-score", "half a minute", "-X main.version=1.20.0"),
+        ),
         Program("promtool", ("--version",), Accepted((2, 30)), debian_package="prometheus"),
         Program("redis-server", ("--version",), Accepted((7, 0)), debian_package="redis-server"),
         Program("postgres", ("--version",), _POSTGRES, debian_package="postgresql", folders=_POSTGRES_FOLDERS),
         Program("initdb", ("--version",), _POSTGRES, debian_package="postgresql", folders=_POSTGRES_FOLDERS),
     )
 }  # fmt: skip
-FOR_TESTS = ("helm", "promtool", "versitygw")
+FOR_TESTS = ("actionlint", "helm", "helm4", "kube-score", "promtool", "versitygw")
 """What only tests start."""

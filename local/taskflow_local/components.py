@@ -120,8 +120,13 @@ def _apiserver(place: Place) -> Sequence[str]:
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
         f"--service-account-key-file={pki / 'sa.key'}", f"--service-account-signing-key-file={pki / 'sa.key'}",
         f"--service-account-max-token-expiration={_MAX_TOKEN}", "--service-account-extend-token-expiration=false",
-        "--profiling=false",
+        "--profiling=false", *_audit(folder),
     )  # fmt: skip
+
+
+def _audit(folder: Folder) -> Sequence[str]:
+    policy = folder.conf / "audit-policy.yaml"
+    return (f"--audit-policy-file={policy}", f"--audit-log-path={folder.logs / 'audit.log'}") if policy.exists() else ()
 
 
 def _controller_manager(place: Place) -> Sequence[str]:

@@ -21,14 +21,14 @@ Object = dict[str, Any]
 
 
 @functools.cache
-def helm_path() -> Path:
-    return Resolver(log=lambda _: None).resolve("helm")
+def program(name: str) -> Path:
+    return Resolver(log=lambda _: None).resolve(name)
 
 
-def helm(*arguments: str, kubeconfig: str = "") -> subprocess.CompletedProcess[str]:
+def helm(*arguments: str, kubeconfig: str = "", which: str = "helm") -> subprocess.CompletedProcess[str]:
     """Without a kubeconfig it cannot speak to a cluster, least of all to that of whoever runs the tests."""
     environment = os.environ | {"KUBECONFIG": kubeconfig or os.devnull}
-    return subprocess.run([helm_path(), *arguments], capture_output=True, text=True, check=False, env=environment)
+    return subprocess.run([program(which), *arguments], capture_output=True, text=True, check=False, env=environment)
 
 
 def template(*arguments: str, release: str = "taskflow") -> subprocess.CompletedProcess[str]:

@@ -1,14 +1,16 @@
 """compose.yaml and skaffold.yaml, as far as they can be checked without Docker: by their schemas, and against what they name."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.chart.rendering import CHART, ROOT, render
+from tests.chart.rendering import CHART, ROOT, one, program, render
 
 SKAFFOLD_SCHEMA = str(Path(__file__).parent / "schemas" / "skaffold-v4beta14.json")
 
@@ -31,6 +33,18 @@ def _check(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_file_keeps_to_its_schema(file: str, schema: tuple[str, ...]) -> None:
     done = _check(*schema, file)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_workflows_are_sound_and_grant_no_more_than_they_need() -> None:
+    files = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
+    assert len(files) > 1
+    # Without shellcheck, of which not every machine has the same version.
+    lint = [program("actionlint"), "-shellcheck=", *files]
+    done = subprocess.run(lint, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    audit = [Path(sys.executable).with_name("zizmor"), "--offline", "--no-progress", *files]
+    done = subprocess.run(audit, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_schema_of_skaffold_refuses_what_it_does_not_know(tmp_path: Path) -> None:
@@ -62,6 +76,59 @@ def test_skaffold_sets_each_image_that_it_builds_and_no_value_the_chart_does_not
     objects = render("--set", ",".join(["devServices.enabled=true", *settings]))
     service = skaffold["portForward"][0]["resourceName"]
     assert service in [each["metadata"]["name"] for each in objects if each["kind"] == "Service"]
+
+
+def _patched(profiles: tuple[str, ...]) -> dict[str, Any]:
+    """skaffold.yaml with the JSON patches of these profiles; KeyError or IndexError where a path leads nowhere."""
+    found: dict[str, Any] = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
+    named = {profile["name"]: profile for profile in found.pop("profiles")}
+    for patch in (patch for name in profiles for patch in named[name].get("patches", [])):
+        *parents, last = patch["path"].lstrip("/").split("/")
+        where: Any = found
+        for key in parents:
+            where = where[int(key)] if isinstance(where, list) else where[key]
+        if isinstance(where, list):
+            where.append(patch["value"])
+        else:
+            assert (last in where) == (patch["op"] == "replace"), patch["path"]
+            where[last] = patch["value"]
+    return found
+
+
+@pytest.mark.parametrize("profiles", [("dev",), ("dev", "debug"), ("ci",)])
+def test_a_profile_of_skaffold_names_what_there_is(profiles: tuple[str, ...], tmp_path: Path) -> None:
+    found = _patched(profiles)
+    file = tmp_path / "skaffold.yaml"
+    file.write_text(yaml.safe_dump(found))
+    done = _check("--schemafile", SKAFFOLD_SCHEMA, str(file))
+    assert done.returncode == 0, done.stdout
+    assert {artifact["docker"]["target"] for artifact in found["build"]["artifacts"]} <= _targets()
+    for rule in (
+        rule for artifact in found["build"]["artifacts"] for rule in artifact.get("sync", {}).get("manual", [])
+    ):
+        assert list(ROOT.glob(rule["src"]))
+    (release,) = found["deploy"]["helm"]["releases"]
+    objects = render("--set", ",".join(f"{key}={json.dumps(value)}" for key, value in release["setValues"].items()))
+    for forward in found["portForward"]:
+        kind = {"service": "Service", "deployment": "Deployment"}[forward["resourceType"]]
+        assert one(objects, kind, forward["resourceName"])
+
+
+def test_skaffold_verify_runs_what_helm_test_runs_as_whom_it_runs_it() -> None:
+    skaffold = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
+    (case,) = skaffold["verify"]
+    (release,) = skaffold["deploy"]["helm"]["releases"]
+    objects = render("--set", ",".join(f"{key}={json.dumps(value)}" for key, value in release["setValues"].items()))
+    pod = one(objects, "Pod", "taskflow-smoke")["spec"]
+    (container,) = pod["containers"]
+    assert case["container"]["command"] == container["command"]
+    values = {each["name"]: each["value"].removesuffix(":80") for each in container["env"]}
+    assert {each["name"]: each["value"] for each in case["container"]["env"]} == values
+    job = yaml.safe_load((ROOT / case["executionMode"]["kubernetesCluster"]["jobManifestPath"]).read_text())
+    account = one(objects, "ServiceAccount", "taskflow-smoke")["metadata"]
+    assert job["spec"]["template"]["spec"]["serviceAccountName"] == account["name"] == pod["serviceAccountName"]
+    assert job["metadata"]["namespace"] == account["namespace"]
+    assert "annotations" not in account
 
 
 def test_compose_has_no_default_password_and_none_in_an_argument() -> None:

@@ -30,6 +30,21 @@ def test_a_shape_lints_without_a_warning(name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_helm_4_renders_the_same_and_lints_without_a_warning(name: str) -> None:
+    values = ("--values", str(CHART / "ci" / f"{name}-values.yaml"))
+    done = helm("template", "taskflow", str(CHART), "--namespace", "taskflow-system", *values, which="helm4")
+    assert done.returncode == 0, done.stderr
+
+    def order(each: Object) -> tuple[str, str, str]:
+        return each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]
+
+    found = [each for each in yaml.safe_load_all(done.stdout) if each]
+    assert sorted(found, key=order) == sorted(shape(name), key=order)
+    done = helm("lint", "--strict", str(CHART), *values, which="helm4")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_crds_are_those_of_the_repository_and_stay_when_the_chart_goes() -> None:
     for path in (CHART.parents[1] / "crds").glob("*.yaml"):
         source = yaml.safe_load(path.read_text())

@@ -1,10 +1,11 @@
 import json
 import re
+import subprocess
 
 import pytest
 import yaml
 
-from tests.chart.rendering import DEV, ROOT, SHAPES, Object, containers, pods, render, shape
+from tests.chart.rendering import DEV, ROOT, SHAPES, Object, containers, pods, program, render, shape
 
 # A value that must come from a Secret: URLs with a login, keys, passwords.
 SENSITIVE = re.compile(r"PASSWORD|TOKEN_KEY|WEBHOOKS_KEY|ACCESS_KEY|SECRET_KEY|DATABASE_URL|REDIS_URL|ROOT_USER")
@@ -77,6 +78,35 @@ def test_no_role_of_a_component_has_a_wildcard_or_reads_secrets(name: str) -> No
                 assert set(rule["verbs"]) <= {"create", "patch"}
             assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
             assert "pods/exec" not in rule["resources"]
+
+
+EXCUSED = {
+    "container-resources": "a limit of CPU slows down what the node has time for; the memory's limit is asked for above",
+    "container-ephemeral-storage-request-and-limit": "the root file system is read-only, and /tmp holds nothing that grows",
+    "container-image-pull-policy": "a version is never built again, and one that was loaded into a node cannot be pulled",
+    "pod-networkpolicy": "a value, off by default, since not every cluster enforces one; tested below",
+    "deployment-replicas": "one is enough to try it; the shapes `production` and `gateway` have two",
+    "deployment-has-poddisruptionbudget": "with one replica it would only hold up the drain of a node",
+    "statefulset-has-poddisruptionbudget": "likewise; the development services are one pod each",
+    "deployment-has-host-podantiaffinity": "they are spread by topologySpreadConstraints, which it does not look at",
+    "statefulset-has-host-podantiaffinity": "one pod each",
+    "statefulset-has-servicename": "nobody asks for the name of the one pod, so a Service with an address will do",
+    "container-security-context-user-group-id": "999 is the user of the official images; that nobody is root is tested above",
+    "pod-probes": "the notifier has no port; that it stands still is told by its lag, for which there is an alert",
+}
+"""Checks of kube-score that do not hold for this chart, and why."""
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_kube_score_finds_nothing_that_is_not_excused(name: str) -> None:
+    objects = [each for each in shape(name) if each["kind"] != "CustomResourceDefinition"]
+    ignored = [argument for check in EXCUSED for argument in ("--ignore-test", check)]
+    command = [program("kube-score"), "score", "--output-format", "ci", *ignored, "-"]
+    text = yaml.safe_dump_all(objects)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    found = [line for line in done.stdout.splitlines() if not line.startswith(("[OK]", "[SKIPPED]"))]
+    assert found == []
+    assert "[OK]" in done.stdout
 
 
 def test_only_workers_and_our_own_pods_reach_the_development_services() -> None:

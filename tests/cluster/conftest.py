@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.installation import NAMESPACE, RELEASE, WORK, Cluster
 
-# Installs into the cluster that is named, so it runs only where one is named for it: `make test-cluster`.
+# Installs into the cluster that is named, so it runs only where one is named for it: `make e2e`.
 collect_ignore_glob = [] if os.environ.get("KUBECONFIG_E2E") else ["test_*.py"]
 RESTRICTED = ("pod-security.kubernetes.io/enforce=restricted", "pod-security.kubernetes.io/warn=restricted")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -38,6 +39,39 @@ POOL = {
 }
 
 
+AUDIT = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [
+        {
+            "level": "Metadata",
+            "users": [
+                f"system:serviceaccount:taskflow-system:taskflow-{component}" for component in ("operator", "api")
+            ],
+        },
+        {"level": "None"},
+    ],
+}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Which rights were used is known after all other tests of this folder, and only if all of them run."""
+    here = Path(__file__).parent
+    ours = [item for item in items if item.path.parent == here]
+    last = [item for item in ours if item.path.name == "test_rights.py"]
+    if not last:
+        return
+    whole = {item.path for item in ours} == set(here.glob("test_*.py"))
+    end = max(items.index(item) for item in ours) + 1
+    if whole:
+        items[:] = [item for item in items[:end] if item not in last] + last + items[end:]
+    else:
+        items[:] = [item for item in items if item not in last]
+        config.hook.pytest_deselected(items=last)
+
+
 @pytest.fixture(scope="package")
 def product() -> Iterator[Product]:
     """The whole product with one warm worker. A test that stops a part starts it again."""
@@ -51,6 +85,8 @@ def product() -> Iterator[Product]:
         "TASKFLOW_RESYNC_SECONDS": "5",
     }
     stack = Stack(folder / "stack", environ=environ)
+    stack.folder.create()
+    (stack.folder.conf / "audit-policy.yaml").write_text(json.dumps(AUDIT))
     try:
         stack.up(log=lambda _: None)
         product = Product(stack, folder)

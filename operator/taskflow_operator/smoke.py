@@ -1,4 +1,9 @@
-"""Runs one Task through the REST API, and fails unless it succeeds: what `helm test` and `skaffold verify` run in a pod."""
+"""`python -m taskflow_operator.smoke`: one Task through the REST API; what `helm test` and `skaffold verify` run in a pod.
+
+Exit codes: 0 it succeeded, 1 it did not, or the API refused it.
+"""
+
+from __future__ import annotations
 
 import json
 import os

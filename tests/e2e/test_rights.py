@@ -1,0 +1,60 @@
+"""What operator and API asked the API server for while all tests of this folder ran, held against what they may ask for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from tests.chart.rendering import ROOT
+from tests.e2e.product import Product
+
+pytestmark = pytest.mark.e2e
+
+UNUSED = {
+    "operator": {
+        # Kopf watches namespaces only where it serves some of them by a pattern.
+        "watch namespaces",
+    },
+    "api": set[str](),
+}
+"""Rights that nothing here needs, and why they are given all the same."""
+
+
+def granted(component: str) -> set[str]:
+    """Verb and resource of each right, those of the Lease left out, which the chart grants by name."""
+    roles = yaml.safe_load((ROOT / "charts" / "taskflow" / "files" / "rules.yaml").read_text())
+    return {
+        f"{verb} {resource}{'.' + group if group else ''}"
+        for rule in roles[component]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+
+
+def asked(product: Product, component: str) -> tuple[set[str], set[str]]:
+    """Verb and resource of what was allowed and of what was refused."""
+    allowed, refused = set[str](), set[str]()
+    user = f"system:serviceaccount:taskflow-system:taskflow-{component}"
+    for path in product.stack.folder.logs.glob("audit*.log"):
+        for line in path.read_text().splitlines():
+            event = json.loads(line)
+            about = event.get("objectRef")
+            if event["user"]["username"] != user or about is None or about["resource"] == "leases":
+                continue
+            resource = "/".join(filter(None, (about["resource"], about.get("subresource"))))
+            group = about.get("apiGroup")
+            right = f"{event['verb']} {resource}{'.' + group if group else ''}"
+            decision = event.get("annotations", {}).get("authorization.k8s.io/decision")
+            (allowed if decision == "allow" else refused).add(right)
+    return allowed, refused
+
+
+@pytest.mark.parametrize("component", ["operator", "api"])
+def test_each_right_is_used_and_none_is_missing(product: Product, component: str) -> None:
+    allowed, refused = asked(product, component)
+    assert refused == set()
+    assert allowed <= granted(component)
+    assert granted(component) - allowed == UNUSED[component]
