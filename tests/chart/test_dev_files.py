@@ -36,13 +36,13 @@ def test_a_file_keeps_to_its_schema(file: str, schema: tuple[str, ...]) -> None:
 
 
 def test_the_workflows_are_sound_and_grant_no_more_than_they_need() -> None:
-    files = sorted((ROOT / ".github" / "workflows").glob("*.yaml"))
+    files = sorted(map(str, (ROOT / ".github" / "workflows").glob("*.yaml")))
     assert len(files) > 1
     # Without shellcheck, of which not every machine has the same version.
-    lint = [program("actionlint"), "-shellcheck=", *files]
+    lint = [str(program("actionlint")), "-shellcheck=", *files]
     done = subprocess.run(lint, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    audit = [Path(sys.executable).with_name("zizmor"), "--offline", "--no-progress", *files]
+    audit = [str(Path(sys.executable).with_name("zizmor")), "--offline", "--no-progress", *files]
     done = subprocess.run(audit, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 

@@ -101,7 +101,7 @@ EXCUSED = {
 def test_kube_score_finds_nothing_that_is_not_excused(name: str) -> None:
     objects = [each for each in shape(name) if each["kind"] != "CustomResourceDefinition"]
     ignored = [argument for check in EXCUSED for argument in ("--ignore-test", check)]
-    command = [program("kube-score"), "score", "--output-format", "ci", *ignored, "-"]
+    command = [str(program("kube-score")), "score", "--output-format", "ci", *ignored, "-"]
     text = yaml.safe_dump_all(objects)
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     found = [line for line in done.stdout.splitlines() if not line.startswith(("[OK]", "[SKIPPED]"))]
