@@ -175,7 +175,7 @@ class Values(Model):
     flow_schema: Switch = Switch(enabled=True)
     """FlowSchema: renewals of the operator's Lease do not wait behind its other requests to the API server."""
     network_policy: Switch = Switch()
-    """NetworkPolicies: who may reach the operator, the API and the development services."""
+    """NetworkPolicies: who may reach the operator, the API and the development services, and whom workers and notifiers may reach."""
     metrics: Metrics = Metrics()
     """Monitoring."""
     smoke_test: SmokeTest = SmokeTest()

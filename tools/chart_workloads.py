@@ -218,3 +218,6 @@ class Worker(Model):
 
     image: Image = Image(repository="taskflow-worker")
     """Image of pools that name none."""
+    egress: Objects = [{"ports": [{"protocol": "TCP", "port": port} for port in (443, 6379, 6380, 9000)]}]
+    """Where their pods may connect to, beside DNS and the development services, as in a NetworkPolicy; with `networkPolicy.enabled`.
+    The default is for any Redis and S3 at their usual ports: name the addresses of yours."""

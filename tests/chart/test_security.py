@@ -5,7 +5,8 @@ import subprocess
 import pytest
 import yaml
 
-from tests.chart.rendering import DEV, ROOT, SHAPES, Object, containers, pods, program, render, shape
+from taskflow_core.domain import naming
+from tests.chart.rendering import DEV, ROOT, SHAPES, Object, containers, one, pods, program, render, shape
 
 # A value that must come from a Secret: URLs with a login, keys, passwords.
 SENSITIVE = re.compile(r"PASSWORD|TOKEN_KEY|WEBHOOKS_KEY|ACCESS_KEY|SECRET_KEY|DATABASE_URL|REDIS_URL|ROOT_USER")
@@ -85,6 +86,7 @@ EXCUSED = {
     "container-ephemeral-storage-request-and-limit": "the root file system is read-only, and /tmp holds nothing that grows",
     "container-image-pull-policy": "a version is never built again, and one that was loaded into a node cannot be pulled",
     "pod-networkpolicy": "a value, off by default, since not every cluster enforces one; tested below",
+    "networkpolicy-targets-pod": "the operator makes the workers' pods; that other policies are about pods is tested below",
     "deployment-replicas": "one is enough to try it; the shapes `production` and `gateway` have two",
     "deployment-has-poddisruptionbudget": "with one replica it would only hold up the drain of a node",
     "statefulset-has-poddisruptionbudget": "likewise; the development services are one pod each",
@@ -111,7 +113,8 @@ def test_kube_score_finds_nothing_that_is_not_excused(name: str) -> None:
 
 def test_only_workers_and_our_own_pods_reach_the_development_services() -> None:
     objects = render(*DEV, "--set", "networkPolicy.enabled=true,workerNamespaces={default,team}")
-    policies = {each["metadata"]["name"]: each["spec"] for each in objects if each["kind"] == "NetworkPolicy"}
+    found = [each for each in objects if each["kind"] == "NetworkPolicy"]
+    policies = {e["metadata"]["name"]: e["spec"] for e in found if e["metadata"]["namespace"] == "taskflow-system"}
     callers = {name: policy["ingress"][0].get("from") for name, policy in policies.items()}
     ours = {
         "podSelector": {"matchLabels": {"app.kubernetes.io/name": "taskflow", "app.kubernetes.io/instance": "taskflow"}}
@@ -132,6 +135,32 @@ def test_only_workers_and_our_own_pods_reach_the_development_services() -> None:
         )
         (container,) = workload["spec"]["template"]["spec"]["containers"]
         assert policy["ingress"][0]["ports"][0]["port"] == container["ports"][0]["containerPort"]
+
+
+def test_workers_are_called_by_nobody_and_reach_redis_and_s3_only() -> None:
+    objects = render(
+        *DEV, "--set", "networkPolicy.enabled=true,workerNamespaces={default,team}", "--set-json", "worker.egress=[]"
+    )
+    policies = [e for e in objects if e["kind"] == "NetworkPolicy" and e["metadata"]["namespace"] != "taskflow-system"]
+    assert [each["metadata"]["namespace"] for each in policies] == ["default", "team"]
+    for policy in policies:
+        spec = policy["spec"]
+        assert spec["podSelector"] == {"matchLabels": {naming.LABEL_MANAGED_BY: naming.FIELD_MANAGER}}
+        assert (spec["policyTypes"], spec.get("ingress")) == (["Ingress", "Egress"], None)
+        dns, *services = spec["egress"]
+        assert {port["port"] for port in dns["ports"]} == {53}
+        # Exactly the pods whose own policies let workers in.
+        ports = {}
+        for service in services:
+            (there,) = service["to"]
+            assert there["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "taskflow-system"}}
+            labels = there["podSelector"]["matchLabels"]
+            (container,) = one(objects, "StatefulSet", f"taskflow-{labels['app.kubernetes.io/component']}")["spec"][
+                "template"
+            ]["spec"]["containers"]
+            assert [port["port"] for port in service["ports"]] == [container["ports"][0]["containerPort"]]
+            ports[labels["app.kubernetes.io/component"]] = container["ports"][0]["containerPort"]
+        assert ports == {"redis": 6379, "minio": 9000}
 
 
 def _rules(objects: list[Object], kind: str, name: str) -> set[str]:
