@@ -86,6 +86,21 @@ class Rules(Model):
     """Likewise for the history in PostgreSQL."""
     failure_ratio: float = Field(default=0.05, gt=0, le=1)
     """Part of the finished Tasks that may fail."""
+    disabled: list[str] = []
+    """Alerts to leave out, by their names."""
+    runbooks: str = "docs/runbooks.md"
+    """What each alert's `runbook_url` begins with, before `#` and its name: where you publish that page."""
+
+
+class Dashboards(Model):
+    """For Grafana's sidecar, a ConfigMap for each."""
+
+    enabled: bool = False
+    """Make them."""
+    labels: Words = {"grafana_dashboard": "1"}
+    """By which your sidecar selects them."""
+    annotations: Words = {}
+    """E.g. the folder, by the name that your sidecar reads."""
 
 
 class Metrics(Model):
@@ -97,6 +112,8 @@ class Metrics(Model):
     """ServiceMonitor."""
     prometheus_rule: Rules = Rules()
     """PrometheusRule."""
+    grafana_dashboards: Dashboards = Dashboards()
+    """Dashboards."""
 
 
 class SmokeTest(Model):

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import gen_chart
+import gen_dashboards
 import gen_metrics
 import gen_openapi
 import gen_problems
@@ -21,7 +22,7 @@ def main() -> int:
     stale = 0
     files = {FOLDER / f"{name}.md": text for name, text in pages.items()}
     files |= {FOLDER / name: text for name, text in gen_openapi.files().items()}
-    for path, text in (files | gen_chart.files()).items():
+    for path, text in (files | gen_chart.files() | gen_dashboards.files()).items():
         if "--check" not in sys.argv[1:]:
             path.write_text(text)
         elif not path.exists() or path.read_text() != text:
