@@ -3,6 +3,7 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
 
 from taskflow_api import artifacts, documented, health, problems
 from taskflow_api.access import bearer
@@ -15,6 +16,7 @@ from taskflow_api.middleware import OPEN_PATHS, Authentication, RequestFrame
 from taskflow_api.operations import routes as operations
 from taskflow_api.pools import routes as pools
 from taskflow_api.services import Services
+from taskflow_api.shortcut import KeptAnswers
 from taskflow_api.tasks import batch, changing, items, routes
 from taskflow_api.waiting import routes as waiting
 from taskflow_api.webhooks import routes as webhooks
@@ -63,6 +65,10 @@ def create_app(services: Services) -> FastAPI:
         open_paths |= authroutes.PATHS
     documented.describe(app)
     # The last one added is the outermost.
+    (task,) = (
+        route for route in routes.router.routes if isinstance(route, APIRoute) and route.operation_id == "getTask"
+    )
+    app.add_middleware(KeptAnswers, services=services, route=task)
     app.add_middleware(Authentication, authenticate=services.identity.tokens.authenticate, open_paths=open_paths)
     app.add_middleware(RequestFrame)
     return app

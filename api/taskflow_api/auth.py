@@ -120,8 +120,7 @@ class Gate:
         Raises:
             Unavailable: as `authenticate`.
         """
-        key = (caller, resource, verb, namespace, name)
-        if self._allowed.get(key):
+        if self.remembers(caller, verb, namespace, name, resource=resource):
             return True
         spec = {
             "user": caller.username,
@@ -140,8 +139,14 @@ class Gate:
         status = await self._review(_ACCESS_REVIEWS, "authorization.k8s.io/v1", "SubjectAccessReview", spec)
         allowed = bool(status.get("allowed")) and not status.get("denied")
         if allowed:
-            self._allowed.put(key, value=True)
+            self._allowed.put((caller, resource, verb, namespace, name), value=True)
         return allowed
+
+    def remembers(
+        self, caller: Caller, verb: str, namespace: str, name: str = "", *, resource: Resource = TASKS
+    ) -> bool:
+        """Whether the API server consented to this a moment ago."""
+        return bool(self._allowed.get((caller, resource, verb, namespace, name)))
 
     async def _review(self, path: str, version: str, kind: str, spec: dict[str, Any]) -> dict[str, Any]:
         try:

@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import redis.asyncio
 from fastapi import Response
 from pydantic import BaseModel
 
@@ -24,6 +23,7 @@ from taskflow_core.domain import naming
 from taskflow_core.errors import Unavailable
 from taskflow_core.kube.client import KubeClient
 from taskflow_core.ledger.marks import CHANGING, KEPT_SECONDS, Away, Marks, mark_key, new_mark
+from taskflow_core.ledger.together import Together, refusals
 
 LIVE_SECONDS = 1.0
 """An answer with a resource in it, which others change without telling us."""
@@ -68,12 +68,12 @@ class ReadCache:
     """Looks answers up and keeps them. When its Redis is away everything is read anew.
 
     Args:
-        client: its Redis; None: nothing is kept.
+        together: its Redis; None: nothing is kept.
         clock: monotonic seconds.
     """
 
-    def __init__(self, client: redis.asyncio.Redis | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._client = client
+    def __init__(self, together: Together | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._together = together
         self._clock = clock
         self._away = Away(clock)
         self._window, self._in_window = 0.0, 0
@@ -86,7 +86,7 @@ class ReadCache:
             question: all that the answer depends on besides.
             seconds: how long it counts, at most.
         """
-        if self._client is None:
+        if self._together is None:
             return None
         if self._away.resting:
             return self._count("unavailable", None)
@@ -94,13 +94,11 @@ class ReadCache:
         key = f"{naming.KEY_API_PREFIX}answer:{namespace}:{digest}"
         until = self._clock() + seconds
         try:
-            async with self._away.asking(), self._client.pipeline(transaction=False) as pipe:
-                pipe.get(mark_key(namespace))
-                pipe.get(key)
-                mark, found = await pipe.execute()
+            async with self._away.asking():
+                mark, found = refusals(await self._together.ask(("GET", mark_key(namespace)), ("GET", key)))
                 if mark is None:
                     # Of two who see none, one sets it; who reads from now on may keep what he reads.
-                    await self._client.set(mark_key(namespace), new_mark(), ex=KEPT_SECONDS, nx=True)
+                    await self._together.ask(("SET", mark_key(namespace), new_mark(), "EX", KEPT_SECONDS, "NX"))
         except Unavailable:
             return self._count("unavailable", None)
         if mark is None or mark.startswith(CHANGING):
@@ -113,13 +111,13 @@ class ReadCache:
     async def keep(self, place: Kept | Place | None, made: BaseModel, headers: Mapping[str, str]) -> Response:
         """The answer as it is sent, and kept if there is a place for it."""
         body = made.model_dump_json(by_alias=True)
-        if isinstance(place, Place) and self._client is not None and self._has_room(len(body)):
+        if isinstance(place, Place) and self._together is not None and self._has_room(len(body)):
             milliseconds = int((place.until - self._clock()) * 1000)
             if milliseconds > 0:
                 text = f"{place.mark}\n{json.dumps(dict(headers))}\n{body}"
                 with suppress(Unavailable):
                     async with self._away.asking():
-                        await self._client.set(place.key, text, px=milliseconds)
+                        refusals(await self._together.ask(("SET", place.key, text, "PX", milliseconds)))
         return Response(body, media_type="application/json", headers=dict(headers))
 
     def _has_room(self, size: int) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,6 +21,7 @@ from taskflow_core.telemetry.logs import get_logger
 
 MAX_BODY_BYTES = 1024 * 1024
 OPEN_PATHS = frozenset({"/livez", "/startupz", "/readyz", "/version", "/openapi.json"})
+_NO_SNIFFING, _NO_STORE = (b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TOO_LARGE = f"the body is larger than {MAX_BODY_BYTES} bytes; large data goes to an upload"
@@ -50,11 +51,13 @@ class RequestFrame:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                answer = MutableHeaders(scope=message)
-                answer["X-Request-Id"] = request_id
-                answer["X-Content-Type-Options"] = "nosniff"
-                answer.setdefault("Cache-Control", "no-store")
-                answer.update(state.get("headers", {}))
+                # Written as they are sent: Starlette's own class looks through all of them for each.
+                answer = [*message.get("headers", ()), (b"x-request-id", request_id.encode()), _NO_SNIFFING]
+                if all(name != b"cache-control" for name, _ in answer):
+                    answer.append(_NO_STORE)
+                told: Mapping[str, str] = state.get("headers", {})
+                answer += [(name.lower().encode(), value.encode("latin-1")) for name, value in told.items()]
+                message["headers"] = answer
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from taskflow_api.auth import Gate
 from taskflow_api.cache import MarkedWrites, ReadCache
 from taskflow_api.identity.wiring import Identity, identity
-from taskflow_api.limits.limiter import Limiter, RedisCounter
+from taskflow_api.limits.limiter import ANSWER_SECONDS, Limiter, RedisCounter
 from taskflow_api.live.hub import MAX_CHANNELS, Hub
 from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings, WebhookSettings
 from taskflow_api.webhooks.office import Webhooks, webhooks
@@ -27,6 +27,7 @@ from taskflow_core.kube.client import KubeClient, Requests
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.marks import Marks
 from taskflow_core.ledger.queue_view import Place, QueueView
+from taskflow_core.ledger.together import Together
 from taskflow_core.settings import CacheSettings, DatabaseSettings, RedisSettings, StorageSettings
 from taskflow_core.store import items, operations, repository
 from taskflow_core.store.engine import create_engine, transaction
@@ -255,7 +256,12 @@ async def connected(
     engine = create_engine(database, application_name="taskflow-api", pool_size=10)
     gate = Gate(kube, api.audiences, time.monotonic)
     try:
-        counter = RedisCounter(counting) if counting is not None else None
+        asked = Together(counting, ANSWER_SECONDS) if counting is not None else None
+        counter = RedisCounter(asked) if asked is not None else None
+        looked = Together(kept, ANSWER_SECONDS) if kept is not None else None
+        if asked is not None and caching.url == limits.url:
+            # A request's look into the cache goes with its count.
+            looked = asked
         async with identity(kube, engine, gate, oidc, register, counter) as who:
             queues = QueueView(broker) if broker is not None else None
             limiter = Limiter(
@@ -269,7 +275,7 @@ async def connected(
             hooks = webhooks(engine, notifying)
             writes = MarkedWrites(kube, Marks(kept))
             history = PostgresHistory(engine)
-            yield Services(writes, history, objects, gate, who, hub, limiter, queues, hooks, ReadCache(kept))
+            yield Services(writes, history, objects, gate, who, hub, limiter, queues, hooks, ReadCache(looked))
     finally:
         await hub.stop()
         await watches.close()

@@ -68,7 +68,7 @@ class TaskWatch:
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        pause = FIRST_PAUSE
+        pause, expired = FIRST_PAUSE, False
         while True:
             began = self._clock()
             error = await self._once()
@@ -77,6 +77,10 @@ class TaskWatch:
                 pause = FIRST_PAUSE
                 if error is None:
                     continue
+            if isinstance(error, Conflict) and not expired:
+                # The API server answers; what is needed is a list, and not patience.
+                pause = FIRST_PAUSE
+            expired = isinstance(error, Conflict)
             if self._down_since is None:
                 self._down_since = self._clock()
             metrics.WATCH_ENDS.labels(watch="tasks").inc()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Protocol
 
-import redis.asyncio
+from redis.exceptions import NoScriptError
 
 from taskflow_api.limits.policy import WINDOW_SECONDS, Limit, Standing
 from taskflow_api.metrics import UNCOUNTED
 from taskflow_core.domain import naming
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.connect import answering
+from taskflow_core.ledger.together import Together, refusals
 from taskflow_core.telemetry.logs import get_logger
 
 PREFIX = f"{naming.KEY_API_PREFIX}limit:"
@@ -36,28 +37,30 @@ class Counter(Protocol):
 class RedisCounter:
     """One round trip for all limits of a request. Redis' clock counts, so processes whose clocks differ agree."""
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
-        source = resources.files("taskflow_api.limits").joinpath("gcra.lua").read_text()
-        self._client = client
-        self._script = client.register_script(source)
+    def __init__(self, together: Together) -> None:
+        self._together = together
+        self._source = resources.files("taskflow_api.limits").joinpath("gcra.lua").read_text()
+        self._sha = hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()
 
     async def take(self, limits: Sequence[Limit], units: int) -> list[Standing]:
         """See `Counter`."""
-        arguments: list[Any] = [units]
+        call: list[Any] = ["EVALSHA", self._sha, len(limits), *(PREFIX + each.key for each in limits), units]
         for each in limits:
-            arguments += [f"{each.interval:.3f}", each.quota]
-        async with answering(ANSWER_SECONDS):
-            answer = await self._script(keys=[PREFIX + each.key for each in limits], args=arguments)
+            call += [f"{each.interval:.3f}", each.quota]
+        (answer,) = await self._together.ask(tuple(call))
+        if isinstance(answer, NoScriptError):
+            # A Redis that was started anew. In one round trip, but not in one command: the API's user may not EVAL.
+            _, answer = await self._together.ask(("SCRIPT LOAD", self._source), tuple(call))
+        (found,) = refusals([answer])
         return [
             Standing(limit, bool(passes), int(left), int(whole), int(wait))
-            for limit, (passes, left, whole, wait) in zip(limits, answer, strict=True)
+            for limit, (passes, left, whole, wait) in zip(limits, found, strict=True)
         ]
 
     async def forget(self, limit: Limit) -> None:
         """Give all units of a limit back. Raises `Unavailable`."""
         # The API's user of Redis may not delete.
-        async with answering(ANSWER_SECONDS):
-            await self._client.set(PREFIX + limit.key, "0", px=1)
+        refusals(await self._together.ask(("SET", PREFIX + limit.key, "0", "PX", 1)))
 
 
 class LocalCounter:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, SecretStr
 from taskflow_api.cache import HISTORY_SECONDS, Kept, Place, ReadCache
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.marks import Marks, mark_key
+from taskflow_core.ledger.together import Together
 from taskflow_core.settings import RedisSettings
 from tests.e2e.product import eventually
 from tests.integration.api.conftest import NAMESPACE, Installation
@@ -120,7 +121,7 @@ def test_without_its_redis_the_api_reads_anew_until_it_is_back(installation: Ins
 
 
 async def test_an_answer_that_was_read_before_a_change_is_not_kept_for_after_it(client: redis.asyncio.Redis) -> None:
-    cache, marks = ReadCache(client), Marks(client)
+    cache, marks = ReadCache(Together(client, 1.0)), Marks(client)
     await marks.changed(["race"])
     for number in range(50):
         place = await cache.look("race", "q", HISTORY_SECONDS)
@@ -132,7 +133,7 @@ async def test_an_answer_that_was_read_before_a_change_is_not_kept_for_after_it(
 
 async def test_an_answer_counts_from_before_it_was_read(client: redis.asyncio.Redis) -> None:
     now = 0.0
-    cache = ReadCache(client, lambda: now)
+    cache = ReadCache(Together(client, 1.0), lambda: now)
     await Marks(client).changed(["slow"])
     place = await cache.look("slow", "q", 1.0)
     now = 1.0
@@ -141,7 +142,7 @@ async def test_an_answer_counts_from_before_it_was_read(client: redis.asyncio.Re
 
 
 async def test_an_answer_of_a_cache_that_forgot_its_marks_does_not_count(client: redis.asyncio.Redis) -> None:
-    cache = ReadCache(client)
+    cache = ReadCache(Together(client, 1.0))
     await Marks(client).changed(["forgot"])
     await cache.keep(await cache.look("forgot", "q", HISTORY_SECONDS), Said(number=1), {})
     assert isinstance(await cache.look("forgot", "q", HISTORY_SECONDS), Kept)
@@ -151,7 +152,7 @@ async def test_an_answer_of_a_cache_that_forgot_its_marks_does_not_count(client:
 
 
 async def test_questions_and_namespaces_have_answers_of_their_own(client: redis.asyncio.Redis) -> None:
-    cache = ReadCache(client)
+    cache = ReadCache(Together(client, 1.0))
     await Marks(client).changed(["one", "two"])
     await cache.keep(await cache.look("one", "q", HISTORY_SECONDS), Said(number=1), {"ETag": '"1"'})
     found = await cache.look("one", "q", HISTORY_SECONDS)

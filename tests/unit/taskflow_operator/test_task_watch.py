@@ -149,3 +149,13 @@ async def test_it_says_how_long_there_has_been_no_watch() -> None:
     await run.until_idle()
     assert downs == pytest.approx([run.pauses[0], sum(run.pauses)])
     assert run.watch.down_seconds == 0
+
+
+async def test_after_a_long_outage_what_the_server_forgot_is_listed_soon_but_not_again_and_again() -> None:
+    bad = [[Unavailable("503")] for _ in range(6)]
+    forgot = [[Conflict("410: too old")] for _ in range(3)]
+    run = Running(*bad, *forgot, lists=["1", *map(str, range(70, 73))])
+    await run.until_idle()
+    first, *more = run.pauses[6:]
+    assert first <= task_watch.FIRST_PAUSE
+    assert more[-1] > task_watch.FIRST_PAUSE
