@@ -94,7 +94,7 @@ class ReadCache:
         key = f"{naming.KEY_API_PREFIX}answer:{namespace}:{digest}"
         until = self._clock() + seconds
         try:
-            async with self._away.asking():
+            with self._away.noting():
                 mark, found = refusals(await self._together.ask(("GET", mark_key(namespace)), ("GET", key)))
                 if mark is None:
                     # Of two who see none, one sets it; who reads from now on may keep what he reads.
@@ -116,7 +116,7 @@ class ReadCache:
             if milliseconds > 0:
                 text = f"{place.mark}\n{json.dumps(dict(headers))}\n{body}"
                 with suppress(Unavailable):
-                    async with self._away.asking():
+                    with self._away.noting():
                         refusals(await self._together.ask(("SET", place.key, text, "PX", milliseconds)))
         return Response(body, media_type="application/json", headers=dict(headers))
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
 
 import redis.asyncio
 
@@ -44,16 +44,15 @@ class Away:
         """It failed a moment ago."""
         return self._clock() < self._until
 
-    @asynccontextmanager
-    async def asking(self) -> AsyncIterator[None]:
-        """Ask it within the block, for a moment only.
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Ask it within the block.
 
         Raises:
             Unavailable: it failed, as is remembered.
         """
         try:
-            async with answering(ANSWER_SECONDS):
-                yield
+            yield
         except Unavailable as error:
             self._until = self._clock() + AWAY_SECONDS
             if not self._failing:
@@ -96,7 +95,8 @@ class Marks:
         if self._client is None or not namespaces or self._away.resting:
             return
         with suppress(Unavailable):
-            async with self._away.asking(), self._client.pipeline(transaction=False) as pipe:
-                for namespace in namespaces:
-                    pipe.set(mark_key(namespace), prefix + new_mark(), ex=KEPT_SECONDS)
-                await pipe.execute()
+            with self._away.noting():
+                async with answering(ANSWER_SECONDS), self._client.pipeline(transaction=False) as pipe:
+                    for namespace in namespaces:
+                        pipe.set(mark_key(namespace), prefix + new_mark(), ex=KEPT_SECONDS)
+                    await pipe.execute()

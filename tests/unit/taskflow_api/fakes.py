@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from taskflow_api.app import create_app
 from taskflow_api.auth import Gate
+from taskflow_api.cache import ReadCache
 from taskflow_api.identity.accounts import ISSUER
 from taskflow_api.identity.tokens import Tokens
 from taskflow_api.identity.wiring import Identity
@@ -291,7 +292,12 @@ class Api:
     """An application on fakes, and a client that needs no socket."""
 
     def __init__(
-        self, audiences: tuple[str, ...] = (), *, register: bool = False, limiter: Limiter | None = None
+        self,
+        audiences: tuple[str, ...] = (),
+        *,
+        register: bool = False,
+        limiter: Limiter | None = None,
+        together: Any = None,
     ) -> None:
         self.kube = FakeKube()
         self.history = FakeHistory()
@@ -307,8 +313,19 @@ class Api:
         accounts = memory.accounts(self.kube, self.accounts, self.time) if register else None
         issuers = {ISSUER: accounts.caller} if accounts else {}
         self.identity = identity = Identity(Tokens(self.gate.authenticate, keys.caller, issuers), keys, accounts)
+        self.cache = ReadCache(together, self.clock)
         self.app: FastAPI = create_app(
-            Services(self.kube, self.history, self.objects, self.gate, identity, self.hub, self.limiter, self.queues)
+            Services(
+                self.kube,
+                self.history,
+                self.objects,
+                self.gate,
+                identity,
+                self.hub,
+                self.limiter,
+                self.queues,
+                cache=self.cache,
+            )
         )
 
     async def call(
