@@ -115,9 +115,8 @@ class ReadCache:
             milliseconds = int((place.until - self._clock()) * 1000)
             if milliseconds > 0:
                 text = f"{place.mark}\n{json.dumps(dict(headers))}\n{body}"
-                with suppress(Unavailable):
-                    with self._away.noting():
-                        refusals(await self._together.ask(("SET", place.key, text, "PX", milliseconds)))
+                with suppress(Unavailable), self._away.noting():
+                    refusals(await self._together.ask(("SET", place.key, text, "PX", milliseconds)))
         return Response(body, media_type="application/json", headers=dict(headers))
 
     def _has_room(self, size: int) -> bool:

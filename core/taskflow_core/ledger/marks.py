@@ -94,9 +94,8 @@ class Marks:
     async def _set(self, namespaces: Collection[str], prefix: str) -> None:
         if self._client is None or not namespaces or self._away.resting:
             return
-        with suppress(Unavailable):
-            with self._away.noting():
-                async with answering(ANSWER_SECONDS), self._client.pipeline(transaction=False) as pipe:
-                    for namespace in namespaces:
-                        pipe.set(mark_key(namespace), prefix + new_mark(), ex=KEPT_SECONDS)
-                    await pipe.execute()
+        with suppress(Unavailable), self._away.noting():
+            async with answering(ANSWER_SECONDS), self._client.pipeline(transaction=False) as pipe:
+                for namespace in namespaces:
+                    pipe.set(mark_key(namespace), prefix + new_mark(), ex=KEPT_SECONDS)
+                await pipe.execute()
