@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.sharing import shared
 from taskflow_core.domain.task import Task, TaskStatus
 
 OUTCOMES = 10_000
@@ -19,7 +20,7 @@ FORGET_SECONDS = 900.0
 """How long a closed Task's uid is remembered, so that a late watch event or list page does not bring it back."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Known:
     """An open Task and how far its current attempt has come."""
 
@@ -53,7 +54,7 @@ class OpenTasks:
         """Take note of a Task; False if it is known or was closed lately."""
         if task.uid in self._known or task.uid in self._closed:
             return False
-        self._known[task.uid] = Known(task)
+        self._known[task.uid] = Known(shared(task))
         self._count(task, 1)
         if task.isolated:
             self._isolated.add(task.uid)
@@ -91,7 +92,7 @@ class OpenTasks:
         self._count(known.task, -1)
         if status.attempt != known.task.status.attempt:
             known.sequence = -1
-        known.task = known.task.model_copy(update={"status": status})
+        known.task = shared(known.task.model_copy(update={"status": status}))
         self._count(known.task, 1)
         return known.task
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from taskflow_core.domain.phases import OPEN_SELECTOR, Phase
+from taskflow_core.domain.sharing import shared
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import NotFound, TaskflowError
 from taskflow_core.kube.client import KubeClient, tasks_path
@@ -84,8 +85,8 @@ class Observer:
     def _spec_changed(self, known: Known, task: Task) -> None:
         """What may change: priority, suspend, cancel, deadlines, time to live. The status stays ours."""
         former = known.task
-        known.task = former.model_copy(
-            update={"spec": task.spec, "unreadable": task.unreadable, "generation": task.generation}
+        known.task = shared(
+            former.model_copy(update={"spec": task.spec, "unreadable": task.unreadable, "generation": task.generation})
         )
         leaves = task.spec.suspend or task.spec.cancel
         if former.spec.priority != task.spec.priority and former.status.phase is Phase.QUEUED and not leaves:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import heapq
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -77,7 +79,8 @@ class StatusWriter:
         self._pending: dict[str, _Pending] = {}
         self._schedule: list[tuple[float, str]] = []
         self._ready = Turns(weight)
-        self._last: dict[str, dict[str, Any]] = {}
+        self._last: dict[str, bytes] = {}
+        """By Task, the digest of the status that its resource has: the status itself is 3 KiB."""
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._writing: set[str] = set()
         self._running: set[asyncio.Task[None]] = set()
@@ -100,7 +103,7 @@ class StatusWriter:
 
     def seen(self, uid: str, status: dict[str, Any]) -> None:
         """The resource has this status already, as an earlier operator wrote it."""
-        self._last[uid] = status
+        self._last[uid] = _digest(status)
 
     def forget(self, uid: str) -> None:
         """The Task is closed: its last status need not be remembered."""
@@ -171,11 +174,12 @@ class StatusWriter:
     async def _write_once(self, task: Task) -> Written:
         try:
             status = task.status.to_object()
-            if self._last.get(task.uid) == status:
+            digest = _digest(status)
+            if self._last.get(task.uid) == digest:
                 metrics.STATUS_WRITES.labels(result="avoided").inc()
                 return Written.DONE
             await self._api.patch_task_status(task.namespace, task.name, task.uid, status)
-            self._last[task.uid] = status
+            self._last[task.uid] = digest
             result = Written.DONE
         except (Unavailable, Forbidden):
             # Rights come and go while RBAC is changed; a status is worth waiting for.
@@ -201,3 +205,8 @@ class StatusWriter:
         entry.due = self._clock() + RETRY_SECONDS
         self._pending[uid] = entry
         heapq.heappush(self._schedule, (entry.due, uid))
+
+
+def _digest(status: dict[str, Any]) -> bytes:
+    text = json.dumps(status, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

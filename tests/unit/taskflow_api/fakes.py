@@ -313,20 +313,8 @@ class Api:
         accounts = memory.accounts(self.kube, self.accounts, self.time) if register else None
         issuers = {ISSUER: accounts.caller} if accounts else {}
         self.identity = identity = Identity(Tokens(self.gate.authenticate, keys.caller, issuers), keys, accounts)
-        self.cache = ReadCache(together, self.clock)
-        self.app: FastAPI = create_app(
-            Services(
-                self.kube,
-                self.history,
-                self.objects,
-                self.gate,
-                identity,
-                self.hub,
-                self.limiter,
-                self.queues,
-                cache=self.cache,
-            )
-        )
+        ports = (self.kube, self.history, self.objects, self.gate, identity, self.hub, self.limiter, self.queues)
+        self.app: FastAPI = create_app(Services(*ports, cache=ReadCache(together, self.clock)))
 
     async def call(
         self, method: str, url: str, body: Any = None, *, token: str = "alice-token", **headers: str

@@ -1,0 +1,82 @@
+"""What a hundred thousand open Tasks cost the operator: bytes, not time."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from taskflow_core.domain.sharing import shared
+from taskflow_core.domain.task import Task
+from taskflow_operator.memory import OpenTasks
+
+NUMBER = 2000
+BYTES = 2200
+"""Of each: so 100,000 fit into 220 MB beside the operator's own 130."""
+
+
+def raw(number: int, **status: Any) -> dict[str, Any]:
+    """As the API server sends it, with all defaults, its condition of one of ten seconds."""
+    condition = {
+        "type": "Finished", "status": "False", "reason": "Suspended", "message": "suspended by spec.suspend",
+        "lastTransitionTime": f"2026-11-25T12:00:0{number % 10}Z", "observedGeneration": 1,
+    }  # fmt: skip
+    retry = {
+        "maxAttempts": 3, "backoffSeconds": 5, "backoffFactor": 2, "maxBackoffSeconds": 600, "jitterPercent": 10,
+    }  # fmt: skip
+    body: dict[str, Any] = {
+        "metadata": {
+            "uid": f"0b0e7d8e-5c0f-4a54-9a3a-0d5b8f{number:06}", "namespace": "crowd", "name": f"task-{number}",
+            "creationTimestamp": "2026-11-25T12:00:00Z", "generation": 1, "labels": {"customer": f"c-{number}"},
+        },
+        "spec": {
+            "handler": "reports.make", "kwargs": {"order": number}, "queue": "default", "isolation": "Worker",
+            "priority": 0, "suspend": True, "cancel": False, "retryPolicy": retry,
+        },
+        "status": {
+            "observedGeneration": 1, "phase": "Suspended", "reason": "Suspended", "attempt": 1, "handbacks": 0,
+            "message": "suspended by spec.suspend", "attempts": 0, "duplicateDeliveries": 0, "staleEvents": 0,
+            "outputs": [], "conditions": [condition | {"type": kind} for kind in ("Accepted", "Queued", "Finished")],
+            **status,
+        },
+    }  # fmt: skip
+    parsed: dict[str, Any] = json.loads(json.dumps(body))
+    return parsed
+
+
+def test_an_open_task_is_kept_in_two_kibibytes() -> None:
+    bodies = [json.dumps(raw(number)) for number in range(NUMBER)]
+    kept = OpenTasks()
+    tracemalloc.start()
+    try:
+        kept.add(Task.from_object(json.loads(bodies[0])))
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        for body in bodies[1:]:
+            kept.add(Task.from_object(json.loads(body)))
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (after - before) / (NUMBER - 1) < BYTES
+
+
+def test_a_shared_task_says_what_it_said() -> None:
+    plain, one, other = (Task.from_object(raw(7)) for _ in range(3))
+    assert shared(one) == shared(other) == plain
+    assert one.model_dump(mode="json", by_alias=True) == plain.model_dump(mode="json", by_alias=True)
+    assert one.status is other.status
+    assert one.spec.retry_policy is other.spec.retry_policy
+    # What is made of one is no other's.
+    changed = one.model_copy(update={"status": one.status.model_copy(update={"attempt": 2})})
+    assert (changed.status.attempt, other.status.attempt) == (2, 1)
+    assert changed.model_fields_set >= {"status"}
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, True), (0, False), (1, 1.0), ([1], [True])])
+def test_results_that_python_takes_for_equal_are_not_taken_for_one(one: Any, other: Any) -> None:
+    found = [shared(Task.from_object(raw(1, phase="Succeeded", result=value))) for value in (one, other)]
+    assert [json.dumps(task.status.result) for task in found] == [json.dumps(one), json.dumps(other)]
