@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -130,6 +131,7 @@ class Load:
 
     def _create(self) -> None:
         while not self._stop.is_set():
+            began = time.monotonic()
             names = [f"{self._name}-{len(self.names) + each}" for each in range(self._rate)]
             items = [task(name, "taskflow.sleep", kwargs={"seconds": 0.05}) for name in names]
             try:
@@ -137,4 +139,4 @@ class Load:
             except AssertionError as error:
                 self.refused.append(str(error))
             self.names += names
-            self._stop.wait(1)
+            self._stop.wait(began + 1 - time.monotonic())

@@ -95,8 +95,8 @@ def test_a_worker_has_no_token_no_database_and_no_word_with_the_api_server(insta
 
 def test_an_upgrade_and_a_rollback_under_load_lose_nothing(installed: Cluster) -> None:
     before = _generated(installed)
-    with Load(installed, "upgrade", 5) as load:
-        eventually(lambda: len(load.names), lambda number: number >= 15)
+    with Load(installed, "upgrade", 20) as load:
+        eventually(lambda: len(load.names), lambda number: number >= 60)
         installed.install("upgrade", "operator.replicas=2", "api.replicas=2", "logging.level=DEBUG")
         assert [len(installed.pods(component)) for component in ("operator", "api")] == [2, 2]
         budgets = installed.json("-n", NAMESPACE, "pdb")["items"]
