@@ -1,15 +1,15 @@
 """Client of TaskFlow's REST API, for threads (`Client`) and for asyncio (`AsyncClient`).
 
-Functions of the modules `tasks`, `files` and `pools` make calls, which are values; a client sends them:
+Functions of the modules `tasks`, `files`, `pools`, `keys` and `webhooks` make calls, which are values; a client sends them:
 
     with Client(url, token) as client:
         made = client.send(tasks.create("team-a", "reports.lines", generate_name="report-", kwargs={"prefix": "ERROR"}))
         done = client.wait("team-a", made.name)
 """
 
-from taskflow_client import files, pools, tasks
+from taskflow_client import files, keys, pools, tasks, webhooks
 from taskflow_client.calls import Call
 from taskflow_client.client import AsyncClient, Client
 from taskflow_client.errors import TaskflowError
 
-__all__ = ["AsyncClient", "Call", "Client", "TaskflowError", "files", "pools", "tasks"]
+__all__ = ["AsyncClient", "Call", "Client", "TaskflowError", "files", "keys", "pools", "tasks", "webhooks"]

@@ -184,3 +184,73 @@ class Event(Answered):
     def ended(self) -> bool:
         """Nothing more happens to this Task."""
         return self.type == "deleted" or self.task.get("phase") in ENDED
+
+
+class ApiKey(Answered):
+    """An API key, without its secret."""
+
+    id: str
+    namespace: str
+    service_account: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None
+    replaced_by: str | None
+
+
+class NewApiKey(ApiKey):
+    """A key with its secret."""
+
+    key: str
+
+
+class ApiKeys(Answered):
+    """Oldest first."""
+
+    items: list[ApiKey]
+
+
+class Webhook(Answered):
+    """An endpoint, without its secret."""
+
+    name: str
+    namespace: str
+    url: str
+    types: list[str]
+    tasks: str
+    enabled: bool
+    disabled_reason: str
+
+
+class NewWebhook(Webhook):
+    """An endpoint with its secret."""
+
+    secret: str
+
+
+class Webhooks(Answered):
+    """By name."""
+
+    items: list[Webhook]
+
+
+class Delivery(Answered):
+    """A message for one endpoint: `state` Pending, Delivered or Failed."""
+
+    id: str
+    webhook: str
+    event_id: str
+    type: str
+    task_name: str | None
+    state: str
+    attempts: int
+    tries: list[dict[str, Any]]
+
+
+class DeliveryPage(Answered):
+    """Part of a list."""
+
+    items: list[Delivery]
+    next_cursor: str | None

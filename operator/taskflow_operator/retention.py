@@ -33,7 +33,7 @@ class PastTasks(Protocol):
         """Those of the uids whose end is in the history."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Expiry:
     """A finished Task and when it may be deleted."""
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from taskflow_client import AsyncClient, Client, files, pools, tasks
+from taskflow_client import AsyncClient, Client, files, keys, pools, tasks
 from taskflow_client.errors import (
     ChangedSinceError,
     ConflictError,
+    ForbiddenError,
     InvalidError,
     NoAnswerError,
     NotFoundError,
@@ -162,3 +163,38 @@ async def test_the_same_on_an_event_loop(aclient: AsyncClient, tmp_path: Path) -
     await aclient.send(files.delete(NS, "client/async.txt"))
     with pytest.raises(NotFoundError):
         await aclient.send(tasks.get(NS, "client-nobody"))
+
+
+def test_a_key_from_its_creation_to_its_end(product: Product, client: Client) -> None:
+    role = ("role", "key-maker", "--verb=create", "--resource=serviceaccounts/token")
+    product.kubectl("create", *role)
+    product.kubectl("create", "rolebinding", "key-maker", "--role=key-maker", f"--serviceaccount={NS}:taskflow-client")
+    try:
+        made = client.send(keys.create(NS, "taskflow-client", scopes=["read"], name="nightly"))
+        url = product.stack.env()["TASKFLOW_API_URL"]
+        with Client(url, made.key) as by_key:
+            assert by_key.send(tasks.listed(NS, limit=1)).items is not None
+            with pytest.raises(ForbiddenError):
+                by_key.send(tasks.create(NS, "taskflow.echo", name="by-key"))
+            with pytest.raises(ForbiddenError):
+                by_key.send(keys.listed(NS))
+        second = client.send(keys.rotate(NS, made.id, grace_seconds=0))
+        assert client.send(keys.get(NS, made.id)).replaced_by == second.id
+        client.send(keys.revoke(NS, second.id))
+        assert second.id not in [
+            key.id for key in client.send(keys.listed(NS, service_account="taskflow-client")).items
+        ]
+        with Client(url, second.key, retries=0) as ended, pytest.raises(UnauthenticatedError):
+            ended.send(tasks.listed(NS))
+    finally:
+        product.kubectl("delete", "role,rolebinding", "key-maker")
+
+
+def test_a_pool_is_paused_and_goes_on(product: Product, client: Client) -> None:
+    body = {"apiVersion": "taskflow.dev/v1alpha1", "kind": "WorkerPool", "metadata": {"name": "client-pool"}}
+    product.apply({**body, "spec": {"queues": ["client-pool"], "replicas": 0}})
+    try:
+        for paused in (True, False):
+            assert client.send(pools.change(NS, "client-pool", paused=paused)).paused is paused
+    finally:
+        product.kubectl("delete", "tfp", "client-pool")

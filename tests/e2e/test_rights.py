@@ -16,8 +16,7 @@ UNUSED = {
     # The API server asks for it when an apply makes a Deployment, and says `patch` all the same; of workers that are of no use
     # tests/integration/scaling has one.
     "operator": {"create deployments.apps", "delete pods"},
-    # API keys and the pausing of a pool: tests/integration/api.
-    "api": {"get serviceaccounts", "patch workerpools.taskflow.dev"},
+    "api": set[str](),
 }
 """Rights of which the log says nothing, and why they are given all the same."""
 

@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from taskflow_client import Client, webhooks
+from taskflow_client.errors import NotFoundError
+from taskflow_client.models import Delivery
 from taskflow_local.components import default_components
 from taskflow_local.stack import Stack
 from tests.e2e.conftest import CODE, LEASE_SECONDS, POOL
@@ -134,19 +137,34 @@ def test_a_task_names_who_is_told_of_it(notified: Notified) -> None:
     notified.call("DELETE", HOOKS + "/named")
 
 
-def test_a_test_message_and_a_replay(notified: Notified) -> None:
-    begun = notified.call("POST", HOOKS + "/all:test")
-    ended = eventually(
-        lambda: notified.call("GET", f"{HOOKS}/all/deliveries/{begun['id']}"),
-        lambda found: found["state"] == "Delivered",
-        20,
-    )
-    assert (ended["type"], ended["tries"][0]["status"]) == ("webhook.test", 204)
-    notified.call("POST", f"{HOOKS}/all/deliveries/{begun['id']}:replay")
-    same = [begun["eventId"]] * 2
-    eventually(
-        lambda: [g.id for g in notified.receiver.received if g.id == begun["eventId"]], lambda ids: ids == same, 20
-    )
+def test_a_test_message_and_a_replay_by_the_python_client(notified: Notified) -> None:
+    receiver, env = notified.receiver, notified.product.stack.env()
+    with Client(env["TASKFLOW_API_URL"], env["TASKFLOW_API_TOKEN"]) as client:
+        made = client.send(webhooks.create("default", "tried", receiver.url + "/tried", tasks="Named"))
+        assert made.name in [hook.name for hook in client.send(webhooks.listed("default")).items]
+        begun = client.send(webhooks.test("default", "tried"))
+
+        def delivery() -> Delivery:
+            return client.send(webhooks.delivery("default", "tried", begun.id))
+
+        ended = eventually(delivery, lambda found: found.state == "Delivered", 20)
+        assert (ended.type, ended.tries[0]["status"]) == ("webhook.test", 204)
+        second = client.send(webhooks.rotate("default", "tried", grace_seconds=0)).secret
+        client.send(webhooks.replay("default", "tried", begun.id))
+        messages = eventually(
+            lambda: [got for got in receiver.received if got.path == "/tried"], lambda found: len(found) == 2, 20
+        )
+        assert [got.id for got in messages] == [begun.event_id] * 2
+        assert [got.verified(key)["type"] for got, key in zip(messages, (made.secret, second), strict=True)] == [
+            "webhook.test"
+        ] * 2
+        assert [each.id for page in client.pages(webhooks.deliveries("default", "tried")) for each in page.items] == [
+            begun.id
+        ]
+        assert client.send(webhooks.change("default", "tried", enabled=False)).disabled_reason == "Disabled"
+        client.send(webhooks.delete("default", "tried"))
+        with pytest.raises(NotFoundError):
+            client.send(webhooks.get("default", "tried"))
 
 
 def test_a_notifier_that_is_killed_in_the_middle_loses_none(notified: Notified) -> None:

@@ -1,0 +1,54 @@
+"""Calls about API keys. A key itself may make none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from taskflow_client.calls import Call, as_model, nothing, path, query
+from taskflow_client.models import ApiKey, ApiKeys, NewApiKey
+
+
+def create(
+    namespace: str,
+    service_account: str,
+    *,
+    scopes: Sequence[str],
+    name: str = "",
+    expiration_seconds: int | None = None,
+) -> Call[NewApiKey]:
+    """A key that stands for a ServiceAccount; `key` of the answer is told this once.
+
+    Args:
+        namespace: of the ServiceAccount.
+        service_account: its name.
+        scopes: `read`, `write` or both.
+        name: for people.
+        expiration_seconds: how long it is good, if not 90 days.
+    """
+    body: dict[str, Any] = {"serviceAccount": service_account, "name": name, "scopes": list(scopes)}
+    if expiration_seconds is not None:
+        body["expirationSeconds"] = expiration_seconds
+    return Call("POST", path(namespace, "apikeys"), as_model(NewApiKey), body=body)
+
+
+def listed(namespace: str, *, service_account: str | None = None) -> Call[ApiKeys]:
+    """Those of a namespace, or of one ServiceAccount, without their secrets."""
+    params = query(service_account=service_account)
+    return Call("GET", path(namespace, "apikeys"), as_model(ApiKeys), params=params)
+
+
+def get(namespace: str, key_id: str) -> Call[ApiKey]:
+    """One of them."""
+    return Call("GET", path(namespace, "apikeys", key_id), as_model(ApiKey))
+
+
+def rotate(namespace: str, key_id: str, *, grace_seconds: int | None = None) -> Call[NewApiKey]:
+    """Another key in its place; both are good until the grace period ends."""
+    body = {} if grace_seconds is None else {"graceSeconds": grace_seconds}
+    return Call("POST", path(namespace, "apikeys", key_id) + ":rotate", as_model(NewApiKey), body=body)
+
+
+def revoke(namespace: str, key_id: str) -> Call[None]:
+    """End it."""
+    return Call("DELETE", path(namespace, "apikeys", key_id), nothing)
