@@ -43,7 +43,7 @@ class QueueGauges(Collector):
 
     def queues(self) -> set[tuple[str, str]]:
         """(namespace, queue) that have a pool or a Task."""
-        return {*self._served(), *((known.task.namespace, known.task.spec.queue) for known in self._tasks)}
+        return {*self._served(), *self._tasks.queues()}
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """What `/metrics` shows."""

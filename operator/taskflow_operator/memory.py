@@ -49,12 +49,15 @@ class OpenTasks:
     _queued: dict[tuple[str, str], list[tuple[datetime, str]]] = field(default_factory=dict)
     """By namespace and queue, since when Tasks are queued; a heap, with places of those that no longer are."""
     _isolated: set[str] = field(default_factory=set)
+    _places: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By namespace and queue, its open Tasks."""
 
     def add(self, task: Task) -> bool:
         """Take note of a Task; False if it is known or was closed lately."""
         if task.uid in self._known or task.uid in self._closed:
             return False
         self._known[task.uid] = Known(shared(task))
+        self._places[task.namespace, task.spec.queue] += 1
         self._count(task, 1)
         if task.isolated:
             self._isolated.add(task.uid)
@@ -118,6 +121,10 @@ class OpenTasks:
         known = self._known.get(uid)
         return known is not None and known.task.status.phase is Phase.QUEUED and known.task.status.queued_time == since
 
+    def queues(self) -> set[tuple[str, str]]:
+        """(namespace, queue) of all open Tasks."""
+        return set(self._places)
+
     def count(self, namespace: str, queue: str, phase: Phase) -> int:
         """Open Tasks of a queue in that phase, of those that warm workers run."""
         return self._counts[namespace, queue, phase]
@@ -145,6 +152,10 @@ class OpenTasks:
         if known is None:
             return
         task = known.task
+        place = (task.namespace, task.spec.queue)
+        self._places[place] -= 1
+        if not self._places[place]:
+            del self._places[place]
         self._count(task, -1)
         if self._names.get((task.namespace, task.name)) == uid:
             del self._names[task.namespace, task.name]
