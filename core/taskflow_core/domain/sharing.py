@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from taskflow_core.domain.task import Model, Task, TaskSpec, TaskStatus
 
-PARTS = 16_384
+PARTS = 4096
 """Different parts that are remembered to be shared; what was forgotten is only kept twice."""
 M = TypeVar("M", bound=Model)
 _SPEC_WORDS, _STATUS_WORDS = ("handler", "queue"), ("reason", "message")
@@ -27,8 +27,8 @@ def shared(task: Task) -> Task:
     _words(status, _STATUS_WORDS)
     _put(status, "conditions", tuple(_one(_with_same_fields(each)) for each in status.conditions))
     _same_fields(status)
-    if status.result is None:
-        # Of results, 1 and true would be taken for equal, and some cannot be compared at all.
+    if status.start_time is None and status.result is None:
+        # Once it runs it is like no other. Of results, 1 and true would be taken for equal, and some cannot be compared at all.
         _put(task, "status", _one(status))
     _put(task, "namespace", sys.intern(task.namespace))
     _same_fields(task)
