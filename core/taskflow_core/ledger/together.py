@@ -47,7 +47,7 @@ class Together:
                 batch, self._waiting = self._waiting, []
                 try:
                     answers = await self._round_trip([command for commands, _ in batch for command in commands])
-                except Unavailable as error:
+                except Exception as error:  # noqa: BLE001 - whoever waits must not wait for ever, whatever it is
                     # Who came meanwhile would wait as long for the same.
                     batch, self._waiting = batch + self._waiting, []
                     for _, answer in batch:
