@@ -123,6 +123,7 @@ OPERATOR = Board(
         Panel("Requests to the API server", "By verb and code; code 0 is no answer.", "ops", {"{{verb}} {{code}}": rate("taskflow_k8s_requests_total", "verb, code")}),
         Panel("Silence on the watch", "Since the API server last sent something; at most a minute while all is well.", "s", {"tasks": "max(taskflow_watch_contact_age_seconds and taskflow_leader == 1)"}),
         Panel("Watches begun again", "Other than in order.", "ops", {"{{watch}}": rate("taskflow_watch_ends_total", "watch")}),
+        Panel("Without", "How long it has been without Redis, PostgreSQL, the API server or its rights there; 0 while all is well.", "s", {"{{dependency}}": "max by (dependency) (taskflow_dependency_away_seconds)"}),
         Panel("Events not done with", "Of each reader of the stream.", "short", {"{{consumer}}": "max by (consumer) (taskflow_stream_pending)"}),
         Panel("Behind by", "Age of the oldest of them.", "s", {"{{consumer}}": "max by (consumer) (taskflow_mirror_lag_seconds)"}),
         Panel("Kubernetes Events", "Posted, dropped by the rate limit, or failed.", "ops", {"{{result}}": rate("taskflow_k8s_events_total", "result")}),

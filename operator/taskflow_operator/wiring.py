@@ -373,6 +373,8 @@ class Operator:
         metrics.BUILD.labels(version=version("taskflow-operator")).set(1)
         metrics.LEADER.set_function(lambda: float(self._leads and self._leadership.confirmed))
         metrics.WATCH_AGE.set_function(lambda: time.monotonic() - self._watch.latest)
+        for name, each in outage.OUTAGES.items():
+            metrics.DEPENDENCY_AWAY.labels(dependency=name).set_function(lambda each=each: each.seconds)  # type: ignore[misc]
         REGISTRY.register(self._queue_gauges)
         REGISTRY.register(self._pool_gauges)
 

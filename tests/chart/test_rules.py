@@ -20,11 +20,23 @@ def _answers(code: str) -> str:
     return f"http_server_request_duration_seconds_count{{{labels}}}"
 
 
+def _leader(pod: str, namespace: str = "taskflow-system") -> str:
+    """The series of an operator's pod, with the labels that Prometheus adds."""
+    return f'taskflow_leader{{pod="{pod}",namespace="{namespace}"}}'
+
+
 # What each alert is about: series at 60 s steps that set it off within 20 minutes (or 59), and series that do not.
 CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "TaskflowNoLeader": (
-        {'taskflow_leader{pod="a"}': "0x20", 'taskflow_leader{pod="b"}': "0x20"},
-        {'taskflow_leader{pod="a"}': "0x20", 'taskflow_leader{pod="b"}': "1x20"},
+        {_leader("a"): "0x20", _leader("b"): "0x20", _leader("c", "other-system"): "1x20"},
+        {_leader("a"): "0x20", _leader("b"): "1x20"},
+    ),
+    "TaskflowDependencyAway": (
+        {'taskflow_dependency_away_seconds{dependency="redis"}': "0+60x20"},
+        {
+            'taskflow_dependency_away_seconds{dependency="redis"}': "0 30 0x20",
+            'taskflow_dependency_away_seconds{dependency="postgres"}': "0x20",
+        },
     ),
     "TaskflowQueueWaits": (
         {'taskflow_queue_oldest_age_seconds{namespace="n",queue="q"}': "301+60x20"},
@@ -130,6 +142,8 @@ def _reference() -> dict[str, set[str]]:
 def _strangers(expression: str) -> set[str]:
     """Metrics and labels of an expression that nothing of ours has."""
     reference, strange = _reference() | {name: set() for name in OF_THE_PROCESS}, set()
+    # Its pod's, since it has none of its own.
+    reference["taskflow_leader"] = {"namespace"}
     bare = re.sub(r'"[^"]*"', '""', expression)
     known: set[str] = set(OF_THE_SCRAPE)
     for name, matchers in re.findall(r"\b((?:taskflow|http|process)_\w+)(\{[^}]*\})?", bare):

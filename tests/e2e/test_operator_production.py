@@ -82,17 +82,22 @@ def test_an_api_server_restarted_in_the_middle_of_work_costs_nothing_but_time(
 
 
 def test_readyz_tells_when_redis_is_away_and_when_it_is_back(product: Product, operator: int) -> None:
+    def away(dependency: str) -> float:
+        return metric(product, "taskflow_dependency_away_seconds", dependency=dependency)
+
     product.stack.stop("redis")
     try:
         _, text = eventually(lambda: ask(product, "/readyz"), lambda answer: answer[0] == 503, 30)
         assert re.search(r"^Redis: lacks: has not answered for \d+ s$", text, re.MULTILINE)
         assert ask(product, "/livez") == (200, "ok\n")
+        assert away("redis") > 0
+        assert away("postgres") == 0
     finally:
         product.stack.start("redis")
     eventually(lambda: ask(product, "/readyz"), lambda answer: answer == (200, "ok\n"), 30)
-    verbose = ask(product, "/readyz?verbose")[1]
-    for line in ("role: ok: leader", "Redis: ok", "API server: ok", "watch: ok", "events to PostgreSQL: ok"):
-        assert line in verbose
+    eventually(lambda: away("redis"), lambda seconds: seconds == 0, 30)
+    lines = ("role: ok: leader", "Redis: ok", "API server: ok", "watch: ok", "events to PostgreSQL: ok")
+    eventually(lambda: ask(product, "/readyz?verbose")[1], lambda said: all(line in said for line in lines), 30)
     assert product.run("after-redis", "taskflow.echo", kwargs={"value": 2})["status"]["result"] == 2
 
 

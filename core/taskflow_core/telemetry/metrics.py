@@ -131,6 +131,11 @@ WATCH_AGE = Gauge(
     "taskflow_watch_contact_age_seconds",
     "Since the API server last sent something on the watch of Tasks; at most a minute while all is well (bookmarks).",
 )
+DEPENDENCY_AWAY = Gauge(
+    "taskflow_dependency_away_seconds",
+    "How long the operator has been without it: redis, api-server, postgres, or its rights at the API server; 0 while all is well.",
+    ["dependency"],
+)
 K8S_REQUESTS = Counter(
     "taskflow_k8s_requests",
     "Requests to the API server, Kopf's not included; code 0 is no answer.",
