@@ -22,10 +22,12 @@ class _Part(StringConvertor):
 # What a colon ends in a path: `NAME:cancel` is no name but something to do with one.
 register_url_convertor("part", _Part())
 LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+DNS_NAME = rf"{LABEL}(\.{LABEL})*"
+MAX_LABEL_CHARS, MAX_NAME_CHARS = 63, 253
 READS = frozenset({"get", "list", "watch"})
 
-Namespace = Annotated[str, Path(max_length=63, pattern=f"^{LABEL}$", description="A DNS label.")]
-TaskName = Annotated[str, Path(max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$", description="A DNS name.")]
+Namespace = Annotated[str, Path(max_length=MAX_LABEL_CHARS, pattern=f"^{LABEL}$", description="A DNS label.")]
+TaskName = Annotated[str, Path(max_length=MAX_NAME_CHARS, pattern=f"^{DNS_NAME}$", description="A DNS name.")]
 
 
 async def _services(request: Request) -> Services:
@@ -92,8 +94,8 @@ async def demand(
         Unavailable: the API server does not answer.
     """
     needed = Scope.READ if verb in READS else Scope.WRITE
-    if caller.scopes is not None and needed not in caller.scopes:
-        had = ", ".join(sorted(caller.scopes))
+    if not caller.holds(needed):
+        had = ", ".join(sorted(caller.scopes or ()))
         raise ProblemError(403, f"API key {caller.subject} has the scopes {had}; this needs {needed}")
     if not await services.gate.allows(caller, verb, namespace, name, resource=resource):
         raise ProblemError(403, f"{caller.username} may not {verb} {resource} in namespace {namespace}")

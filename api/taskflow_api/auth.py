@@ -59,6 +59,10 @@ class Caller:
     scopes: frozenset[Scope] | None = field(default=None, compare=False)
     """None: whatever RBAC allows."""
 
+    def holds(self, scope: Scope) -> bool:
+        """Whether what it came with is good for that much; RBAC decides within it."""
+        return self.scopes is None or scope in self.scopes
+
 
 @dataclass(frozen=True, slots=True)
 class Resource:

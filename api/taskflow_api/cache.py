@@ -98,7 +98,9 @@ class ReadCache:
                 mark, found = refusals(await self._together.ask(("GET", mark_key(namespace)), ("GET", key)))
                 if mark is None:
                     # Of two who see none, one sets it; who reads from now on may keep what he reads.
-                    await self._together.ask(("SET", mark_key(namespace), new_mark(), "EX", KEPT_SECONDS, "NX"))
+                    refusals(
+                        await self._together.ask(("SET", mark_key(namespace), new_mark(), "EX", KEPT_SECONDS, "NX"))
+                    )
         except Unavailable:
             return self._count("unavailable", None)
         if mark is None or mark.startswith(CHANGING):

@@ -256,9 +256,8 @@ async def connected(
     engine = create_engine(database, application_name="taskflow-api", pool_size=10)
     gate = Gate(kube, api.audiences, time.monotonic)
     try:
-        asked = Together(counting, ANSWER_SECONDS) if counting is not None else None
+        asked, looked = (Together(each, ANSWER_SECONDS) if each is not None else None for each in (counting, kept))
         counter = RedisCounter(asked) if asked is not None else None
-        looked = Together(kept, ANSWER_SECONDS) if kept is not None else None
         if asked is not None and caching.url == limits.url:
             # A request's look into the cache goes with its count.
             looked = asked

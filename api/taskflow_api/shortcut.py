@@ -13,15 +13,13 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from taskflow_api import auth
-from taskflow_api.access import LABEL
+from taskflow_api.access import DNS_NAME, LABEL, MAX_LABEL_CHARS, MAX_NAME_CHARS
 from taskflow_api.cache import Kept
 from taskflow_api.limits.limiting import take, tell
 from taskflow_api.services import Services
-from taskflow_api.tasks.routes import look_for_task
+from taskflow_api.tasks.routes import MAX_TAG_CHARS, look_for_task
 
-_TASK = re.compile(rf"/v1/namespaces/(?P<namespace>{LABEL})/tasks/(?P<name>{LABEL}(\.{LABEL})*)")
-_NAMESPACE_CHARS, _NAME_CHARS, _TAG_CHARS = 63, 253, 128
-"""What is longer, the route refuses."""
+_TASK = re.compile(rf"/v1/namespaces/(?P<namespace>{LABEL})/tasks/(?P<name>{DNS_NAME})")
 
 
 class KeptAnswers:
@@ -45,7 +43,8 @@ class KeptAnswers:
         if scope["type"] == "http" and scope["method"] == "GET" and (found := _TASK.fullmatch(scope["path"])):
             tag = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"if-none-match"), None)
             namespace, name = found["namespace"], found["name"]
-            if len(namespace) <= _NAMESPACE_CHARS and len(name) <= _NAME_CHARS and len(tag or "") <= _TAG_CHARS:
+            # What is longer, the route refuses.
+            if len(namespace) <= MAX_LABEL_CHARS and len(name) <= MAX_NAME_CHARS and len(tag or "") <= MAX_TAG_CHARS:
                 kept = await self._look(scope, namespace, name)
         if kept is None:
             await self._app(scope, receive, send)
@@ -56,7 +55,7 @@ class KeptAnswers:
     async def _look(self, scope: Scope, namespace: str, name: str) -> Kept | None:
         services, state = self._services, scope["state"]
         caller: auth.Caller | None = state.get("caller")
-        if caller is None or (caller.scopes is not None and auth.Scope.READ not in caller.scopes):
+        if caller is None or not caller.holds(auth.Scope.READ):
             return None
         if not services.gate.remembers(caller, "get", namespace, name):
             return None

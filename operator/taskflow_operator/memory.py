@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.sharing import shared
+from taskflow_core.domain.sharing import shared, with_status
 from taskflow_core.domain.task import Task, TaskStatus
 
 OUTCOMES = 10_000
@@ -95,7 +95,7 @@ class OpenTasks:
         self._count(known.task, -1)
         if status.attempt != known.task.status.attempt:
             known.sequence = -1
-        known.task = shared(known.task.model_copy(update={"status": status}))
+        known.task = with_status(known.task, status)
         self._count(known.task, 1)
         return known.task
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.chart.rendering import CHART, ROOT, one, program, render
+from tests.chart.rendering import CHART, ROOT, Object, one, program, render
 
 SKAFFOLD_SCHEMA = str(Path(__file__).parent / "schemas" / "skaffold-v4beta14.json")
 
@@ -95,6 +95,12 @@ def _patched(profiles: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
+def _deployed(skaffold: dict[str, Any]) -> list[Object]:
+    """The chart by the values that skaffold gives it, images apart."""
+    (release,) = skaffold["deploy"]["helm"]["releases"]
+    return render("--set", ",".join(f"{key}={json.dumps(value)}" for key, value in release["setValues"].items()))
+
+
 @pytest.mark.parametrize("profiles", [("dev",), ("dev", "debug"), ("ci",)])
 def test_a_profile_of_skaffold_names_what_there_is(profiles: tuple[str, ...], tmp_path: Path) -> None:
     found = _patched(profiles)
@@ -107,8 +113,7 @@ def test_a_profile_of_skaffold_names_what_there_is(profiles: tuple[str, ...], tm
         rule for artifact in found["build"]["artifacts"] for rule in artifact.get("sync", {}).get("manual", [])
     ):
         assert list(ROOT.glob(rule["src"]))
-    (release,) = found["deploy"]["helm"]["releases"]
-    objects = render("--set", ",".join(f"{key}={json.dumps(value)}" for key, value in release["setValues"].items()))
+    objects = _deployed(found)
     for forward in found["portForward"]:
         kind = {"service": "Service", "deployment": "Deployment"}[forward["resourceType"]]
         assert one(objects, kind, forward["resourceName"])
@@ -117,8 +122,7 @@ def test_a_profile_of_skaffold_names_what_there_is(profiles: tuple[str, ...], tm
 def test_skaffold_verify_runs_what_helm_test_runs_as_whom_it_runs_it() -> None:
     skaffold = yaml.safe_load((ROOT / "skaffold.yaml").read_text())
     (case,) = skaffold["verify"]
-    (release,) = skaffold["deploy"]["helm"]["releases"]
-    objects = render("--set", ",".join(f"{key}={json.dumps(value)}" for key, value in release["setValues"].items()))
+    objects = _deployed(skaffold)
     pod = one(objects, "Pod", "taskflow-smoke")["spec"]
     (container,) = pod["containers"]
     assert case["container"]["command"] == container["command"]

@@ -26,6 +26,7 @@ from taskflow_core.store.repository import Filter
 COLLECTION = "/v1/namespaces/{namespace}/tasks"
 ONE = COLLECTION + "/{name:part}"
 MAX_WAIT_SECONDS = 60
+MAX_TAG_CHARS = 128
 IdempotencyKey = Annotated[
     str | None,
     Header(max_length=255, pattern=r"^[\x21-\x7e]+$", description="Names the request, so that it may be repeated."),
@@ -163,7 +164,7 @@ async def get_task(
     name: TaskName,
     services: InServices,
     if_none_match: Annotated[
-        str | None, Header(max_length=128, description="ETag of the answer that you have.")
+        str | None, Header(max_length=MAX_TAG_CHARS, description="ETag of the answer that you have.")
     ] = None,
 ) -> Response:
     """The live resource, else what the history kept of the newest Task of that name.

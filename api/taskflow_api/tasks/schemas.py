@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from taskflow_api.access import LABEL
+from taskflow_api.access import DNS_NAME, LABEL
 
 
 def _relative(key: str) -> str:
@@ -50,7 +50,7 @@ MediaType = Annotated[
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 FIRST_TIME, END_OF_TIMES = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 Seconds = Annotated[int, Field(ge=0, le=86400)]
-ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=rf"^{LABEL}(\.{LABEL})*$")]
+ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=f"^{DNS_NAME}$")]
 WebhookName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=f"^{LABEL}$")]
 ErrorType = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 

@@ -95,6 +95,12 @@
   valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ ternary "s3-secret-key" .Values.externalS3.secretKeyKey $dev }}}}
 {{- end -}}
 
+{{/* What a NetworkPolicy lets names be asked for. */}}
+{{- define "taskflow.dnsEgress" -}}
+ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
+to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}]
+{{- end -}}
+
 {{- define "taskflow.env.webhooks" -}}
 {{- with .Values.webhooks }}
 {{- if .enabled -}}

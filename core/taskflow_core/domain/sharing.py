@@ -23,16 +23,24 @@ def shared(task: Task) -> Task:
     _words(spec, _SPEC_WORDS)
     _put(spec, "retry_policy", _one(spec.retry_policy))
     _same_fields(spec)
+    _put(task, "namespace", sys.intern(task.namespace))
+    return _share_status(task)
+
+
+def with_status(task: Task, status: TaskStatus) -> Task:
+    """A shared Task with another status, shared as well."""
+    return _share_status(task.model_copy(update={"status": status}))
+
+
+def _share_status(task: Task) -> Task:
     status: TaskStatus = task.status
     _words(status, _STATUS_WORDS)
-    _put(status, "conditions", tuple(_one(_with_same_fields(each)) for each in status.conditions))
+    _put(status, "conditions", tuple(_one(_same_fields(each)) for each in status.conditions))
     _same_fields(status)
     if status.start_time is None and status.result is None:
         # Once it runs it is like no other. Of results, 1 and true would be taken for equal, and some cannot be compared at all.
         _put(task, "status", _one(status))
-    _put(task, "namespace", sys.intern(task.namespace))
-    _same_fields(task)
-    return task
+    return _same_fields(task)
 
 
 def _put(model: Model, name: str, value: object) -> None:
@@ -56,14 +64,10 @@ def _one(part: M) -> M:
     return found
 
 
-def _with_same_fields(model: M) -> M:
-    _same_fields(model)
-    return model
-
-
-def _same_fields(model: Model) -> None:
+def _same_fields(model: M) -> M:
     """Which fields were given is a set of 700 bytes for each model, and the same one for most."""
     object.__setattr__(model, "__pydantic_fields_set__", _field_set(frozenset(model.model_fields_set)))
+    return model
 
 
 @lru_cache(maxsize=1024)

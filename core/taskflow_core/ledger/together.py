@@ -24,7 +24,7 @@ class Together:
     """
 
     def __init__(self, client: redis.asyncio.Redis, seconds: float) -> None:
-        self.client = client
+        self._client = client
         self._seconds = seconds
         self._waiting: list[tuple[Sequence[Command], asyncio.Future[list[Any]]]] = []
         self._sending: asyncio.Task[None] | None = None
@@ -59,7 +59,7 @@ class Together:
             self._sending = None
 
     async def _round_trip(self, commands: Sequence[Command]) -> list[Any]:
-        async with answering(self._seconds), self.client.pipeline(transaction=False) as pipe:
+        async with answering(self._seconds), self._client.pipeline(transaction=False) as pipe:
             for command in commands:
                 pipe.execute_command(*command)
             return await pipe.execute(raise_on_error=False)
