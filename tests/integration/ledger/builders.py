@@ -81,6 +81,18 @@ def until(raw: redis.Redis, what: Callable[[], object]) -> None:
         assert rows[0] < deadline, "it did not become true in time"
 
 
+def until_lost(raw: redis.Redis, member: str) -> None:
+    """Wait until a lease has run out: it is good for the whole of its last millisecond."""
+    lease: Any = raw.zscore(naming.KEY_LEASES, member)
+    assert lease is not None
+    until(raw, lambda: now_ms(raw) > lease)
+
+
+def now_ms(raw: redis.Redis) -> int:
+    rows: Any = raw.time()
+    return int(rows[0]) * 1000 + int(rows[1]) // 1000
+
+
 async def make_group(reader: StreamReader) -> bool:
     """The group, as whoever has mirrored everything makes it."""
     return await reader.make_group(await reader.mark())

@@ -15,7 +15,7 @@ from taskflow_core.ledger.operator import Entry
 from taskflow_core.ledger.worker import Holding
 from taskflow_core.settings import RedisSettings
 from tests.builders import UID, make_message
-from tests.integration.ledger.builders import NOT_DONE, kinds, operator, told, until, worker
+from tests.integration.ledger.builders import NOT_DONE, kinds, operator, told, until_lost, worker
 
 pytestmark = pytest.mark.integration
 FIRST = 1000
@@ -58,17 +58,12 @@ async def test_its_lease_runs_out_and_its_late_end_is_refused(settings: RedisSet
         ledger = worker(settings, lease_ms=50)
         claim = ledger.claim(ledger.candidate(message(), 7))
         assert claim is not None
-        until(raw, lambda: raw.zcount(naming.KEY_LEASES, "-inf", _now(raw)))
+        until_lost(raw, f"{UID}:2:1000")
         assert await side.ledger.expire() == [f"{UID}:2:1000"]
         assert not ledger.finish(claim, Kind.SUCCEEDED, ChunkEnd(ok="1000-1999"))
     lost = told(raw)[-2]
     assert (lost.kind, lost.uid, lost.attempt, lost.chunk) == (Kind.LOST, UID, 2, FIRST)
     assert kinds(raw)[-1] is Kind.STALE
-
-
-def _now(raw: redis.Redis) -> int:
-    seconds, micros = raw.time()
-    return int(seconds) * 1000 + int(micros) // 1000
 
 
 async def test_it_is_withdrawn_stopped_surrendered_and_given_up_by_its_whole_name(

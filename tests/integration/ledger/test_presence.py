@@ -14,7 +14,7 @@ from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.connect import connect_async, connect_sync
 from taskflow_core.ledger.presence import STOP, PoolView, Presence
 from taskflow_core.settings import RedisSettings
-from tests.integration.ledger.builders import until
+from tests.integration.ledger.builders import now_ms, until
 
 pytestmark = pytest.mark.integration
 QUEUES = ("default", "bulk")
@@ -39,11 +39,6 @@ async def view(settings: RedisSettings) -> AsyncIterator[PoolView]:
 
 def say(presence: Presence, *, busy: int = 0, serving: bool = True, claimed_ago_ms: int | None = None) -> bool:
     return presence.report(busy=busy, serving=serving, claimed_ago_ms=claimed_ago_ms)
-
-
-def now_ms(raw: redis.Redis) -> int:
-    now: Any = raw.time()
-    return int(now[0]) * 1000 + int(now[1]) // 1000
 
 
 async def test_a_report_arrives_as_it_was_said(settings: RedisSettings, presence: Presence) -> None:

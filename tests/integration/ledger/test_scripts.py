@@ -15,7 +15,18 @@ from taskflow_core.ledger.operator import Entry, State
 from taskflow_core.ledger.worker import Claim, Heartbeat, Holding, WorkerLedger
 from taskflow_core.settings import RedisSettings
 from tests.builders import UID, make_message
-from tests.integration.ledger.builders import DONE, LEASE_MS, NOT_DONE, entry, kinds, operator, told, until, worker
+from tests.integration.ledger.builders import (
+    DONE,
+    LEASE_MS,
+    NOT_DONE,
+    entry,
+    kinds,
+    now_ms,
+    operator,
+    told,
+    until_lost,
+    worker,
+)
 
 pytestmark = pytest.mark.integration
 PID = 77
@@ -27,11 +38,6 @@ LOST = Failure(reason=Reason.WORKER_LOST, message="signal 9")
 def score(raw: redis.Redis, key: str, member: str = MEMBER) -> int | None:
     found: Any = raw.zscore(key, member)
     return None if found is None else int(found)
-
-
-def now_ms(raw: redis.Redis) -> int:
-    seconds, micros = raw.time()
-    return int(seconds) * 1000 + int(micros) // 1000
 
 
 async def entered(settings: RedisSettings, attempt: int = 1) -> None:
@@ -282,9 +288,7 @@ async def test_a_lease_that_ran_out_is_a_loss_that_names_the_worker(settings: Re
     await entered(settings)
     claimed(worker(settings, lease_ms=1))
     async with operator(settings) as side:
-        lease = score(raw, naming.KEY_LEASES)
-        assert lease is not None
-        until(raw, lambda: now_ms(raw) > lease)
+        until_lost(raw, MEMBER)
         assert await side.ledger.expire() == [MEMBER]
         assert await side.ledger.expire() == []
     event = told(raw)[-1]
