@@ -9,18 +9,16 @@ import sys
 from bench.own_stack import own_stack
 from bench.pools import make_pools
 from bench.quiet import head, measure, show
-from bench.tasks import body, create, each
+from bench.tasks import body, create, each, settle
 from taskflow_core.kube.client import KubeClient
 
 COUNT = int(os.environ.get("N", "50000"))
 AT_ONCE = 16
-RESYNC_SECONDS = 10
-"""All open Tasks are held against the ledger several times while Tasks are measured, and not each minute."""
 CROWD = "crowd"
 
 
 async def compare() -> None:
-    """Idle, while the crowd's Tasks are created, and once all of them are queued."""
+    """Idle, while the crowd's Tasks are created, while it is written of them that they are queued, and once that is done."""
     kube = await KubeClient.connect()
     await make_pools(kube, CROWD)
 
@@ -33,13 +31,14 @@ async def compare() -> None:
     growing = asyncio.ensure_future(each(range(COUNT), one, AT_ONCE))
     show("while they are created", await measure(kube, "growing", growing), idle)
     await growing
+    show("while that is written", await measure(kube, "written", asyncio.ensure_future(settle(kube, CROWD))), idle)
     show("once they are queued", await measure(kube, "queued"), idle)
     await kube.close()
 
 
 def main() -> int:
     """Start, measure, stop."""
-    with own_stack(TASKFLOW_RESYNC_SECONDS=str(RESYNC_SECONDS)) as stack:
+    with own_stack() as stack:
         stack.add_namespace(CROWD)
         asyncio.run(compare())
     return 0

@@ -12,8 +12,8 @@ from typing import Any
 from bench.machine import load, percentile, usage
 from bench.own_stack import own_stack, say
 from bench.pools import make_pools
-from bench.tasks import body, create, each, paced, until_finished
-from taskflow_core.kube.client import KubeClient, tasks_path
+from bench.tasks import body, create, each, paced, settle, until_finished
+from taskflow_core.kube.client import KubeClient
 from taskflow_local.stack import Stack
 
 SIZES = tuple(int(part) for part in os.environ.get("SIZES", "0,1000,10000,100000").split(","))
@@ -62,13 +62,6 @@ async def grow(kube: KubeClient, kind: str, numbers: range) -> None:
     await each(numbers, one, AT_ONCE)
 
 
-async def settle(kube: KubeClient) -> None:
-    """Wait until each of them says what it waits for: while that is written, it is no crowd at rest."""
-    params = {"fieldSelector": "status.phase=", "limit": "1"}
-    while (await kube.request("GET", tasks_path(CROWD), params=params))["items"]:
-        await asyncio.sleep(0.5)
-
-
 async def restart(stack: Stack, kube: KubeClient, mark: str) -> float:
     """Seconds from the start of a new operator to the end of a Task that was created while there was none."""
     await asyncio.to_thread(stack.stop, "operator")
@@ -109,7 +102,7 @@ async def measure(stack: Stack) -> None:
         for size in SIZES:
             if size or kind == SUSPENDED:
                 await grow(kube, kind, range(former, size))
-                await settle(kube)
+                await settle(kube, CROWD)
                 await look(stack, kube, kind, size)
                 former = size
     await kube.close()

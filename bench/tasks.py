@@ -65,6 +65,13 @@ async def watch(kube: KubeClient, namespace: str, version: str) -> AsyncIterator
             yield json.loads(line)
 
 
+async def settle(kube: KubeClient, namespace: str) -> None:
+    """Wait until each Task says what it waits for. Seldom asked: the API server goes through all of them for an answer."""
+    params = {"fieldSelector": "status.phase=", "limit": "1"}
+    while (await kube.request("GET", tasks_path(namespace), params=params))["items"]:
+        await asyncio.sleep(2)
+
+
 async def until_finished(kube: KubeClient, namespace: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """All these Tasks, once each has finished. By a watch: listing again and again would be most of the server's work."""
     wanted = set(names)

@@ -14,7 +14,7 @@ WATCH_SECONDS = 90.0
 API_SERVER_SECONDS = 15.0
 """With a Lease, which is renewed every 2 s."""
 SLACK_SECONDS = 30.0
-"""Beyond the resync period, without one."""
+"""Beyond the pause between two lists of all Tasks, without one."""
 OWN_GROUP, MIRROR_GROUP = "cr", "pg"
 
 

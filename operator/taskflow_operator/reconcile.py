@@ -33,6 +33,14 @@ LOOK = 200
 OUTAGE_SECONDS = 3.0
 TRIM_TICKS = 10
 """Between two trimmings of the event stream."""
+PAUSE_TIMES, LONGEST_PAUSE = 20, 300.0
+"""Between two lists of all open Tasks at least this many times what the last one took, up to so many seconds: of 100,000 open
+Tasks it takes half a minute, of the API server as well, and the watch misses next to nothing."""
+
+
+def pause_after(resync_seconds: float, took: float) -> float:
+    """Seconds until all open Tasks are listed again, after a list that took so many."""
+    return max(resync_seconds, min(PAUSE_TIMES * took, LONGEST_PAUSE))
 
 
 def lost_messages(waiting: Sequence[tuple[str, int]], lists: dict[str, str], heads: dict[str, str | None]) -> list[str]:
@@ -82,12 +90,11 @@ class Reconciler:
         self._observer = observer
         self._lease_name = lease_name
         self._lease = lease_seconds
-        self._resync = resync_seconds
+        self._resync = self.pause = resync_seconds
+        """The least pause between two lists of all open Tasks, and the present one."""
         self._caught_up = caught_up
         self._clock = clock
         self._contact = clock()
-        self.listed_at = clock()
-        """When all open Tasks were last listed (monotonic seconds)."""
         self._hold_until = 0.0
         self._scanned_ms = self._ticks = 0
         self._stumbles = Stumbles("reconcile")
@@ -108,10 +115,10 @@ class Reconciler:
             Conflict: the operator of another Lease works with it.
         """
         await self._check_epoch()
-        self._contact = self.listed_at = self._clock()
+        self._contact = self._clock()
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
-        """What runs until cancelled: a look every second, and a list every `resync_seconds`."""
+        """What runs until cancelled: a look every second, and a list every `resync_seconds` or less often."""
         return self._tick_for_ever(), self._resync_for_ever()
 
     def recover(self, why: str) -> None:
@@ -218,7 +225,8 @@ class Reconciler:
 
     async def _resync_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(self._resync)
+            await asyncio.sleep(self.pause)
+            began = self._clock()
             try:
                 with metrics.RECONCILE.labels(kind="resync").time():
                     await self._observer.list_open()
@@ -228,7 +236,7 @@ class Reconciler:
             except Exception as error:  # noqa: BLE001 - the next list may well succeed
                 self._stumbles.over(error)
                 continue
-            self.listed_at = self._clock()
+            self.pause = pause_after(self._resync, self._clock() - began)
             self._stumbles.passed()
             if self._clock() < self._hold_until:
                 continue

@@ -380,7 +380,7 @@ class Operator:
 
     def _findings(self) -> list[Finding]:
         now, settings = time.monotonic(), self._settings
-        unrenewed = settings.resync_seconds + SLACK_SECONDS
+        unrenewed = self._reconciler.pause + SLACK_SECONDS
         return findings(
             Sight(
                 standby=not self._leads,

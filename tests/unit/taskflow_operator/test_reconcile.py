@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any, cast
@@ -13,7 +14,7 @@ from taskflow_core.errors import Conflict, Unavailable
 from taskflow_core.ledger.operator import State
 from taskflow_operator.agenda import Agenda
 from taskflow_operator.memory import OpenTasks
-from taskflow_operator.reconcile import Reconciler, lost_messages
+from taskflow_operator.reconcile import Reconciler, lost_messages, pause_after
 from tests.builders import make_task
 from tests.unit.taskflow_operator.fakes import FakeArrays
 
@@ -49,6 +50,14 @@ def test_each_member_is_held_against_its_own_list() -> None:
 
 def test_a_member_of_a_task_that_is_not_open_is_left_alone() -> None:
     assert lost_messages([("gone:1", 10)], {}, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("resync", "took", "pause"),
+    [(60, 0.1, 60), (60, 3, 60), (60, 5, 100), (60, 30, 300), (600, 30, 600), (5, 0, 5)],
+)
+def test_a_list_that_takes_long_is_made_less_often(resync: float, took: float, pause: float) -> None:
+    assert pause_after(resync, took) == pause
 
 
 class Ledger:
@@ -227,6 +236,43 @@ async def test_what_is_queued_and_in_the_ledger_is_not_entered_again() -> None:
     ledger.away = True
     await reconciler._look_at_waiting()
     assert not agenda
+
+
+async def test_all_are_listed_again_after_a_pause_that_the_last_list_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept, lists = [100.0], list[float](), iter((1.0, 10.0, None, 2.0))
+
+    class Observing:
+        async def list_open(self) -> str:
+            if (took := next(lists)) is None:
+                raise Unavailable("API server: down")
+            now[0] += took
+            return "1"
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) > 4:
+            raise asyncio.CancelledError
+
+    nothing = cast("Any", None)
+    reconciler = Reconciler(
+        OpenTasks(),
+        nothing,
+        nothing,
+        nothing,
+        nothing,
+        cast("Any", Observing()),
+        lease_name="ns/lease",
+        lease_seconds=15,
+        resync_seconds=60,
+        caught_up=lambda: now[0],
+        clock=lambda: now[0],
+    )
+    monkeypatch.setattr("taskflow_operator.reconcile.asyncio.sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await reconciler._resync_for_ever()
+    # A list that failed says nothing of how long one takes.
+    assert slept == [60, 60, 200, 200, 60]
+    assert reconciler.pause == 60
 
 
 async def test_an_attempt_is_adrift_only_when_all_that_the_stream_held_at_the_first_look_was_read() -> None:
