@@ -39,7 +39,7 @@ FILL = text("""
         '{"handler": "reports.summarise", "kwargs": {"n": 1}, "retryPolicy": {"maxAttempts": 3}}',
         (ARRAY['Succeeded', 'Succeeded', 'Failed', 'Running'])[n % 4 + 1], '', '', 1, 1, :first + n * interval '1 second',
         :first + n * interval '1 second', '[]', jsonb_build_object('team', (n % 3)::text, 'run', (n / 100)::text)
-    FROM generate_series(1, CAST(:count AS integer)) AS n
+    FROM generate_series(CAST(:former AS integer) + 1, CAST(:count AS integer)) AS n
 """)
 
 
@@ -62,13 +62,13 @@ def pages(count: int) -> Mapping[str, Filter]:
 INDEXED = ("all", "phase", "queue", "handler", "created before", "phase, created before")
 
 
-async def filled(url: str, count: int) -> AsyncEngine:
-    """A history of that many Tasks."""
+async def filled(url: str, count: int, former: int = 0) -> AsyncEngine:
+    """A history of that many Tasks, so many of which it has already."""
     engine = engines.create_engine(
         DatabaseSettings(url=SecretStr(url)), application_name="bench", statement_timeout_seconds=600
     )
     async with transaction(engine) as connection:
-        await connection.execute(FILL, {"first": FIRST, "count": count})
+        await connection.execute(FILL, {"first": FIRST, "former": former, "count": count})
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         await connection.execute(text("VACUUM ANALYZE tasks"))

@@ -1,4 +1,7 @@
-"""`python -m bench.scale`: what thousands of open Tasks cost the others. Starts a stack of its own; 20 minutes for 100,000."""
+"""`python -m bench.scale`: what thousands of open Tasks, or of rows of the history, cost the others.
+
+Starts a stack of its own; 20 minutes for 100,000 suspended Tasks, as long again for as many queued ones, 5 for a million rows.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 
 from bench.machine import load, percentile, usage
 from bench.own_stack import own_stack, say
+from bench.pages import filled
 from bench.pools import make_pools
 from bench.tasks import body, create, each, paced, settle, until_finished
 from taskflow_core.kube.client import KubeClient
@@ -18,7 +22,9 @@ from taskflow_local.stack import Stack
 
 SIZES = tuple(int(part) for part in os.environ.get("SIZES", "0,1000,10000,100000").split(","))
 """Open Tasks of another namespace, one size after the other."""
-SUSPENDED, QUEUED = "suspended", "queued"
+HISTORIES = tuple(int(part) for part in os.environ.get("HISTORIES", "1000,100000,1000000").split(",") if part)
+"""Rows of the history, before any Task is open."""
+SUSPENDED, QUEUED, ROWS = "suspended", "queued", "rows"
 SAMPLES, RATE = 100, 10.0
 BURST = 1000
 AT_ONCE = 16
@@ -90,13 +96,18 @@ async def look(stack: Stack, kube: KubeClient, kind: str, size: int) -> None:
 
 
 async def measure(stack: Stack) -> None:
-    """First suspended ones, size by size; then as many queued ones beside them."""
+    """A growing history; then suspended Tasks, size by size; then as many queued ones beside them."""
     kube = await KubeClient.connect()
     await make_pools(kube, CROWD)
     say(
-        f"\n{'open':<11}{'number':>8}{'p50 ms':>9}{'p99 ms':>9}{'Tasks/s':>9}{'restart s':>10}"
+        f"\n{'what':<11}{'number':>8}{'p50 ms':>9}{'p99 ms':>9}{'Tasks/s':>9}{'restart s':>10}"
         f"{'RSS MiB':>10}{'restarted':>10}{'API server':>12}{'Redis':>8}   load"
     )
+    former = 0
+    for size in HISTORIES:
+        await (await filled(stack.env()["TASKFLOW_DATABASE_URL"], size, former)).dispose()
+        await look(stack, kube, ROWS, size)
+        former = size
     for kind in (SUSPENDED, QUEUED):
         former = 0
         for size in SIZES:

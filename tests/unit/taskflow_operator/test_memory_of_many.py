@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 import json
 import tracemalloc
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.sharing import shared
 from taskflow_core.domain.task import Task
+from taskflow_operator import transitions
 from taskflow_operator.memory import OpenTasks
+from tests.builders import NOW
 
 NUMBER = 2000
 BYTES = 2600
@@ -80,3 +84,16 @@ def test_a_shared_task_says_what_it_said() -> None:
 def test_results_that_python_takes_for_equal_are_not_taken_for_one(one: Any, other: Any) -> None:
     found = [shared(Task.from_object(raw(1, phase="Succeeded", result=value))) for value in (one, other)]
     assert [json.dumps(task.status.result) for task in found] == [json.dumps(one), json.dumps(other)]
+
+
+def test_what_the_operator_itself_says_of_many_in_a_second_is_kept_once() -> None:
+    kept = OpenTasks()
+    for number in range(3):
+        task = Task.from_object(raw(number) | {"status": {}})
+        kept.add(task)
+        now = NOW + timedelta(milliseconds=number)
+        held = transitions.waiting(task, Phase.SUSPENDED, "Suspended", "suspended by spec.suspend", now)
+        kept.set_status(task.uid, held)
+    one, *others = (known.task.status for known in kept)
+    assert one.conditions[0].last_transition_time == NOW
+    assert all(status is one for status in others)
