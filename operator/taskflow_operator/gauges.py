@@ -9,7 +9,6 @@ import redis.asyncio
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.lag import Lag, stream_lags
 from taskflow_core.telemetry import metrics
@@ -19,11 +18,10 @@ from taskflow_operator.memory import OpenTasks
 LOOK_SECONDS = 2.0
 FORGET_LOOKS = 300
 """Ten minutes without a pool and without a Task before the series of a queue are removed: scrapers saw its last values."""
-STATES = {Phase.QUEUED: "ready", Phase.RUNNING: "leased"}
 
 
 class QueueGauges(Collector):
-    """Depth and oldest age of each queue, computed from the open Tasks when they are asked for; a queue that is gone is not told of.
+    """Depth and oldest age of each queue, told when they are asked for; a queue that is gone is not told of.
 
     Args:
         tasks: the open Tasks.
@@ -49,23 +47,12 @@ class QueueGauges(Collector):
         """What `/metrics` shows."""
         depth = GaugeMetricFamily(metrics.DEPTH[0], metrics.DEPTH[1], labels=metrics.DEPTH[2])
         oldest = GaugeMetricFamily(metrics.OLDEST[0], metrics.OLDEST[1], labels=metrics.OLDEST[2])
-        counts: Counter[tuple[str, str, str]] = Counter()
-        since: dict[tuple[str, str], datetime] = {}
-        for known in self._tasks:
-            task = known.task
-            status, place = task.status, (task.namespace, task.spec.queue)
-            if status.phase in STATES:
-                counts[*place, STATES[status.phase]] += 1
-            elif status.next_attempt_time is not None or task.spec.not_before is not None:
-                counts[*place, "delayed"] += 1
-            if status.phase is Phase.QUEUED and status.queued_time is not None:
-                since[place] = min(since.get(place, status.queued_time), status.queued_time)
-        now = self._now()
+        apart, now = self._tasks.oldest_apart(), self._now()
         for namespace, queue in sorted(self.queues()):
             for state in ("ready", "leased", "delayed"):
-                depth.add_metric([namespace, queue, state], counts[namespace, queue, state])
-            began = since.get((namespace, queue))
-            oldest.add_metric([namespace, queue], max((now - began).total_seconds(), 0) if began else 0.0)
+                depth.add_metric([namespace, queue, state], self._tasks.depth(namespace, queue, state))
+            began = [since for since in (self._tasks.oldest(namespace, queue), apart.get((namespace, queue))) if since]
+            oldest.add_metric([namespace, queue], max((now - min(began)).total_seconds(), 0) if began else 0.0)
         return [depth, oldest]
 
 

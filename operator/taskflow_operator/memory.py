@@ -49,6 +49,8 @@ class OpenTasks:
     _queued: dict[tuple[str, str], list[tuple[datetime, str]]] = field(default_factory=dict)
     """By namespace and queue, since when Tasks are queued; a heap, with places of those that no longer are."""
     _isolated: set[str] = field(default_factory=set)
+    _arrays: set[str] = field(default_factory=set)
+    _depths: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     _places: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By namespace and queue, its open Tasks."""
 
@@ -61,6 +63,8 @@ class OpenTasks:
         self._count(task, 1)
         if task.isolated:
             self._isolated.add(task.uid)
+        if task.spec.array is not None:
+            self._arrays.add(task.uid)
         self._names[task.namespace, task.name] = task.uid
         self._outcomes.pop((task.namespace, task.name), None)
         for dependency in task.spec.depends_on:
@@ -104,10 +108,12 @@ class OpenTasks:
         return [self._known[uid] for uid in self._isolated]
 
     def _count(self, task: Task, by: int) -> None:
+        status, place = task.status, (task.namespace, task.spec.queue)
+        if (depth := _depth(task)) is not None:
+            self._depths[*place, depth] += by
         # An array is as many as its chunks, which are counted elsewhere.
         if task.isolated or task.spec.array is not None:
             return
-        status, place = task.status, (task.namespace, task.spec.queue)
         self._counts[*place, status.phase] += by
         if by > 0 and status.phase is Phase.QUEUED and status.queued_time is not None:
             heap = self._queued.setdefault(place, [])
@@ -129,6 +135,20 @@ class OpenTasks:
         """Open Tasks of a queue in that phase, of those that warm workers run."""
         return self._counts[namespace, queue, phase]
 
+    def depth(self, namespace: str, queue: str, depth: str) -> int:
+        """Open Tasks of a queue that are `ready`, `leased` or `delayed`, wherever they run; an array is one."""
+        return self._depths[namespace, queue, depth]
+
+    def oldest_apart(self) -> dict[tuple[str, str], datetime]:
+        """By namespace and queue, since when the one is queued that has been for longest, of those that `oldest` leaves out."""
+        found: dict[tuple[str, str], datetime] = {}
+        for uid in self._isolated | self._arrays:
+            task = self._known[uid].task
+            since, place = task.status.queued_time, (task.namespace, task.spec.queue)
+            if task.status.phase is Phase.QUEUED and since is not None:
+                found[place] = min(found.get(place, since), since)
+        return found
+
     def oldest(self, namespace: str, queue: str) -> datetime | None:
         """Since when the one is queued that has been for longest, of those for warm workers; None if none is."""
         heap = self._queued.get((namespace, queue), [])
@@ -148,6 +168,7 @@ class OpenTasks:
         """
         known = self._known.pop(uid, None)
         self._isolated.discard(uid)
+        self._arrays.discard(uid)
         self._closed[uid] = now
         if known is None:
             return
@@ -181,6 +202,15 @@ class OpenTasks:
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+def _depth(task: Task) -> str | None:
+    status = task.status
+    if status.phase is Phase.QUEUED:
+        return "ready"
+    if status.phase is Phase.RUNNING:
+        return "leased"
+    return "delayed" if status.next_attempt_time is not None or task.spec.not_before is not None else None
 
 
 @dataclass

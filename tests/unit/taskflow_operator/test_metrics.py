@@ -84,8 +84,11 @@ def test_depth_and_age_are_told_for_what_is_open_or_served_and_for_nothing_else(
         ("b", Phase.QUEUED, {"queue": "busy"}),
         ("c", Phase.RUNNING, {"queue": "busy"}),
         ("d", Phase.PENDING, {"queue": "busy", "notBefore": CREATED}),
+        ("e", Phase.QUEUED, {"queue": "busy", "isolation": "Pod"}),
+        ("f", Phase.QUEUED, {"queue": "busy", "array": {"count": 3}}),
+        ("g", Phase.SUSPENDED, {"queue": "busy"}),
     ):
-        since = queued if phase is Phase.QUEUED else None
+        since = queued + timedelta(seconds="abcdefg".index(uid) % 5) if phase is Phase.QUEUED else None
         tasks.add(make_task(uid, status=TaskStatus(phase=phase, reason=Reason.VALID, queued_time=since), **spec))
     registry = CollectorRegistry()
     gauges = QueueGauges(tasks, lambda: {("team", "idle")}, now=lambda: CREATED + timedelta(seconds=65))
@@ -94,11 +97,22 @@ def test_depth_and_age_are_told_for_what_is_open_or_served_and_for_nothing_else(
     def depth(queue: str, state: str) -> float | None:
         return registry.get_sample_value("taskflow_queue_depth", {"namespace": "team", "queue": queue, "state": state})
 
-    assert [depth("busy", state) for state in ("ready", "leased", "delayed")] == [2, 1, 1]
+    assert [depth("busy", state) for state in ("ready", "leased", "delayed")] == [4, 1, 1]
     assert [depth("idle", state) for state in ("ready", "leased", "delayed")] == [0, 0, 0]
     where = {"namespace": "team", "queue": "busy"}
-    assert registry.get_sample_value("taskflow_queue_oldest_age_seconds", where) == 60
-    for uid in "abcd":
+
+    def oldest() -> float | None:
+        return registry.get_sample_value("taskflow_queue_oldest_age_seconds", where)
+
+    assert oldest() == 60
+    for uid in "af":
+        tasks.close(uid, 0.0)
+    # What runs in a pod of its own waits too.
+    tasks.close("b", 0.0)
+    assert (depth("busy", "ready"), oldest()) == (1, 56)
+    tasks.set_status("e", TaskStatus(phase=Phase.RUNNING))
+    assert (depth("busy", "ready"), depth("busy", "leased"), oldest()) == (0, 2, 0)
+    for uid in "cdeg":
         tasks.close(uid, 0.0)
     assert depth("busy", "ready") is None
 
