@@ -33,14 +33,14 @@ LOOK = 200
 OUTAGE_SECONDS = 3.0
 TRIM_TICKS = 10
 """Between two trimmings of the event stream."""
-PAUSE_TIMES, LONGEST_PAUSE = 20, 300.0
-"""Between two lists of all open Tasks at least this many times what the last one took, up to so many seconds: of 100,000 open
-Tasks it takes half a minute, of the API server as well, and the watch misses next to nothing."""
+PAUSE_TIMES, LONGEST_PAUSES = 20, 5
+"""Between two lists of all open Tasks at least this many times what the last one took, up to so many ordinary pauses: of 100,000
+open Tasks it takes half a minute, of the API server as well, and the watch misses next to nothing."""
 
 
 def pause_after(resync_seconds: float, took: float) -> float:
     """Seconds until all open Tasks are listed again, after a list that took so many."""
-    return max(resync_seconds, min(PAUSE_TIMES * took, LONGEST_PAUSE))
+    return max(resync_seconds, min(PAUSE_TIMES * took, LONGEST_PAUSES * resync_seconds))
 
 
 def lost_messages(waiting: Sequence[tuple[str, int]], lists: dict[str, str], heads: dict[str, str | None]) -> list[str]:

@@ -51,7 +51,7 @@ class OperatorSettings(BaseSettings):
     lease_seconds: int = Field(default=15, ge=2, le=600)
     """How long a silent worker keeps its attempts."""
     resync_seconds: int = Field(default=60, ge=1, le=3600)
-    """How often all open Tasks are listed and held against the ledger; less often, up to every 300 s, where that takes over 1/20 of it."""
+    """How often all open Tasks are listed and held against the ledger; up to 5 times as long where that takes over 1/20 of it."""
     status_writes_per_second: int = Field(default=200, ge=1, le=10000)
     """Bound on status writes, for the sake of the API server."""
     namespace_weights: dict[str, Annotated[int, Field(ge=1, le=1000)]] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from taskflow_core.broker.publish import Outgoing, Publisher
+from taskflow_core.domain import naming
 from taskflow_core.domain.events import Kind
 from taskflow_core.domain.message import Message
 from taskflow_core.errors import Unavailable
@@ -134,3 +135,14 @@ def test_a_publisher_goes_on_after_an_outage(
     redis_stack.start("redis")
     publisher.publish(outgoing(make_message()))
     publisher.close()
+
+
+async def test_a_full_redis_is_away_even_though_its_epoch_is_there(settings: RedisSettings, raw: redis.Redis) -> None:
+    raw.set(naming.KEY_EPOCH, "e1")
+    raw.config_set("maxmemory", 1)
+    try:
+        async with operator(settings) as side:
+            with pytest.raises(Unavailable, match="maxmemory"):
+                await side.ledger.begin_epoch("e2")
+    finally:
+        raw.config_set("maxmemory", 0)

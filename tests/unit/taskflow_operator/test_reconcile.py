@@ -54,7 +54,7 @@ def test_a_member_of_a_task_that_is_not_open_is_left_alone() -> None:
 
 @pytest.mark.parametrize(
     ("resync", "took", "pause"),
-    [(60, 0.1, 60), (60, 3, 60), (60, 5, 100), (60, 30, 300), (600, 30, 600), (5, 0, 5)],
+    [(60, 0.1, 60), (60, 3, 60), (60, 5, 100), (60, 30, 300), (600, 30, 600), (5, 0, 5), (5, 30, 25)],
 )
 def test_a_list_that_takes_long_is_made_less_often(resync: float, took: float, pause: float) -> None:
     assert pause_after(resync, took) == pause
