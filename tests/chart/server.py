@@ -35,3 +35,6 @@ class Server:
         namespace: Object = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         namespace["metadata"]["labels"] = {"pod-security.kubernetes.io/enforce": "restricted"}
         self.apply([namespace])
+        # A controller makes it a moment later, and no pod is admitted before.
+        made = self.kubectl("wait", "--for=create", "serviceaccount/default", "-n", name, "--timeout=30s")
+        assert made.returncode == 0, made.stderr
