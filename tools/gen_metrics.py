@@ -47,7 +47,8 @@ OUTRO = """
 
 `taskflow_watch_contact_age_seconds`: the API server sends a bookmark once a minute when nothing happens, so more than that is trouble.
 A watch that is silent for 90 s is begun again, and all open Tasks are listed every `TASKFLOW_RESYNC_SECONDS` (up to 5
-times as long, where they are so many that it takes long), so what a dead watch misses is late by no more. `taskflow_watch_ends_total`: `watch` is `tasks`, or `kopf` for pools and their Deployments.
+times as long, where they are so many that it takes long), so what a dead watch misses is late by no more.
+`taskflow_watch_ends_total`: `watch` is `tasks`, or `kopf` for pools and their Deployments.
 
 `taskflow_mirror_lag_seconds` and `taskflow_stream_pending`: `consumer` is `cr` (events to the status of Tasks) or `pg` (events to PostgreSQL).
 

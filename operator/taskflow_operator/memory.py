@@ -51,6 +51,7 @@ class OpenTasks:
     _isolated: set[str] = field(default_factory=set)
     _arrays: set[str] = field(default_factory=set)
     _depths: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By namespace, queue and state, what `depth` tells."""
     _places: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By namespace and queue, its open Tasks."""
 
@@ -109,8 +110,8 @@ class OpenTasks:
 
     def _count(self, task: Task, by: int) -> None:
         status, place = task.status, (task.namespace, task.spec.queue)
-        if (depth := _depth(task)) is not None:
-            self._depths[*place, depth] += by
+        if (state := _state(task)) is not None:
+            self._depths[*place, state] += by
         # An array is as many as its chunks, which are counted elsewhere.
         if task.isolated or task.spec.array is not None:
             return
@@ -135,9 +136,9 @@ class OpenTasks:
         """Open Tasks of a queue in that phase, of those that warm workers run."""
         return self._counts[namespace, queue, phase]
 
-    def depth(self, namespace: str, queue: str, depth: str) -> int:
+    def depth(self, namespace: str, queue: str, state: str) -> int:
         """Open Tasks of a queue that are `ready`, `leased` or `delayed`, wherever they run; an array is one."""
-        return self._depths[namespace, queue, depth]
+        return self._depths[namespace, queue, state]
 
     def oldest_apart(self) -> dict[tuple[str, str], datetime]:
         """By namespace and queue, since when the one is queued that has been for longest, of those that `oldest` leaves out."""
@@ -204,7 +205,7 @@ class OpenTasks:
         return len(self._known)
 
 
-def _depth(task: Task) -> str | None:
+def _state(task: Task) -> str | None:
     status = task.status
     if status.phase is Phase.QUEUED:
         return "ready"

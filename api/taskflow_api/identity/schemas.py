@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, StringConstraints
 
-from taskflow_api.access import DNS_NAME
+from taskflow_api.access import DNS_NAME, MAX_NAME_CHARS
 from taskflow_api.auth import Scope
 from taskflow_api.identity.keys import DEFAULT_GRACE, DEFAULT_LIFE, MAX_GRACE, MAX_LIFE, MIN_LIFE
 from taskflow_api.identity.keystore import KeyRow
 from taskflow_api.tasks.schemas import Body, examples
 from taskflow_core.domain.task import Model
 
-ServiceAccountName = Annotated[str, StringConstraints(max_length=253, pattern=f"^{DNS_NAME}$")]
+ServiceAccountName = Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS, pattern=f"^{DNS_NAME}$")]
 AccountName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9._]*[a-z0-9])?$")]
 
 

@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from taskflow_api.access import DNS_NAME, LABEL
+from taskflow_api.access import DNS_NAME, LABEL, MAX_LABEL_CHARS, MAX_NAME_CHARS
 
 
 def _relative(key: str) -> str:
@@ -50,8 +50,8 @@ MediaType = Annotated[
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 FIRST_TIME, END_OF_TIMES = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 Seconds = Annotated[int, Field(ge=0, le=86400)]
-ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=f"^{DNS_NAME}$")]
-WebhookName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=f"^{LABEL}$")]
+ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS, pattern=f"^{DNS_NAME}$")]
+WebhookName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL_CHARS, pattern=f"^{LABEL}$")]
 ErrorType = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 
@@ -141,7 +141,7 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
     handler: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")]
     args: Annotated[list[Any], Field(max_length=64, description="With kwargs at most 8 KiB as JSON.")] = []
     kwargs: Annotated[dict[str, Any], Field(max_length=64, description="With args at most 8 KiB as JSON.")] = {}
-    queue: Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=f"^{LABEL}$")] = "default"
+    queue: Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL_CHARS, pattern=f"^{LABEL}$")] = "default"
     isolation: Literal["Worker", "Pod"] = "Worker"
     priority: Annotated[int, Field(ge=0, le=9, description="Higher goes first.")] = 0
     inputs: Annotated[list[InputBody], Field(max_length=16)] = []

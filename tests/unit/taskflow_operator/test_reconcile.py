@@ -89,27 +89,35 @@ class Ledger:
         return []
 
 
-def alone(ledger: Ledger, now: list[float]) -> Reconciler:
-    """A reconciler that knows of no Task."""
-    nothing = cast("Any", None)
+def make_reconciler(
+    ledger: object = None,
+    now: Sequence[float] = (100.0,),
+    *,
+    tasks: OpenTasks | None = None,
+    agenda: Agenda | None = None,
+    arrays: object = None,
+    observer: object = None,
+    read: Sequence[float] | None = None,
+) -> Reconciler:
+    """One that has what its test is about, and nothing else; it has read all there is, unless told until when."""
     return Reconciler(
-        nothing,
+        OpenTasks() if tasks is None else tasks,
         cast("Any", ledger),
-        nothing,
-        nothing,
-        nothing,
-        nothing,
+        Agenda() if agenda is None else agenda,
+        cast("Any", None),
+        cast("Any", arrays),
+        cast("Any", observer),
         lease_name="ns/lease",
         lease_seconds=15,
         resync_seconds=60,
-        caught_up=lambda: now[0],
+        caught_up=lambda: (read or now)[0],
         clock=lambda: now[0],
     )
 
 
 async def test_the_redis_of_another_operator_is_left_alone() -> None:
     ledger = Ledger()
-    reconciler = alone(ledger, [100.0])
+    reconciler = make_reconciler(ledger)
     ledger.operator = "ns/other"
     with pytest.raises(
         Conflict, match="the operator of Lease ns/other works with this Redis, and this one has Lease ns/lease"
@@ -123,7 +131,7 @@ async def test_the_redis_of_another_operator_is_left_alone() -> None:
 
 async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_declared_lost() -> None:
     now, ledger = [100.0], Ledger()
-    reconciler = alone(ledger, now)
+    reconciler = make_reconciler(ledger, now)
     await reconciler._tick()
     assert ledger.expired == 1
     ledger.full = True
@@ -164,20 +172,7 @@ async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_h
     tasks, agenda, ledger = OpenTasks(), Agenda(), Forgotten("held")
     for uid, phase in (("waits", Phase.QUEUED), ("held", Phase.RUNNING), ("adrift", Phase.RUNNING)):
         tasks.add(make_task(uid=uid, name=uid, phase=phase))
-    nothing, arrays = cast("Any", None), cast("Any", FakeArrays())
-    reconciler = Reconciler(
-        tasks,
-        cast("Any", ledger),
-        agenda,
-        nothing,
-        arrays,
-        nothing,
-        lease_name="ns/lease",
-        lease_seconds=15,
-        resync_seconds=60,
-        caught_up=lambda: 100.0,
-        clock=lambda: 100.0,
-    )
+    reconciler = make_reconciler(ledger, tasks=tasks, agenda=agenda, arrays=FakeArrays())
     slept: list[float] = []
     held: list[bool] = []
 
@@ -213,23 +208,12 @@ class There:
 
 
 async def test_what_is_queued_and_in_the_ledger_is_not_entered_again() -> None:
-    tasks, agenda, ledger, nothing = OpenTasks(), Agenda(), There(*map(str, range(0, 500, 2))), cast("Any", None)
+    tasks, agenda, ledger = OpenTasks(), Agenda(), There(*map(str, range(0, 500, 2)))
     for number in range(500):
         tasks.add(make_task(uid=str(number), name=f"t{number}", phase=Phase.QUEUED))
     for uid, phase in (("held", Phase.PENDING), ("runs", Phase.RUNNING)):
         tasks.add(make_task(uid=uid, name=uid, phase=phase))
-    reconciler = Reconciler(
-        tasks,
-        cast("Any", ledger),
-        agenda,
-        nothing,
-        nothing,
-        nothing,
-        lease_name="ns/lease",
-        lease_seconds=15,
-        resync_seconds=60,
-        caught_up=lambda: 100.0,
-    )
+    reconciler = make_reconciler(ledger, tasks=tasks, agenda=agenda)
     await reconciler._look_at_waiting()
     assert set(await agenda.take(1000)) == {"held", *map(str, range(1, 500, 2))}
     assert ledger.asked == [str(number) for number in range(500)]
@@ -253,20 +237,7 @@ async def test_all_are_listed_again_after_a_pause_that_the_last_list_sets(monkey
         if len(slept) > 4:
             raise asyncio.CancelledError
 
-    nothing = cast("Any", None)
-    reconciler = Reconciler(
-        OpenTasks(),
-        nothing,
-        nothing,
-        nothing,
-        nothing,
-        cast("Any", Observing()),
-        lease_name="ns/lease",
-        lease_seconds=15,
-        resync_seconds=60,
-        caught_up=lambda: now[0],
-        clock=lambda: now[0],
-    )
+    reconciler = make_reconciler(now=now, observer=Observing())
     monkeypatch.setattr("taskflow_operator.reconcile.asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         await reconciler._resync_for_ever()
@@ -278,20 +249,7 @@ async def test_all_are_listed_again_after_a_pause_that_the_last_list_sets(monkey
 async def test_an_attempt_is_adrift_only_when_all_that_the_stream_held_at_the_first_look_was_read() -> None:
     tasks, ledger, now, read = OpenTasks(), Forgotten("held"), [100.0], [100.0]
     tasks.add(make_task(uid="a", name="a", phase=Phase.RUNNING))
-    nothing = cast("Any", None)
-    reconciler = Reconciler(
-        tasks,
-        cast("Any", ledger),
-        Agenda(),
-        nothing,
-        nothing,
-        nothing,
-        lease_name="ns/lease",
-        lease_seconds=15,
-        resync_seconds=60,
-        caught_up=lambda: read[0],
-        clock=lambda: now[0],
-    )
+    reconciler = make_reconciler(ledger, now, tasks=tasks, read=read)
     for _ in range(3):
         # Its end may be in what the reader has not come to.
         await reconciler._look_after_running()
