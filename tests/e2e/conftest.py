@@ -72,6 +72,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=last)
 
 
+@pytest.fixture(autouse=True)
+def over(tmp_path: Path) -> Iterator[None]:
+    """What still waits for a file of a test that failed ends, or no slot would be left to those after it."""
+    yield
+    (tmp_path / "over").touch()
+
+
 @pytest.fixture(scope="package")
 def product() -> Iterator[Product]:
     """The whole product with one warm worker. A test that stops a part starts it again."""

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 
@@ -49,9 +50,24 @@ def setup_logging(settings: LogSettings, component: str, stream: TextIO = sys.st
     structlog.contextvars.bind_contextvars(component=component)
 
 
+class _Unlocked(io.FileIO):
+    """Writes each line at once, whole. Python's buffered files have a lock, which a fork leaves held if another thread was writing."""
+
+    def write(self, data: Any, /) -> int:
+        rest = memoryview(data)
+        # A signal may cut a write short. None: the descriptor does not block, and its reader has no room.
+        while rest and (written := super().write(rest)) is not None:
+            rest = rest[written:]
+        return len(data) - len(rest)
+
+
 def own_stdout() -> TextIO:
-    """The process's stdout on a descriptor of its own, so that it stays when descriptor 1 is led elsewhere."""
-    return os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    """The process's stdout on a descriptor of its own, so that it stays when descriptor 1 is led elsewhere.
+
+    May be used after a fork, also when another thread was writing at that moment.
+    """
+    file = _Unlocked(os.dup(sys.stdout.fileno()), "w")
+    return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", write_through=True)
 
 
 def trace_id(traceparent: str | None) -> str | None:

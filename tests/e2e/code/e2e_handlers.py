@@ -27,9 +27,9 @@ def recorded_sleep(record: str, seconds: float, *, context: Context) -> int:
 
 @handler("e2e.wait_for_file")
 def wait_for_file(record: str, path: str, *, context: Context) -> int:
-    """Runs until the test lets it go, so that a test can act in the middle for sure."""
+    """Runs until the test lets it go or is over, so that a test can act in the middle for sure."""
     _record(record, "start", context)
-    while not Path(path).exists():
+    while not Path(path).exists() and not Path(path).with_name("over").exists():
         time.sleep(0.05)
     _record(record, "end", context)
     return context.attempt
