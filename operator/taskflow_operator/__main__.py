@@ -17,6 +17,7 @@ from taskflow_core.kube.client import KubeClient
 from taskflow_core.settings import CacheSettings, DatabaseSettings, LogSettings, RedisSettings, explain
 from taskflow_core.telemetry.logs import setup_logging
 from taskflow_core.telemetry.tracing import setup_tracing
+from taskflow_operator import garbage
 from taskflow_operator.handlers import lifecycle
 from taskflow_operator.kopf_runner import KopfRunner
 from taskflow_operator.leadership import Always, Leadership, LeaseLeadership
@@ -59,6 +60,7 @@ def main() -> int:
         print(*explain(error), sep="\n", file=sys.stderr)
         return Exit.UNUSABLE
     setup_logging(logs, "operator")
+    garbage.look_rarely()
     try:
         return asyncio.run(serve(settings, redis, caching, database))
     except Invalid as error:

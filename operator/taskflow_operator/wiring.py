@@ -32,7 +32,7 @@ from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_core.telemetry.tracing import Tracing
-from taskflow_operator import outage
+from taskflow_operator import garbage, outage
 from taskflow_operator.agenda import Agenda
 from taskflow_operator.apply_cr import ApplyToResources
 from taskflow_operator.apply_store import ApplyToStore
@@ -304,6 +304,7 @@ class Operator:
                 await asyncio.sleep(START_RETRY_SECONDS)
             else:
                 break
+        garbage.spare_what_is_known()
         self._started = True
         log.info("operator_started")
         await together([keep_running(kind, start, self._failing) for kind, start in self._loops().items()])

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+SCRIPT = """
+import gc, weakref
+from taskflow_operator import garbage
+
+class Known: pass
+
+garbage.look_rarely()
+imported = gc.get_freeze_count()
+known = [Known() for _ in range(1000)]
+ended = weakref.ref(known[0])
+garbage.spare_what_is_known()
+assert gc.get_freeze_count() >= imported + 1000, "what is known is looked at"
+del known[0]
+assert ended() is None, "what is spared is not freed by its last reference"
+looks = [generation["collections"] for generation in gc.get_stats()]
+more = [Known() for _ in range(50_000)]
+assert [generation["collections"] for generation in gc.get_stats()][2] == looks[2], "growth alone made it look at everything"
+cycle = Known()
+cycle.self, left = cycle, weakref.ref(cycle)
+del cycle
+gc.collect()
+assert left() is None, "a cycle stays for good"
+"""
+
+
+def test_it_is_looked_rarely_at_what_is_known_and_what_ends_is_freed_all_the_same() -> None:
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True, timeout=60)
