@@ -57,7 +57,7 @@ lint: setup ## formatting, style, types, imports, sizes, CRDs against models
 	@echo "generated pages"; $(BIN)/python tools/gen_pages.py --check
 	@echo "CRDs against models"; $(PYTEST) -q -p no:cacheprovider tests/unit/taskflow_core/domain/test_crd_matches_models.py
 
-bench: setup programs ## latency, throughput, CPU and memory beside a floor of the same run (5 minutes); N=3000 Tasks
+bench: setup programs ## latency, throughput, CPU and memory beside a floor of the same run (5 minutes); N=1000 Tasks a round
 	@$(BIN)/python -m bench
 
 bench-arrays: setup programs ## a million items in one Task beside plain Celery chunks (2 minutes); N=1000000 ROUNDS=3

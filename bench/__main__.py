@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 
 import redis.asyncio
 from celery import Celery
 
-from bench.machine import load, percentile, usage
+from bench.machine import apart, load, percentile, usage
 from bench.own_stack import CODE, own_stack, say
 from bench.pools import SUCCEEDED, make_pool, warm_up
 from bench.tasks import STARTED_HASH, body, create, each, paced, until_finished, watch
@@ -21,10 +23,11 @@ from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_local.stack import Stack
 
 SAMPLES, RATE = 200, 10.0
-COUNT = int(os.environ.get("N", "3000"))
+COUNT, ROUNDS = int(os.environ.get("N", "1000")), 5
 MANY = 10_000
 """Tasks in all, after which memory is looked at again."""
 AT_ONCE = (8, 16, 32)
+API_SERVER = ("kube-apiserver", "etcd")
 
 
 async def latency_floor(stack: Stack, kube: KubeClient) -> list[float]:
@@ -103,57 +106,74 @@ async def throughput_floor(kube: KubeClient, at_once: int) -> float:
     return rate
 
 
-async def throughput(kube: KubeClient, numbers: range, at_once: int) -> float:
+async def throughput(kube: KubeClient, numbers: Iterator[int], at_once: int) -> float:
     """Tasks/s from the first create to the last Succeeded."""
+    names = [f"noop-{number}" for number in itertools.islice(numbers, COUNT)]
 
-    async def one(number: int) -> None:
-        await create(kube, "default", body(f"noop-{number}", "bench.noop"))
+    async def one(name: str) -> None:
+        await create(kube, "default", body(name, "bench.noop"))
 
     start = time.monotonic()
-    await each(numbers, one, at_once)
-    await until_finished(kube, "default", [f"noop-{number}" for number in numbers])
-    return len(numbers) / (time.monotonic() - start)
+    await each(names, one, at_once)
+    await until_finished(kube, "default", names)
+    return COUNT / (time.monotonic() - start)
 
 
 async def measure(stack: Stack) -> None:
     """All measurements in order: the floors first, while the operator does not run."""
     kube = await KubeClient.connect()
-    floor = await latency_floor(stack, kube)
-    idle = usage(stack)
+    bare_ms = await latency_floor(stack, kube)
     writes = {at_once: await throughput_floor(kube, at_once) for at_once in AT_ONCE}
-    bare = usage(stack)
     best = max(writes, key=lambda at_once: writes[at_once])
+    idle = usage(stack)
+    floor = [await throughput_floor(kube, best) for _ in range(ROUNDS)]
+    bare = usage(stack)
+    with apart(stack, *API_SERVER):
+        floor_apart = [await throughput_floor(kube, best) for _ in range(ROUNDS)]
     stack.start("operator")
     await make_pool(kube, "default")
-    ours = await latency(kube)
+    ours_ms = await latency(kube)
     say(f"\nload {load()}; {SAMPLES} Tasks at {RATE:.0f}/s, create -> handler start, ms")
     say(f"{'':<22}{'p50':>8}{'p99':>8}{'max':>8}")
-    for name, values in (("TaskFlow", ours), ("floor", floor)):
+    for name, values in (("TaskFlow", ours_ms), ("floor", bare_ms)):
         shown = (statistics.median(values), percentile(values, 0.99), max(values))
         say(f"{name:<22}" + "".join(f"{value:>8.1f}" for value in shown))
-    say(f"{'ratio':<22}{statistics.median(ours) / statistics.median(floor):>8.2f}")
+    say(f"{'ratio':<22}{statistics.median(ours_ms) / statistics.median(bare_ms):>8.2f}")
+    numbers = itertools.count()
     before = usage(stack)
-    rate = await throughput(kube, range(COUNT), best)
+    ours = [await throughput(kube, numbers, best) for _ in range(ROUNDS)]
     after = usage(stack)
-    say(f"\nload {load()}; {COUNT} no-op Tasks, create -> Succeeded, Tasks/s")
-    say(f"{'TaskFlow':<22}{rate:>8.0f}")
-    say(f"{'floor':<22}{writes[best]:>8.0f}   create + status write, {best} at once")
-    say(f"{'ratio':<22}{rate / writes[best]:>8.2f}")
-    if COUNT < MANY:
-        await throughput(kube, range(COUNT, MANY), best)
+    with apart(stack, *API_SERVER):
+        ours_apart = [await throughput(kube, numbers, best) for _ in range(ROUNDS)]
+    say(
+        f"\nload {load()}; {ROUNDS} times {COUNT} no-op Tasks, create -> Succeeded, beside create + status write, {best} at once; Tasks/s"
+    )
+    say(f"{'':<30}{'TaskFlow':>10}{'floor':>10}{'ratio':>8}")
+    compare("on the same cores", ours, floor)
+    compare("API server, etcd on their own", ours_apart, floor_apart)
+    while (made := next(numbers)) < MANY:
+        await throughput(kube, numbers, best)
     many = usage(stack)
     (one,) = (await kube.request("GET", tasks_path("default"), params={"limit": "1"}))["items"]
     say(f"\na no-op Task that ended has {len(json.dumps(one, separators=(',', ':'))):,} bytes")
     say(f"\n{'':<22}{'CPU ms per Task':>24}{'resident MiB':>24}")
-    say(f"{'component':<22}{'TaskFlow':>12}{'floor':>12}{'at rest':>12}{f'{max(COUNT, MANY)} Tasks':>14}")
+    say(f"{'component':<22}{'TaskFlow':>12}{'floor':>12}{'at rest':>12}{f'{made:,} Tasks':>14}")
     for name, end in after.items():
         start = before[name]
-        floor_cpu = (bare[name].cpu - idle[name].cpu) / COUNT / len(AT_ONCE) if name in idle else 0.0
+        floor_cpu = (bare[name].cpu - idle[name].cpu) / COUNT / ROUNDS if name in idle else 0.0
         say(
-            f"{name:<22}{(end.cpu - start.cpu) / COUNT * 1000:>12.2f}{floor_cpu * 1000:>12.2f}"
+            f"{name:<22}{(end.cpu - start.cpu) / COUNT / ROUNDS * 1000:>12.2f}{floor_cpu * 1000:>12.2f}"
             f"{start.resident / 2**20:>12.0f}{many[name].resident / 2**20:>14.0f}"
         )
     await kube.close()
+
+
+def compare(where: str, ours: Sequence[float], floor: Sequence[float]) -> None:
+    """One line: the medians, the least and the most of ours, and the ratio of the medians."""
+    rate, bare = statistics.median(ours), statistics.median(floor)
+    say(
+        f"{where:<30}{rate:>10.0f}{bare:>10.0f}{rate / bare:>8.2f}   {min(ours):.0f} to {max(ours):.0f}, {min(floor):.0f} to {max(floor):.0f}"
+    )
 
 
 def main() -> int:

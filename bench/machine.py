@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,35 @@ def percentile(values: Sequence[float], share: float) -> float:
     """Nearest-rank percentile."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
+
+
+@contextmanager
+def apart(stack: Stack, *names: str) -> Iterator[None]:
+    """Meanwhile these components have the first core to themselves, and all else of the stack and this process the others.
+
+    Raises:
+        RuntimeError: there is one core only.
+    """
+    every = os.sched_getaffinity(0)
+    first, *others = sorted(every)
+    if not others:
+        raise RuntimeError("nothing can be kept apart on one core")
+    alone = {pid for name in names if (main := stack.pid(name)) is not None for pid in _family(main)}
+    folder = str(stack.folder.root).encode()
+    stacks = {pid for pid in _all() if folder in _read(pid, "cmdline") + _read(pid, "environ")}
+    try:
+        for pid in stacks | alone | {os.getpid()}:
+            _pin(pid, {first} if pid in alone else set(others))
+        yield
+    finally:
+        for pid in stacks | alone | {os.getpid()}:
+            _pin(pid, every)
+
+
+def _pin(pid: int, cores: set[int]) -> None:
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 def load() -> str:
