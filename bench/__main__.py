@@ -10,12 +10,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 
 import redis.asyncio
 from celery import Celery
 
-from bench.machine import apart, load, percentile, usage
+from bench.machine import WORKERS, apart, load, of_process, percentile, usage
 from bench.own_stack import CODE, own_stack, say
 from bench.pools import SUCCEEDED, make_pool, warm_up
 from bench.tasks import STARTED_HASH, body, create, each, paced, until_finished, watch
@@ -30,8 +31,9 @@ AT_ONCE = (8, 16, 32)
 API_SERVER = ("kube-apiserver", "etcd")
 
 
-async def latency_floor(stack: Stack, kube: KubeClient) -> list[float]:
-    """POST to handler start through a bare watch and one Celery message, in ms; the operator does not run."""
+@asynccontextmanager
+async def bare_worker(stack: Stack) -> AsyncIterator[tuple[Celery, redis.asyncio.Redis, int]]:
+    """A plain Celery worker that is warm: who sends to it, the broker, and its pid."""
     environ = {**os.environ, **stack.env(), "PYTHONPATH": str(CODE)}
     worker = subprocess.Popen(
         [sys.executable, "-m", "celery", "-A", "bench_celery", "worker", "-c", "2", "-Q", "bare", "-l", "ERROR"],
@@ -41,40 +43,63 @@ async def latency_floor(stack: Stack, kube: KubeClient) -> list[float]:
     )
     client = redis.asyncio.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True)
     app = Celery("bare", broker=stack.env()["TASKFLOW_REDIS_URL"])
-    sent: dict[str, float] = {}
+    try:
+        app.send_task("bare.stamp", args=["warm-up"], queue="bare", ignore_result=True)
+        while not await client.hexists(STARTED_HASH, "warm-up"):
+            await asyncio.sleep(0.1)
+        await client.delete(STARTED_HASH)
+        yield app, client, worker.pid
+    finally:
+        worker.terminate()
+        worker.wait()
+        await client.aclose()
 
-    def publish(name: str) -> None:
-        app.send_task("bare.stamp", args=[name], queue="bare", ignore_result=True)
+
+async def plain_celery(stack: Stack) -> float:
+    """CPU of a plain worker for a no-op that is acknowledged late, as ours are, in ms."""
+    count = COUNT * ROUNDS
+
+    def publish() -> None:
+        for _ in range(count):
+            app.send_task("bare.noop", queue="bare", ignore_result=True)
+
+    async with bare_worker(stack) as (app, client, pid):
+        before = of_process(pid).cpu
+        await asyncio.to_thread(publish)
+        while await client.llen("bare") or await client.hlen("unacked"):
+            await asyncio.sleep(0.1)
+        return (of_process(pid).cpu - before) / count * 1000
+
+
+async def latency_floor(stack: Stack, kube: KubeClient) -> list[float]:
+    """POST to handler start through a bare watch and one Celery message, in ms; the operator does not run."""
+    sent: dict[str, float] = {}
 
     async def react(version: str) -> None:
         async for event in watch(kube, "floor", version):
             if event["type"] == "ADDED":
                 await asyncio.to_thread(publish, event["object"]["metadata"]["name"])
 
+    def publish(name: str) -> None:
+        app.send_task("bare.stamp", args=[name], queue="bare", ignore_result=True)
+
     async def one(number: int) -> None:
         name = f"floor-{number}"
         sent[name] = time.time()
         await create(kube, "floor", body(name, "bench.stamp"))
 
-    try:
-        publish("warm-up")
-        while not await client.hexists(STARTED_HASH, "warm-up"):
-            await asyncio.sleep(0.1)
+    async with bare_worker(stack) as (app, client, _):
         listed = await kube.request("GET", tasks_path("floor"))
         watcher = asyncio.create_task(react(listed["metadata"]["resourceVersion"]))
         await paced(SAMPLES, RATE, one)
-        while await client.hlen(STARTED_HASH) < SAMPLES + 1 and not watcher.done():
+        while await client.hlen(STARTED_HASH) < SAMPLES and not watcher.done():
             await asyncio.sleep(0.1)
         if watcher.done():
             watcher.result()
         watcher.cancel()
         started = await client.hgetall(STARTED_HASH)
-        return [(float(started[name]) - when) * 1000 for name, when in sent.items()]
-    finally:
-        worker.terminate()
-        worker.wait()
-        await client.aclose()
-        await kube.request("DELETE", tasks_path("floor"))
+    await kube.request("DELETE", tasks_path("floor"))
+    return [(float(started[name]) - when) * 1000 for name, when in sent.items()]
 
 
 async def latency(kube: KubeClient) -> list[float]:
@@ -123,6 +148,7 @@ async def measure(stack: Stack) -> None:
     """All measurements in order: the floors first, while the operator does not run."""
     kube = await KubeClient.connect()
     bare_ms = await latency_floor(stack, kube)
+    celery_ms = await plain_celery(stack)
     writes = {at_once: await throughput_floor(kube, at_once) for at_once in AT_ONCE}
     best = max(writes, key=lambda at_once: writes[at_once])
     idle = usage(stack)
@@ -160,9 +186,9 @@ async def measure(stack: Stack) -> None:
     say(f"{'component':<22}{'TaskFlow':>12}{'floor':>12}{'at rest':>12}{f'{made:,} Tasks':>14}")
     for name, end in after.items():
         start = before[name]
-        floor_cpu = (bare[name].cpu - idle[name].cpu) / COUNT / ROUNDS if name in idle else 0.0
+        floor_ms = (bare[name].cpu - idle[name].cpu) / COUNT / ROUNDS * 1000 if name in idle else 0.0
         say(
-            f"{name:<22}{(end.cpu - start.cpu) / COUNT / ROUNDS * 1000:>12.2f}{floor_cpu * 1000:>12.2f}"
+            f"{name:<22}{(end.cpu - start.cpu) / COUNT / ROUNDS * 1000:>12.2f}{celery_ms if name == WORKERS else floor_ms:>12.2f}"
             f"{start.resident / 2**20:>12.0f}{many[name].resident / 2**20:>14.0f}"
         )
     await kube.close()

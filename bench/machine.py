@@ -9,6 +9,7 @@ from pathlib import Path
 from taskflow_local.stack import Stack
 
 TICK = os.sysconf("SC_CLK_TCK")
+WORKERS = "workers"
 PARTS = ("kube-apiserver", "etcd", "redis", "postgres", "operator")
 
 
@@ -36,7 +37,7 @@ def usage(stack: Stack) -> dict[str, Usage]:
     found = {name: _of(_family(pid)) for name in PARTS if (pid := stack.pid(name)) is not None}
     pods = str(stack.folder.pods).encode()
     workers = [pid for pid in _all() if b"taskflow_worker" in _read(pid, "cmdline") and pods in _read(pid, "environ")]
-    return {**found, "workers": _of(workers)}
+    return {**found, WORKERS: _of(workers)}
 
 
 def percentile(values: Sequence[float], share: float) -> float:

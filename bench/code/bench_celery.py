@@ -25,6 +25,11 @@ def stamp(name: str) -> None:
     _client.hset("bare:started", name, time.time())
 
 
+@app.task(name="bare.noop", acks_late=True)  # type: ignore[untyped-decorator]
+def noop() -> None:
+    """Nothing."""
+
+
 @app.task(name="bare.item")  # type: ignore[untyped-decorator]
 def item(number: int) -> None:
     """Nothing, for an item of a chunk as Celery makes them."""

@@ -41,7 +41,9 @@ def waiting(task: Task, phase: Phase, reason: str, message: str, now: datetime) 
 def queued(task: Task, reason: Reason, message: str, now: datetime) -> TaskStatus:
     """In its queue."""
     marks = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, True, reason, message)]
-    since = task.status.queued_time or now
+    # Where nothing is timed by it, in whole seconds: so the statuses of many are equal, and one is kept for all.
+    exact = task.spec.queue_timeout_seconds is not None
+    since = task.status.queued_time or (now if exact else now.replace(microsecond=0))
     status = _with(task, Phase.QUEUED, reason, message, marks, now)
     return status.model_copy(update={"next_attempt_time": None, "queued_time": since})
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import gc
 import json
 import tracemalloc
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.sharing import shared
-from taskflow_core.domain.task import Task
+from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_operator import transitions
 from taskflow_operator.memory import OpenTasks
 from tests.builders import NOW
@@ -86,14 +87,23 @@ def test_results_that_python_takes_for_equal_are_not_taken_for_one(one: Any, oth
     assert [json.dumps(task.status.result) for task in found] == [json.dumps(one), json.dumps(other)]
 
 
-def test_what_the_operator_itself_says_of_many_in_a_second_is_kept_once() -> None:
+def held(task: Task, now: datetime) -> TaskStatus:
+    return transitions.waiting(task, Phase.SUSPENDED, "Suspended", "suspended by spec.suspend", now)
+
+
+def queued(task: Task, now: datetime) -> TaskStatus:
+    return transitions.queued(task, Reason.WAITING_FOR_WORKER, "waits for a free worker", now)
+
+
+@pytest.mark.parametrize("say", [held, queued])
+def test_what_the_operator_itself_says_of_many_in_a_second_is_kept_once(
+    say: Callable[[Task, datetime], TaskStatus],
+) -> None:
     kept = OpenTasks()
     for number in range(3):
         task = Task.from_object(raw(number) | {"status": {}})
         kept.add(task)
-        now = NOW + timedelta(milliseconds=number)
-        held = transitions.waiting(task, Phase.SUSPENDED, "Suspended", "suspended by spec.suspend", now)
-        kept.set_status(task.uid, held)
+        kept.set_status(task.uid, say(task, NOW + timedelta(milliseconds=number)))
     one, *others = (known.task.status for known in kept)
     assert one.conditions[0].last_transition_time == NOW
     assert all(status is one for status in others)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -63,6 +63,13 @@ def test_queued_is_no_longer_due() -> None:
     status = transitions.queued(task, Reason.WAITING_FOR_WORKER, "waits", NOW)
     assert (status.phase, status.next_attempt_time) == (Phase.QUEUED, None)
     assert marks(status) == {"Accepted": "True", "Queued": "True"}
+
+
+@pytest.mark.parametrize(("seconds", "since"), [(2, NOW + timedelta(milliseconds=900)), (None, NOW)])
+def test_the_time_in_the_queue_is_exact_where_it_counts(seconds: int | None, since: datetime) -> None:
+    task = make_task(queueTimeoutSeconds=seconds)
+    status = transitions.queued(task, Reason.WAITING_FOR_WORKER, "waits", NOW + timedelta(milliseconds=900))
+    assert status.queued_time == since
 
 
 def test_running_names_the_worker_and_left_the_queue() -> None:
