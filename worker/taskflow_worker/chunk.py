@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from taskflow_core.domain import naming
@@ -26,7 +25,7 @@ from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_worker.context import Context
-from taskflow_worker.execution import Objects, fetch_inputs, guarded, patiently
+from taskflow_worker.execution import Objects, Scratch, fetch_inputs, guarded, patiently
 from taskflow_worker.failures import AttemptFailed, failure_of, handlers_trace
 from taskflow_worker.items import ItemObjects, ItemReader, Unreadable, count_items
 from taskflow_worker.output import attempt_logger
@@ -69,13 +68,13 @@ def run_chunk(
     if chunk.first == COUNT and chunk.source is not None:
         return count_items(message, chunk.source, objects, patience=patience)
 
-    def work(folder: Path) -> ChunkEnd:
+    def work(scratch: Scratch) -> ChunkEnd:
         handler = registry.find(message.handler)
         indices = RangeSet.parse(chunk.items)
         items: Iterable[Any] = indices if chunk.values is None else chunk.values
         if chunk.source is not None:
             items = reader.read(chunk.source, indices, objects, patience=patience)
-        inputs = fetch_inputs(message, objects, folder / "inputs", patience)
+        inputs = fetch_inputs(message, objects, scratch, patience)
         context = Context(
             uid=message.uid,
             namespace=message.namespace,
@@ -87,7 +86,7 @@ def run_chunk(
             deadline=message.deadline,
             _asked=stop.asked,
         )
-        run = _Run(message, chunk, handler, context, objects, folder, patience, stop)
+        run = _Run(message, chunk, handler, context, objects, scratch, patience, stop)
         if handler.batch:
             return run.together(indices, list(items))
         return run.one_by_one(indices, items)
@@ -105,7 +104,7 @@ class _Run:
         handler: Runnable,
         context: Context,
         objects: Objects,
-        folder: Path,
+        scratch: Scratch,
         patience: float,
         stop: Stop,
     ) -> None:
@@ -114,7 +113,7 @@ class _Run:
         self._handler = handler
         self._context = context
         self._objects = objects
-        self._folder = folder
+        self._scratch = scratch
         self._patience = patience
         self._stop = stop
         self._seconds = message.attempt_timeout_seconds
@@ -189,7 +188,7 @@ class _Run:
                 self._message.namespace, self._message.uid, self._message.attempt, self._chunk.first
             )
             key = f"{folder}{index}.json"
-            path = self._folder / "result.json"
+            path = self._scratch.folder() / "result.json"
             path.write_text(text)
             put = lambda: self._objects.put_file(key, path, "application/json")  # noqa: E731 - one call, tried again
             patiently(put, what=f"result {key}", seconds=self._patience)

@@ -6,6 +6,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -85,16 +86,40 @@ def run_attempt(
         stop: whether the attempt is to stop.
         tell: takes what the handler says of its progress; any thread of the handler may call it.
     """
-    return guarded(message, lambda folder: _run(message, registry, objects, folder, patience, stop, tell))
+    return guarded(message, lambda scratch: _run(message, registry, objects, scratch, patience, stop, tell))
 
 
-def guarded(message: Message, work: Callable[[Path], Ended]) -> Ended | Failure:
-    """What the work in a folder of its own comes to; whatever goes wrong becomes a `Failure`. Both with the time it took."""
+class Scratch:
+    """An attempt's own folder, made when it is first asked for: to make and remove one takes as long as all else of a no-op."""
+
+    def __init__(self) -> None:
+        self._made: tempfile.TemporaryDirectory[str] | None = None
+
+    def folder(self) -> Path:
+        """The same one each time."""
+        if self._made is None:
+            self._made = tempfile.TemporaryDirectory(prefix="taskflow-", ignore_cleanup_errors=True)
+        return Path(self._made.name)
+
+    def within(self, name: str) -> Path:
+        """A new folder in it."""
+        made = self.folder() / name
+        made.mkdir()
+        return made
+
+    def close(self) -> None:
+        """Remove it with all that is in it."""
+        if self._made is not None:
+            self._made.cleanup()
+
+
+def guarded(message: Message, work: Callable[[Scratch], Ended]) -> Ended | Failure:
+    """What the work, with a folder of its own, comes to; whatever goes wrong becomes a `Failure`. Both with the time it took."""
     started = time.monotonic()
     ended: Ended | Failure
     try:
-        with tempfile.TemporaryDirectory(prefix="taskflow-", ignore_cleanup_errors=True) as folder:
-            ended = work(Path(folder))
+        with closing(Scratch()) as scratch:
+            ended = work(scratch)
     except AttemptFailed as error:
         ended = error.failure
     except TaskflowError as error:
@@ -109,16 +134,16 @@ def _run(
     message: Message,
     registry: Registry,
     objects: Objects,
-    folder: Path,
+    scratch: Scratch,
     patience: float,
     stop: Stop,
     tell: Callable[[Advance], None],
 ) -> Success:
     handler = registry.find(message.handler)
     values = handler.bind(message.args, message.kwargs)
-    inputs = fetch_inputs(message, objects, folder / "inputs", patience)
-    outputs = {output.name: folder / "outputs" / output.name for output in message.outputs}
-    (folder / "outputs").mkdir()
+    inputs = fetch_inputs(message, objects, scratch, patience)
+    written = scratch.within("outputs") if message.outputs else None
+    outputs = {} if written is None else {output.name: written / output.name for output in message.outputs}
     context = Context(
         uid=message.uid,
         namespace=message.namespace,
@@ -144,7 +169,7 @@ def _run(
     value = inline(result, message.handler) if fits else {"artifact": RESULT_OUTPUT}
     stored = [_store(output, outputs[output.name], message, objects, patience) for output in message.outputs]
     if not fits:
-        stored.append(_store_result(result, folder, message, objects, patience))
+        stored.append(_store_result(result, scratch, message, objects, patience))
     return Success(result=value, outputs=tuple(stored))
 
 
@@ -158,15 +183,17 @@ def _deadline(message: Message, now: datetime) -> datetime | None:
     return min(ends, default=None)
 
 
-def fetch_inputs(message: Message, objects: Objects, folder: Path, patience: float) -> dict[str, Path]:
-    """Fetch the inputs into the folder, which it makes.
+def fetch_inputs(message: Message, objects: Objects, scratch: Scratch, patience: float) -> dict[str, Path]:
+    """Fetch the inputs into a folder of their own.
 
     Raises:
         AttemptFailed: there is no such object.
         TaskflowError: the object store cannot be reached, or refuses.
     """
-    folder.mkdir()
     found: dict[str, Path] = {}
+    if not message.inputs:
+        return found
+    folder = scratch.within("inputs")
     for item in message.inputs:
         key = naming.object_prefix(message.namespace) + item.key
         path = folder / item.name
@@ -200,7 +227,7 @@ def _store(output: Output, path: Path, message: Message, objects: Objects, patie
     )
 
 
-def _store_result(result: str, folder: Path, message: Message, objects: Objects, patience: float) -> StoredOutput:
+def _store_result(result: str, scratch: Scratch, message: Message, objects: Objects, patience: float) -> StoredOutput:
     """Store a result that is too large for the resource, as an output that the Task did not declare."""
     if any(output.name == RESULT_OUTPUT for output in message.outputs):
         raise AttemptFailed(
@@ -208,7 +235,7 @@ def _store_result(result: str, folder: Path, message: Message, objects: Objects,
             f"{message.handler} returned {len(result.encode())} bytes of JSON, at most {MAX_RESULT_BYTES} are kept inline, and "
             f"{RESULT_OUTPUT}, where more would be stored, is a declared output; rename that output",
         )
-    path = folder / RESULT_OUTPUT
+    path = scratch.folder() / RESULT_OUTPUT
     path.write_text(result)
     return _store(Output(name=RESULT_OUTPUT, content_type="application/json"), path, message, objects, patience)
 

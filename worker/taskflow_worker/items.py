@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Protocol
 
 from taskflow_core.blobs.store import ObjectInfo
@@ -22,7 +21,7 @@ from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import MAX_ARRAY_ITEMS, ItemsFormat
 from taskflow_core.errors import Conflict, NotFound
-from taskflow_worker.execution import Objects, guarded, patiently
+from taskflow_worker.execution import Objects, Scratch, guarded, patiently
 from taskflow_worker.failures import AttemptFailed
 
 MAX_RECORD_BYTES = 1024 * 1024
@@ -59,7 +58,7 @@ class Unreadable:
 def count_items(message: Message, source: Source, objects: ItemObjects, *, patience: float) -> Counted | Failure:
     """Count the items of an object, and store where its blocks begin. Never raises, as an attempt."""
 
-    def work(folder: Path) -> Counted:
+    def work(scratch: Scratch) -> Counted:
         try:
             found = patiently(lambda: _count(source, objects), what=f"items {source.key}", seconds=patience)
         except NotFound as error:
@@ -69,7 +68,7 @@ def count_items(message: Message, source: Source, objects: ItemObjects, *, patie
             ) from error
         info, offsets = found
         key = naming.attempt_prefix(message.namespace, message.uid, message.attempt) + _OFFSETS
-        path = folder / _OFFSETS
+        path = scratch.folder() / _OFFSETS
         path.write_text(json.dumps(offsets))
         put = partial(objects.put_file, key, path, "application/json")
         patiently(put, what=f"offsets {key}", seconds=patience)
