@@ -131,9 +131,9 @@ async def throughput_floor(kube: KubeClient, at_once: int) -> float:
     return rate
 
 
-async def throughput(kube: KubeClient, numbers: Iterator[int], at_once: int) -> float:
+async def throughput(kube: KubeClient, numbers: Iterator[int], at_once: int, count: int = COUNT) -> float:
     """Tasks/s from the first create to the last Succeeded."""
-    names = [f"noop-{number}" for number in itertools.islice(numbers, COUNT)]
+    names = [f"noop-{number}" for number in itertools.islice(numbers, count)]
 
     async def one(name: str) -> None:
         await create(kube, "default", body(name, "bench.noop"))
@@ -141,7 +141,16 @@ async def throughput(kube: KubeClient, numbers: Iterator[int], at_once: int) -> 
     start = time.monotonic()
     await each(names, one, at_once)
     await until_finished(kube, "default", names)
-    return COUNT / (time.monotonic() - start)
+    return count / (time.monotonic() - start)
+
+
+async def rounds(kube: KubeClient, numbers: Iterator[int], at_once: int) -> list[float]:
+    """Tasks/s of each round. As the floor does, it deletes after each, or the next one would read them all."""
+    rates = []
+    for _ in range(ROUNDS):
+        rates.append(await throughput(kube, numbers, at_once))
+        await kube.request("DELETE", tasks_path("default"))
+    return rates
 
 
 async def measure(stack: Stack) -> None:
@@ -167,23 +176,22 @@ async def measure(stack: Stack) -> None:
     say(f"{'ratio':<22}{statistics.median(ours_ms) / statistics.median(bare_ms):>8.2f}")
     numbers = itertools.count()
     before = usage(stack)
-    ours = [await throughput(kube, numbers, best) for _ in range(ROUNDS)]
+    ours = await rounds(kube, numbers, best)
     after = usage(stack)
     with apart(stack, *API_SERVER):
-        ours_apart = [await throughput(kube, numbers, best) for _ in range(ROUNDS)]
+        ours_apart = await rounds(kube, numbers, best)
     say(
         f"\nload {load()}; {ROUNDS} times {COUNT} no-op Tasks, create -> Succeeded, beside create + status write, {best} at once; Tasks/s"
     )
     say(f"{'':<30}{'TaskFlow':>10}{'floor':>10}{'ratio':>8}")
     compare("on the same cores", ours, floor)
     compare("API server, etcd on their own", ours_apart, floor_apart)
-    while (made := next(numbers)) < MANY:
-        await throughput(kube, numbers, best)
+    await throughput(kube, numbers, best, MANY)
     many = usage(stack)
     (one,) = (await kube.request("GET", tasks_path("default"), params={"limit": "1"}))["items"]
     say(f"\na no-op Task that ended has {len(json.dumps(one, separators=(',', ':'))):,} bytes")
     say(f"\n{'':<22}{'CPU ms per Task':>24}{'resident MiB':>24}")
-    say(f"{'component':<22}{'TaskFlow':>12}{'floor':>12}{'at rest':>12}{f'{made:,} Tasks':>14}")
+    say(f"{'component':<22}{'TaskFlow':>12}{'floor':>12}{'at rest':>12}{f'{MANY:,} Tasks':>14}")
     for name, end in after.items():
         start = before[name]
         floor_ms = (bare[name].cpu - idle[name].cpu) / COUNT / ROUNDS * 1000 if name in idle else 0.0
