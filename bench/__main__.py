@@ -190,7 +190,7 @@ async def measure(stack: Stack) -> None:
     many = usage(stack)
     (one,) = (await kube.request("GET", tasks_path("default"), params={"limit": "1"}))["items"]
     say(f"\na no-op Task that ended has {len(json.dumps(one, separators=(',', ':'))):,} bytes")
-    say(f"\n{'':<22}{'CPU ms per Task':>24}{'resident MiB':>24}")
+    say(f"\n{'':<22}{'CPU ms per Task':>24}{'resident MiB':>24}   the workers' floor is a plain Celery worker")
     say(f"{'component':<22}{'TaskFlow':>12}{'floor':>12}{'at rest':>12}{f'{MANY:,} Tasks':>14}")
     for name, end in after.items():
         start = before[name]
