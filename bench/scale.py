@@ -25,6 +25,8 @@ SIZES = tuple(int(part) for part in os.environ.get("SIZES", "0,1000,10000,100000
 HISTORIES = tuple(int(part) for part in os.environ.get("HISTORIES", "1000,100000,1000000").split(",") if part)
 """Rows of the history, before any Task is open."""
 SUSPENDED, QUEUED, ROWS = "suspended", "queued", "rows"
+KINDS = tuple(os.environ.get("KINDS", f"{SUSPENDED},{QUEUED}").split(","))
+"""Of open Tasks: those of the second beside those of the first."""
 SAMPLES, RATE = 100, 10.0
 BURST = 1000
 AT_ONCE = 16
@@ -108,10 +110,10 @@ async def measure(stack: Stack) -> None:
         await (await filled(stack.env()["TASKFLOW_DATABASE_URL"], size, former)).dispose()
         await look(stack, kube, ROWS, size)
         former = size
-    for kind in (SUSPENDED, QUEUED):
+    for kind in KINDS:
         former = 0
         for size in SIZES:
-            if size or kind == SUSPENDED:
+            if size or kind == KINDS[0]:
                 await grow(kube, kind, range(former, size))
                 await settle(kube, CROWD)
                 await look(stack, kube, kind, size)
