@@ -7,17 +7,13 @@ import itertools
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
-
-import redis.asyncio
-from celery import Celery
+from collections.abc import Iterator, Sequence
 
 from bench.machine import WORKERS, apart, load, of_process, percentile, usage
-from bench.own_stack import CODE, own_stack, say
+from bench.own_stack import own_stack, say
+from bench.plain import bare_worker
 from bench.pools import SUCCEEDED, make_pool, warm_up
 from bench.tasks import STARTED_HASH, body, create, each, paced, until_finished, watch
 from taskflow_core.kube.client import KubeClient, tasks_path
@@ -29,30 +25,6 @@ MANY = 10_000
 """Tasks in all, after which memory is looked at again."""
 AT_ONCE = (8, 16, 32)
 API_SERVER = ("kube-apiserver", "etcd")
-
-
-@asynccontextmanager
-async def bare_worker(stack: Stack) -> AsyncIterator[tuple[Celery, redis.asyncio.Redis, int]]:
-    """A plain Celery worker that is warm: who sends to it, the broker, and its pid."""
-    environ = {**os.environ, **stack.env(), "PYTHONPATH": str(CODE)}
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "bench_celery", "worker", "-c", "2", "-Q", "bare", "-l", "ERROR"],
-        env=environ,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    client = redis.asyncio.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True)
-    app = Celery("bare", broker=stack.env()["TASKFLOW_REDIS_URL"])
-    try:
-        app.send_task("bare.stamp", args=["warm-up"], queue="bare", ignore_result=True)
-        while not await client.hexists(STARTED_HASH, "warm-up"):
-            await asyncio.sleep(0.1)
-        await client.delete(STARTED_HASH)
-        yield app, client, worker.pid
-    finally:
-        worker.terminate()
-        worker.wait()
-        await client.aclose()
 
 
 async def plain_celery(stack: Stack) -> float:

@@ -6,19 +6,17 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import redis.asyncio
 from celery import Celery, group
 
 from bench.machine import load, usage
-from bench.own_stack import CODE, own_stack, say
+from bench.own_stack import own_stack, say
+from bench.plain import bare_worker
 from bench.pools import make_pool
 from bench.tasks import body, create, until_finished
 from taskflow_core.kube.client import KubeClient, tasks_path
@@ -73,27 +71,6 @@ async def ours(stack: Stack, kube: KubeClient, name: str) -> dict[str, float]:
     }
 
 
-@asynccontextmanager
-async def bare_worker(stack: Stack) -> AsyncIterator[tuple[Celery, Any]]:
-    """Plain Celery with as many processes, and the count of chunks that ended."""
-    environ = {**os.environ, **stack.env(), "PYTHONPATH": str(CODE)}
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "celery", "-A", "bench_celery", "worker", "-c", "2", "-Q", "bare", "-l", "ERROR"],
-        env=environ,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    client = redis.asyncio.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True)
-    app = Celery("bare", broker=stack.env()["TASKFLOW_REDIS_URL"])
-    app.conf.task_default_queue = "bare"
-    try:
-        yield app, client
-    finally:
-        worker.terminate()
-        worker.wait()
-        await client.aclose()
-
-
 async def plain(app: Celery, client: Any, chunk: int, *, by_hand: bool) -> float:
     """Items/s of chunks that Celery made (`Task.chunks`), or of ranges and a loop."""
     starts = range(0, COUNT, chunk)
@@ -127,7 +104,7 @@ async def measure(stack: Stack) -> None:
     found: list[dict[str, float]] = []
     chunks: list[float] = []
     loops: list[float] = []
-    async with bare_worker(stack) as (app, client):
+    async with bare_worker(stack) as (app, client, _):
         # Both are up before anything is measured.
         await plain(app, client, COUNT // 4, by_hand=True)
         for number in range(ROUNDS):

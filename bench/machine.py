@@ -60,12 +60,13 @@ def apart(stack: Stack, *names: str) -> Iterator[None]:
     alone = {pid for name in names if (main := stack.pid(name)) is not None for pid in _family(main)}
     folder = str(stack.folder.root).encode()
     stacks = {pid for pid in _all() if folder in _read(pid, "cmdline") + _read(pid, "environ")}
+    pids = stacks | alone | {os.getpid()}
     try:
-        for pid in stacks | alone | {os.getpid()}:
+        for pid in pids:
             _pin(pid, {first} if pid in alone else set(others))
         yield
     finally:
-        for pid in stacks | alone | {os.getpid()}:
+        for pid in pids:
             _pin(pid, every)
 
 

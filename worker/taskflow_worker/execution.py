@@ -102,9 +102,9 @@ class Scratch:
         return Path(self._made.name)
 
     def within(self, name: str) -> Path:
-        """A new folder in it."""
+        """A folder in it, the same one each time."""
         made = self.folder() / name
-        made.mkdir()
+        made.mkdir(exist_ok=True)
         return made
 
     def close(self) -> None:
@@ -142,8 +142,7 @@ def _run(
     handler = registry.find(message.handler)
     values = handler.bind(message.args, message.kwargs)
     inputs = fetch_inputs(message, objects, scratch, patience)
-    written = scratch.within("outputs") if message.outputs else None
-    outputs = {} if written is None else {output.name: written / output.name for output in message.outputs}
+    outputs = {output.name: scratch.within("outputs") / output.name for output in message.outputs}
     context = Context(
         uid=message.uid,
         namespace=message.namespace,
@@ -191,12 +190,9 @@ def fetch_inputs(message: Message, objects: Objects, scratch: Scratch, patience:
         TaskflowError: the object store cannot be reached, or refuses.
     """
     found: dict[str, Path] = {}
-    if not message.inputs:
-        return found
-    folder = scratch.within("inputs")
     for item in message.inputs:
         key = naming.object_prefix(message.namespace) + item.key
-        path = folder / item.name
+        path = scratch.within("inputs") / item.name
         fetch = partial(objects.get_to_file, key, path)
         try:
             patiently(fetch, what=f"input {key}", seconds=patience)

@@ -32,7 +32,8 @@ deadline = time.monotonic() + 20
 while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < deadline:
     time.sleep(0.01)
 print(os.waitstatus_to_exitcode(ended[1]) if ended[0] else "hangs", file=sys.stderr, end="")
-os.kill(child, 9) if not ended[0] else None
+if not ended[0]:
+    os.kill(child, 9)
 os._exit(0)
 """
 
