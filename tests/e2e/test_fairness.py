@@ -12,7 +12,7 @@ import redis
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import Kind
 from taskflow_core.kube.client import KubeClient, tasks_path
-from taskflow_operator.dispatch import BATCH
+from taskflow_operator.tasks.dispatcher import BATCH
 from tests.e2e.conftest import POOL
 from tests.e2e.product import Product, task
 

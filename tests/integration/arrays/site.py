@@ -34,19 +34,19 @@ from taskflow_core.settings import DatabaseSettings, RedisSettings
 from taskflow_core.store import items
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.telemetry.tracing import NoTracing
-from taskflow_operator import transitions
-from taskflow_operator.agenda import Agenda
-from taskflow_operator.apply_cr import ApplyToResources
-from taskflow_operator.array_drive import Surroundings
-from taskflow_operator.array_flights import Broker
-from taskflow_operator.arrays import Arrays
-from taskflow_operator.attempt_times import AttemptTimes
-from taskflow_operator.closing import Closer
-from taskflow_operator.decide import Decision, Enqueue
-from taskflow_operator.going_on import end
-from taskflow_operator.item_writer import ItemWriter
-from taskflow_operator.memory import OpenTasks
-from taskflow_operator.status_writer import StatusWriter
+from taskflow_operator.arrays.chunk_delivery import Broker
+from taskflow_operator.arrays.controller import Arrays
+from taskflow_operator.arrays.driver import Surroundings
+from taskflow_operator.arrays.item_writer import ItemWriter
+from taskflow_operator.runtime.status_writer import StatusWriter
+from taskflow_operator.runtime.supervisor import end
+from taskflow_operator.tasks.attempt_times import AttemptTimes
+from taskflow_operator.tasks.closer import Closer
+from taskflow_operator.tasks.event_consumer import ApplyToResources
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.rules import transitions
+from taskflow_operator.tasks.rules.decision import Decision, Enqueue
+from taskflow_operator.tasks.work_queue import Agenda
 from taskflow_worker.chunk import run_chunk
 from taskflow_worker.context import Context
 from taskflow_worker.items import ItemReader

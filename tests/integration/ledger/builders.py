@@ -16,7 +16,7 @@ from taskflow_core.ledger.operator import Attempt, OperatorLedger
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.ledger.worker import WorkerLedger
 from taskflow_core.settings import RedisSettings
-from taskflow_operator.snapshots import current_attempt
+from taskflow_operator.tasks.snapshots import current_attempt
 from tests.builders import UID, make_task
 
 LEASE_MS = 60_000

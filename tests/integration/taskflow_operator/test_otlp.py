@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from taskflow_core.domain.events import Kind
 from taskflow_core.telemetry.tracing import ENDPOINT, OpenTelemetry, setup_tracing
-from taskflow_operator.attempt_times import AttemptTimes
+from taskflow_operator.tasks.attempt_times import AttemptTimes
 from tests.unit.taskflow_operator.builders import CREATED_MS, make_event, make_task
 
 pytestmark = pytest.mark.integration

@@ -25,7 +25,7 @@ from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
 from taskflow_core.ledger.presence import PoolView, Snapshot, WorkerReport
 from taskflow_core.settings import RedisSettings
-from taskflow_operator.snapshots import current_attempt
+from taskflow_operator.tasks.snapshots import current_attempt
 from tests.builders import make_message, make_task
 from tests.e2e.product import eventually
 

@@ -18,14 +18,14 @@ from taskflow_core.errors import NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import Page
 from taskflow_core.ledger.operator import Attempt, Entered, Entry, State
 from taskflow_core.telemetry.tracing import NoTracing
-from taskflow_operator.agenda import Agenda
-from taskflow_operator.apply_cr import ApplyToResources
-from taskflow_operator.attempt_times import AttemptTimes
-from taskflow_operator.closing import Closer
-from taskflow_operator.decide import Decision, DependencyState
-from taskflow_operator.dispatch import Dispatcher
-from taskflow_operator.memory import OpenTasks, PoolQueues
-from taskflow_operator.status_writer import StatusWriter
+from taskflow_operator.runtime.status_writer import StatusWriter
+from taskflow_operator.tasks.attempt_times import AttemptTimes
+from taskflow_operator.tasks.closer import Closer
+from taskflow_operator.tasks.dispatcher import Dispatcher
+from taskflow_operator.tasks.event_consumer import ApplyToResources
+from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
+from taskflow_operator.tasks.rules.decision import Decision, DependencyState
+from taskflow_operator.tasks.work_queue import Agenda
 from tests.builders import NOW, NOW_MS, TOKEN_KEY
 
 

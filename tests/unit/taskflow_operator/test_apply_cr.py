@@ -8,14 +8,15 @@ from prometheus_client import REGISTRY
 from taskflow_core.domain.events import Event, Kind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.errors import Forbidden, NotFound, Unavailable
-from taskflow_operator import apply_cr, dispatch, outage, status_writer
+from taskflow_operator.runtime import dependency_health, status_writer
+from taskflow_operator.tasks import dispatcher, event_consumer
 from tests.builders import UID, make_event, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (apply_cr, dispatch, outage, status_writer):
+    for module in (event_consumer, dispatcher, dependency_health, status_writer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
     monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
@@ -161,7 +162,7 @@ async def test_an_end_of_an_unknown_task_stays_unacknowledged_until_it_is_settle
 
 
 async def test_ends_of_unknown_tasks_hold_up_no_other_however_many_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply_cr, "MAX_CLOSING", 3)
+    monkeypatch.setattr(event_consumer, "MAX_CLOSING", 3)
     async with Parts() as parts:
         parts.settled_elsewhere.clear()
         parts.add(make_task(phase=Phase.QUEUED))

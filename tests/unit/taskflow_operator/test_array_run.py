@@ -14,7 +14,7 @@ from taskflow_core.domain.items import ItemRow, ItemState, Past
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import RetryPolicy
-from taskflow_operator.array_run import MOST_WAITING, ArrayRun, Flight
+from taskflow_operator.arrays.state import MOST_WAITING, ArrayRun, Flight
 from tests.builders import NOW, UID
 
 POLICY = RetryPolicy(max_attempts=3, backoff_seconds=5, jitter_percent=0)

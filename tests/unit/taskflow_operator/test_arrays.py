@@ -15,12 +15,12 @@ from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import MAX_ARRAY_ITEMS, ArraySpec, RetryPolicy
 from taskflow_core.errors import Conflict, Unavailable
-from taskflow_operator.array_run import ArrayRun
-from taskflow_operator.array_status import array_status, too_many, verdict
-from taskflow_operator.decide import End, Enqueue, Hold, Keep, decide
-from taskflow_operator.item_writer import ItemWriter
-from taskflow_operator.memory import OpenTasks, PoolQueues
-from taskflow_operator.validity import invalid
+from taskflow_operator.arrays.item_writer import ItemWriter
+from taskflow_operator.arrays.state import ArrayRun
+from taskflow_operator.arrays.summary import array_status, too_many, verdict
+from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
+from taskflow_operator.tasks.rules.decision import End, Enqueue, Hold, Keep, decide
+from taskflow_operator.tasks.rules.validation import invalid
 from tests.builders import NOW, UID, make_event, make_object, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 

@@ -7,14 +7,16 @@ import pytest
 from taskflow_core.domain.events import Kind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.errors import Conflict
-from taskflow_operator import dispatch, outage, status_writer, transitions
+from taskflow_operator.runtime import dependency_health, status_writer
+from taskflow_operator.tasks import dispatcher
+from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, UID, make_event, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (dispatch, outage, status_writer):
+    for module in (dispatcher, dependency_health, status_writer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
     monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 

@@ -10,18 +10,20 @@ import pytest
 from taskflow_core.domain.events import Event, Kind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Dependency, Task
-from taskflow_operator import apply_cr, dispatch, outage, status_writer, transitions
-from taskflow_operator.dependencies import find_cycle
-from taskflow_operator.memory import OpenTasks
-from taskflow_operator.observe import Observer
-from taskflow_operator.retention import Retention
+from taskflow_operator.runtime import dependency_health, status_writer
+from taskflow_operator.tasks import dispatcher, event_consumer
+from taskflow_operator.tasks.dependencies import find_cycle
+from taskflow_operator.tasks.observer import Observer
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.retention import Retention
+from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, NOW_MS, UID, make_event, make_object, make_task
 from tests.unit.taskflow_operator.fakes import FakeKube, Parts, at, eventually
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (apply_cr, dispatch, outage, status_writer):
+    for module in (event_consumer, dispatcher, dependency_health, status_writer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
     monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from taskflow_core.domain.events import ENDS, Event, Kind
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_operator import apply_cr, dispatch, outage, status_writer
+from taskflow_operator.runtime import dependency_health, status_writer
+from taskflow_operator.tasks import dispatcher, event_consumer
 from tests.builders import NOW_MS, UID, make_event, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
@@ -27,7 +28,7 @@ REASONS = {Kind.LOST: Reason.WORKER_LOST, Kind.RELEASED: Reason.DRAIN, Kind.CANC
 def short_waits() -> Iterator[None]:
     # No fixture: Hypothesis runs many examples in one call of a test.
     with pytest.MonkeyPatch.context() as patch:
-        for module in (apply_cr, dispatch, outage, status_writer):
+        for module in (event_consumer, dispatcher, dependency_health, status_writer):
             patch.setattr(module, "RETRY_SECONDS", 0.002)
         patch.setattr(status_writer, "TICK_SECONDS", 0.0005)
         yield

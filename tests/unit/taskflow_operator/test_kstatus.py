@@ -20,8 +20,8 @@ import pytest
 from taskflow_core.domain.events import Advance, Failure, Kind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Progress, Task, TaskStatus
-from taskflow_operator import transitions
-from taskflow_operator.pools import Findings, Pool, pool_status
+from taskflow_operator.pools.status import Findings, Pool, pool_status
+from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, make_event, make_object, make_task
 
 

@@ -13,13 +13,13 @@ from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import TaskStatus
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.tracing import NoTracing
-from taskflow_operator.attempt_times import AttemptTimes
-from taskflow_operator.gauges import QueueGauges
-from taskflow_operator.memory import OpenTasks
-from taskflow_operator.pool_gauges import PoolGauges
-from taskflow_operator.pool_keeper import Kept
-from taskflow_operator.pools import Figures, Findings, Pool, PoolSpec
-from taskflow_operator.scaling import Demand
+from taskflow_operator.pools.controller import Kept
+from taskflow_operator.pools.metrics import PoolGauges
+from taskflow_operator.pools.scaling import Demand
+from taskflow_operator.pools.status import Figures, Findings, Pool, PoolSpec
+from taskflow_operator.tasks.attempt_times import AttemptTimes
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.queue_metrics import QueueGauges
 from tests.unit.taskflow_operator.builders import CREATED, make_event, make_task
 
 

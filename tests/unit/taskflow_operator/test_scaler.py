@@ -9,11 +9,11 @@ from typing import Any, cast
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.ledger.presence import Snapshot, WorkerReport
-from taskflow_operator.agenda import Agenda
-from taskflow_operator.memory import OpenTasks, PoolQueues
-from taskflow_operator.pool_keeper import PoolKeeper
-from taskflow_operator.pools import Findings
-from taskflow_operator.scaler import DELETION_COST, LOOK_SECONDS, SHOW_SECONDS, Scaler
+from taskflow_operator.pools.controller import PoolKeeper
+from taskflow_operator.pools.scaler import DELETION_COST, LOOK_SECONDS, SHOW_SECONDS, Scaler
+from taskflow_operator.pools.status import Findings
+from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
+from taskflow_operator.tasks.work_queue import Agenda
 from tests.builders import NOW, NOW_MS, make_task
 from tests.unit.taskflow_operator.fakes import FakeClock
 

@@ -9,8 +9,8 @@ import pytest
 from taskflow_core.domain.events import Kind
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.operator import Attempt
-from taskflow_operator import outage
-from taskflow_operator.settling import Settling
+from taskflow_operator.runtime import dependency_health
+from taskflow_operator.tasks.settlement import Settling
 
 
 class Ledger:
@@ -54,7 +54,7 @@ async def test_one_at_fault_is_told_to_its_own_and_the_others_are_closed() -> No
 
 
 async def test_it_waits_while_redis_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(dependency_health, "RETRY_SECONDS", 0.001)
     ledger = Ledger()
     ledger.down = 3
     await Settling(cast("Any", ledger)).settle(attempt("a"), Kind.DELETED)

@@ -1,5 +1,5 @@
 from taskflow_core.domain.events import Snapshot
-from taskflow_operator.snapshots import snapshot
+from taskflow_operator.tasks.snapshots import snapshot
 from tests.builders import make_task
 
 

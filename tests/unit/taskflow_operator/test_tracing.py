@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from taskflow_core.domain.events import Kind
 from taskflow_core.telemetry.logs import trace_id
 from taskflow_core.telemetry.tracing import ENDPOINT, AttemptSpan, NoTracing, OpenTelemetry, setup_tracing
-from taskflow_operator.attempt_times import AttemptTimes
-from taskflow_operator.trace_fields import trace_fields
+from taskflow_operator.runtime.log_fields import trace_fields
+from taskflow_operator.tasks.attempt_times import AttemptTimes
 from tests.unit.taskflow_operator.builders import CREATED_MS, make_event, make_task
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

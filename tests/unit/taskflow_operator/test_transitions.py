@@ -12,7 +12,7 @@ from taskflow_core import resources
 from taskflow_core.domain.events import ENDS, Advance, Event, Failure, Kind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Condition, Progress, RetryPolicy, Task, TaskStatus
-from taskflow_operator import transitions
+from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, NOW_MS, make_event, make_task
 
 SCHEMA: dict[str, Any] = yaml.safe_load((resources.path("crds") / "tasks.taskflow.dev.yaml").read_text())["spec"][
