@@ -8,12 +8,12 @@ from datetime import datetime
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain import naming
 from taskflow_core.domain.chunks import Chunk, Counted, Source
-from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.arrays import SOURCE, WAITING, ArrayLedger, Handed
+from taskflow_core.ledger.arrays import SOURCE, WAITING, ArrayLedger, ChunkEntry
 from taskflow_core.ledger.operator import Entry, OperatorLedger, State
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.arrays.state import ArrayRun, Flight, Place
@@ -44,7 +44,7 @@ class Broker:
         """What Redis has of an array."""
         return await insist(lambda: self.arrays.noted(uid))
 
-    async def told(self, task: Task, kind: Kind) -> None:
+    async def told(self, task: Task, kind: EventKind) -> None:
         """Tell the history that the array is queued, or held."""
         await insist(lambda: self.ledger.note(current_attempt(task), kind))
 
@@ -61,7 +61,7 @@ class Broker:
                 await self._enter(task, run, flights[start : start + BATCH])
 
     async def _enter(self, task: Task, run: ArrayRun, flights: Sequence[Flight]) -> None:
-        handed = [Handed(flight.attempt, flight.first, flight.note) for flight in flights]
+        handed = [ChunkEntry(flight.attempt, flight.first, flight.note) for flight in flights]
         answers = await insist(lambda: self.arrays.enqueue(task.uid, handed, run.waiting_note, again=True))
         outgoing: list[Outgoing] = []
         taken: list[Flight] = []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from taskflow_core.domain.events import ENDS, Event, Kind
+from taskflow_core.domain.events import ENDS, Event, EventKind
 from taskflow_core.domain.task import Task
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.arrays.driver import Drive, Surroundings
@@ -14,7 +14,7 @@ from taskflow_operator.tasks.rules.decision import Decision
 log = get_logger(__name__)
 AGAIN_SECONDS = 1.0
 TURN_SECONDS = 1.0
-OURS = ENDS | {Kind.STARTED, Kind.PROGRESS}
+OURS = ENDS | {EventKind.STARTED, EventKind.PROGRESS}
 """Kinds of events that a drive is told of; refusals are counted as for any Task."""
 
 

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.chunks import Counted
-from taskflow_core.domain.events import Event, Kind
-from taskflow_core.domain.items import ItemRow, Past
+from taskflow_core.domain.events import Event, EventKind
+from taskflow_core.domain.items import ItemHistory, ItemRow
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import ArraySpec, Task, TaskStatus
@@ -39,13 +39,13 @@ STOP_SECONDS = 5.0
 STOCK_SECONDS = 10.0
 """Between two looks at what is in flight."""
 LEAST_CHUNKS = 4
-"""Handed out when it is not known yet how many slots there are."""
+"""ChunkEntry out when it is not known yet how many slots there are."""
 
 
 class Items(Protocol):
     """The history of items. Methods raise `Unavailable` and may be repeated."""
 
-    async def past(self, uid: str) -> Past:
+    async def past(self, uid: str) -> ItemHistory:
         """What has ended of an array."""
 
     async def failed_of(self, namespace: str, uid: str) -> RangeSet | None:
@@ -215,9 +215,9 @@ class Drive:
         work = _Work()
         for event in events:
             token = naming.attempt_token(self._broker.token_key, event.uid, event.attempt, event.chunk)
-            if event.kind is Kind.STARTED and event.token == token:
+            if event.kind is EventKind.STARTED and event.token == token:
                 run.started(event)
-            elif event.kind is Kind.LOST or (event.kind is not Kind.PROGRESS and event.token == token):
+            elif event.kind is EventKind.LOST or (event.kind is not EventKind.PROGRESS and event.token == token):
                 self._end(task, run, event, work)
                 continue
             elif event.token != token:
@@ -270,7 +270,7 @@ class Drive:
         if not new:
             return
         if task.status.phase not in (Phase.QUEUED, Phase.RUNNING):
-            await self._broker.told(task.model_copy(update={"status": self._around.queued(task)}), Kind.QUEUED)
+            await self._broker.told(task.model_copy(update={"status": self._around.queued(task)}), EventKind.QUEUED)
         await self._broker.enter(task, run, new)
 
     async def _store(self, task: Task, run: ArrayRun, work: _Work) -> None:
@@ -345,7 +345,7 @@ class Drive:
         self._around.writer.submit(after, SHOW_SECONDS)
         if after.status.phase is not phase:
             if isinstance(self._wish, Hold):
-                await self._broker.told(after, Kind.PENDING)
+                await self._broker.told(after, EventKind.PENDING)
             # Its deadlines count from now on.
             self._around.wake(self._uid)
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from taskflow_core.domain.items import ItemRow, Past
+from taskflow_core.domain.items import ItemHistory, ItemRow
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.errors import Unavailable
 
@@ -16,7 +16,7 @@ MOST_ROWS = 50_000
 class ItemStore(Protocol):
     """The database. Methods raise `Unavailable` and may be repeated."""
 
-    async def past(self, uid: str) -> Past:
+    async def past(self, uid: str) -> ItemHistory:
         """What has ended of an array."""
 
     async def failed_of(self, namespace: str, uid: str) -> RangeSet | None:
@@ -41,7 +41,7 @@ class ItemWriter:
         self._waiting: list[_Wanted] = []
         self._changed = asyncio.Event()
 
-    async def past(self, uid: str) -> Past:
+    async def past(self, uid: str) -> ItemHistory:
         """What has ended of an array.
 
         Raises:

@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.chunks import COUNT, ChunkEnd, Counted, ItemError, Source
-from taskflow_core.domain.events import Event, Failure, Kind
-from taskflow_core.domain.items import ItemRow, ItemState, Past
+from taskflow_core.domain.events import Event, EventKind, Failure
+from taskflow_core.domain.items import ItemHistory, ItemRow, ItemState
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.retries import Retry, after_failure
@@ -104,7 +104,7 @@ class ArrayRun:
         self,
         policy: RetryPolicy,
         universe: RangeSet | None,
-        past: Past,
+        past: ItemHistory,
         notes: Mapping[str, str],
         counted: Counted | None = None,
     ) -> None:
@@ -222,7 +222,7 @@ class ArrayRun:
         if event.chunk == COUNT:
             return self._counted(event, now, draw)
         place = event.attempt, event.chunk or 0
-        outcome = ChunkEnd.model_validate(event.payload) if event.kind is Kind.SUCCEEDED else None
+        outcome = ChunkEnd.model_validate(event.payload) if event.kind is EventKind.SUCCEEDED else None
         failure = None if outcome is not None else Failure.model_validate(event.payload)
         flight = self.flights.pop(place, None)
         if flight is None:
@@ -241,7 +241,7 @@ class ArrayRun:
         flight = self.flights.pop(place, None)
         if self.total is not None or flight is None:
             return Fold(settle=place)
-        if event.kind is Kind.SUCCEEDED:
+        if event.kind is EventKind.SUCCEEDED:
             return Fold(settle=place, counted=Counted.model_validate(event.payload))
         failure = Failure.model_validate(event.payload)
         counted = flight.attempt - flight.handbacks

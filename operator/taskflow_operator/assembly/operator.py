@@ -14,15 +14,15 @@ from prometheus_client import REGISTRY
 
 from taskflow_core.broker.publish import Publisher
 from taskflow_core.domain.events import Event
-from taskflow_core.domain.items import ItemRow, Past
+from taskflow_core.domain.items import ItemHistory, ItemRow
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import TaskflowError
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_core.ledger.arrays import ArrayLedger
+from taskflow_core.ledger.cache_versions import CacheVersions
 from taskflow_core.ledger.connect import connect_async
-from taskflow_core.ledger.marks import Marks
 from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.ledger.presence import PoolView
 from taskflow_core.ledger.stream import StreamReader
@@ -75,7 +75,7 @@ CLOSE_SECONDS = 3.0
 class Database:
     """The history as the mirror needs it, on an engine of its own."""
 
-    def __init__(self, settings: DatabaseSettings, marks: Marks) -> None:
+    def __init__(self, settings: DatabaseSettings, marks: CacheVersions) -> None:
         self._engine = create_engine(settings, application_name="taskflow-operator", pool_size=2)
         self._marks = marks
 
@@ -113,7 +113,7 @@ class Database:
         async with transaction(self._engine) as connection:
             return await repository.finished(connection, uids)
 
-    async def past(self, uid: str) -> Past:
+    async def past(self, uid: str) -> ItemHistory:
         """What has ended of an array."""
         async with transaction(self._engine) as connection:
             return await items.past_of(connection, uid)
@@ -155,7 +155,7 @@ class Operator:
         self._redis: redis.asyncio.Redis = connect_async(redis_settings)
         self._publisher = Publisher(redis_settings)
         self._cache = connect_async(RedisSettings(url=caching.url)) if caching.url is not None else None
-        self._database = Database(database, Marks(self._cache))
+        self._database = Database(database, CacheVersions(self._cache))
         self._items = ItemWriter(self._database)
         tasks, queues = OpenTasks(), PoolQueues()
         ledger = OperatorLedger(self._redis)

@@ -23,7 +23,7 @@ from pydantic import Field, ValidationError
 
 from taskflow_core.broker import acl
 from taskflow_core.domain import naming
-from taskflow_core.domain.task import Model
+from taskflow_core.domain.resource import Model
 from taskflow_core.errors import Conflict, Invalid, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import APPLY_PATCH, KubeClient, Requests, resource_path
 from taskflow_core.settings import RedisSettings, StorageSettings, explain

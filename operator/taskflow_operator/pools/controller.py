@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.task import Condition
+from taskflow_core.domain.resource import Condition
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError
 from taskflow_core.kube.client import JSON_PATCH, MERGE_PATCH, KubeClient, resource_path, status_patch
 from taskflow_core.telemetry import metrics

@@ -12,7 +12,7 @@ from taskflow_core.domain.naming import queue_lists
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, TaskflowError
 from taskflow_core.kube.client import MERGE_PATCH, KubeClient, delete_options, resource_path
-from taskflow_core.ledger.presence import PoolView, Snapshot, WorkerReport
+from taskflow_core.ledger.presence import PoolView, WorkerReport, WorkerSnapshot
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.pools.controller import Kept, PoolKeeper
@@ -149,7 +149,7 @@ class Scaler:
             else:
                 self._stumbles.passed()
 
-    def _count_slots(self, snapshot: Snapshot) -> None:
+    def _count_slots(self, snapshot: WorkerSnapshot) -> None:
         self._slots = Counter()
         for report in snapshot.reports.values():
             if report.serving and report.at_ms >= snapshot.now_ms - SILENT_MS:
@@ -185,7 +185,7 @@ class Scaler:
     async def _one(
         self,
         kept: Kept,
-        snapshot: Snapshot,
+        snapshot: WorkerSnapshot,
         depths: Mapping[tuple[str, str], int],
         due: Mapping[tuple[str, str], int],
     ) -> None:
@@ -321,7 +321,7 @@ class Scaler:
             return
 
 
-def _workers_of(pool: Pool, snapshot: Snapshot) -> Workers:
+def _workers_of(pool: Pool, snapshot: WorkerSnapshot) -> Workers:
     reports: dict[str, WorkerReport] = {
         name: report
         for name, report in snapshot.reports.items()

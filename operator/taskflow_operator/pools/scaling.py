@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from taskflow_core.domain.task import Model
+from taskflow_core.domain.resource import Model
 
 
 class Scaling(Model):

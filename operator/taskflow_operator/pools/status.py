@@ -11,8 +11,8 @@ from pydantic import Field
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.conditions import set_condition
+from taskflow_core.domain.resource import Condition, Model
 from taskflow_core.domain.slots import PoolKind
-from taskflow_core.domain.task import Condition, Model
 from taskflow_core.errors import Invalid
 from taskflow_operator.pools.scaling import Demand, Scaling
 

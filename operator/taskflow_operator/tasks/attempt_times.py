@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskflow_core.domain.events import ENDS, Event, Kind
+from taskflow_core.domain.events import ENDS, Event, EventKind
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Task
 from taskflow_core.telemetry import metrics
@@ -31,9 +31,9 @@ class AttemptTimes:
         times = self._times.get(task.uid)
         if times is None or times.attempt != event.attempt:
             times = self._times[task.uid] = _Times(event.attempt)
-        if event.kind is Kind.QUEUED:
+        if event.kind is EventKind.QUEUED:
             times.queued_ms = times.queued_ms or event.time_ms
-        elif event.kind is Kind.STARTED:
+        elif event.kind is EventKind.STARTED:
             self._started(task, event, times)
         elif event.kind in ENDS:
             self._ended(task, event, times)
@@ -56,7 +56,7 @@ class AttemptTimes:
             metrics.QUEUE_WAIT.labels(queue=queue, priority=str(task.spec.priority)).observe(wait)
 
     def _ended(self, task: Task, event: Event, times: _Times) -> None:
-        reason = Reason.SUCCEEDED if event.kind is Kind.SUCCEEDED else Reason(event.payload["reason"])
+        reason = Reason.SUCCEEDED if event.kind is EventKind.SUCCEEDED else Reason(event.payload["reason"])
         queue, handler = metrics.queue_label(task.spec.queue), metrics.handler_label(task.spec.handler)
         metrics.ATTEMPTS.labels(queue=queue, reason=reason.value).inc()
         started = times.started_ms

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
 from taskflow_core.telemetry.logs import get_logger
@@ -55,7 +55,7 @@ class Closer:
         if written is Written.GONE:
             await self.withdraw(after)
             return
-        await self._settling.settle(Attempt(task.uid, ended, snapshot(after)), Kind.SETTLED)
+        await self._settling.settle(Attempt(task.uid, ended, snapshot(after)), EventKind.SETTLED)
         if after.finished:
             # A status that the API server refuses stays open there, and the next resync shows it again; see the log.
             self._forget(after)
@@ -69,7 +69,7 @@ class Closer:
         """The resource is gone before it finished: nobody may claim it any more, and a late finish is refused."""
         known = self._tasks.get(task.uid)
         task = known.task if known is not None else task
-        await self._settling.settle(Attempt(task.uid, task.status.attempt, snapshot(task)), Kind.DELETED)
+        await self._settling.settle(Attempt(task.uid, task.status.attempt, snapshot(task)), EventKind.DELETED)
         self._forget(task)
         log.info("task_withdrawn", **trace_fields(task))
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 
-from taskflow_core.domain.events import ENDS, Advance, Event, Kind
+from taskflow_core.domain.events import ENDS, Advance, Event, EventKind
 from taskflow_core.domain.naming import attempt_token
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import Unavailable
@@ -30,8 +30,10 @@ MAX_CLOSING = 2000
 ACKNOWLEDGE_SECONDS = 0.05
 GATHER_SECONDS = 0.01
 RETRY_SECONDS = 1.0
-_REFUSALS = {Kind.DUPLICATE: metrics.DUPLICATES, Kind.STALE: metrics.STALE}
-_WITH_TOKEN = frozenset({Kind.STARTED, Kind.PROGRESS, Kind.SUCCEEDED, Kind.FAILED, Kind.CANCELLED})
+_REFUSALS = {EventKind.DUPLICATE: metrics.DUPLICATES, EventKind.STALE: metrics.STALE}
+_WITH_TOKEN = frozenset(
+    {EventKind.STARTED, EventKind.PROGRESS, EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELLED}
+)
 
 
 class ApplyToResources:
@@ -163,13 +165,13 @@ class ApplyToResources:
             if _follows(known, event):
                 self._tally(known, event)
             return False
-        if event.kind is Kind.QUEUED and event.attempt == known.task.status.attempt:
+        if event.kind is EventKind.QUEUED and event.attempt == known.task.status.attempt:
             self._times.note(known.task, event)
-        if event.kind not in (Kind.STARTED, Kind.PROGRESS) and event.kind not in ENDS:
+        if event.kind not in (EventKind.STARTED, EventKind.PROGRESS) and event.kind not in ENDS:
             return False
         task = known.task
         # Progress follows progress; everything else happens once in an attempt.
-        again = event.kind is Kind.PROGRESS
+        again = event.kind is EventKind.PROGRESS
         newer = event.sequence >= known.sequence if again else event.sequence > known.sequence
         if event.attempt != task.status.attempt or not newer or known.closing:
             return False
@@ -182,7 +184,7 @@ class ApplyToResources:
         """Count a refused delivery or outcome; told with the next status, not by a write of its own."""
         status = known.task.status
         _REFUSALS[event.kind].labels(queue=metrics.queue_label(known.task.spec.queue)).inc()
-        if event.kind is Kind.DUPLICATE:
+        if event.kind is EventKind.DUPLICATE:
             counted = {"duplicate_deliveries": status.duplicate_deliveries + 1}
         else:
             counted = {"stale_events": status.stale_events + 1}
@@ -191,7 +193,7 @@ class ApplyToResources:
             self._tasks.set_status(event.uid, status.model_copy(update=counted))
 
     def _show(self, known: Known, event: Event) -> None:
-        if event.kind is Kind.STARTED:
+        if event.kind is EventKind.STARTED:
             self._start(known, event)
             return
         try:

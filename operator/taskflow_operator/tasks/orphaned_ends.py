@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.kube.client import Requests, tasks_path
@@ -88,5 +88,5 @@ class UnknownEnds:
         if not task.finished:
             # The watch has not shown it yet; what is open is settled by its own path, at the latest when this is read again.
             return False
-        await self._settling.settle(Attempt(event.uid, event.attempt, snapshot(task)), Kind.SETTLED)
+        await self._settling.settle(Attempt(event.uid, event.attempt, snapshot(task)), EventKind.SETTLED)
         return True

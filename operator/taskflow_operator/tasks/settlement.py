@@ -3,12 +3,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
 from taskflow_operator.runtime.dependency_health import insist
 
 GATHER_SECONDS = 0.01
-_Wanted = tuple[Attempt, Kind, asyncio.Future[None]]
+_Wanted = tuple[Attempt, EventKind, asyncio.Future[None]]
 
 
 class Settling:
@@ -22,7 +22,7 @@ class Settling:
         self._wanted: list[_Wanted] = []
         self._flushing: asyncio.Task[None] | None = None
 
-    async def settle(self, attempt: Attempt, kind: Kind) -> None:
+    async def settle(self, attempt: Attempt, kind: EventKind) -> None:
         """Returns when it is closed, which lasts as long as Redis is away. Raises what a fault of this attempt raises."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._wanted.append((attempt, kind, future))

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-from taskflow_core.domain.events import Snapshot
+from taskflow_core.domain.events import TaskSnapshot
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.ledger.operator import Attempt
 
 
-def snapshot(task: Task) -> Snapshot:
+def snapshot(task: Task) -> TaskSnapshot:
     """The Task as the history should show it."""
     status = task.status
-    return Snapshot(
+    return TaskSnapshot(
         namespace=task.namespace,
         name=task.name,
         created=task.created,

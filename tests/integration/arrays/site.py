@@ -18,8 +18,8 @@ import redis.asyncio
 
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Event, Failure, Kind
-from taskflow_core.domain.items import ItemRow, Past
+from taskflow_core.domain.events import Event, EventKind, Failure
+from taskflow_core.domain.items import ItemHistory, ItemRow
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
@@ -74,7 +74,7 @@ class Database:
         async with transaction(self.engine) as connection:
             return await items.failed_of(connection, namespace, uid)
 
-    async def past(self, uid: str) -> Past:
+    async def past(self, uid: str) -> ItemHistory:
         self._check()
         async with transaction(self.engine) as connection:
             return await items.past_of(connection, uid)
@@ -142,7 +142,7 @@ class Worker:
         outcome = run_chunk(
             message, message.chunk, self._site.registry, self._site.objects, ItemReader(), patience=1, stop=Fixed()
         )
-        kind = Kind.FAILED if isinstance(outcome, Failure) else Kind.SUCCEEDED
+        kind = EventKind.FAILED if isinstance(outcome, Failure) else EventKind.SUCCEEDED
         counted = self.ledger.finish(claim, kind, outcome)
         self.fenced += not counted
         return counted
@@ -285,7 +285,7 @@ class Site:
             assert time.monotonic() < deadline, f"not within {seconds} s: {self.api.statuses}"
             await asyncio.sleep(0.01)
 
-    async def past(self, uid: str) -> Past:
+    async def past(self, uid: str) -> ItemHistory:
         """What PostgreSQL has."""
         async with transaction(self.database.engine) as connection:
             return await items.past_of(connection, uid)

@@ -12,8 +12,8 @@ from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.ledger.connect import connect_sync
-from taskflow_operator.arrays.chunk_delivery import Broker
 from taskflow_operator.arrays import driver
+from taskflow_operator.arrays.chunk_delivery import Broker
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.rules.decision import End, Enqueue, Hold

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, Task
 from taskflow_operator.runtime import dependency_health, status_writer
@@ -149,7 +149,7 @@ async def test_a_payload_that_is_too_large_fails_the_task_without_a_message() ->
         await eventually(lambda: parts.tasks.get(UID) is None)
     assert parts.journal == ["written Failed", "settled 1"]
     assert parts.api.written[0][1]["reason"] == "PayloadTooLarge"
-    assert parts.ledger.settled[0][1] is Kind.SETTLED
+    assert parts.ledger.settled[0][1] is EventKind.SETTLED
 
 
 @pytest.mark.parametrize("state", ["closing", "held", "running"])
@@ -237,7 +237,7 @@ async def test_an_end_that_fails_unexpectedly_is_tried_again() -> None:
         assert parts.tasks.get(UID) is not None
         parts.agenda.wake(UID)
         await eventually(lambda: parts.tasks.get(UID) is None)
-    assert parts.ledger.settled[0][1] is Kind.SETTLED
+    assert parts.ledger.settled[0][1] is EventKind.SETTLED
 
 
 async def test_a_status_of_another_version_stops_nothing() -> None:

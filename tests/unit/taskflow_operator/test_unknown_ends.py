@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_operator.tasks import orphaned_ends
@@ -69,7 +69,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def end(uid: str) -> Event:
-    return make_event(Kind.SUCCEEDED, uid=uid, id="2-0", result=3)
+    return make_event(EventKind.SUCCEEDED, uid=uid, id="2-0", result=3)
 
 
 async def test_an_end_whose_status_stands_is_settled_in_place_of_who_died() -> None:
@@ -78,7 +78,7 @@ async def test_an_end_whose_status_stands_is_settled_in_place_of_who_died() -> N
     world.database_down = 3
     await world.ends().close(end("a"))
     ((attempt, kind),) = world.ledger.settled
-    assert (attempt.uid, attempt.attempt, kind, attempt.snapshot.phase) == ("a", 1, Kind.SETTLED, Phase.SUCCEEDED)
+    assert (attempt.uid, attempt.attempt, kind, attempt.snapshot.phase) == ("a", 1, EventKind.SETTLED, Phase.SUCCEEDED)
     assert world.mirrored == []
 
 

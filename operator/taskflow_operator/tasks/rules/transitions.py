@@ -6,18 +6,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from taskflow_core.domain import conditions as c
-from taskflow_core.domain.events import Advance, Event, Failure, Kind, Success
+from taskflow_core.domain.events import Advance, Event, EventKind, Failure, Success
 from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.resource import Condition
 from taskflow_core.domain.retries import GiveUp, after_failure
-from taskflow_core.domain.task import (
-    MAX_MESSAGE_CHARS,
-    MAX_TRACE_CHARS,
-    MAX_TYPE_CHARS,
-    Condition,
-    LastError,
-    Task,
-    TaskStatus,
-)
+from taskflow_core.domain.task import MAX_MESSAGE_CHARS, MAX_TRACE_CHARS, MAX_TYPE_CHARS, LastError, Task, TaskStatus
 from taskflow_operator.tasks.rules.decision import overdue
 
 _REFUSALS = frozenset({Reason.INVALID_SPEC, Reason.PAYLOAD_TOO_LARGE, Reason.PAYLOAD_TOO_DEEP, Reason.DEPENDENCY_CYCLE})
@@ -108,7 +101,7 @@ def ended(task: Task, event: Event, draw: float) -> TaskStatus:
     Raises:
         ValueError: the event's payload does not fit its kind (pydantic's errors are ValueErrors).
     """
-    if event.kind is Kind.SUCCEEDED:
+    if event.kind is EventKind.SUCCEEDED:
         return _succeeded(task, event, Success.model_validate(event.payload))
     return failed(task, Failure.model_validate(event.payload), event.worker or None, event_time(event), draw)
 
@@ -187,7 +180,9 @@ def broken(event: Event, problem: str) -> Event:
     failure = Failure(
         reason=Reason.HANDLER_ERROR, type="UnreadableEvent", message=f"{event.kind}: {problem}"[:MAX_MESSAGE_CHARS]
     )
-    return event.model_copy(update={"kind": Kind.FAILED, "payload": failure.model_dump(mode="json", by_alias=True)})
+    return event.model_copy(
+        update={"kind": EventKind.FAILED, "payload": failure.model_dump(mode="json", by_alias=True)}
+    )
 
 
 def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:

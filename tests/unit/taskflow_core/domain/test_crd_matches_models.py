@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 from taskflow_core import resources
 from taskflow_core.domain import task
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.task import Condition, Model, TaskSpec, TaskStatus
+from taskflow_core.domain.resource import Condition, Model
+from taskflow_core.domain.task import TaskSpec, TaskStatus
 from taskflow_operator.pools.status import PoolSpec
 
 Schema = dict[str, Any]

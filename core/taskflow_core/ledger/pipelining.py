@@ -13,7 +13,7 @@ from taskflow_core.ledger.connect import answering
 Command = tuple[Any, ...]
 
 
-class Together:
+class PipelinedClient:
     """Commands of all requests that are being answered, in one round trip: while one is under way, the next gathers.
 
     Of 8 at a time each costs a third of the CPU that it costs alone, and none waits for more than the answers before its own.

@@ -8,7 +8,7 @@ from redis.exceptions import ConnectionError as RedisAway
 from redis.exceptions import ResponseError
 
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.together import Together, refusals
+from taskflow_core.ledger.pipelining import PipelinedClient, refusals
 
 
 class Pipe:
@@ -52,7 +52,7 @@ async def settled() -> None:
 
 async def test_what_comes_while_a_round_trip_is_under_way_goes_with_the_next() -> None:
     server = Server()
-    together = Together(cast("Any", server), 5.0)
+    together = PipelinedClient(cast("Any", server), 5.0)
     first = asyncio.create_task(together.ask(("GET", "a")))
     await settled()
     others = [asyncio.create_task(together.ask(("GET", name), ("GET", name * 2))) for name in "bcd"]
@@ -66,7 +66,7 @@ async def test_what_comes_while_a_round_trip_is_under_way_goes_with_the_next() -
 
 async def test_who_gives_up_takes_no_others_answer() -> None:
     server = Server()
-    together = Together(cast("Any", server), 5.0)
+    together = PipelinedClient(cast("Any", server), 5.0)
     gone, stays = (asyncio.create_task(together.ask(("GET", name))) for name in "ab")
     await settled()
     gone.cancel()
@@ -76,7 +76,7 @@ async def test_who_gives_up_takes_no_others_answer() -> None:
 
 async def test_a_redis_that_is_away_is_away_for_all_who_wait() -> None:
     server = Server()
-    together = Together(cast("Any", server), 5.0)
+    together = PipelinedClient(cast("Any", server), 5.0)
     server.away = True
     first = asyncio.create_task(together.ask(("GET", "a")))
     await settled()
@@ -92,7 +92,7 @@ async def test_a_redis_that_is_away_is_away_for_all_who_wait() -> None:
 
 
 async def test_one_that_says_nothing_is_away_in_time() -> None:
-    together = Together(cast("Any", Server()), 0.05)
+    together = PipelinedClient(cast("Any", Server()), 0.05)
     with pytest.raises(Unavailable, match="no answer"):
         await together.ask(("GET", "a"))
 
@@ -100,7 +100,7 @@ async def test_one_that_says_nothing_is_away_in_time() -> None:
 async def test_a_refused_command_is_its_own_error_and_nobody_elses() -> None:
     server = Server()
     server.answers.set()
-    together = Together(cast("Any", server), 5.0)
+    together = PipelinedClient(cast("Any", server), 5.0)
     good, bad = await asyncio.gather(together.ask(("GET", "a")), together.ask(("BAD", "b")))
     assert good == ["a"]
     with pytest.raises(Unavailable, match="refused"):

@@ -16,22 +16,22 @@ KEPT_SECONDS = 24 * 3600
 CHANGING = "~"
 """Begins the mark of a namespace whose history is being changed."""
 ANSWER_SECONDS = 0.25
-AWAY_SECONDS = 5.0
+OPEN_SECONDS = 5.0
 """A cache that did not answer is left alone for so long: nobody is to wait for it."""
 _log = get_logger(__name__)
 
 
-def mark_key(namespace: str) -> str:
+def version_key(namespace: str) -> str:
     """Where the mark of a namespace stands."""
     return f"{naming.KEY_API_PREFIX}mark:{namespace}"
 
 
-def new_mark() -> str:
+def new_version() -> str:
     """A mark that no cached answer has."""
     return secrets.token_hex(8)
 
 
-class Away:
+class CircuitBreaker:
     """Whether the cache is to be asked: a failure makes it rest for a while, and is said once."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,7 +54,7 @@ class Away:
         try:
             yield
         except Unavailable as error:
-            self._until = self._clock() + AWAY_SECONDS
+            self._until = self._clock() + OPEN_SECONDS
             if not self._failing:
                 _log.warning("cache_away", cause=str(error))
             self._failing = True
@@ -64,8 +64,8 @@ class Away:
         self._failing = False
 
 
-class Marks:
-    """Marks of namespaces, against which cached answers of the REST API are held: an answer counts only under the mark that it was made under.
+class CacheVersions:
+    """CacheVersions of namespaces, against which cached answers of the REST API are held: an answer counts only under the mark that it was made under.
 
     Whoever changes the history calls `changing` before the commit and `changed` after it. In between nothing is answered from the
     cache or put into it. If he dies there, that stays so until the next change of the namespace: slower, and never wrong.
@@ -76,7 +76,7 @@ class Marks:
 
     def __init__(self, client: redis.asyncio.Redis | None) -> None:
         self._client = client
-        self._away = Away()
+        self._breaker = CircuitBreaker()
 
     @property
     def wanted(self) -> bool:
@@ -92,10 +92,10 @@ class Marks:
         await self._set(namespaces, "")
 
     async def _set(self, namespaces: Collection[str], prefix: str) -> None:
-        if self._client is None or not namespaces or self._away.resting:
+        if self._client is None or not namespaces or self._breaker.resting:
             return
-        with suppress(Unavailable), self._away.noting():
+        with suppress(Unavailable), self._breaker.noting():
             async with answering(ANSWER_SECONDS), self._client.pipeline(transaction=False) as pipe:
                 for namespace in namespaces:
-                    pipe.set(mark_key(namespace), prefix + new_mark(), ex=KEPT_SECONDS)
+                    pipe.set(version_key(namespace), prefix + new_version(), ex=KEPT_SECONDS)
                 await pipe.execute()
