@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from taskflow_api.kinds import KINDS
-from taskflow_api.problems import TYPE_PREFIX
+from taskflow_api.http.problem_types import PROBLEM_TYPES
+from taskflow_api.http.problems import TYPE_PREFIX
 
 INTRODUCTION = f"""# Problems
 
@@ -19,8 +19,8 @@ Written by `make gen`.
 def pages() -> dict[str, str]:
     """The page by its name."""
     parts = [INTRODUCTION]
-    for code, kind in KINDS.items():
+    for code, problem in PROBLEM_TYPES.items():
         parts.append(
-            f"\n## {code}\n\n{kind.status} {HTTPStatus(kind.status).phrase}. {kind.meaning}\n\n{kind.remedy}\n"
+            f"\n## {code}\n\n{problem.status} {HTTPStatus(problem.status).phrase}. {problem.meaning}\n\n{problem.remedy}\n"
         )
     return {"problems": "".join(parts)}

@@ -52,8 +52,11 @@ def test_a_task_is_created_shown_refused_twice_deleted_and_remembered(installati
     assert installation.call("DELETE", TASKS + "/one").status == 404
     gone = installation.call("GET", TASKS + "/one")
     assert (gone.status, gone.json["live"], gone.json["phase"], gone.json["result"]) == (
-        200, False, "Succeeded", {"rows": 3},
-    )  # fmt: skip
+        200,
+        False,
+        "Succeeded",
+        {"rows": 3},
+    )
     assert gone.json["uid"] == created.json["uid"]
     assert installation.call("GET", TASKS + "/never").status == 404
 

@@ -1,4 +1,4 @@
-"""Answers that are kept: by the running API with a real Redis and PostgreSQL, and by the same classes where order matters."""
+"""The read cache with a real Redis and PostgreSQL: through the API, and directly where the order of steps matters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import redis
 from pydantic import BaseModel, SecretStr
 
-from taskflow_api.cache import HISTORY_SECONDS, Kept, Place, ReadCache
+from taskflow_api.http.read_cache import HISTORY_SECONDS, CachedAnswer, CacheMiss, ReadCache
 from taskflow_core.ledger.cache_versions import CacheVersions, version_key
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.pipelining import PipelinedClient
@@ -124,39 +124,39 @@ async def test_an_answer_that_was_read_before_a_change_is_not_kept_for_after_it(
     cache, marks = ReadCache(PipelinedClient(client, 1.0)), CacheVersions(client)
     await marks.changed(["race"])
     for number in range(50):
-        place = await cache.look("race", "q", HISTORY_SECONDS)
-        assert isinstance(place, Place)
+        place = await cache.get("race", "q", HISTORY_SECONDS)
+        assert isinstance(place, CacheMiss)
         # Read here, and kept after somebody changed it: in either order of the two.
-        await asyncio.gather(marks.changed(["race"]), cache.keep(place, Said(number=number), {}))
-        assert not isinstance(await cache.look("race", "q", HISTORY_SECONDS), Kept)
+        await asyncio.gather(marks.changed(["race"]), cache.response(place, Said(number=number), {}))
+        assert not isinstance(await cache.get("race", "q", HISTORY_SECONDS), CachedAnswer)
 
 
 async def test_an_answer_counts_from_before_it_was_read(client: redis.asyncio.Redis) -> None:
     now = 0.0
     cache = ReadCache(PipelinedClient(client, 1.0), lambda: now)
     await CacheVersions(client).changed(["slow"])
-    place = await cache.look("slow", "q", 1.0)
+    place = await cache.get("slow", "q", 1.0)
     now = 1.0
-    await cache.keep(place, Said(number=1), {})
-    assert isinstance(await cache.look("slow", "q", 1.0), Place)
+    await cache.response(place, Said(number=1), {})
+    assert isinstance(await cache.get("slow", "q", 1.0), CacheMiss)
 
 
 async def test_an_answer_of_a_cache_that_forgot_its_marks_does_not_count(client: redis.asyncio.Redis) -> None:
     cache = ReadCache(PipelinedClient(client, 1.0))
     await CacheVersions(client).changed(["forgot"])
-    await cache.keep(await cache.look("forgot", "q", HISTORY_SECONDS), Said(number=1), {})
-    assert isinstance(await cache.look("forgot", "q", HISTORY_SECONDS), Kept)
+    await cache.response(await cache.get("forgot", "q", HISTORY_SECONDS), Said(number=1), {})
+    assert isinstance(await cache.get("forgot", "q", HISTORY_SECONDS), CachedAnswer)
     await client.delete(version_key("forgot"))
-    assert await cache.look("forgot", "q", HISTORY_SECONDS) is None
-    assert isinstance(await cache.look("forgot", "q", HISTORY_SECONDS), Place)
+    assert await cache.get("forgot", "q", HISTORY_SECONDS) is None
+    assert isinstance(await cache.get("forgot", "q", HISTORY_SECONDS), CacheMiss)
 
 
 async def test_questions_and_namespaces_have_answers_of_their_own(client: redis.asyncio.Redis) -> None:
     cache = ReadCache(PipelinedClient(client, 1.0))
     await CacheVersions(client).changed(["one", "two"])
-    await cache.keep(await cache.look("one", "q", HISTORY_SECONDS), Said(number=1), {"ETag": '"1"'})
-    found = await cache.look("one", "q", HISTORY_SECONDS)
-    assert isinstance(found, Kept)
+    await cache.response(await cache.get("one", "q", HISTORY_SECONDS), Said(number=1), {"ETag": '"1"'})
+    found = await cache.get("one", "q", HISTORY_SECONDS)
+    assert isinstance(found, CachedAnswer)
     assert (found.headers, found.body) == ({"ETag": '"1"'}, '{"number":1}')
-    assert isinstance(await cache.look("two", "q", HISTORY_SECONDS), Place)
-    assert isinstance(await cache.look("one", "p", HISTORY_SECONDS), Place)
+    assert isinstance(await cache.get("two", "q", HISTORY_SECONDS), CacheMiss)
+    assert isinstance(await cache.get("one", "p", HISTORY_SECONDS), CacheMiss)

@@ -73,10 +73,15 @@ def test_the_first_key_comes_from_the_command_line_and_works_within_scopes_and_r
 @pytest.mark.parametrize(
     ("arguments", "environ", "code", "said"),
     [
-        (("keys", "create", "--namespace", NAMESPACE, "--service-account", "nobody"), {}, 3, "there is no ServiceAccount"),
-        (("keys", "revoke", "0" * 16), {}, 3, "there is no API key 0000"),
-        (("accounts", "bind", "nobody", f"{NAMESPACE}/allowed"), {}, 3, "there is no account nobody"),
-        (("accounts", "bind", "nobody", f"{NAMESPACE}/nobody"), {}, 3, "there is no ServiceAccount nobody"),
+        (
+            ("keys", "create", "--namespace", NAMESPACE, "--service-account", "nobody"),
+            {},
+            3,
+            "ServiceAccount nobody does not exist",
+        ),
+        (("keys", "revoke", "0" * 16), {}, 3, "API key 0000"),
+        (("accounts", "bind", "nobody", f"{NAMESPACE}/allowed"), {}, 3, "account nobody does not exist"),
+        (("accounts", "bind", "nobody", f"{NAMESPACE}/nobody"), {}, 3, "ServiceAccount nobody does not exist"),
         (
             ("keys", "list", "--namespace", NAMESPACE),
             {"TASKFLOW_DATABASE_URL": "postgresql+psycopg://u:hunter2@127.0.0.1:1/db"},
@@ -85,7 +90,7 @@ def test_the_first_key_comes_from_the_command_line_and_works_within_scopes_and_r
         ),
         (("keys", "list", "--namespace", NAMESPACE), {"TASKFLOW_DATABASE_URL": "nonsense"}, 2, "TASKFLOW_DATABASE_URL"),
     ],
-)  # fmt: skip
+)
 def test_what_a_command_cannot_do_is_one_line_and_its_exit_code(
     installation: Installation, arguments: tuple[str, ...], environ: dict[str, str], code: int, said: str
 ) -> None:

@@ -168,9 +168,11 @@ def test_events_need_the_right_to_watch(installation: Installation) -> None:
 def test_a_pool_is_told_paused_and_drained_under_the_rights_on_workerpools(installation: Installation) -> None:
     collection = resource_path(f"apis/{naming.API_VERSION}", "workerpools", NAMESPACE)
     body = {
-        "apiVersion": naming.API_VERSION, "kind": "WorkerPool", "metadata": {"name": "main"},
+        "apiVersion": naming.API_VERSION,
+        "kind": "WorkerPool",
+        "metadata": {"name": "main"},
         "spec": {"queues": ["elsewhere"], "concurrency": 2},
-    }  # fmt: skip
+    }
     installation.kube(lambda client: client.request("POST", collection, body))
     assert [item["name"] for item in installation.call("GET", POOLS).json["items"]] == ["main"]
     shown = installation.call("GET", POOLS + "/main")

@@ -24,7 +24,10 @@ def value(text: str, series: str) -> float:
 
 
 def test_requests_are_told_by_their_routes_and_answers(installation: Installation) -> None:
-    series = 'http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="%d",http_route="%s"}'
+    series = (
+        "http_server_request_duration_seconds_count"
+        '{http_request_method="GET",http_response_status_code="%d",http_route="%s"}'
+    )
     one = "/v1/namespaces/{namespace}/tasks/{name}"
     before = metrics(installation)
     installation.call("GET", f"{TASKS}/nobody-has-this-name")

@@ -34,10 +34,18 @@ def test_the_secret_is_told_once(hooks: Installation) -> None:
     new = made(hooks, "billing", types=["task.failed", "task.failed"], tasks="Named")
     assert len(base64.b64decode(new.pop("secret").removeprefix("whsec_"))) == 32
     assert new | {"createdAt": ""} == {
-        "name": "billing", "namespace": NAMESPACE, "url": URL, "types": ["task.failed"], "tasks": "Named", "enabled": True,
-        "disabledReason": "", "disabledAt": None, "createdAt": "", "oldSecretUntil": None,
+        "name": "billing",
+        "namespace": NAMESPACE,
+        "url": URL,
+        "types": ["task.failed"],
+        "tasks": "Named",
+        "enabled": True,
+        "disabledReason": "",
+        "disabledAt": None,
+        "createdAt": "",
+        "oldSecretUntil": None,
         "createdBy": f"system:serviceaccount:{NAMESPACE}:allowed",
-    }  # fmt: skip
+    }
     assert hooks.call("GET", f"{HOOKS}/billing").json == new
     assert new in hooks.call("GET", HOOKS).json["items"]
     again = hooks.call("POST", HOOKS, {"name": "billing", "url": URL})
@@ -108,12 +116,19 @@ def test_deliveries_come_in_pages(hooks: Installation) -> None:
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
-        ({"url": "http://hooks.example.com/"}, "/url"), ({"url": "https://127.0.0.1/"}, "/url"),
-        ({"url": "https://user:word@hooks.example.com/"}, "/url"), ({"url": "https://hooks.example.com:22/"}, "/url"),
-        ({"url": "https://metadata.google.internal/"}, "/url"), ({"url": ""}, "/url"), ({"types": []}, "/types"),
-        ({"types": ["task.started"]}, "/types/0"), ({"tasks": "Some"}, "/tasks"), ({"name": "A"}, "/name"), ({"secret": "x"}, "/secret"),
+        ({"url": "http://hooks.example.com/"}, "/url"),
+        ({"url": "https://127.0.0.1/"}, "/url"),
+        ({"url": "https://user:word@hooks.example.com/"}, "/url"),
+        ({"url": "https://hooks.example.com:22/"}, "/url"),
+        ({"url": "https://metadata.google.internal/"}, "/url"),
+        ({"url": ""}, "/url"),
+        ({"types": []}, "/types"),
+        ({"types": ["task.started"]}, "/types/0"),
+        ({"tasks": "Some"}, "/tasks"),
+        ({"name": "A"}, "/name"),
+        ({"secret": "x"}, "/secret"),
     ],
-)  # fmt: skip
+)
 def test_what_may_not_be_is_a_problem_that_names_it(hooks: Installation, body: dict[str, Any], pointer: str) -> None:
     refused = hooks.call("POST", HOOKS, {"name": "refused", "url": URL} | body)
     assert refused.status == 422

@@ -14,9 +14,9 @@ from taskflow_api.webhooks import notifier as module
 from taskflow_api.webhooks.deliveries import DeliveryRow, PostgresDeliveries
 from taskflow_api.webhooks.endpoints import PostgresEndpoints
 from taskflow_api.webhooks.notifier import Notifier
-from taskflow_api.webhooks.schedule import SCHEDULE
+from taskflow_api.webhooks.retry_schedule import SCHEDULE
 from taskflow_api.webhooks.secrets import Vault, new_secret
-from taskflow_api.webhooks.sending import Answer
+from taskflow_api.webhooks.sender import Answer
 from taskflow_core.errors import Conflict
 from taskflow_core.store.engine import transaction
 from tests.integration.webhooks.rows import (
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(autouse=True)
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
 
 
 @contextlib.asynccontextmanager
@@ -161,7 +161,7 @@ async def test_while_a_secret_is_rotated_there_are_two_signatures_and_afterwards
     there = await store.get("team-a", "all")
     assert there is not None
     values = {
-        "secret": VAULT.seal(new),
+        "secret": VAULT.encrypt(new),
         "old_secret": there.secret,
         "old_secret_until": datetime.now(UTC) + timedelta(hours=1),
     }
@@ -195,15 +195,15 @@ async def test_what_a_dead_notifier_held_is_sent_by_another_and_its_late_word_do
     await added(engine, "all", receiver.url)
     await apply(engine, ended("u1", "Succeeded"))
     store = PostgresDeliveries(engine)
-    (taken,) = await store.take("dead", 10)
-    assert await store.take("other", 10) == []
+    (taken,) = await store.lease("dead", 10)
+    assert await store.lease("other", 10) == []
     async with running(notifier(engine, receiver)):
         await asyncio.sleep(0.2)
         assert receiver.received == []
         await let_leases_run_out(engine)
         await eventually(lambda: len(receiver.received) == 1)
     assert (await only(engine)).state == "Delivered"
-    assert not await store.record(taken, "dead", module.judge(1, Answer(500), datetime.now(UTC), 0.5))
+    assert not await store.record(taken, "dead", module.outcome_of(1, Answer(500), datetime.now(UTC), 0.5))
     assert (await only(engine)).state == "Delivered"
 
 
@@ -257,14 +257,15 @@ async def test_old_ones_are_swept_and_what_waits_stays(engine: AsyncEngine, rece
         for uid, state, days in (("u0", "Delivered", 31), ("u1", "Failed", 31), ("u2", "Delivered", 29)):
             await connection.execute(
                 text(
-                    "UPDATE webhook_deliveries SET state = :s, finished_at = now() - :d * interval '1 day' WHERE task_uid = :u"
+                    "UPDATE webhook_deliveries SET state = :s, finished_at = now() - :d * interval '1 day'"
+                    " WHERE task_uid = :u"
                 ),
                 {"s": state, "d": days, "u": uid},
             )
     store = PostgresDeliveries(engine)
     assert await store.sweep(timedelta(days=30)) == 2
     assert await rows(engine, "task_uid") == [("u2",), ("u3",)]
-    count, late = await store.waiting()
+    count, late = await store.backlog()
     assert (count, late >= 0) == (1, True)
     assert await PostgresEndpoints(engine).delete("id-of-all")
     assert await rows(engine, "task_uid") == []

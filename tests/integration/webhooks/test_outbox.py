@@ -40,11 +40,19 @@ async def test_each_end_is_told_once_with_a_stable_id_and_a_thin_payload(engine:
         "type": "task.failed",
         "timestamp": "2026-09-21T12:00:09Z",
         "data": {
-            "namespace": "team-a", "name": "task-u2", "uid": "u2", "handler": "reports.summarise", "queue": "default",
-            "phase": "Failed", "reason": "Failed", "attempt": 1, "createdAt": "2026-09-20T12:00:00Z", "startedAt": None,
+            "namespace": "team-a",
+            "name": "task-u2",
+            "uid": "u2",
+            "handler": "reports.summarise",
+            "queue": "default",
+            "phase": "Failed",
+            "reason": "Failed",
+            "attempt": 1,
+            "createdAt": "2026-09-20T12:00:00Z",
+            "startedAt": None,
             "finishedAt": "2026-09-21T12:00:09Z",
         },
-    }  # fmt: skip
+    }
 
 
 async def test_in_any_order_of_events_and_split_over_batches_there_is_one(engine: AsyncEngine) -> None:
@@ -97,8 +105,9 @@ async def test_what_the_stream_lost_is_told_when_it_is_mirrored_again(engine: As
             await repository.upsert_tasks(connection, [task, make_task(uid="u2", name="other", phase=Phase.RUNNING)])
     await apply(engine, ended("u1", "Cancelled"))
     assert await rows(engine, "webhook_id", "event_id") == [
-        ("id-of-all", "evt_u1_cancelled"), ("id-of-named", "evt_u1_cancelled"),
-    ]  # fmt: skip
+        ("id-of-all", "evt_u1_cancelled"),
+        ("id-of-named", "evt_u1_cancelled"),
+    ]
 
 
 async def test_who_is_told(engine: AsyncEngine) -> None:
@@ -115,15 +124,23 @@ async def test_who_is_told(engine: AsyncEngine) -> None:
     for number, odd in enumerate(("named", {"named": 1}, None, 7, [["named"]])):
         async with transaction(engine) as connection:
             await connection.execute(
-                text("INSERT INTO tasks (uid, namespace, name, handler, queue, priority, spec, phase, reason, message, attempt, seq,"
-                     " created_at, outputs) VALUES (:uid, 'team-b', 'x', 'a.b', 'q', 0, cast(:spec AS jsonb), 'Cancelled', '', '', 1, 1,"
-                     " now(), '[]')"),
+                text(
+                    "INSERT INTO tasks"
+                    " (uid, namespace, name, handler, queue, priority, spec, phase, reason, message, attempt, seq,"
+                    " created_at, outputs)"
+                    " VALUES (:uid, 'team-b', 'x', 'a.b', 'q', 0, cast(:spec AS jsonb), 'Cancelled', '', '', 1, 1,"
+                    " now(), '[]')"
+                ),
                 {"uid": f"odd-{number}", "spec": json.dumps({"notify": odd})},
-            )  # fmt: skip
+            )
     found = [row for row in await rows(engine, "webhook_id", "task_uid") if not row[1].startswith("odd")]
     assert found == [
-        ("id-of-all", "u1"), ("id-of-all", "u2"), ("id-of-all", "u3"), ("id-of-failures", "u2"), ("id-of-named", "u3"),
-    ]  # fmt: skip
+        ("id-of-all", "u1"),
+        ("id-of-all", "u2"),
+        ("id-of-all", "u3"),
+        ("id-of-failures", "u2"),
+        ("id-of-named", "u3"),
+    ]
     assert len(await rows(engine, "id")) == len(found) + 5
 
 

@@ -12,7 +12,7 @@ from tests.unit.taskflow_api.watched import WatchedKube
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("COALESCE_SECONDS", "FIRST_PAUSE", "LONGEST_PAUSE"):
+    for name in ("COALESCE_SECONDS", "MIN_BACKOFF", "MAX_BACKOFF"):
         monkeypatch.setattr(module, name, 0.01)
 
 

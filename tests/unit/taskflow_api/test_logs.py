@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskflow_api.live import logs, pieces
+from taskflow_api.live import log_ranges, logs
 from taskflow_core.blobs.store import ObjectInfo
 from tests.unit.taskflow_api.fakes import UID
 from tests.unit.taskflow_api.test_streams import Site
@@ -136,7 +136,7 @@ LINES = st.lists(st.binary(max_size=5).map(lambda line: line.replace(b"\n", b"")
 def test_pieces_are_the_slice(chunks: list[list[bytes]], first: int, end: int) -> None:
     content = {f"{number:02}": b"".join(lines) for number, lines in enumerate(chunks)}
     infos = [ObjectInfo(name, len(text), "", datetime(2026, 1, 1, tzinfo=UTC), None) for name, text in content.items()]
-    read = b"".join(content[p.key][p.start : p.start + p.length] for p in pieces.pieces(infos, first, end))
+    read = b"".join(content[p.key][p.start : p.start + p.length] for p in log_ranges.pieces(infos, first, end))
     assert read == b"".join(content.values())[first:end]
 
 
@@ -144,6 +144,6 @@ def test_pieces_are_the_slice(chunks: list[list[bytes]], first: int, end: int) -
 def test_the_tail_is_the_last_lines(lines: list[bytes], wanted: int) -> None:
     content = b"".join(lines)
     if content:
-        start, found = pieces.tail_start(content, wanted)
+        start, found = log_ranges.tail_start(content, wanted)
         assert content[start:] == b"".join(lines[-wanted:])
         assert found >= min(wanted, len(lines))

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import structlog
 
-from taskflow_api import problems
-from taskflow_api.kinds import KINDS
-from taskflow_api.middleware import MAX_BODY_BYTES
+import taskflow_api
+from taskflow_api.http import problems
+from taskflow_api.http.middleware import MAX_BODY_BYTES
+from taskflow_api.http.problem_types import PROBLEM_TYPES
 from taskflow_core.errors import Cause, Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
 from tests.unit.taskflow_api.fakes import Answer, Api
 
@@ -182,7 +183,7 @@ async def test_every_write_leaves_one_audit_line_however_it_ends() -> None:
 def test_every_problem_that_the_source_raises_is_of_a_known_kind_and_status() -> None:
     """No code without an entry in the list that the page is made of, and none there that nothing raises."""
     raised: dict[str, set[int]] = {code: {status} for status, code in problems.CODES.items()}
-    for path in Path(problems.__file__).parent.rglob("*.py"):
+    for path in Path(taskflow_api.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or getattr(node.func, "id", "") not in (
                 "ProblemError",
@@ -195,5 +196,7 @@ def test_every_problem_that_the_source_raises_is_of_a_known_kind_and_status() ->
             }
             if isinstance(code, ast.Constant):
                 raised.setdefault(str(code.value), set()).update(statuses)
-    assert set(raised) == set(KINDS)
-    assert {code: {KINDS[code].status} for code in raised if raised[code]} == {c: s for c, s in raised.items() if s}
+    assert set(raised) == set(PROBLEM_TYPES)
+    assert {code: {PROBLEM_TYPES[code].status} for code in raised if raised[code]} == {
+        c: s for c, s in raised.items() if s
+    }

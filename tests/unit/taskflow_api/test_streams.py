@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from taskflow_api.app import create_app
-from taskflow_api.live import channel, sse, streams
+from taskflow_api.http.services import Services
+from taskflow_api.live import channel, sse, streaming, streams
 from taskflow_api.live.hub import Hub
-from taskflow_api.services import Services
+from taskflow_api.wiring import Components
 from tests.unit.taskflow_api.fakes import Api, unlimited
 from tests.unit.taskflow_api.watched import Stream, WatchedKube
 
@@ -22,21 +23,20 @@ class Site(Api):
     def __init__(self) -> None:
         super().__init__()
         self.watched = WatchedKube()
-        self.gate._kube = self.watched
+        self.auth._kube = self.watched
         self.restart()
 
     def restart(self) -> None:
         self.hub = Hub(self.watched, per_caller=3, total=4)
-        self.app = create_app(
-            Services(self.watched, self.history, self.objects, self.gate, self.identity, self.hub, unlimited())
-        )
+        services = Services(self.watched, self.history, self.objects, self.auth, self.identity.tokens.authenticate)
+        self.app = create_app(Components(services, self.identity, self.hub, unlimited()))
 
 
 @pytest.fixture
 async def site(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
-    for name in ("COALESCE_SECONDS", "FIRST_PAUSE", "LONGEST_PAUSE"):
+    for name in ("COALESCE_SECONDS", "MIN_BACKOFF", "MAX_BACKOFF"):
         monkeypatch.setattr(channel, name, 0.01)
-    monkeypatch.setattr(streams, "LATE_SECONDS", 0.2)
+    monkeypatch.setattr(streams, "CATCH_UP_SECONDS", 0.2)
     made = Site()
     yield made
     await made.hub.stop()
@@ -191,7 +191,7 @@ async def test_who_loses_the_right_is_told_nothing_more(site: Site, monkeypatch:
     async def refused(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr(site.gate, "allows", refused)
+    monkeypatch.setattr(site.auth, "allows", refused)
     await site.watched.happens("a")
     await stream.until()
     assert stream.ended
@@ -205,7 +205,7 @@ async def test_whose_token_ended_is_told_nothing_more(site: Site, monkeypatch: p
     async def unknown(_: str) -> None:
         return None
 
-    monkeypatch.setattr(site.identity.tokens, "authenticate", unknown)
+    monkeypatch.setattr(site.identity.tokens, "_kubernetes", unknown)
     await site.watched.happens("a")
     await stream.until()
     assert stream.ended
@@ -228,7 +228,7 @@ async def test_who_is_let_in_no_longer_is_told_so_last(site: Site, monkeypatch: 
     async def refused(*_: object) -> bool:
         return False
 
-    monkeypatch.setattr(site.gate, "allows", refused)
+    monkeypatch.setattr(site.auth, "allows", refused)
     place = await site.watched.happens("a")
     await stream.until()
     kind, told_place, problem = told(stream.text)[-1]
@@ -238,7 +238,7 @@ async def test_who_is_let_in_no_longer_is_told_so_last(site: Site, monkeypatch: 
         "title": "Forbidden",
         "status": 403,
         "code": "access-ended",
-        "detail": "the token has ended, or its caller lost the right",
+        "detail": "the token is no longer valid, or the caller lost the permission",
     }
 
 
@@ -246,7 +246,7 @@ async def test_a_slow_listener_is_dropped_with_a_reset(site: Site, monkeypatch: 
     stream = Stream(site.app, EVENTS)
     await stream.until("ready")
     kept, _ = site.hub._channels["team-a"]
-    kept._kept = 2
+    kept._max_changes = 2
     # More in one go than is kept: the listener gets no turn in between.
     site.watched.past += [
         {"type": "MODIFIED", "object": _object(f"t{number}", site.watched.version + number)} for number in range(1, 6)
@@ -265,7 +265,7 @@ def _object(name: str, version: int) -> dict[str, Any]:
 
 
 async def test_a_client_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "STALL_SECONDS", 0.05)
+    monkeypatch.setattr(streaming, "STALL_SECONDS", 0.05)
 
     async def endless() -> AsyncIterator[str]:
         while True:
@@ -275,4 +275,4 @@ async def test_a_client_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyP
         if message["type"] == "http.response.body":
             await asyncio.Event().wait()
 
-    await asyncio.wait_for(streams.Live(endless()).stream_response(stuck), 5)
+    await asyncio.wait_for(streaming.StallLimitedResponse(endless()).stream_response(stuck), 5)

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from taskflow_api.tasks.cursors import BadCursor, decode, encode
+from taskflow_api.http.cursors import BadCursor, decode, encode
 from taskflow_core.errors import Unavailable
 from tests.unit.taskflow_api.fakes import CREATED, UID, Api, row
 
@@ -225,8 +225,9 @@ async def test_a_list_is_filtered_by_labels_and_times_and_its_cursor_belongs_to_
     assert asked is not None
     assert [(each.key, each.operator) for each in asked.labels] == [("team", "in"), ("old", "absent")]
     assert (asked.created_after, asked.created_before) == (
-        datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 12, 31, 22, tzinfo=UTC),
-    )  # fmt: skip
+        datetime(2026, 1, 1, tzinfo=UTC),
+        datetime(2026, 12, 31, 22, tzinfo=UTC),
+    )
     link = answer.headers["link"].partition(">")[0].removeprefix("<")
     assert (await api.call("GET", link)).status == 200
     assert api.history.asked == asked

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskflow_client import files, pools, tasks
-from taskflow_client.calls import Answer, Call, pause_before, settle
+from taskflow_client.calls import Answer, Call, result_of, retry_delay
 from taskflow_client.errors import (
     ChangedSinceError,
     ConflictError,
@@ -59,13 +59,13 @@ def test_names_are_quoted_and_query_names_are_those_of_the_wire() -> None:
 
 def test_a_page_leads_to_the_next_with_the_same_question() -> None:
     call = tasks.listed("n", queue="q")
-    page = settle(call, answer(200, {"items": [], "nextCursor": "c1"}))
+    page = result_of(call, answer(200, {"items": [], "nextCursor": "c1"}))
     following = call.following(page)
     assert following is not None
     assert following.params == {"queue": "q", "cursor": "c1"}
-    assert following.following(settle(following, answer(200, {"items": [], "nextCursor": None}))) is None
+    assert following.following(result_of(following, answer(200, {"items": [], "nextCursor": None}))) is None
     objects = files.listed("n", prefix="in/")
-    after = objects.following(settle(objects, answer(200, {"items": [], "nextAfter": "in/z"})))
+    after = objects.following(result_of(objects, answer(200, {"items": [], "nextAfter": "in/z"})))
     assert after is not None
     assert after.params == {"prefix": "in/", "after": "in/z"}
 
@@ -73,7 +73,7 @@ def test_a_page_leads_to_the_next_with_the_same_question() -> None:
 def test_what_has_not_changed_is_none() -> None:
     call = tasks.get("n", "x", if_none_match='"1"')
     assert call.headers == {"If-None-Match": '"1"'}
-    assert settle(call, answer(304)) is None
+    assert result_of(call, answer(304)) is None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_what_has_not_changed_is_none() -> None:
 )
 def test_each_problem_has_its_class(status: int, kind: type[TaskflowError]) -> None:
     with pytest.raises(TaskflowError) as caught:
-        settle(pools.get("n", "p"), answer(status, PROBLEM, retry_after="7"))
+        result_of(pools.get("n", "p"), answer(status, PROBLEM, retry_after="7"))
     assert type(caught.value) is kind
     error = caught.value
     assert (error.status, error.code, error.request_id, error.retry_after) == (status, "invalid", "r1", 7.0)
@@ -103,7 +103,7 @@ def test_each_problem_has_its_class(status: int, kind: type[TaskflowError]) -> N
 @pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b"null"])
 def test_an_answer_of_something_in_between_is_an_error_too(body: bytes) -> None:
     with pytest.raises(UnavailableError, match="HTTP 502"):
-        settle(pools.get("n", "p"), Answer(502, {}, body))
+        result_of(pools.get("n", "p"), Answer(502, {}, body))
 
 
 GET, POST = tasks.get("n", "x"), tasks.create("n", "h", name="x")
@@ -131,12 +131,15 @@ KEYED = tasks.create("n", "h", idempotency_key="k")
 def test_only_what_does_no_more_by_being_sent_twice_is_sent_again(
     call: Call[Any], answered: Answer | None, attempt: int, seconds: float | None
 ) -> None:
-    assert pause_before(call, answered, attempt, 4) == seconds
+    assert retry_delay(call, answered, attempt, 4) == seconds
 
 
 def test_events_are_read_line_by_line_and_the_place_is_kept() -> None:
     reader = Reader()
-    text = 'id: 7\nevent: ready\ndata: {}\n\n: ping\nid: 8\n\nid: 9\nevent: task\ndata: {"type": "changed",\ndata: "task": {"phase": "Succeeded"}}\n\n'
+    text = (
+        "id: 7\nevent: ready\ndata: {}\n\n: ping\nid: 8\n\n"
+        'id: 9\nevent: task\ndata: {"type": "changed",\ndata: "task": {"phase": "Succeeded"}}\n\n'
+    )
     (event,) = filter(None, map(reader.line, text.split("\n")))
     assert (event.id, event.type, event.ended) == ("9", "changed", True)
     assert reader.last_event_id == "9"

@@ -60,12 +60,20 @@ CALLS: tuple[Call[Any], ...] = (
 )
 WITHOUT = {
     # Of the server itself.
-    "getLiveness", "getStartup", "getReadiness", "getVersion",
+    "getLiveness",
+    "getStartup",
+    "getReadiness",
+    "getVersion",
     # How one comes to a token; the client has one.
-    "registerAccount", "createToken",
+    "registerAccount",
+    "createToken",
     # Not wanted so far.
-    "listItems", "listArtifacts", "getArtifact", "listOperations", "deleteOperation",
-}  # fmt: skip
+    "listItems",
+    "listArtifacts",
+    "getArtifact",
+    "listOperations",
+    "deleteOperation",
+}
 
 
 def operation(call: Call[Any]) -> dict[str, Any]:

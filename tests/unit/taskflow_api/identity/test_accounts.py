@@ -8,12 +8,12 @@ from typing import Any
 import jwt
 import pytest
 
+from taskflow_api.gcra.counters import RETRY_SECONDS, LocalCounter
+from taskflow_api.gcra.limit import Limit, LimitState
 from taskflow_api.identity.accounts import ISSUER, LOGIN_SECONDS, LOGINS, REGISTRATIONS
-from taskflow_api.identity.attempts import Attempts
-from taskflow_api.identity.passwords import AT_ONCE, MAX_WAITING, Passwords
-from taskflow_api.identity.serviceaccounts import Binding
-from taskflow_api.limits.limiter import AWAY_SECONDS, LocalCounter
-from taskflow_api.limits.policy import Limit, Standing
+from taskflow_api.identity.attempt_limits import AttemptLimit
+from taskflow_api.identity.passwords import MAX_CONCURRENT, MAX_WAITING, Passwords
+from taskflow_api.identity.service_accounts import Binding
 from taskflow_api.settings import RegisterSettings
 from taskflow_core.errors import Invalid, Unavailable
 from tests.unit.taskflow_api.fakes import Answer, Api
@@ -93,7 +93,7 @@ async def test_the_password_is_kept_as_argon2_and_told_nowhere(capsys: Any) -> N
 
 
 def test_passwords_are_hashed_as_rfc_9106_says() -> None:
-    assert Passwords()._nobodys.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+    assert Passwords()._dummy_hash.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
 
 
 async def test_an_unknown_account_and_a_wrong_password_are_answered_alike() -> None:
@@ -126,7 +126,7 @@ async def test_an_unknown_account_costs_the_same_work() -> None:
 
 async def test_nobody_comes_in_with_the_password_that_stands_for_an_unknown_account() -> None:
     passwords = fast_passwords()
-    passwords._nobodys = await passwords.hash(PASSWORD)
+    passwords._dummy_hash = await passwords.hash(PASSWORD)
     assert not await passwords.verify(None, PASSWORD)
 
 
@@ -164,14 +164,14 @@ async def test_what_goes_on_without_a_token_ends_with_its_account() -> None:
     api = made()
     caller = await api.identity.tokens.authenticate(await token_of(api))
     assert caller is not None
-    assert await api.identity.stands(caller)
+    assert await api.identity.is_valid(caller)
     await api.accounts.bind("ann", Binding("team-a", "others", "u2"))
-    assert not await api.identity.stands(caller)
+    assert not await api.identity.is_valid(caller)
     await api.accounts.bind("ann", BINDING)
-    assert await api.identity.stands(caller)
+    assert await api.identity.is_valid(caller)
     await api.accounts.delete("ann")
-    assert not await api.identity.stands(caller)
-    assert not await Api().identity.stands(caller)
+    assert not await api.identity.is_valid(caller)
+    assert not await Api().identity.is_valid(caller)
 
 
 class Shared(LocalCounter):
@@ -179,41 +179,41 @@ class Shared(LocalCounter):
 
     down = False
 
-    async def take(self, limits: Sequence[Limit], units: int) -> list[Standing]:
+    async def consume(self, limits: Sequence[Limit], units: int) -> list[LimitState]:
         if self.down:
             raise Unavailable("Redis: down")
-        return await super().take(limits, units)
+        return await super().consume(limits, units)
 
-    async def forget(self, limit: Limit) -> None:
+    async def reset(self, limit: Limit) -> None:
         if self.down:
             raise Unavailable("Redis: down")
-        await super().forget(limit)
+        await super().reset(limit)
 
 
 async def test_guesses_at_all_processes_count_together() -> None:
     time = Time()
     shared = Shared(time)
-    here, there = (Attempts("login", 5, 300, shared, time) for _ in range(2))
-    waits = [await each.take("ann") for each in (here, there, here, there, here, there)]
+    here, there = (AttemptLimit("login", 5, 300, shared, time) for _ in range(2))
+    waits = [await each.consume("ann") for each in (here, there, here, there, here, there)]
     assert waits == [0] * 5 + [60]
     # The right password at one of them counts at the others too.
-    await here.forget("ann")
-    assert await there.take("ann") == 0
+    await here.reset("ann")
+    assert await there.consume("ann") == 0
 
 
 async def test_guesses_are_counted_by_each_process_while_redis_is_away() -> None:
     time = Time()
     shared = Shared(time)
-    attempts = Attempts("login", 5, 300, shared, time)
-    assert [await attempts.take("ann") for _ in range(6)] == [0] * 5 + [60]
+    attempts = AttemptLimit("login", 5, 300, shared, time)
+    assert [await attempts.consume("ann") for _ in range(6)] == [0] * 5 + [60]
     shared.down = True
-    assert [await attempts.take("ann") for _ in range(6)] == [0] * 5 + [60]
-    await attempts.forget("ann")
-    assert await attempts.take("ann") == 0
+    assert [await attempts.consume("ann") for _ in range(6)] == [0] * 5 + [60]
+    await attempts.reset("ann")
+    assert await attempts.consume("ann") == 0
     shared.down = False
     # Asked again after a while, it still knows its own.
-    time.seconds += AWAY_SECONDS
-    assert await attempts.take("ann") == 60 - AWAY_SECONDS
+    time.seconds += RETRY_SECONDS
+    assert await attempts.consume("ann") == 60 - RETRY_SECONDS
 
 
 async def test_registrations_are_bounded() -> None:
@@ -238,7 +238,7 @@ async def test_few_passwords_are_hashed_at_once_and_few_wait() -> None:
     passwords._verify = slow  # type: ignore[method-assign]
     found = await asyncio.gather(*(passwords.verify("x", "y") for _ in range(40)), return_exceptions=True)
     refused = [each for each in found if isinstance(each, Unavailable)]
-    assert most == AT_ONCE
+    assert most == MAX_CONCURRENT
     assert len(found) - len(refused) >= MAX_WAITING
     assert refused
     assert await passwords.verify("x", "y")
@@ -286,10 +286,19 @@ async def test_hostile_tokens_of_accounts_prove_nothing() -> None:
 
     assert (await api.call("GET", TASKS, token=signed())).status == 200
     hostile = [
-        signed(b"x" * 32), signed(exp=int(time.time()) - 1), signed(exp=None), signed(aud="other"), signed(aud=None),
-        signed(sub="nobody"), signed(sub=None), signed(sub="ann"), signed(b"k" * 64, "HS512"), signed(nbf=time.time() + 60),
-        f"{segment({'alg': 'none'})}.{segment(good)}.", signed()[:-2] + "AA",
-    ]  # fmt: skip
+        signed(b"x" * 32),
+        signed(exp=int(time.time()) - 1),
+        signed(exp=None),
+        signed(aud="other"),
+        signed(aud=None),
+        signed(sub="nobody"),
+        signed(sub=None),
+        signed(sub="ann"),
+        signed(b"k" * 64, "HS512"),
+        signed(nbf=time.time() + 60),
+        f"{segment({'alg': 'none'})}.{segment(good)}.",
+        signed()[:-2] + "AA",
+    ]
     for token in hostile:
         assert (await api.call("GET", TASKS, token=token)).status == 401, token
 

@@ -11,15 +11,24 @@ URL = "postgresql+psycopg://u:hunter2@127.0.0.1:1/db"
         ([], "required: kind"),
         (["keys"], "required: action"),
         (["keys", "create"], "required: --namespace, --service-account"),
-        (["keys", "create", "--namespace", "Team A", "--service-account", "x"], "expected a name as Kubernetes has them"),
-        (["keys", "create", "--namespace", "a", "--service-account", "x", "--scope", "admin"], "invalid choice: 'admin'"),
+        (["keys", "create", "--namespace", "Team A", "--service-account", "x"], "expected a Kubernetes name"),
+        (
+            ["keys", "create", "--namespace", "a", "--service-account", "x", "--scope", "admin"],
+            "invalid choice: 'admin'",
+        ),
         (["keys", "create", "--namespace", "a", "--service-account", "x", "--days", "0"], "expected a number of days"),
-        (["keys", "create", "--namespace", "a", "--service-account", "x", "--days", "367"], "expected a number of days"),
-        (["keys", "create", "--namespace", "a", "--service-account", "x", "--days", "nan"], "expected a number of days"),
-        (["accounts", "bind", "ann", "reports"], "expected a name as Kubernetes has them"),
+        (
+            ["keys", "create", "--namespace", "a", "--service-account", "x", "--days", "367"],
+            "expected a number of days",
+        ),
+        (
+            ["keys", "create", "--namespace", "a", "--service-account", "x", "--days", "nan"],
+            "expected a number of days",
+        ),
+        (["accounts", "bind", "ann", "reports"], "expected a Kubernetes name"),
         (["serve"], "invalid choice: 'serve'"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_call_is_said_in_one_line_with_code_2(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,10 +6,10 @@ import jwt
 import pytest
 from pydantic import ValidationError
 
-from taskflow_api.auth import Caller, Method
+from taskflow_api.http.kubernetes_auth import Caller, Method
 from taskflow_api.identity.jwks import KeySet
+from taskflow_api.identity.jwt_validation import InvalidTokenError
 from taskflow_api.identity.oidc import LEEWAY_SECONDS, Oidc, caller_of
-from taskflow_api.identity.signed import RefusedError
 from taskflow_api.identity.tokens import Tokens
 from taskflow_api.settings import OidcSettings
 from taskflow_core.errors import Unavailable
@@ -35,9 +35,14 @@ from tests.unit.taskflow_api.identity.memory import Time
 
 def published() -> Web:
     return Web(
-        rsa_jwk("one"), rsa_jwk("bound", alg="RS512"), rsa_jwk("sealing", use="enc"), rsa_jwk("weak", 1024),
-        ec_jwk("curve"), ed_jwk("edwards"), {"kty": "oct", "kid": "shared", "k": segment(b"s" * 32)},
-    )  # fmt: skip
+        rsa_jwk("one"),
+        rsa_jwk("bound", alg="RS512"),
+        rsa_jwk("sealing", use="enc"),
+        rsa_jwk("weak", 1024),
+        ec_jwk("curve"),
+        ed_jwk("edwards"),
+        {"kty": "oct", "kid": "shared", "k": segment(b"s" * 32)},
+    )
 
 
 def now() -> int:
@@ -221,7 +226,7 @@ def test_claims_tell_a_user_and_groups_with_their_prefixes(
 def test_claims_that_name_nobody_or_one_of_kubernetes_own_are_refused(
     fields: dict[str, str], told: dict[str, Any]
 ) -> None:
-    with pytest.raises(RefusedError):
+    with pytest.raises(InvalidTokenError):
         caller_of(claims(**told), settings(**fields))
 
 
@@ -233,8 +238,8 @@ def test_claims_that_name_nobody_or_one_of_kubernetes_own_are_refused(
         ({"issuer": "https://"}, "expected an https URL"),
         ({"issuer": "http://127.0.0.1.evil.example"}, "expected an https URL"),
         ({"audience": ""}, "expected the client's id"),
-        ({"username_prefix": "system:"}, "Kubernetes' own"),
-        ({"groups_prefix": "system:serviceaccounts:"}, "Kubernetes' own"),
+        ({"username_prefix": "system:"}, "reserved for Kubernetes"),
+        ({"groups_prefix": "system:serviceaccounts:"}, "reserved for Kubernetes"),
         ({"username_claim": ""}, "at least 1"),
     ],
 )

@@ -9,9 +9,9 @@ from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from taskflow_api.settings import WebhookSettings
-from taskflow_api.webhooks.guard import Policy
-from taskflow_api.webhooks.office import policy_of
 from taskflow_api.webhooks.secrets import LostKeyError, Vault, new_secret, signed_headers
+from taskflow_api.webhooks.url_policy import Policy
+from taskflow_api.webhooks.wiring import policy_of
 from taskflow_core.errors import Invalid
 
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
@@ -25,12 +25,12 @@ def test_a_secret_has_the_form_and_length_of_standard_webhooks() -> None:
 
 
 def test_what_is_stored_tells_nothing_and_opens_with_any_of_the_keys() -> None:
-    sealed = Vault([OLD]).seal("whsec_abc")
+    sealed = Vault([OLD]).encrypt("whsec_abc")
     assert b"whsec" not in sealed
-    assert Vault([NEW, OLD]).open(sealed) == "whsec_abc"
-    assert Vault([NEW]).open(Vault([NEW, OLD]).seal("x")) == "x"
-    with pytest.raises(LostKeyError, match="rotate it"):
-        Vault([NEW]).open(sealed)
+    assert Vault([NEW, OLD]).decrypt(sealed) == "whsec_abc"
+    assert Vault([NEW]).decrypt(Vault([NEW, OLD]).encrypt("x")) == "x"
+    with pytest.raises(LostKeyError, match="rotate the secret"):
+        Vault([NEW]).decrypt(sealed)
 
 
 @pytest.mark.parametrize("keys", [[], ["hunter2"], [OLD, "hunter2"]])
