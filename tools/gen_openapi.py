@@ -1,4 +1,4 @@
-"""docs/reference/openapi.json: the document that the REST API serves, with accounts on."""
+"""Generates docs/reference/openapi.json, the OpenAPI document of the REST API with accounts enabled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taskflow_api.wiring import Components
 
 
 def files() -> dict[str, str]:
-    """The document by its file's name."""
+    """The document, by its file name."""
     # The routes are created but not called, so the components can be empty.
     empty: Any = SimpleNamespace()
     services: Any = SimpleNamespace(authenticate=empty)

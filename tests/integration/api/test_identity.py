@@ -54,7 +54,7 @@ def test_the_first_key_comes_from_the_command_line_and_works_within_scopes_and_r
     task = {"generateName": "keyed-", "spec": {"handler": "a.b"}}
     assert installation.call("POST", TASKS, task, account=both).status == 201
     refused = installation.call("POST", TASKS, task, account=reading)
-    assert (refused.status, "scopes read; this needs write" in refused.json["detail"]) == (403, True)
+    assert (refused.status, "scopes read; this request needs write" in refused.json["detail"]) == (403, True)
     weak = _key(installation, "stranger")
     assert f"{NAMESPACE}:stranger may not list" in installation.call("GET", TASKS, account=weak).json["detail"]
 

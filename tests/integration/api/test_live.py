@@ -190,7 +190,7 @@ def test_a_pool_is_told_paused_and_drained_under_the_rights_on_workerpools(insta
     create(installation, "alone")
     why = installation.call("GET", f"{TASKS}/alone/why").json
     assert (why["waiting"], why["reason"]) == (True, "NoWorkerPool")
-    assert why["message"] == "no WorkerPool serves queue 'live'; served are elsewhere"
+    assert why["message"] == "no WorkerPool serves queue 'live'; served queues: elsewhere"
     assert installation.call("GET", f"{TASKS}/alone/why", account="reader").json["pools"] is None
     create(installation, "held", spec=SPEC | {"queue": "elsewhere"})
     why = installation.call("GET", f"{TASKS}/held/why").json

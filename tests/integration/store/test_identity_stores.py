@@ -42,7 +42,7 @@ async def test_a_namespace_has_a_bounded_number_of_keys_and_long_expired_ones_ma
     store = PostgresKeys(engine)
     for number in range(3):
         await store.add(row(number, expires_at=NOW + number * DAY), delete_expired_before=NOW)
-    with pytest.raises(Conflict, match="has 3 API keys; revoke"):
+    with pytest.raises(Conflict, match="has 3 API keys, the limit; revoke"):
         await store.add(row(3), delete_expired_before=NOW)
     await store.add(row(4, namespace="team-b"), delete_expired_before=NOW + 9 * DAY)
     await store.add(row(3), delete_expired_before=NOW + timedelta(seconds=1))

@@ -129,7 +129,7 @@ async def test_after_the_last_attempt_it_is_given_up_and_may_be_replayed(
     assert {got.id for got in receiver.received} == {"evt_u1_failed"}
     assert await store.replay("id-of-all", "f" * 32) is None
     await store.replay("id-of-all", row.id)
-    with pytest.raises(Conflict, match="waits for an attempt"):
+    with pytest.raises(Conflict, match="is already pending"):
         await store.replay("id-of-all", row.id)
 
 
@@ -282,7 +282,7 @@ async def test_a_namespace_has_one_of_a_name_and_not_too_many(
     )
     assert sorted(type(each).__name__ for each in made) == ["Conflict"] * 3 + ["NoneType"]
     await added(engine, "second")
-    with pytest.raises(Conflict, match="2 webhooks, which is the most"):
+    with pytest.raises(Conflict, match="already has 2 webhooks, the limit"):
         await added(engine, "third")
     await added(engine, "third", namespace="team-b")
     assert [row.name for row in await store.of_namespace("team-a")] == ["same", "second"]
