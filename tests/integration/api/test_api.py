@@ -262,7 +262,7 @@ def test_a_task_is_changed_only_as_it_was_read(installation: Installation) -> No
     assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, "/spec/cancel")
 
 
-def test_a_finished_task_is_created_once_more(installation: Installation) -> None:
+def test_a_finished_task_is_retried(installation: Installation) -> None:
     installation.call("POST", TASKS, {"name": "done", "labels": {"team": "a"}, "spec": SPEC})
     assert installation.call("POST", TASKS + "/done:retry").status == 409
     _finish(installation, "done", [])

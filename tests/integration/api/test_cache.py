@@ -64,7 +64,7 @@ def test_a_second_reader_gets_the_same_answer_from_the_cache(installation: Insta
     assert (unchanged.status, unchanged.body) == (304, b"")
 
 
-def test_a_cached_answer_is_for_nobody_who_may_not_read(installation: Installation) -> None:
+def test_a_cached_answer_needs_read_permission(installation: Installation) -> None:
     made(installation, "cached-secret")
     for _ in range(2):
         installation.call("GET", f"{TASKS}/cached-secret")
@@ -74,7 +74,7 @@ def test_a_cached_answer_is_for_nobody_who_may_not_read(installation: Installati
     assert b"cached-secret" not in refused.body.replace(refused.json["instance"].encode(), b"")
 
 
-def test_who_changes_a_task_through_the_api_reads_it_as_it_is(installation: Installation) -> None:
+def test_clients_read_their_own_writes(installation: Installation) -> None:
     made(installation, "cached-changed")
     path = f"{TASKS}/cached-changed"
     for suspended in [True, False] * 10:
@@ -104,7 +104,7 @@ def test_while_the_history_changes_nothing_is_kept(installation: Installation, a
     assert hit(installation.call("GET", f"{TASKS}?limit=2"))
 
 
-def test_without_its_redis_the_api_reads_anew_until_it_is_back(installation: Installation, admin: redis.Redis) -> None:
+def test_without_redis_the_api_reads_from_the_source(installation: Installation, admin: redis.Redis) -> None:
     made(installation, "cached-away")
     path = f"{TASKS}/cached-away"
     admin.client_pause(1500, all=True)

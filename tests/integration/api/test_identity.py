@@ -100,9 +100,7 @@ def test_what_a_command_cannot_do_is_one_line_and_its_exit_code(
     assert "hunter2" not in done.stderr
 
 
-def test_who_may_be_a_service_account_makes_keys_for_it_and_for_no_other(
-    installation: Installation, keymaker: str
-) -> None:
+def test_keys_can_be_created_only_for_permitted_service_accounts(installation: Installation, keymaker: str) -> None:
     body = {"serviceAccount": "allowed", "scopes": ["read"], "name": "ci"}
     made = installation.call("POST", KEYS, body, account=keymaker)
     assert made.status == 201, made.body
@@ -185,7 +183,7 @@ def test_a_user_of_the_issuer_and_its_groups_have_what_rbac_gives_them(installat
     assert installation.call("GET", TASKS, account="too powerful").status == 403
 
 
-def test_the_issuer_may_rotate_its_keys_and_be_away(installation: Installation) -> None:
+def test_the_issuer_can_rotate_its_keys_and_be_unavailable(installation: Installation) -> None:
     issuer = installation.issuer
     installation.tokens["before"] = issuer.token("ann", groups=["board"])
     assert (
@@ -234,7 +232,7 @@ def test_an_account_is_registered_bound_by_the_administrator_and_used(installati
     assert installation.call("POST", "/v1/auth/token", sent, account="").status == 401
 
 
-def test_passwords_and_keys_are_in_no_log(installation: Installation) -> None:
+def test_passwords_and_keys_are_never_logged(installation: Installation) -> None:
     text = installation.stack.log("api").read_text()
     assert "token_refused" in text
     assert PASSWORD not in text

@@ -16,7 +16,7 @@ from tests.integration.api.conftest import Installation
 pytestmark = pytest.mark.integration
 
 
-async def test_a_redis_that_says_nothing_is_away_at_once() -> None:
+async def test_a_silent_redis_counts_as_unavailable_at_once() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()

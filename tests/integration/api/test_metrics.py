@@ -23,7 +23,7 @@ def value(text: str, series: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(series))
 
 
-def test_requests_are_told_by_their_routes_and_answers(installation: Installation) -> None:
+def test_request_metrics_have_route_and_status(installation: Installation) -> None:
     series = (
         "http_server_request_duration_seconds_count"
         '{http_request_method="GET",http_response_status_code="%d",http_route="%s"}'
@@ -41,7 +41,7 @@ def test_requests_are_told_by_their_routes_and_answers(installation: Installatio
     assert "BREW" not in after
 
 
-def test_the_cache_is_told(installation: Installation) -> None:
+def test_cache_lookups_are_counted(installation: Installation) -> None:
     installation.mirror()
     installation.call("GET", f"{TASKS}?limit=7")
     before = metrics(installation)

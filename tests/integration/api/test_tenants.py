@@ -241,7 +241,7 @@ def test_every_route_is_one_that_can_be_tried(tenants: Tenants) -> None:
     assert {operation.id for operation in found} >= set(tenants.bodies)
 
 
-def test_a_route_that_nobody_taught_this_test_would_be_noticed() -> None:
+def test_an_unknown_route_fails_this_test() -> None:
     def made(path: str, **fields: Any) -> Operation:
         where = [{"name": name.rstrip("}"), "in": "path"} for name in path.split("{")[1:]]
         (found,) = operations({"paths": {path: {"post": {"operationId": "x", "parameters": where, **fields}}}})
@@ -254,7 +254,7 @@ def test_a_route_that_nobody_taught_this_test_would_be_noticed() -> None:
     assert made("/v1/namespaces/{namespace}/things", requestBody={"required": True}).needs_body
 
 
-def test_nothing_is_told_without_a_token(tenants: Tenants) -> None:
+def test_no_route_answers_without_a_token(tenants: Tenants) -> None:
     for operation in tenants.of_namespaces():
         for url in operation.urls(THEIRS, tenants.known, tenants.cursor):
             assert tenants.ask(operation, url, "").status == 401, (operation.id, url)

@@ -30,7 +30,7 @@ def made(hooks: Installation, name: str, **more: Any) -> dict[str, Any]:
     return dict(found.json)
 
 
-def test_the_secret_is_told_once(hooks: Installation) -> None:
+def test_the_secret_is_shown_only_once(hooks: Installation) -> None:
     new = made(hooks, "billing", types=["task.failed", "task.failed"], tasks="Named")
     assert len(base64.b64decode(new.pop("secret").removeprefix("whsec_"))) == 32
     assert new | {"createdAt": ""} == {
@@ -150,7 +150,7 @@ def test_rights_are_of_the_resource_webhooks(hooks: Installation) -> None:
         assert (refused.status, "webhooks.taskflow.dev" in refused.json["detail"]) == (403, True)
 
 
-def test_a_task_over_rest_names_who_is_told(hooks: Installation) -> None:
+def test_a_task_created_over_rest_can_name_endpoints(hooks: Installation) -> None:
     body = {"generateName": "told-", "spec": {"handler": "a.b", "notify": ["billing"]}}
     answer = hooks.call("POST", f"/v1/namespaces/{NAMESPACE}/tasks", body)
     assert answer.status == 201, answer.body

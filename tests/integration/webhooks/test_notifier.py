@@ -189,7 +189,7 @@ async def test_side_by_side_they_send_each_once(engine: AsyncEngine, receiver: R
     assert {state for (state,) in await rows(engine, "state")} == {"Delivered"}
 
 
-async def test_what_a_dead_notifier_held_is_sent_by_another_and_its_late_word_does_not_count(
+async def test_leases_of_a_dead_notifier_expire_and_its_late_outcome_is_ignored(
     engine: AsyncEngine, receiver: Receiver
 ) -> None:
     await added(engine, "all", receiver.url)
@@ -235,7 +235,7 @@ async def test_a_stop_lets_an_attempt_end_and_takes_no_other(engine: AsyncEngine
     assert len(receiver.received) == 1
 
 
-async def test_a_url_that_became_forbidden_is_told_and_a_lost_key_too(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_a_refused_url_and_a_lost_key_are_recorded(engine: AsyncEngine, receiver: Receiver) -> None:
     await added(engine, "all", "https://127.0.0.9:1/")
     await apply(engine, ended("u1", "Failed"))
     async with running(notifier(engine, receiver)):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 UID = "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"
 
 
-async def test_each_end_is_told_once_with_a_stable_id_and_a_thin_payload(engine: AsyncEngine) -> None:
+async def test_each_finished_task_has_one_delivery_with_a_stable_id_and_a_small_payload(engine: AsyncEngine) -> None:
     await added(engine, "all")
     for uid, phase in (("u1", "Succeeded"), ("u2", "Failed"), ("u3", "Cancelled")):
         await apply(engine, snapshot(EventKind.QUEUED, 1, uid=uid))
@@ -96,7 +96,7 @@ async def test_nothing_is_sent_of_what_was_not_committed(engine: AsyncEngine) ->
     assert await rows(engine, "event_id") == [("evt_u1_succeeded",)]
 
 
-async def test_what_the_stream_lost_is_told_when_it_is_mirrored_again(engine: AsyncEngine) -> None:
+async def test_lost_events_are_delivered_when_the_task_is_mirrored_again(engine: AsyncEngine) -> None:
     await added(engine, "all")
     await added(engine, "named", every_task=False)
     task = make_task(uid="u1", phase=Phase.CANCELLED, notify=["named"])
@@ -110,7 +110,7 @@ async def test_what_the_stream_lost_is_told_when_it_is_mirrored_again(engine: As
     ]
 
 
-async def test_who_is_told(engine: AsyncEngine) -> None:
+async def test_which_endpoints_get_a_delivery(engine: AsyncEngine) -> None:
     await added(engine, "all")
     await added(engine, "failures", types=["task.failed"])
     await added(engine, "named", every_task=False)

@@ -86,7 +86,7 @@ def local(port: int) -> Policy:
     return lax(port, networks=(ipaddress.ip_network("127.0.0.0/8"),))
 
 
-async def test_the_canary_and_the_spy_notice_who_comes(canary: socket.socket, spy: Spy) -> None:
+async def test_the_canary_and_the_spy_notice_connections(canary: socket.socket, spy: Spy) -> None:
     port = canary.getsockname()[1]
     sender = Sender(local(port), total_seconds=0.5)
     assert (await sender.send(f"http://127.0.0.1:{port}/", "{}", {})).status is None
@@ -94,7 +94,7 @@ async def test_the_canary_and_the_spy_notice_who_comes(canary: socket.socket, sp
     assert reached(canary)
 
 
-async def test_none_of_the_hostile_urls_connects(canary: socket.socket, spy: Spy) -> None:
+async def test_no_hostile_url_is_connected_to(canary: socket.socket, spy: Spy) -> None:
     port = canary.getsockname()[1]
     sender = Sender(lax(port), resolve=named, total_seconds=5)
     for url in URLS:
@@ -195,7 +195,7 @@ async def test_an_answer_that_drips_ends_with_the_time_limit(receiver: Receiver,
 
 
 @pytest.mark.parametrize("bytes_", [b"", b"SSH-2.0-x\r\n", b"HTTP/1.1 200 OK\r\nx: " + b"a" * 100_000 + b"\r\n\r\n"])
-async def test_what_is_no_http_is_an_error_in_words(receiver: Receiver, bytes_: bytes) -> None:
+async def test_a_response_that_is_not_http_is_an_error_message(receiver: Receiver, bytes_: bytes) -> None:
     def behave(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(bytes_)
 
@@ -206,7 +206,7 @@ async def test_what_is_no_http_is_an_error_in_words(receiver: Receiver, bytes_: 
     assert "127.0.0.1" not in found.error
 
 
-async def test_a_port_where_nobody_listens_is_an_error_in_words() -> None:
+async def test_a_closed_port_is_an_error_message() -> None:
     with socket.create_server(("127.0.0.1", 0)) as made:
         port = made.getsockname()[1]
     found = await Sender(local(port)).send(f"http://127.0.0.1:{port}/", "{}", {})

@@ -61,7 +61,7 @@ def routed() -> float:
     )
 
 
-async def test_a_kept_answer_is_what_the_route_answered_and_asks_nobody() -> None:
+async def test_a_cached_answer_equals_that_of_the_route_and_makes_no_requests() -> None:
     api = api_with()
     first = await kept(api)
     asked, counted = len(api.kube.calls), routed()
@@ -73,7 +73,7 @@ async def test_a_kept_answer_is_what_the_route_answered_and_asks_nobody() -> Non
     assert routed() == counted + 1
 
 
-async def test_who_has_it_is_told_so_and_a_tag_that_is_too_long_is_refused_as_ever() -> None:
+async def test_a_matching_etag_gives_304_and_a_long_one_is_refused() -> None:
     api = api_with()
     first = await kept(api)
     assert (await read(api, if_none_match=first.headers["etag"])).status == 304
@@ -81,7 +81,7 @@ async def test_who_has_it_is_told_so_and_a_tag_that_is_too_long_is_refused_as_ev
 
 
 @pytest.mark.parametrize("token", ["bob-token", "nobodys", ""])
-async def test_nobody_is_let_in_by_an_answer_that_another_may_read(token: str) -> None:
+async def test_a_cached_answer_needs_the_permission_of_each_caller(token: str) -> None:
     api = api_with()
     await kept(api)
     answer = await api.call("GET", TASK, token=token)
@@ -118,7 +118,7 @@ async def test_every_read_is_counted_once_whether_it_is_kept_or_not() -> None:
     assert (shared.asked, missed.status, "ratelimit" in missed.headers) == (2, 404, True)
 
 
-async def test_who_has_no_units_left_is_refused_a_kept_answer_too() -> None:
+async def test_rate_limits_apply_to_cached_answers() -> None:
     clock = Clock()
     api = api_with(limiter(clock, Shared(clock), caller_per_minute=8))
     await kept(api)
@@ -130,7 +130,7 @@ async def test_who_has_no_units_left_is_refused_a_kept_answer_too() -> None:
 @pytest.mark.parametrize(
     "path", [TASK.replace("team-a", "a" * 64), TASK + "s" * 253, TASK.upper(), TASK + "/", TASK + ":x"]
 )
-async def test_what_is_no_task_goes_to_the_routes(path: str) -> None:
+async def test_other_paths_go_to_the_routes(path: str) -> None:
     api = api_with()
     await kept(api)
     assert (await api.call("GET", path)).status in (307, 403, 404, 405, 422)

@@ -31,12 +31,12 @@ async def test_only_what_is_named_changes_and_null_removes() -> None:
 
 
 @pytest.mark.parametrize("tag", ['"7"', '"7.3"', 'W/"7"', "*"])
-async def test_a_change_of_what_was_read_goes_through(tag: str) -> None:
+async def test_a_change_with_the_current_etag_succeeds(tag: str) -> None:
     api = await with_one()
     assert (await api.call("PATCH", TASKS + "/x", {"spec": {"suspend": True}}, if_match=tag)).status == 200
 
 
-async def test_a_change_of_what_somebody_changed_meanwhile_is_refused() -> None:
+async def test_a_change_with_an_outdated_etag_is_refused() -> None:
     api = await with_one()
     answer = await api.call("PATCH", TASKS + "/x", {"spec": {"suspend": True}}, if_match='"6"')
     assert (answer.status, answer.json["code"]) == (412, "changed-since")
@@ -77,14 +77,14 @@ async def test_what_may_not_change_is_refused(body: Any) -> None:
     assert api.kube.calls[-1][0] != "PATCH"
 
 
-async def test_cancelling_is_a_change_of_its_own() -> None:
+async def test_cancel_is_a_separate_action() -> None:
     api = await with_one()
     answer = await api.call("POST", TASKS + "/x:cancel")
     assert (answer.status, answer.json["spec"]["cancel"]) == (200, True)
     assert (await api.call("POST", TASKS + "/y:cancel")).status == 404
 
 
-async def test_a_finished_task_is_created_once_more_with_a_link_to_it() -> None:
+async def test_a_retry_creates_a_task_linked_to_the_finished_one() -> None:
     api = await with_one()
     refused = await api.call("POST", TASKS + "/x:retry")
     assert (refused.status, refused.json["code"]) == (409, "conflict")
@@ -97,7 +97,7 @@ async def test_a_finished_task_is_created_once_more_with_a_link_to_it() -> None:
     assert sent["metadata"]["labels"] == {"a": "b"}
 
 
-async def test_one_that_only_the_history_has_is_created_once_more_too() -> None:
+async def test_a_deleted_task_can_be_retried_from_the_history() -> None:
     api = Api()
     api.history.rows = [row(name="old", phase="Failed", spec={"handler": "a.b", "args": [], "notBefore": None})]
     assert (await api.call("POST", TASKS + "/old:retry")).status == 201
@@ -123,7 +123,7 @@ async def test_what_the_caller_has_already_is_not_sent_again() -> None:
     ("query", "wanted"),
     [("failed", {"failedOf": "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"}), ("3,7-8", {"indexes": "3,7-8"})],
 )
-async def test_of_an_array_only_the_failed_or_named_items_are_run_once_more(query: str, wanted: dict[str, str]) -> None:
+async def test_a_retry_of_an_array_can_select_failed_or_named_items(query: str, wanted: dict[str, str]) -> None:
     api = await with_one()
     spec = {"handler": "a.b", "array": {"count": 9, "indexes": "1-8", "maxFailures": 2}}
     api.kube.objects[PATH] |= {"status": {"phase": "Failed"}, "spec": spec}

@@ -63,7 +63,7 @@ async def test_long_after_the_task_was_deleted_it_is_not_run_again() -> None:
     assert (other.status, other.json["code"]) == (422, "idempotency-key-reused")
 
 
-async def test_without_the_history_nobody_knows_whether_it_ran_so_nothing_is_created() -> None:
+async def test_without_the_history_a_request_with_a_key_creates_nothing() -> None:
     api = Api()
     api.history.failure = Unavailable("down")
     assert (await keyed(api)).status == 503
@@ -164,7 +164,7 @@ async def test_a_batch_is_bounded(items: Any) -> None:
     assert (await Api().call("POST", TASKS + ":batch", {"items": items})).status == 422
 
 
-async def test_what_the_api_server_refuses_of_a_batch_is_told_for_its_part() -> None:
+async def test_errors_of_the_api_server_are_reported_for_each_item_of_a_batch() -> None:
     api = Api()
     api.kube.failure, api.kube.fail_on = Invalid("quota"), "/tasks"
     answer = await api.call("POST", TASKS + ":batch", {"items": [{"name": "a", "spec": {"handler": "a"}}]})

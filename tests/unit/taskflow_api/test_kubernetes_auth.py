@@ -115,7 +115,7 @@ async def test_every_route_asks_for_its_verb_and_the_refusal_names_it(method: st
     assert [path for _, path, _ in api.kube.calls if "taskflow.dev" in path] == []
 
 
-async def test_kubernetes_away_is_try_again() -> None:
+async def test_an_api_server_outage_is_unavailable() -> None:
     api = Api()
     api.kube.failure = Unavailable("API server: POST https://10.1.2.3/: refused")
     answer = await api.call("GET", TASKS)

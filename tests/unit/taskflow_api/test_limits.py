@@ -90,7 +90,7 @@ async def test_what_one_limit_refuses_no_other_counts() -> None:
     assert (await limits.consume("alice", "team-b", 50, write=True))[0].remaining == 0
 
 
-async def test_a_key_may_have_a_limit_of_its_own_besides_that_of_its_identity() -> None:
+async def test_a_key_can_have_a_limit_in_addition_to_that_of_its_identity() -> None:
     limits = limiter(Clock(), key_per_minute=10, keys={"big": 50})
 
     async def passes(key: str) -> dict[str, bool]:
@@ -152,7 +152,7 @@ async def test_what_is_open_to_all_is_not_limited() -> None:
         assert (await api.call("GET", "/livez", token="")).status == 200
 
 
-async def test_who_has_no_token_yet_is_limited_by_address() -> None:
+async def test_requests_without_a_token_are_limited_by_address() -> None:
     api = Api(register=True, limiter=limiter(Clock(), caller_per_minute=10))
     body = {"username": "somebody", "password": "not the password"}
     statuses = [(await api.call("POST", "/v1/auth/token", body, token="")).status for _ in range(3)]

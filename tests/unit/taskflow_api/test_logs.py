@@ -82,7 +82,7 @@ async def test_what_is_not_there_is_404_and_what_does_not_fit_422(site: Site) ->
     assert not site.hub._open
 
 
-async def test_while_a_retry_has_said_nothing_the_attempt_before_is_shown(site: Site) -> None:
+async def test_the_previous_attempt_is_shown_until_a_retry_has_a_log(site: Site) -> None:
     await site.watched.happens("a", "Pending", attempt=2)
     answer = await site.call("GET", LOGS)
     assert (answer.status, answer.headers["taskflow-attempt"]) == (200, "1")

@@ -84,7 +84,7 @@ async def test_all_that_match_are_cancelled_and_counted_at_a_bounded_rate() -> N
     assert site.slept == [module.BATCH_SECONDS] * 2
 
 
-async def test_single_refusals_are_counted_and_the_first_are_told() -> None:
+async def test_single_failures_are_counted_and_the_first_are_listed() -> None:
     site = Site(60, "Running")
     site.recording.refused = {f"task-{number}": Invalid("no") for number in range(30)}
     location = await site.begin("cancel")
@@ -165,7 +165,7 @@ async def test_it_ends_with_the_key_that_it_began_with() -> None:
     )
 
 
-async def test_what_an_older_version_began_goes_on() -> None:
+async def test_operations_of_an_older_version_continue() -> None:
     site = Site(3, "Queued")
     location = await site.begin("cancel")
     found = await site.history.lease_operation("x")
@@ -231,7 +231,7 @@ async def test_rights() -> None:
     assert site.history.operations == {}
 
 
-async def test_a_runner_outlives_what_is_away() -> None:
+async def test_a_runner_survives_outages() -> None:
     site = Site(1, "Queued")
     site.history.failure = Unavailable("away")
     runner = site.runner()

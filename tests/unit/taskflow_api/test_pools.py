@@ -51,7 +51,7 @@ def stored() -> Api:
     return api
 
 
-async def test_a_pool_is_told_with_its_figures() -> None:
+async def test_a_pool_is_shown_with_its_numbers() -> None:
     answer = await stored().call("GET", POOLS + "/main")
     assert (answer.status, answer.headers["etag"]) == (200, '"7"')
     found = answer.json

@@ -35,7 +35,9 @@ def _check(answer: Answer, status: int, code: str) -> dict[str, Any]:
         (Invalid("bad"), 422, "invalid"),
     ],
 )
-async def test_what_kubernetes_refuses_is_told_with_its_words(failure: TaskflowError, status: int, code: str) -> None:
+async def test_errors_of_the_api_server_are_returned_with_its_messages(
+    failure: TaskflowError, status: int, code: str
+) -> None:
     api = Api()
     api.kube.failure, api.kube.fail_on = failure, "/tasks"
     answer = await api.call("POST", TASKS, BODY)
@@ -119,7 +121,7 @@ async def test_a_query_that_does_not_fit_is_named() -> None:
     }
 
 
-async def test_a_body_that_is_not_json_is_told_apart() -> None:
+async def test_a_body_that_is_not_json_has_its_own_problem_type() -> None:
     api = Api()
     _check(await api.call("POST", TASKS, b"{"), 400, "bad-json")
     _check(await api.call("POST", TASKS, b"[" * 100_000), 400, "bad-request")

@@ -42,7 +42,7 @@ async def site(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     await made.hub.stop()
 
 
-def told(text: str) -> list[tuple[str, int, Any]]:
+def events_in(text: str) -> list[tuple[str, int, Any]]:
     """Events of a stream: (event, id, data)."""
     found = []
     for block in text.split("\n\n"):
@@ -52,7 +52,7 @@ def told(text: str) -> list[tuple[str, int, Any]]:
     return found
 
 
-async def test_a_namespace_is_told_as_it_happens(site: Site) -> None:
+async def test_changes_of_a_namespace_are_streamed_as_they_happen(site: Site) -> None:
     stream = Stream(site.app, EVENTS)
     await stream.until("ready")
     assert stream.headers["content-type"].startswith("text/event-stream")
@@ -60,7 +60,7 @@ async def test_a_namespace_is_told_as_it_happens(site: Site) -> None:
     assert stream.text.startswith("retry: 3000\n\n")
     version = await site.watched.happens("a", "Running", labels={"team": "x"})
     await stream.until("Running")
-    kind, place, data = told(stream.text)[-1]
+    kind, place, data = events_in(stream.text)[-1]
     assert (kind, place, data["type"], data["task"]["name"]) == ("task", version, "changed", "a")
     assert data["task"]["labels"] == {"team": "x"}
     await stream.leave()
@@ -72,7 +72,7 @@ async def test_nothing_is_missed_or_repeated_over_a_restart(site: Site) -> None:
     await stream.until("ready")
     await site.watched.happens("a", "Queued")
     await stream.until("Queued")
-    last = told(stream.text)[-1][1]
+    last = events_in(stream.text)[-1][1]
     site.hub.close()
     await stream.until()
     assert stream.ended
@@ -81,22 +81,22 @@ async def test_nothing_is_missed_or_repeated_over_a_restart(site: Site) -> None:
     site.restart()
     again = Stream(site.app, EVENTS, Last_Event_ID=str(last))
     await again.until("Succeeded")
-    assert [place for kind, place, _ in told(again.text) if kind == "task"] == missed
+    assert [place for kind, place, _ in events_in(again.text) if kind == "task"] == missed
     await again.leave()
 
 
-async def test_a_place_that_is_no_longer_known_is_answered_with_a_reset_from_which_one_goes_on(site: Site) -> None:
+async def test_an_unavailable_position_is_answered_with_a_reset_to_continue_from(site: Site) -> None:
     old = await site.watched.happens("a")
     await site.watched.happens("a")
     site.watched.compact()
     stream = Stream(site.app, EVENTS, Last_Event_ID=str(old))
     await stream.until()
-    ((kind, place, data),) = told(stream.text)
+    ((kind, place, data),) = events_in(stream.text)
     assert (stream.status, kind, data["reason"], stream.ended) == (200, "reset", "gone", True)
     later = await site.watched.happens("b")
     again = Stream(site.app, EVENTS, Last_Event_ID=str(place))
     await again.until("task")
-    assert [each[1] for each in told(again.text) if each[0] == "task"] == [later]
+    assert [each[1] for each in events_in(again.text) if each[0] == "task"] == [later]
     await again.leave()
 
 
@@ -116,7 +116,7 @@ async def test_filters(site: Site, query: str, names: list[str]) -> None:
     await site.watched.happens("b", queue="gpu", labels={"team": "x", "old": ""})
     await site.watched.happens("c", "Failed")
     await site.watched.happens("end")
-    found = [data["task"]["name"] for kind, _, data in told(await stream.until(f'"{names[-1]}"')) if kind == "task"]
+    found = [data["task"]["name"] for kind, _, data in events_in(await stream.until(f'"{names[-1]}"')) if kind == "task"]
     assert found == names
     await stream.leave()
 
@@ -127,7 +127,7 @@ async def test_one_task_begins_as_it_is_and_ends_with_it(site: Site) -> None:
     await stream.until("Running")
     await site.watched.happens("b", "Failed")
     end = await site.watched.happens("a", "Succeeded")
-    events = told(await stream.until())
+    events = events_in(await stream.until())
     assert [(data["type"], data["task"]["phase"]) for _, _, data in events] == [
         ("current", "Running"),
         ("changed", "Succeeded"),
@@ -138,15 +138,15 @@ async def test_one_task_begins_as_it_is_and_ends_with_it(site: Site) -> None:
     await again.until()
     assert (again.status, again.text) == (204, "")
     fresh = Stream(site.app, ONE)
-    assert told(await fresh.until())[0][2]["type"] == "current"
+    assert events_in(await fresh.until())[0][2]["type"] == "current"
 
 
-async def test_the_end_of_a_deleted_task_is_still_told_to_who_has_not_seen_it(site: Site) -> None:
+async def test_a_client_that_missed_the_end_of_a_deleted_task_still_receives_it(site: Site) -> None:
     seen = await site.watched.happens("a", "Running")
     await site.watched.happens("a", "Succeeded")
     deleted = await site.watched.happens("a", "Succeeded", "DELETED")
     stream = Stream(site.app, ONE, Last_Event_ID=str(seen))
-    events = told(await stream.until())
+    events = events_in(await stream.until())
     assert [(data["type"], data["task"]["phase"]) for _, _, data in events] == [
         ("changed", "Succeeded"),
         ("deleted", "Succeeded"),
@@ -183,7 +183,7 @@ async def test_a_caller_has_so_many_streams_and_no_more(site: Site) -> None:
         await stream.leave()
 
 
-async def test_who_loses_the_right_is_told_nothing_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_ends_when_its_caller_loses_the_permission(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "RECHECK_SECONDS", 0.0)
     stream = Stream(site.app, EVENTS)
     await stream.until("ready")
@@ -197,7 +197,7 @@ async def test_who_loses_the_right_is_told_nothing_more(site: Site, monkeypatch:
     assert stream.ended
 
 
-async def test_whose_token_ended_is_told_nothing_more(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_ends_when_its_token_expires(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "RECHECK_SECONDS", 0.0)
     stream = Stream(site.app, EVENTS)
     await stream.until("ready")
@@ -220,7 +220,9 @@ async def test_a_ping_carries_the_place(site: Site, monkeypatch: pytest.MonkeyPa
     await stream.leave()
 
 
-async def test_who_is_let_in_no_longer_is_told_so_last(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_last_event_of_a_stream_without_access_is_a_problem(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sse, "RECHECK_SECONDS", 0.0)
     stream = Stream(site.app, EVENTS)
     await stream.until("ready")
@@ -231,8 +233,8 @@ async def test_who_is_let_in_no_longer_is_told_so_last(site: Site, monkeypatch: 
     monkeypatch.setattr(site.auth, "allows", refused)
     place = await site.watched.happens("a")
     await stream.until()
-    kind, told_place, problem = told(stream.text)[-1]
-    assert (kind, told_place, stream.ended) == ("problem", place, True)
+    kind, position, problem = events_in(stream.text)[-1]
+    assert (kind, position, stream.ended) == ("problem", place, True)
     assert problem == {
         "type": "https://taskflow.dev/problems/access-ended",
         "title": "Forbidden",
@@ -254,8 +256,8 @@ async def test_a_slow_listener_is_dropped_with_a_reset(site: Site, monkeypatch: 
     site.watched.version += 5
     await site.watched.bookmark()
     await stream.until()
-    assert told(stream.text)[-1][0] == "reset"
-    assert told(stream.text)[-1][1] == site.watched.version
+    assert events_in(stream.text)[-1][0] == "reset"
+    assert events_in(stream.text)[-1][1] == site.watched.version
 
 
 def _object(name: str, version: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ async def test_a_task_is_created_as_it_was_sent_and_defaults_are_left_to_kuberne
         ("not a trace", False),
     ],
 )
-async def test_the_callers_trace_goes_with_the_task_and_one_that_is_none_is_ignored(header: str, kept: bool) -> None:
+async def test_a_valid_traceparent_is_stored_and_an_invalid_one_ignored(header: str, kept: bool) -> None:
     api = Api()
     answer = await api.call("POST", TASKS, BODY, traceparent=header)
     assert answer.status == 201
@@ -42,7 +42,7 @@ async def test_the_callers_trace_goes_with_the_task_and_one_that_is_none_is_igno
     assert annotations == ({"taskflow.dev/traceparent": header} if kept else None)
 
 
-async def test_a_generated_name_is_told_in_the_location() -> None:
+async def test_a_generated_name_is_in_the_location_header() -> None:
     answer = await Api().call("POST", TASKS, {"generateName": "job-", "spec": {"handler": "a"}})
     assert answer.headers["location"] == TASKS + "/job-abcde"
 
@@ -57,7 +57,7 @@ async def test_a_live_task_comes_with_its_past() -> None:
     assert body["attempts"][0]["worker"] == "w"
 
 
-async def test_a_live_task_is_shown_without_its_past_while_postgresql_is_away() -> None:
+async def test_without_postgresql_a_live_task_has_no_history() -> None:
     api = Api()
     await api.call("POST", TASKS, BODY)
     api.history.failure = Unavailable("away")
@@ -244,7 +244,7 @@ async def test_a_list_is_filtered_by_labels_and_times_and_its_cursor_belongs_to_
 @pytest.mark.parametrize(
     "query", ["labelSelector=a%20b", "createdAfter=yesterday", "createdBefore=2026-01-01T00:00:00"]
 )
-async def test_a_filter_that_is_none_is_refused(query: str) -> None:
+async def test_an_invalid_filter_is_refused(query: str) -> None:
     answer = await Api().call("GET", f"{TASKS}?{query}")
     assert answer.status == 422
     assert answer.json["errors"][0]["location"] == "query"

@@ -89,7 +89,7 @@ def test_the_reason_is_the_first_that_holds(
     assert found.waiting is (task.status.phase is not Phase.RUNNING)
 
 
-def test_a_task_that_the_operator_leaves_alone_is_said_to_be_so() -> None:
+def test_a_task_that_the_operator_has_not_queued_is_explained() -> None:
     found = explain(make_task(), (), [BUSY], NOW + timedelta(minutes=1))
     assert (found.reason, "operator" in found.message) == ("NotQueuedYet", True)
 
@@ -133,7 +133,7 @@ def test_an_estimate_is_places_by_rate() -> None:
     assert "11 Tasks ahead; 6 Tasks of the queue started in the last 60 s" in found.basis
 
 
-def test_a_queue_that_stands_still_has_a_falling_rate_and_then_none() -> None:
+def test_the_rate_of_a_stalled_queue_falls_and_then_disappears() -> None:
     starts = [NOW - timedelta(seconds=number) for number in range(1, 11)]
     early, late = (estimate(starts, 0, NOW + timedelta(seconds=wait)).start for wait in (0, 300))
     assert early is not None
@@ -180,7 +180,7 @@ async def test_the_answer_has_the_place_and_the_estimate() -> None:
     assert api.queues.asked[0][:3] == ("team-a", "default", 4)
 
 
-async def test_what_is_away_leaves_null_and_the_reason_stands() -> None:
+async def test_outages_leave_null_values_and_keep_the_reason() -> None:
     api = Api()
     waits(api)
     api.queues.failure = Unavailable("redis")

@@ -37,7 +37,7 @@ def answer(status: int, body: Any = None, **headers: str) -> Answer:
     return Answer(status, sent, b"" if body is None else json.dumps(body).encode())
 
 
-def test_a_task_is_created_by_what_is_said_and_nothing_else() -> None:
+def test_create_sends_exactly_the_given_fields() -> None:
     call = tasks.create("team-a", "reports.lines", name="r", kwargs={"prefix": "E"}, queue="reports")
     assert (call.method, call.path, call.params, call.headers) == ("POST", "/v1/namespaces/team-a/tasks", {}, {})
     assert call.body == {

@@ -45,7 +45,7 @@ async def token_of(api: Api) -> str:
     return str(answer.json["accessToken"])
 
 
-async def test_who_registers_may_nothing_until_an_administrator_says_what_he_stands_for() -> None:
+async def test_a_new_account_has_no_permissions_until_it_is_bound() -> None:
     api = made()
     answer = await send(api, REGISTER)
     assert (answer.status, answer.json) == (201, {"username": "ann", "bound": False})
@@ -60,7 +60,7 @@ async def test_who_registers_may_nothing_until_an_administrator_says_what_he_sta
     assert "system:serviceaccount:team-a:reports may not list" in refused.json["detail"]
 
 
-async def test_there_is_no_token_for_an_account_whose_service_account_is_gone() -> None:
+async def test_an_account_with_a_deleted_service_account_gets_no_token() -> None:
     api = made()
     await token_of(api)
     await api.accounts.bind("ann", Binding("team-a", "reports", "u0"))
@@ -80,7 +80,7 @@ async def test_without_the_option_there_is_nothing_of_it() -> None:
     assert (await api.call("GET", TASKS, token=signed)).status == 401
 
 
-async def test_the_password_is_kept_as_argon2_and_told_nowhere(capsys: Any) -> None:
+async def test_the_password_is_stored_as_argon2_and_never_returned(capsys: Any) -> None:
     api = made()
     await send(api, REGISTER)
     short = await send(api, REGISTER, "bob", "too short 1")
@@ -92,11 +92,11 @@ async def test_the_password_is_kept_as_argon2_and_told_nowhere(capsys: Any) -> N
     assert "too short 1" not in said
 
 
-def test_passwords_are_hashed_as_rfc_9106_says() -> None:
+def test_passwords_are_hashed_with_the_parameters_of_rfc_9106() -> None:
     assert Passwords()._dummy_hash.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
 
 
-async def test_an_unknown_account_and_a_wrong_password_are_answered_alike() -> None:
+async def test_an_unknown_account_and_a_wrong_password_get_the_same_answer() -> None:
     api = made()
     await send(api, REGISTER)
     wrong = await send(api, TOKEN, password="wrong horse battery")
@@ -124,14 +124,14 @@ async def test_an_unknown_account_costs_the_same_work() -> None:
     assert verified[2].rpartition("$")[0].rpartition("$")[0] == stored.rpartition("$")[0].rpartition("$")[0]
 
 
-async def test_nobody_comes_in_with_the_password_that_stands_for_an_unknown_account() -> None:
+async def test_the_dummy_hash_authenticates_no_one() -> None:
     passwords = fast_passwords()
     passwords._dummy_hash = await passwords.hash(PASSWORD)
     assert not await passwords.verify(None, PASSWORD)
 
 
 @pytest.mark.parametrize("username", ["ann", "nobody"])
-async def test_guessing_ends_after_five_attempts_and_goes_on_later(username: str) -> None:
+async def test_five_wrong_passwords_block_further_attempts_for_a_while(username: str) -> None:
     api = made()
     await send(api, REGISTER)
     guesses = [await send(api, TOKEN, username, f"wrong horse {number:02d}") for number in range(LOGINS + 1)]
@@ -151,7 +151,7 @@ async def test_many_guesses_at_once_are_no_more_than_one_after_the_other() -> No
     assert sorted(answer.status for answer in answers) == [401] * LOGINS + [429] * (40 - LOGINS)
 
 
-async def test_a_right_password_forgives_the_wrong_ones() -> None:
+async def test_a_right_password_resets_the_limit() -> None:
     api = made()
     await token_of(api)
     for _ in range(3):
@@ -160,7 +160,7 @@ async def test_a_right_password_forgives_the_wrong_ones() -> None:
         assert (await send(api, TOKEN)).status == 200
 
 
-async def test_what_goes_on_without_a_token_ends_with_its_account() -> None:
+async def test_background_work_ends_with_its_account() -> None:
     api = made()
     caller = await api.identity.tokens.authenticate(await token_of(api))
     assert caller is not None
@@ -201,7 +201,7 @@ async def test_guesses_at_all_processes_count_together() -> None:
     assert await there.consume("ann") == 0
 
 
-async def test_guesses_are_counted_by_each_process_while_redis_is_away() -> None:
+async def test_without_redis_each_process_counts_attempts() -> None:
     time = Time()
     shared = Shared(time)
     attempts = AttemptLimit("login", 5, 300, shared, time)
@@ -223,7 +223,7 @@ async def test_registrations_are_bounded() -> None:
     assert len(api.accounts.rows) == REGISTRATIONS
 
 
-async def test_few_passwords_are_hashed_at_once_and_few_wait() -> None:
+async def test_the_number_of_concurrent_and_waiting_hashes_is_limited() -> None:
     passwords = fast_passwords()
     running = most = 0
 
@@ -315,7 +315,7 @@ async def test_a_token_is_as_short_lived_as_it_says() -> None:
     assert set(claims) == {"iss", "aud", "sub", "iat", "exp"}
 
 
-async def test_the_log_says_who_tried_to_come_in_and_who_came(capsys: Any) -> None:
+async def test_login_attempts_are_audited(capsys: Any) -> None:
     api = made()
     token = await token_of(api)
     await send(api, TOKEN, password="wrong horse battery")

@@ -29,7 +29,7 @@ URL = "postgresql+psycopg://u:hunter2@127.0.0.1:1/db"
         (["serve"], "invalid choice: 'serve'"),
     ],
 )
-def test_a_wrong_call_is_said_in_one_line_with_code_2(
+def test_wrong_arguments_give_one_line_and_exit_code_2(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -34,7 +34,7 @@ async def test_a_key_that_the_issuer_began_to_use_is_fetched_and_unknown_ones_do
     assert len(web.asked) == 4
 
 
-async def test_known_keys_work_while_the_issuer_is_away_and_unknown_ones_are_try_again() -> None:
+async def test_while_the_issuer_is_unavailable_cached_keys_work_and_others_are_unavailable() -> None:
     keys, web, clock = made(rsa_jwk("one"))
     assert await keys.key("one", "RS256")
     web.away = True
@@ -52,7 +52,7 @@ async def test_known_keys_work_while_the_issuer_is_away_and_unknown_ones_are_try
     assert await keys.key("new", "RS256")
 
 
-async def test_a_key_that_the_issuer_took_away_ends_after_five_minutes_and_no_request_waits_for_that() -> None:
+async def test_a_withdrawn_key_stops_working_after_five_minutes_without_delaying_requests() -> None:
     keys, web, clock = made(rsa_jwk("one"), rsa_jwk("two"))
     assert await keys.key("one", "RS256")
     web.keys = [rsa_jwk("two")]
@@ -88,7 +88,7 @@ async def test_a_token_that_names_no_key_gets_the_only_one() -> None:
         {"issuer": ISSUER, "jwks_uri": "https://[not an address/"},
     ],
 )
-async def test_a_discovery_document_of_somebody_else_or_in_the_clear_is_not_followed(discovery: dict[str, Any]) -> None:
+async def test_a_discovery_document_of_another_issuer_or_with_an_http_url_is_refused(discovery: dict[str, Any]) -> None:
     keys, web, _ = made(rsa_jwk("one"))
     web.discovery = discovery
     with pytest.raises(Unavailable):

@@ -43,7 +43,7 @@ async def test_a_key_is_shown_once_listed_used_and_revoked() -> None:
     assert (await api.call("DELETE", f"{KEYS}/{key['id']}")).status == 404
 
 
-async def test_only_who_may_be_the_service_account_makes_a_key_for_it() -> None:
+async def test_creating_a_key_needs_the_permission_to_act_as_its_service_account() -> None:
     api = made()
     await new_key(api)
     (review,) = [body["spec"] for _, path, body in api.kube.calls if path.endswith("subjectaccessreviews")]
@@ -61,7 +61,7 @@ async def test_only_who_may_be_the_service_account_makes_a_key_for_it() -> None:
     assert refused.json["detail"] == "bob may not create serviceaccounts/token in namespace team-a"
 
 
-async def test_who_may_not_know_of_a_key_cannot_tell_whether_it_exists() -> None:
+async def test_callers_without_permission_cannot_tell_whether_a_key_exists() -> None:
     api = made()
     key = await new_key(api)
     for method, path in (("GET", ""), ("DELETE", ""), ("POST", ":rotate")):
@@ -147,7 +147,7 @@ async def test_a_wish_out_of_bounds_is_refused(fields: dict[str, Any]) -> None:
     assert api.keys.rows == {}
 
 
-async def test_an_absent_service_account_is_404_and_a_database_that_is_away_503() -> None:
+async def test_a_missing_service_account_is_404_and_a_database_outage_503() -> None:
     api = made()
     assert (await api.call("POST", KEYS, BODY | {"serviceAccount": "nobody"})).status == 404
     api.keys.failure = Unavailable("history database: secret host")
@@ -155,7 +155,7 @@ async def test_an_absent_service_account_is_404_and_a_database_that_is_away_503(
     assert (answer.status, b"secret" in answer.body) == (503, False)
 
 
-async def test_the_log_says_who_made_and_ended_which_key(caplog: pytest.LogCaptureFixture, capsys: Any) -> None:
+async def test_creation_and_revocation_of_keys_are_audited(caplog: pytest.LogCaptureFixture, capsys: Any) -> None:
     api = made()
     api.kube.allowed[REPORTS] = "team-a"
     key = await new_key(api)

@@ -162,7 +162,7 @@ async def test_long_expired_keys_go_when_another_is_made() -> None:
     assert old.id not in desk.store.rows
 
 
-async def test_use_is_written_down_later_and_not_lost_when_the_database_is_away() -> None:
+async def test_uses_are_recorded_later_and_survive_a_database_outage() -> None:
     desk = Desk()
     row, text = await desk.keys.create(WANTED, "alice")
     await desk.keys.caller(str(text))
@@ -198,7 +198,7 @@ async def test_without_the_database_a_key_is_no_wrong_key() -> None:
         await desk.keys.caller(str(text))
 
 
-async def test_a_key_stands_until_it_expires_is_revoked_or_its_service_account_goes() -> None:
+async def test_a_key_is_valid_until_it_expires_is_revoked_or_its_service_account_is_deleted() -> None:
     desk = Desk()
     first, _ = await desk.keys.create(WANTED, "alice")
     second, _ = await desk.keys.create(WANTED, "alice")

@@ -223,9 +223,7 @@ def test_claims_tell_a_user_and_groups_with_their_prefixes(
         ({"groups_claim": "groups"}, {"groups": None} | {"groups": 3}),
     ],
 )
-def test_claims_that_name_nobody_or_one_of_kubernetes_own_are_refused(
-    fields: dict[str, str], told: dict[str, Any]
-) -> None:
+def test_claims_with_no_user_or_a_reserved_one_are_refused(fields: dict[str, str], told: dict[str, Any]) -> None:
     with pytest.raises(InvalidTokenError):
         caller_of(claims(**told), settings(**fields))
 
@@ -254,7 +252,7 @@ def test_without_an_issuer_there_is_no_oidc_and_one_on_this_machine_needs_no_tls
         assert OidcSettings(issuer=f"http://{host}/", audience="x").issuer
 
 
-async def test_the_issuer_away_at_the_first_token_is_try_again() -> None:
+async def test_an_issuer_that_is_down_at_the_first_token_is_unavailable() -> None:
     door = Door()
     door.web.away = True
     with pytest.raises(Unavailable, match="does not answer"):

@@ -34,7 +34,7 @@ def test_what_is_stored_tells_nothing_and_opens_with_any_of_the_keys() -> None:
 
 
 @pytest.mark.parametrize("keys", [[], ["hunter2"], [OLD, "hunter2"]])
-def test_without_a_usable_key_nothing_starts_and_the_key_is_not_told(keys: list[str]) -> None:
+def test_an_invalid_key_prevents_the_start_and_is_not_revealed(keys: list[str]) -> None:
     with pytest.raises(Invalid, match="TASKFLOW_WEBHOOKS_KEY") as raised:
         Vault(keys)
     assert "hunter2" not in str(raised.value)

@@ -122,6 +122,6 @@ def test_what_is_allowed_is_let_through_and_nothing_beside_it() -> None:
 
 
 @pytest.mark.parametrize("entry", ["10.0.0.0/33", "10.0.0.1/8", "http://x", "a b", "", "*.corp", "127.1"])
-def test_an_allowed_entry_that_is_none_is_an_error(entry: str) -> None:
+def test_an_invalid_allowed_entry_is_an_error(entry: str) -> None:
     with pytest.raises(ValueError, match="expected an address"):
         Policy.of((443,), (entry,), http=False)
