@@ -25,7 +25,7 @@ class Answer:
 
     status: int
     headers: Mapping[str, str]
-    """By lower-case names."""
+    """Headers by lower-case name."""
     body: bytes
 
 

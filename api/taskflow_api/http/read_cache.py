@@ -37,9 +37,9 @@ LIVE_SECONDS = 1.0
 HISTORY_SECONDS = 5.0
 """Time to live of an answer from the history alone. Every change of the history invalidates it."""
 MAX_CHARS = 256 * 1024
-"""Of one answer."""
+"""The largest answer that is stored."""
 MAX_TOTAL_CHARS = 16 * 1024 * 1024
-"""What this process stores within `HISTORY_SECONDS`. The Redis may also hold data that must not be evicted."""
+"""What this process may store within `HISTORY_SECONDS`. The Redis may also hold data that must not be evicted."""
 _TASKS = f"/apis/{naming.API_VERSION}/namespaces/"
 
 

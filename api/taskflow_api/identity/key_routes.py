@@ -65,7 +65,7 @@ async def list_keys(
     keys: InKeys,
     service_account: Annotated[ServiceAccountName | None, Query(alias="serviceAccount")] = None,
 ) -> KeyList:
-    """Without their secrets. The list of a namespace needs the permission on all of its ServiceAccounts."""
+    """The list contains no secrets. The list of a namespace needs the permission on all of its ServiceAccounts."""
     await _authorise(request, services, namespace, service_account or "")
     rows = await keys.of_namespace(namespace, service_account)
     return KeyList(items=[view(row) for row in rows])

@@ -86,7 +86,7 @@ def test_clients_read_their_own_writes(installation: Installation) -> None:
         assert installation.call("GET", path).json["spec"].get("suspend", False) is suspended
 
 
-def test_what_the_mirror_has_is_seen_at_the_next_read(installation: Installation) -> None:
+def test_mirrored_changes_are_visible_at_the_next_read(installation: Installation) -> None:
     path = f"{TASKS}?limit=500"
     for number in range(20):
         made(installation, f"cached-{number}")
@@ -95,7 +95,7 @@ def test_what_the_mirror_has_is_seen_at_the_next_read(installation: Installation
         assert f"cached-{number}" in {each["name"] for each in installation.call("GET", path).json["items"]}
 
 
-def test_while_the_history_changes_nothing_is_kept(installation: Installation, admin: redis.Redis) -> None:
+def test_nothing_is_cached_while_the_history_changes(installation: Installation, admin: redis.Redis) -> None:
     admin.set(version_key(NAMESPACE), "~half")
     for _ in range(3):
         assert not hit(installation.call("GET", f"{TASKS}?limit=2"))
@@ -120,7 +120,7 @@ def test_without_redis_the_api_reads_from_the_source(installation: Installation,
     assert again.body == answers[0].body
 
 
-async def test_an_answer_that_was_read_before_a_change_is_not_kept_for_after_it(client: redis.asyncio.Redis) -> None:
+async def test_an_answer_read_before_a_change_is_not_valid_after_it(client: redis.asyncio.Redis) -> None:
     cache, marks = ReadCache(PipelinedClient(client, 1.0)), CacheVersions(client)
     await marks.changed(["race"])
     for number in range(50):
@@ -131,7 +131,7 @@ async def test_an_answer_that_was_read_before_a_change_is_not_kept_for_after_it(
         assert not isinstance(await cache.get("race", "q", HISTORY_SECONDS), CachedAnswer)
 
 
-async def test_an_answer_counts_from_before_it_was_read(client: redis.asyncio.Redis) -> None:
+async def test_the_time_to_live_starts_before_the_read(client: redis.asyncio.Redis) -> None:
     now = 0.0
     cache = ReadCache(PipelinedClient(client, 1.0), lambda: now)
     await CacheVersions(client).changed(["slow"])
@@ -141,7 +141,7 @@ async def test_an_answer_counts_from_before_it_was_read(client: redis.asyncio.Re
     assert isinstance(await cache.get("slow", "q", 1.0), CacheMiss)
 
 
-async def test_an_answer_of_a_cache_that_forgot_its_marks_does_not_count(client: redis.asyncio.Redis) -> None:
+async def test_answers_are_invalid_after_their_version_is_lost(client: redis.asyncio.Redis) -> None:
     cache = ReadCache(PipelinedClient(client, 1.0))
     await CacheVersions(client).changed(["forgot"])
     await cache.response(await cache.get("forgot", "q", HISTORY_SECONDS), Said(number=1), {})
@@ -151,7 +151,7 @@ async def test_an_answer_of_a_cache_that_forgot_its_marks_does_not_count(client:
     assert isinstance(await cache.get("forgot", "q", HISTORY_SECONDS), CacheMiss)
 
 
-async def test_questions_and_namespaces_have_answers_of_their_own(client: redis.asyncio.Redis) -> None:
+async def test_queries_and_namespaces_have_separate_answers(client: redis.asyncio.Redis) -> None:
     cache = ReadCache(PipelinedClient(client, 1.0))
     await CacheVersions(client).changed(["one", "two"])
     await cache.response(await cache.get("one", "q", HISTORY_SECONDS), Said(number=1), {"ETag": '"1"'})

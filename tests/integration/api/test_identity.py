@@ -91,7 +91,7 @@ def test_the_first_key_comes_from_the_command_line_and_works_within_scopes_and_r
         (("keys", "list", "--namespace", NAMESPACE), {"TASKFLOW_DATABASE_URL": "nonsense"}, 2, "TASKFLOW_DATABASE_URL"),
     ],
 )
-def test_what_a_command_cannot_do_is_one_line_and_its_exit_code(
+def test_a_failed_command_gives_one_line_and_an_exit_code(
     installation: Installation, arguments: tuple[str, ...], environ: dict[str, str], code: int, said: str
 ) -> None:
     done = installation.command(*arguments, **environ)
@@ -121,9 +121,7 @@ def test_keys_can_be_created_only_for_permitted_service_accounts(installation: I
     assert installation.call("GET", TASKS, account=key_id).status == 401
 
 
-def test_of_many_rotations_at_once_one_is_made_and_both_keys_are_good(
-    installation: Installation, keymaker: str
-) -> None:
+def test_only_one_of_many_concurrent_rotations_succeeds(installation: Installation, keymaker: str) -> None:
     old = installation.call("POST", KEYS, {"serviceAccount": "allowed", "scopes": ["read"]}, account=keymaker).json
     with ThreadPoolExecutor(8) as pool:
         rotate = f"{KEYS}/{old['id']}:rotate"

@@ -33,7 +33,7 @@ async def test_a_silent_redis_counts_as_unavailable_at_once() -> None:
     server.close()
 
 
-def test_an_answer_of_the_running_api_tells_what_is_left(installation: Installation) -> None:
+def test_answers_of_the_running_api_report_the_remaining_units(installation: Installation) -> None:
     answer = installation.call("GET", "/v1/namespaces/default/tasks")
     assert answer.headers["RateLimit-Policy"] == '"caller";q=1000000;w=60'
     assert answer.headers["RateLimit"].startswith('"caller";r=')

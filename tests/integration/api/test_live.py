@@ -137,7 +137,10 @@ def test_no_change_is_lost_or_repeated_over_a_restart_of_the_api(restarted: Inst
     again = [Listener(restarted, EVENTS + "?queue=live", Last_Event_ID=str(place)) for place in (last, last, last - 1)]
     for each in again:
         each.until('"phase":"Failed"')
-        assert [event[1:] for event in each.events if event[0] > last] == [("live-0", "Succeeded"), ("live-1", "Failed")]
+        assert [event[1:] for event in each.events if event[0] > last] == [
+            ("live-0", "Succeeded"),
+            ("live-1", "Failed"),
+        ]
     set_status(restarted, "live-2", "Failed")
     for each in again:
         each.until('"name":"live-2"')
@@ -154,7 +157,10 @@ def test_a_task_is_streamed_to_its_end(installation: Installation) -> None:
     listener.join(20)
     assert [phase for _, _, phase in listener.events] == ["Pending", "Succeeded"]
     path = f"http://127.0.0.1:{installation.stack.port('api')}{TASKS}/single/events"
-    headers = {"Authorization": f"Bearer {installation.tokens['allowed']}", "Last-Event-ID": str(listener.events[-1][0])}
+    headers = {
+        "Authorization": f"Bearer {installation.tokens['allowed']}",
+        "Last-Event-ID": str(listener.events[-1][0]),
+    }
     assert installation.http.request("GET", path, headers=headers).status == 204
 
 

@@ -55,7 +55,7 @@ def test_the_port_of_the_api_has_no_metrics(installation: Installation) -> None:
     assert installation.call("GET", "/metrics", account="").status == 401
 
 
-def test_promtool_has_nothing_to_say_of_them(installation: Installation) -> None:
+def test_promtool_accepts_the_metrics(installation: Installation) -> None:
     arguments = [str(Resolver().resolve("promtool")), "check", "metrics"]
     text = metrics(installation)
     assert "taskflow_streams_open" in text

@@ -116,7 +116,7 @@ def test_each_example_of_a_body_is_one_that_can_be_sent(documented: Installation
                 made["key"] = answer["id"]
 
 
-def test_it_declares_all_that_requests_of_all_kinds_are_answered(installation: Installation) -> None:
+def test_the_document_declares_every_answer(installation: Installation) -> None:
     # After the examples, which it sends too.
     done = rest_fuzz.run(installation, CASES, SEED)
     assert done.returncode == 0, done.stdout[-20000:] + done.stderr

@@ -260,7 +260,7 @@ def test_no_route_answers_without_a_token(tenants: Tenants) -> None:
             assert tenants.ask(operation, url, "").status == 401, (operation.id, url)
 
 
-def test_the_other_namespace_is_closed_by_every_way_in(tenants: Tenants) -> None:
+def test_the_other_namespace_is_closed_for_every_kind_of_token(tenants: Tenants) -> None:
     for account, operation in itertools.product(tenants.ways, tenants.of_namespaces()):
         for url in operation.urls(THEIRS, tenants.known, tenants.cursor):
             answer = tenants.ask(operation, url, account, tenants.body(operation))
@@ -268,7 +268,7 @@ def test_the_other_namespace_is_closed_by_every_way_in(tenants: Tenants) -> None
             assert CANARY not in answer.body.decode(), (account, operation.id, url)
 
 
-def test_what_is_the_others_is_not_in_the_own_namespace(tenants: Tenants) -> None:
+def test_objects_of_the_other_namespace_do_not_appear_in_the_own_one(tenants: Tenants) -> None:
     for account, operation in itertools.product(tenants.ways, tenants.of_namespaces()):
         for url in operation.urls(OURS, tenants.known, tenants.cursor):
             answer = tenants.ask(operation, url, account, tenants.body(operation))

@@ -129,7 +129,7 @@ def test_deliveries_come_in_pages(hooks: Installation) -> None:
         ({"secret": "x"}, "/secret"),
     ],
 )
-def test_what_may_not_be_is_a_problem_that_names_it(hooks: Installation, body: dict[str, Any], pointer: str) -> None:
+def test_a_forbidden_change_is_a_problem_that_names_it(hooks: Installation, body: dict[str, Any], pointer: str) -> None:
     refused = hooks.call("POST", HOOKS, {"name": "refused", "url": URL} | body)
     assert refused.status == 422
     assert [each["pointer"] for each in refused.json["errors"]] == [pointer]

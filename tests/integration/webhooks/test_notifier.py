@@ -84,7 +84,7 @@ async def test_a_delivery_verifies_with_the_reference_library(engine: AsyncEngin
     assert (row.tries[0]["status"], row.tries[0]["error"]) == (204, "")
 
 
-async def test_it_fails_n_times_by_the_schedule_with_the_same_id_and_a_new_time_and_is_then_delivered(
+async def test_a_failed_delivery_is_retried_by_the_schedule_with_the_same_id(
     engine: AsyncEngine, receiver: Receiver
 ) -> None:
     secret = await added(engine, "all", receiver.url)
@@ -107,7 +107,7 @@ async def test_it_fails_n_times_by_the_schedule_with_the_same_id_and_a_new_time_
     assert [got.verified(secret)["type"] for got in receiver.received] == ["task.failed"] * 5
 
 
-async def test_after_the_last_attempt_it_is_given_up_and_may_be_replayed(
+async def test_after_the_last_attempt_a_delivery_fails_and_can_be_replayed(
     engine: AsyncEngine, receiver: Receiver
 ) -> None:
     await added(engine, "all", receiver.url)
@@ -133,7 +133,9 @@ async def test_after_the_last_attempt_it_is_given_up_and_may_be_replayed(
         await store.replay("id-of-all", row.id)
 
 
-async def test_410_disables_the_endpoint_and_gives_up_what_waits(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_410_disables_the_endpoint_and_fails_its_pending_deliveries(
+    engine: AsyncEngine, receiver: Receiver
+) -> None:
     await added(engine, "all", receiver.url)
     await apply(engine, *(ended(f"u{number}", "Failed") for number in range(3)))
     async with transaction(engine) as connection:
@@ -178,7 +180,7 @@ async def test_while_a_secret_is_rotated_there_are_two_signatures_and_afterwards
     assert len(receiver.received[1].headers["webhook-signature"].split()) == 1
 
 
-async def test_side_by_side_they_send_each_once(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_concurrent_notifiers_send_each_message_once(engine: AsyncEngine, receiver: Receiver) -> None:
     for name in ("one", "two", "three"):
         await added(engine, name, f"{receiver.url}/{name}")
     await apply(engine, *(ended(f"u{number:02}", "Succeeded") for number in range(40)))
@@ -207,7 +209,7 @@ async def test_leases_of_a_dead_notifier_expire_and_its_late_outcome_is_ignored(
     assert (await only(engine)).state == "Delivered"
 
 
-async def test_a_slow_endpoint_does_not_keep_the_others_waiting(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_a_slow_endpoint_does_not_delay_the_others(engine: AsyncEngine, receiver: Receiver) -> None:
     with Receiver() as slow:
         await added(engine, "slow", slow.url)
         await apply(engine, *(ended(f"s{number}", "Failed") for number in range(20)))
@@ -222,7 +224,7 @@ async def test_a_slow_endpoint_does_not_keep_the_others_waiting(engine: AsyncEng
             assert len(slow.received) <= 8
 
 
-async def test_a_stop_lets_an_attempt_end_and_takes_no_other(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_stop_finishes_running_attempts_and_leases_no_more(engine: AsyncEngine, receiver: Receiver) -> None:
     await added(engine, "all", receiver.url)
     await apply(engine, ended("u1", "Failed"))
     receiver.next = [slowly(0.5, answer(200))]
@@ -250,7 +252,7 @@ async def test_a_refused_url_and_a_lost_key_are_recorded(engine: AsyncEngine, re
     assert "not in TASKFLOW_WEBHOOKS_KEY" in row.tries[1]["error"]
 
 
-async def test_old_ones_are_swept_and_what_waits_stays(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_old_deliveries_are_swept_and_pending_ones_stay(engine: AsyncEngine, receiver: Receiver) -> None:
     await added(engine, "all")
     await apply(engine, *(ended(f"u{number}", "Failed") for number in range(4)))
     async with transaction(engine) as connection:
@@ -272,7 +274,7 @@ async def test_old_ones_are_swept_and_what_waits_stays(engine: AsyncEngine, rece
     assert not await PostgresEndpoints(engine).delete("id-of-all")
 
 
-async def test_a_namespace_has_one_of_a_name_and_not_too_many(
+async def test_endpoint_names_are_unique_and_their_number_is_limited(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskflow_api.webhooks.endpoints.MAX_ENDPOINTS", 2)

@@ -69,7 +69,7 @@ async def test_in_any_order_of_events_and_split_over_batches_there_is_one(engine
     assert end.attempt == 2
 
 
-async def test_an_attempt_that_is_followed_by_another_and_a_task_that_was_deleted_are_no_end(
+async def test_a_retried_attempt_and_a_deleted_task_have_no_delivery(
     engine: AsyncEngine,
 ) -> None:
     await added(engine, "all")
@@ -144,7 +144,7 @@ async def test_which_endpoints_get_a_delivery(engine: AsyncEngine) -> None:
     assert len(await rows(engine, "id")) == len(found) + 5
 
 
-async def test_writers_at_once_make_one(engine: AsyncEngine) -> None:
+async def test_concurrent_writers_create_one_delivery(engine: AsyncEngine) -> None:
     await added(engine, "all")
     await asyncio.gather(*(apply(engine, ended("u1", "Succeeded"), ended("u2", "Failed")) for _ in range(5)))
     assert await rows(engine, "event_id") == [("evt_u1_succeeded",), ("evt_u2_failed",)]

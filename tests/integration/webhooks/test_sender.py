@@ -105,7 +105,7 @@ async def test_no_hostile_url_is_connected_to(canary: socket.socket, spy: Spy) -
     assert len(URLS) > 120
 
 
-async def test_a_name_that_is_rebound_after_it_was_looked_at_leads_nowhere(
+async def test_a_host_name_rebound_after_the_check_is_not_connected_to(
     canary: socket.socket, spy: Spy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = canary.getsockname()[1]
@@ -126,7 +126,7 @@ async def test_a_name_that_is_rebound_after_it_was_looked_at_leads_nowhere(
     assert not reached(canary)
 
 
-async def test_a_socket_is_made_only_for_an_address_that_was_looked_at() -> None:
+async def test_sockets_are_created_only_for_checked_addresses() -> None:
     make = module._only_to(frozenset({PUBLIC}))
     make((socket.AF_INET, socket.SOCK_STREAM, 6, "", (PUBLIC, 443))).close()
     with pytest.raises(UrlNotAllowedError):
@@ -152,7 +152,7 @@ async def test_proxies_of_the_environment_are_ignored(
     assert not reached(canary)
 
 
-async def test_of_a_long_answer_the_first_kib_is_read(receiver: Receiver) -> None:
+async def test_only_the_first_kib_of_a_response_is_read(receiver: Receiver) -> None:
     written: list[int] = []
 
     def endless(handler: BaseHTTPRequestHandler) -> None:
@@ -171,7 +171,7 @@ async def test_of_a_long_answer_the_first_kib_is_read(receiver: Receiver) -> Non
 
 
 @pytest.mark.parametrize("where", ["silence", "headers", "body"])
-async def test_an_answer_that_drips_ends_with_the_time_limit(receiver: Receiver, where: str) -> None:
+async def test_a_slow_response_ends_with_the_time_limit(receiver: Receiver, where: str) -> None:
     ended: list[float] = []
 
     def drip(handler: BaseHTTPRequestHandler) -> None:
@@ -190,7 +190,7 @@ async def test_an_answer_that_drips_ends_with_the_time_limit(receiver: Receiver,
     receiver.next = [drip]
     begun = time.monotonic()
     found = await Sender(local(receiver.port), total_seconds=0.6).send(receiver.url, "{}", {})
-    assert (found.status, found.error) == (None, "no complete answer within 0.6 s")
+    assert (found.status, found.error) == (None, "no complete response within 0.6 s")
     assert 0.5 < time.monotonic() - begun < 3
 
 
@@ -237,7 +237,7 @@ def certificate(folder: Path, name: str) -> tuple[Path, Path]:
     return folder / "tls.crt", folder / "tls.key"
 
 
-async def test_host_header_server_name_and_certificate_are_of_the_name_though_the_address_is_connected_to(
+async def test_host_header_sni_and_certificate_use_the_host_name(
     tmp_path: Path,
 ) -> None:
     chain, key = certificate(tmp_path, "hooks.example.com")
@@ -265,7 +265,7 @@ async def test_host_header_server_name_and_certificate_are_of_the_name_though_th
         assert len(receiver.received) == 1
 
 
-async def test_many_at_once_do_not_mix(receiver: Receiver) -> None:
+async def test_concurrent_messages_do_not_mix(receiver: Receiver) -> None:
     sender = Sender(local(receiver.port))
     answers = await asyncio.gather(*(sender.send(f"{receiver.url}/{n}", str(n), {"x-n": str(n)}) for n in range(30)))
     assert {each.status for each in answers} == {204}

@@ -88,7 +88,7 @@ async def test_a_cached_answer_needs_the_permission_of_each_caller(token: str) -
     assert answer.status == (403 if token == "bob-token" else 401)
 
 
-async def test_consent_is_asked_for_again_when_it_is_old() -> None:
+async def test_an_expired_permission_is_checked_again() -> None:
     api = api_with()
     await kept(api)
     api.kube.allowed.clear()
@@ -106,7 +106,7 @@ async def test_a_key_without_the_right_to_read_does_not_read() -> None:
     assert (await read(api)).status == 403
 
 
-async def test_every_read_is_counted_once_whether_it_is_kept_or_not() -> None:
+async def test_every_read_is_counted_once() -> None:
     clock = Clock()
     shared = Shared(clock)
     api = api_with(limiter(clock, shared))

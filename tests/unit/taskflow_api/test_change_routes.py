@@ -44,7 +44,7 @@ async def test_a_change_with_an_outdated_etag_is_refused() -> None:
 
 
 @pytest.mark.parametrize("tag", ["null", '""', '"x"', "-1"])
-async def test_what_is_no_etag_of_ours_matches_nothing(tag: str) -> None:
+async def test_a_foreign_etag_matches_nothing(tag: str) -> None:
     api = await with_one()
     answer = await api.call("PATCH", TASKS + "/x", {"spec": {"suspend": True}}, if_match=tag)
     assert (answer.status, answer.json["code"]) == (412, "changed-since")
@@ -60,9 +60,7 @@ async def test_what_is_no_etag_of_ours_matches_nothing(tag: str) -> None:
         ("GET", ":batch", "POST"),
     ],
 )
-async def test_a_method_that_a_path_has_not_is_answered_with_all_that_it_has(
-    method: str, path: str, allowed: str
-) -> None:
+async def test_an_unknown_method_is_answered_with_the_allowed_ones(method: str, path: str, allowed: str) -> None:
     answer = await Api().call(method, TASKS + path)
     assert (answer.status, answer.headers["allow"]) == (405, allowed)
 
@@ -71,7 +69,7 @@ async def test_a_method_that_a_path_has_not_is_answered_with_all_that_it_has(
     "body",
     [{}, {"spec": {"handler": "c"}}, {"spec": {"priority": 10}}, {"spec": {"priority": "5"}}, {"labels": {}}],
 )
-async def test_what_may_not_change_is_refused(body: Any) -> None:
+async def test_changes_of_immutable_fields_are_refused(body: Any) -> None:
     api = await with_one()
     assert (await api.call("PATCH", TASKS + "/x", body)).status == 422
     assert api.kube.calls[-1][0] != "PATCH"
@@ -111,7 +109,7 @@ async def test_each_needs_its_right(method: str, path: str) -> None:
     assert (await api.call(method, TASKS + path, body, token="bob-token")).status == 403
 
 
-async def test_what_the_caller_has_already_is_not_sent_again() -> None:
+async def test_a_matching_etag_is_answered_with_304() -> None:
     api = await with_one()
     tag = (await api.call("GET", TASKS + "/x")).headers["etag"]
     again = await api.call("GET", TASKS + "/x", if_none_match=tag)

@@ -31,7 +31,7 @@ def versions(channel: Channel, place: int) -> list[int]:
     return [each.version for each in channel.after(place)]
 
 
-async def test_it_begins_now_and_tells_what_happens_from_then_on() -> None:
+async def test_a_channel_starts_now_and_reports_later_changes() -> None:
     kube = WatchedKube()
     await kube.happens("before")
     async with running(kube) as channel:
@@ -42,7 +42,7 @@ async def test_it_begins_now_and_tells_what_happens_from_then_on() -> None:
         assert channel.position == later
 
 
-async def test_listeners_are_woken_by_what_they_are_about() -> None:
+async def test_listeners_are_woken_by_changes_of_their_tasks() -> None:
     kube = WatchedKube()
     async with running(kube) as channel:
         await channel.join(None)
@@ -85,7 +85,7 @@ async def test_compacted_changes_are_gone_only_for_listeners_that_need_them() ->
             await channel.join(old)
 
 
-async def test_a_place_of_the_future_is_none() -> None:
+async def test_a_position_in_the_future_is_gone() -> None:
     kube = WatchedKube()
     async with running(kube) as channel:
         with pytest.raises(Gone):
@@ -128,7 +128,7 @@ async def test_a_watch_survives_an_outage_and_reports_a_compaction() -> None:
         assert versions(channel, last) == [now]
 
 
-async def test_a_bookmark_moves_the_place_and_one_broken_object_hides_no_other() -> None:
+async def test_a_bookmark_moves_the_position_and_a_broken_object_is_skipped() -> None:
     kube = WatchedKube()
     async with running(kube) as channel:
         place = await channel.join(None)

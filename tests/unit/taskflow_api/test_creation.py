@@ -44,7 +44,7 @@ async def test_a_key_with_another_body_is_refused() -> None:
     assert refused.json["errors"][0]["location"] == "header"
 
 
-async def test_what_was_changed_since_is_no_other_body() -> None:
+async def test_later_changes_do_not_make_it_another_body() -> None:
     api = Api()
     name = (await keyed(api)).json["name"]
     await api.call("PATCH", f"{TASKS}/{name}", {"spec": {"priority": 9}})
@@ -80,7 +80,7 @@ async def test_without_the_history_a_request_with_a_key_creates_nothing() -> Non
         (BODY, {"idempotency_key": "x" * 256}),
     ],
 )
-async def test_exactly_one_thing_gives_the_name(body: Any, headers: dict[str, str]) -> None:
+async def test_exactly_one_source_of_the_name_is_required(body: Any, headers: dict[str, str]) -> None:
     api = Api()
     answer = await api.call("POST", TASKS, body, **headers)
     assert (answer.status, answer.json["code"]) == (422, "invalid")

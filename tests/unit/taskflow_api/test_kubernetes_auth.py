@@ -21,14 +21,14 @@ async def test_a_valid_token_is_reviewed_once_in_30_seconds() -> None:
     assert _reviews(api.kube, "tokenreviews") == 2
 
 
-async def test_an_invalid_token_is_asked_about_each_time() -> None:
+async def test_a_negative_token_review_is_not_cached() -> None:
     api = Api()
     for _ in range(2):
         assert await api.auth.authenticate("junk") is None
     assert _reviews(api.kube, "tokenreviews") == 2
 
 
-async def test_a_permission_is_remembered_10_seconds_and_a_refusal_is_not() -> None:
+async def test_a_permission_is_cached_for_10_seconds_and_a_refusal_is_not() -> None:
     api = Api()
     alice, bob = Caller("alice"), Caller("bob")
     for _ in range(2):
@@ -55,7 +55,7 @@ async def test_the_whole_identity_is_reviewed() -> None:
 
 
 @pytest.mark.parametrize(("answered", "taken"), [(["taskflow"], True), (["other"], False), ([], False)])
-async def test_a_token_for_another_audience_proves_nothing(answered: list[str], taken: bool) -> None:
+async def test_a_token_for_another_audience_is_refused(answered: list[str], taken: bool) -> None:
     kube = FakeKube()
     status = {"authenticated": True, "user": {"username": "alice"}, "audiences": answered}
     kube.answers["/apis/authentication.k8s.io/v1/tokenreviews"] = {"status": status}

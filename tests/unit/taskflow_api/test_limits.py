@@ -38,7 +38,7 @@ def limiter(clock: Clock, shared: Shared | None = None, **numbers: Any) -> Limit
     return Limiter(shared, clock=clock, **known)
 
 
-async def test_each_route_has_its_cost_and_takes_it_but_for_those_that_are_open_to_all(
+async def test_each_limited_route_has_a_cost_and_consumes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     api = Api(register=True)
@@ -81,7 +81,7 @@ async def test_a_caller_has_so_many_units_and_they_come_back_evenly() -> None:
     assert not (await limits.consume("alice", "", 1, write=True))[0].passes
 
 
-async def test_what_one_limit_refuses_no_other_counts() -> None:
+async def test_a_request_refused_by_one_limit_is_counted_by_none() -> None:
     clock = Clock()
     limits = limiter(clock, namespace_per_minute=1000, namespaces={"team-a": 10})
     passed = [await limits.consume("alice", "team-a", 5, write=True) for _ in range(3)]
@@ -103,7 +103,7 @@ async def test_a_key_can_have_a_limit_in_addition_to_that_of_its_identity() -> N
     assert await passes("big") == {"caller": False, "key": True}
 
 
-async def test_what_costs_more_than_there_is_takes_all() -> None:
+async def test_a_cost_above_the_quota_consumes_all_of_it() -> None:
     limits = limiter(Clock())
     assert (await limits.consume("alice", "", 100, write=True))[0].passes
     assert not (await limits.consume("alice", "", 1, write=False))[0].passes
@@ -128,7 +128,7 @@ async def test_without_redis_reads_pass_and_writes_are_counted_here() -> None:
     assert limits.uncounted_reads == 100
 
 
-async def test_the_answer_tells_what_is_left_and_the_refusal_when_to_come_again() -> None:
+async def test_headers_report_the_remaining_units_and_when_to_retry() -> None:
     api = Api(limiter=limiter(Clock()))
     answer = await api.call("GET", TASKS)
     assert (answer.status, answer.headers["ratelimit-policy"], answer.headers["ratelimit"]) == (
@@ -146,7 +146,7 @@ async def test_the_answer_tells_what_is_left_and_the_refusal_when_to_come_again(
     assert (problem["code"], problem["violated-policies"]) == ("quota-exceeded", ["caller"])
 
 
-async def test_what_is_open_to_all_is_not_limited() -> None:
+async def test_open_routes_are_not_limited() -> None:
     api = Api(limiter=limiter(Clock(), caller_per_minute=1))
     for _ in range(5):
         assert (await api.call("GET", "/livez", token="")).status == 200
@@ -183,7 +183,7 @@ def test_namespaces_of_settings(text: str, found: dict[str, int], monkeypatch: p
 
 
 @pytest.mark.parametrize("text", ["a", "a=", "=1", "a=-1", "a=x"])
-def test_namespaces_of_settings_that_are_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_namespaces_of_settings(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKFLOW_LIMITS_NAMESPACES", text)
     with pytest.raises(ValueError, match="NAME=UNITS"):
         LimitSettings()

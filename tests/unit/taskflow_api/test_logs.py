@@ -71,7 +71,7 @@ async def test_the_last_lines(site: Site, lines: int, body: bytes) -> None:
     assert (answer.status, answer.body) == (200, body)
 
 
-async def test_what_is_not_there_is_404_and_what_does_not_fit_422(site: Site) -> None:
+async def test_a_missing_log_is_404_and_a_bad_combination_422(site: Site) -> None:
     assert (await site.call("GET", LOGS + "?attempt=2")).status == 404
     assert (await site.call("GET", LOGS.replace("/a/", "/b/"))).status == 404
     assert (await site.call("GET", LOGS, token="bob-token")).status == 403
@@ -133,7 +133,7 @@ LINES = st.lists(st.binary(max_size=5).map(lambda line: line.replace(b"\n", b"")
 
 
 @given(st.lists(LINES, max_size=5), st.integers(0, 60), st.integers(0, 60))
-def test_pieces_are_the_slice(chunks: list[list[bytes]], first: int, end: int) -> None:
+def test_pieces_cover_exactly_the_range(chunks: list[list[bytes]], first: int, end: int) -> None:
     content = {f"{number:02}": b"".join(lines) for number, lines in enumerate(chunks)}
     infos = [ObjectInfo(name, len(text), "", datetime(2026, 1, 1, tzinfo=UTC), None) for name, text in content.items()]
     read = b"".join(content[p.key][p.start : p.start + p.length] for p in log_ranges.pieces(infos, first, end))

@@ -122,7 +122,7 @@ async def test_each_is_retried_once_however_often_a_process_ends_in_between() ->
     assert len(site.recording.objects) == 70
 
 
-async def test_it_ends_when_its_caller_may_no_longer() -> None:
+async def test_an_operation_ends_when_its_caller_loses_the_permission() -> None:
     site = Site(10, "Queued")
     location = await site.begin("cancel")
     site.clock.now += 60
@@ -138,7 +138,7 @@ async def test_it_ends_when_its_caller_may_no_longer() -> None:
     assert site.recording.changed == []
 
 
-async def test_it_ends_with_the_key_that_it_began_with() -> None:
+async def test_an_operation_ends_with_the_key_that_started_it() -> None:
     site = Site(120, "Queued")
     site.kube.answers[REPORTS] = {"metadata": {"uid": "u1"}}
     for kube in (site.kube, site.recording):
@@ -197,13 +197,13 @@ async def test_deleting_it_stops_it() -> None:
         ("cancel", {"filter": {"name": "x"}}, "/filter/name"),
     ],
 )
-async def test_what_makes_no_sense_is_refused(verb: str, body: Any, pointer: str) -> None:
+async def test_contradictory_requests_are_refused(verb: str, body: Any, pointer: str) -> None:
     answer = await Site(0, "Queued").call("POST", f"{TASKS}:{verb}", body)
     assert answer.status == 422
     assert answer.json["errors"][0]["pointer"] == pointer
 
 
-async def test_so_many_run_at_a_time_and_are_listed_newest_first() -> None:
+async def test_the_number_of_operations_is_limited_and_they_are_listed_newest_first() -> None:
     site = Site(1, "Queued")
     ids = [(await site.begin("cancel")).rpartition("/")[2] for _ in range(10)]
     answer = await site.call("POST", TASKS + ":cancel", EVERYTHING)

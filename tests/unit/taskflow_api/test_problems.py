@@ -61,7 +61,7 @@ async def test_the_api_servers_causes_point_into_the_body() -> None:
 
 
 @pytest.mark.parametrize("failure", [Unavailable("SELECT secret FROM db at 10.1.2.3"), TaskflowError("INSERT secret")])
-async def test_a_failed_dependency_says_nothing_of_its_inside(failure: TaskflowError) -> None:
+async def test_a_failed_dependency_reveals_no_internals(failure: TaskflowError) -> None:
     api = Api()
     api.history.failure = failure
     answer = await api.call("GET", TASKS)
@@ -157,7 +157,7 @@ async def test_a_value_that_json_does_not_have_is_refused(value: str) -> None:
 @pytest.mark.parametrize(
     ("given", "kept"), [("abc-1.2_3", True), ("x" * 65, False), ("a b", False), ("a\x1b[0m", False), ("", False)]
 )
-async def test_a_request_id_is_echoed_unless_it_is_junk(given: str, kept: bool) -> None:
+async def test_a_valid_request_id_is_returned(given: str, kept: bool) -> None:
     answer = await Api().call("GET", "/livez", x_request_id=given)
     assert (answer.headers["x-request-id"] == given) is kept
     assert answer.headers["x-request-id"]

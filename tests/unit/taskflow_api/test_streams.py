@@ -116,12 +116,14 @@ async def test_filters(site: Site, query: str, names: list[str]) -> None:
     await site.watched.happens("b", queue="gpu", labels={"team": "x", "old": ""})
     await site.watched.happens("c", "Failed")
     await site.watched.happens("end")
-    found = [data["task"]["name"] for kind, _, data in events_in(await stream.until(f'"{names[-1]}"')) if kind == "task"]
+    found = [
+        data["task"]["name"] for kind, _, data in events_in(await stream.until(f'"{names[-1]}"')) if kind == "task"
+    ]
     assert found == names
     await stream.leave()
 
 
-async def test_one_task_begins_as_it_is_and_ends_with_it(site: Site) -> None:
+async def test_the_stream_of_a_task_starts_with_its_state_and_ends_with_it(site: Site) -> None:
     await site.watched.happens("a", "Running")
     stream = Stream(site.app, ONE)
     await stream.until("Running")
@@ -156,7 +158,7 @@ async def test_a_client_that_missed_the_end_of_a_deleted_task_still_receives_it(
     assert again.status == 204
 
 
-async def test_no_task_no_right_and_no_place_are_problems(site: Site) -> None:
+async def test_a_missing_task_permission_or_position_is_a_problem(site: Site) -> None:
     answer = await site.call("GET", ONE)
     assert (answer.status, answer.json["code"]) == (404, "not-found")
     answer = await site.call("GET", EVENTS, token="bob-token")
@@ -168,7 +170,7 @@ async def test_no_task_no_right_and_no_place_are_problems(site: Site) -> None:
     assert not site.hub._open
 
 
-async def test_a_caller_has_so_many_streams_and_no_more(site: Site) -> None:
+async def test_the_number_of_streams_of_a_caller_is_limited(site: Site) -> None:
     streams = [Stream(site.app, EVENTS) for _ in range(3)]
     for stream in streams:
         await stream.until("ready")
@@ -211,7 +213,7 @@ async def test_a_stream_ends_when_its_token_expires(site: Site, monkeypatch: pyt
     assert stream.ended
 
 
-async def test_a_ping_carries_the_place(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ping_has_the_position_as_its_id(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "PING_SECONDS", 0.02)
     stream = Stream(site.app, EVENTS)
     await stream.until("ready")
@@ -266,7 +268,7 @@ def _object(name: str, version: int) -> dict[str, Any]:
     return stored(name, version)
 
 
-async def test_a_client_that_takes_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stalled_client_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "STALL_SECONDS", 0.05)
 
     async def endless() -> AsyncIterator[str]:

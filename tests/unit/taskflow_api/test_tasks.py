@@ -47,7 +47,7 @@ async def test_a_generated_name_is_in_the_location_header() -> None:
     assert answer.headers["location"] == TASKS + "/job-abcde"
 
 
-async def test_a_live_task_comes_with_its_past() -> None:
+async def test_a_live_task_has_its_attempts_and_timeline() -> None:
     api = Api()
     await api.call("POST", TASKS, BODY)
     answer = await api.call("GET", TASKS + "/x")

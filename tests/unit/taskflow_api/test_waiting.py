@@ -80,7 +80,7 @@ def pool(**fields: Any) -> PoolState:
         (make_task(isolation="Pod", phase=Phase.QUEUED), [], "StartingPod", "the pod of the Task", False),
     ],
 )
-def test_the_reason_is_the_first_that_holds(
+def test_the_reason_is_the_first_blocker(
     task: Any, pools: list[PoolState], reason: str, said: str, in_queue: bool
 ) -> None:
     found = explain(task, (), pools, NOW)
@@ -143,7 +143,7 @@ def test_the_rate_of_a_stalled_queue_falls_and_then_disappears() -> None:
 
 
 @pytest.mark.parametrize(("starts", "ahead"), [(4, 0), (0, 0), (10, None)])
-def test_what_is_not_known_is_null(starts: int, ahead: int | None) -> None:
+def test_an_unknown_estimate_is_null(starts: int, ahead: int | None) -> None:
     found = estimate([NOW - timedelta(seconds=number) for number in range(starts)], ahead, NOW)
     assert found.start is None
     assert found.basis.startswith("unknown")
@@ -205,7 +205,7 @@ async def test_dependencies_that_are_gone_are_found_in_the_history() -> None:
     assert found["reason"] == "DependencyWaiting"
 
 
-async def test_a_task_of_the_past_waits_for_nothing_and_one_that_never_was_is_404() -> None:
+async def test_a_deleted_task_does_not_wait_and_a_missing_one_is_404() -> None:
     api = Api()
     api.history.rows = [row(0)]
     found = (await api.call("GET", "/v1/namespaces/team-a/tasks/task-0/why")).json

@@ -50,7 +50,7 @@ def test_create_sends_exactly_the_given_fields() -> None:
     assert keyed.body == {"spec": {"handler": "h"}, "labels": {"a": "b"}}
 
 
-def test_names_are_quoted_and_query_names_are_those_of_the_wire() -> None:
+def test_names_are_quoted_and_query_names_are_camel_case() -> None:
     assert tasks.get("team-a", "a/b?c").path == "/v1/namespaces/team-a/tasks/a%2Fb%3Fc"
     assert files.get("team-a", "in/a b.txt").path == "/v1/namespaces/team-a/files/in/a%20b.txt"
     call = tasks.listed("n", label_selector="team=a", created_after=datetime(2026, 1, 1, tzinfo=UTC), limit=5)
@@ -70,7 +70,7 @@ def test_a_page_leads_to_the_next_with_the_same_question() -> None:
     assert after.params == {"prefix": "in/", "after": "in/z"}
 
 
-def test_what_has_not_changed_is_none() -> None:
+def test_an_unchanged_task_is_none() -> None:
     call = tasks.get("n", "x", if_none_match='"1"')
     assert call.headers == {"If-None-Match": '"1"'}
     assert result_of(call, answer(304)) is None
@@ -101,7 +101,7 @@ def test_each_problem_has_its_class(status: int, kind: type[TaskflowError]) -> N
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b"null"])
-def test_an_answer_of_something_in_between_is_an_error_too(body: bytes) -> None:
+def test_an_answer_of_a_proxy_is_an_error(body: bytes) -> None:
     with pytest.raises(UnavailableError, match="HTTP 502"):
         result_of(pools.get("n", "p"), Answer(502, {}, body))
 
@@ -128,13 +128,13 @@ KEYED = tasks.create("n", "h", idempotency_key="k")
         (KEYED, answer(503, retry_after="1"), 1, 1.0),
     ],
 )
-def test_only_what_does_no_more_by_being_sent_twice_is_sent_again(
+def test_only_idempotent_calls_are_retried(
     call: Call[Any], answered: Answer | None, attempt: int, seconds: float | None
 ) -> None:
     assert retry_delay(call, answered, attempt, 4) == seconds
 
 
-def test_events_are_read_line_by_line_and_the_place_is_kept() -> None:
+def test_events_are_parsed_line_by_line_and_the_last_id_is_kept() -> None:
     reader = Reader()
     text = (
         "id: 7\nevent: ready\ndata: {}\n\n: ping\nid: 8\n\n"

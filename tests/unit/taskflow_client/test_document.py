@@ -89,7 +89,7 @@ def operation(call: Call[Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: f"{call.method} {call.path}")
-def test_a_call_is_what_the_document_says(call: Call[Any]) -> None:
+def test_a_call_matches_the_document(call: Call[Any]) -> None:
     told = operation(call)
     assert call.params.keys() <= {each["name"] for each in told.get("parameters", []) if each["in"] == "query"}
     if "requestBody" not in told:

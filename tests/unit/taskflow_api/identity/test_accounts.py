@@ -68,7 +68,7 @@ async def test_an_account_with_a_deleted_service_account_gets_no_token() -> None
     assert (answer.status, answer.json["code"]) == (403, "account-not-bound")
 
 
-async def test_without_the_option_there_is_nothing_of_it() -> None:
+async def test_without_the_option_the_routes_do_not_exist() -> None:
     api = Api()
     for path in (REGISTER, TOKEN):
         assert (await send(api, path)).status == 401
@@ -144,7 +144,7 @@ async def test_five_wrong_passwords_block_further_attempts_for_a_while(username:
     assert (await send(api, TOKEN, username)).status == (403 if username == "ann" else 401)
 
 
-async def test_many_guesses_at_once_are_no_more_than_one_after_the_other() -> None:
+async def test_concurrent_guesses_do_not_exceed_the_limit() -> None:
     api = made()
     await send(api, REGISTER)
     answers = await asyncio.gather(*(send(api, TOKEN, password=f"wrong horse {number:03d}") for number in range(40)))
@@ -190,7 +190,7 @@ class Shared(LocalCounter):
         await super().reset(limit)
 
 
-async def test_guesses_at_all_processes_count_together() -> None:
+async def test_all_processes_share_the_count_of_guesses() -> None:
     time = Time()
     shared = Shared(time)
     here, there = (AttemptLimit("login", 5, 300, shared, time) for _ in range(2))
@@ -276,7 +276,7 @@ async def test_a_token_ends_with_its_account_its_binding_and_its_service_account
         assert (await api.call("GET", TASKS, token=token)).status == 401, end
 
 
-async def test_hostile_tokens_of_accounts_prove_nothing() -> None:
+async def test_hostile_tokens_of_accounts_are_refused() -> None:
     api = made()
     good = jwt.decode(await token_of(api), SIGNING_KEY, ["HS256"], audience=ISSUER)
 
@@ -344,6 +344,6 @@ def test_a_signing_key_that_is_missing_double_or_short_is_refused(environment: d
     assert "kkkk" not in str(caught.value)
 
 
-def test_a_signing_key_may_stand_in_a_file(tmp_path: Any) -> None:
+def test_a_signing_key_can_be_read_from_a_file(tmp_path: Any) -> None:
     (tmp_path / "key").write_text("k" * 32 + "\n")
     assert RegisterSettings(enabled=True, signing_key_file=str(tmp_path / "key")).key() == b"k" * 32

@@ -38,12 +38,12 @@ def test_wrong_arguments_give_one_line_and_exit_code_2(
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_without_a_database_url_it_says_which_setting_and_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_database_url_is_named_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["keys", "list", "--namespace", "a"]) == cli.USAGE
     assert "DatabaseSettings: url" in capsys.readouterr().err
 
 
-def test_without_kubernetes_credentials_it_says_so_and_ends_with_2(
+def test_missing_kubernetes_credentials_are_reported_with_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TASKFLOW_DATABASE_URL", URL)

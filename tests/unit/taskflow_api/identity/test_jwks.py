@@ -21,7 +21,7 @@ async def test_the_issuer_is_asked_once_for_many_tokens_at_once() -> None:
     assert len(web.asked) == 2
 
 
-async def test_a_key_that_the_issuer_began_to_use_is_fetched_and_unknown_ones_do_not_make_us_ask_more() -> None:
+async def test_a_new_key_is_fetched_and_unknown_keys_do_not_cause_more_fetches() -> None:
     keys, web, clock = made(rsa_jwk("one"))
     assert await keys.key("one", "RS256")
     web.keys.append(ec_jwk("new"))
@@ -108,14 +108,14 @@ async def test_a_discovery_document_of_another_issuer_or_with_an_http_url_is_ref
         [rsa_jwk("one", use="enc")],
     ],
 )
-async def test_a_set_without_a_public_key_for_signatures_is_as_none(published: Any) -> None:
+async def test_a_set_without_a_public_signing_key_is_unavailable(published: Any) -> None:
     keys, web, _ = made()
     web.keys = published
     with pytest.raises(Unavailable):
         await keys.key("one", "RS256")
 
 
-async def test_a_broken_key_does_not_spoil_the_others() -> None:
+async def test_a_broken_key_does_not_affect_the_others() -> None:
     keys, _, _ = made({"kty": "RSA", "kid": "broken", "n": "!", "e": 1}, rsa_jwk("one"))
     assert await keys.key("one", "RS256")
     assert await keys.key("broken", "RS256") is None

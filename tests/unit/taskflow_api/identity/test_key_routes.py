@@ -77,7 +77,7 @@ async def test_callers_without_permission_cannot_tell_whether_a_key_exists() -> 
     assert key["id"] in api.keys.rows
 
 
-async def test_no_key_makes_sees_or_ends_keys_whatever_its_service_account_may() -> None:
+async def test_api_keys_cannot_manage_api_keys() -> None:
     api = made()
     api.kube.allowed[REPORTS] = "team-a"
     key = await new_key(api)
@@ -94,7 +94,7 @@ async def test_no_key_makes_sees_or_ends_keys_whatever_its_service_account_may()
 
 
 @pytest.mark.parametrize(("scope", "read", "write"), [("read", 200, 403), ("write", 403, 201)])
-async def test_scopes_are_asked_before_rbac(scope: str, read: int, write: int) -> None:
+async def test_scopes_are_checked_before_rbac(scope: str, read: int, write: int) -> None:
     api = made()
     api.kube.allowed[REPORTS] = "team-a"
     key = (await new_key(api, scopes=[scope]))["key"]
@@ -140,7 +140,7 @@ async def test_a_key_is_rotated_once() -> None:
         {"createdBy": "admin"},
     ],
 )
-async def test_a_wish_out_of_bounds_is_refused(fields: dict[str, Any]) -> None:
+async def test_values_out_of_bounds_are_refused(fields: dict[str, Any]) -> None:
     api = made()
     answer = await api.call("POST", KEYS, BODY | fields)
     assert (answer.status, answer.json["code"]) == (422, "invalid")

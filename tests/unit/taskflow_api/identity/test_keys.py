@@ -29,7 +29,7 @@ class Desk:
         self.keys: Keys = keys(self.kube, self.store, self.time)
 
 
-def test_a_key_is_what_its_text_says_and_no_other_text_is() -> None:
+def test_only_the_exact_text_of_a_key_parses() -> None:
     made = ApiKey.new()
     text = str(made)
     assert text.startswith(f"tf_{made.id}_")
@@ -41,18 +41,18 @@ def test_a_key_is_what_its_text_says_and_no_other_text_is() -> None:
 
 
 @pytest.mark.parametrize("place", range(3, len(str(ApiKey("0" * 16, "0" * 64)))))
-def test_one_wrong_character_anywhere_is_seen_without_the_database(place: int) -> None:
+def test_one_wrong_character_is_detected_without_the_database(place: int) -> None:
     text = str(ApiKey("0123456789abcdef", "5" * 64))
     wrong = "e" if text[place] != "e" else "d"
     assert ApiKey.parse(text[:place] + wrong + text[place + 1 :]) is None
 
 
 @pytest.mark.parametrize("text", ["", "tf_", "tf__", "TF_", "tf_" + "a" * 16 + "_" + "b" * 64, "x" * 20_000])
-def test_what_is_no_key_is_none(text: str) -> None:
+def test_other_texts_are_not_keys(text: str) -> None:
     assert ApiKey.parse(text) is None
 
 
-async def test_a_key_is_the_identity_of_its_service_account_and_nothing_of_the_secret_is_kept() -> None:
+async def test_a_key_resolves_to_its_service_account_and_its_secret_is_not_stored() -> None:
     desk = Desk()
     row, text = await desk.keys.create(WANTED, "alice")
     assert text.secret not in repr(row)
@@ -97,7 +97,7 @@ async def test_with_its_service_account_a_key_ends_even_when_another_gets_its_na
         assert await desk.keys.caller(str(text)) is None
 
 
-async def test_a_successor_that_is_believed_to_exist_vouches_for_its_own_keys_only() -> None:
+async def test_a_cached_successor_validates_only_its_own_keys() -> None:
     desk = Desk()
     _, old = await desk.keys.create(WANTED, "alice")
     desk.kube.answers[PATH] = account("u2")
@@ -107,7 +107,7 @@ async def test_a_successor_that_is_believed_to_exist_vouches_for_its_own_keys_on
         assert await desk.keys.caller(str(old)) is None
 
 
-async def test_there_is_no_key_for_a_service_account_that_is_not_there() -> None:
+async def test_a_key_needs_an_existing_service_account() -> None:
     desk = Desk()
     desk.kube.answers.clear()
     with pytest.raises(NotFound, match="ServiceAccount reports does not exist in namespace team-a"):
@@ -118,7 +118,7 @@ async def test_there_is_no_key_for_a_service_account_that_is_not_there() -> None
     assert desk.store.rows == {}
 
 
-async def test_while_a_key_is_rotated_two_are_good_and_it_is_rotated_once() -> None:
+async def test_during_rotation_two_keys_are_valid_and_a_key_is_rotated_once() -> None:
     desk = Desk()
     old, old_text = await desk.keys.create(WANTED, "alice")
     desk.time.seconds = 3600
@@ -151,7 +151,7 @@ async def test_a_revoked_key_ends_at_once() -> None:
     assert not await desk.keys.revoke(row.id)
 
 
-async def test_long_expired_keys_go_when_another_is_made() -> None:
+async def test_old_expired_keys_are_deleted_when_a_key_is_created() -> None:
     desk = Desk()
     old, _ = await desk.keys.create(WANTED, "alice")
     desk.time.seconds = (WANTED.lifetime + KEPT_AFTER_EXPIRY).total_seconds()
@@ -179,7 +179,7 @@ async def test_uses_are_recorded_later_and_survive_a_database_outage() -> None:
     assert desk.store.rows[row.id].last_used_at == NOW
 
 
-async def test_the_last_uses_are_written_down_at_the_end() -> None:
+async def test_the_last_uses_are_recorded_at_shutdown() -> None:
     desk = Desk()
     row, text = await desk.keys.create(WANTED, "alice")
     noting = asyncio.create_task(desk.keys.run())
@@ -190,7 +190,7 @@ async def test_the_last_uses_are_written_down_at_the_end() -> None:
     assert desk.store.rows[row.id].last_used_at == NOW
 
 
-async def test_without_the_database_a_key_is_no_wrong_key() -> None:
+async def test_a_database_outage_does_not_make_a_key_invalid() -> None:
     desk = Desk()
     _, text = await desk.keys.create(WANTED, "alice")
     desk.store.failure = Unavailable("away")

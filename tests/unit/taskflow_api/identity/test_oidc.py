@@ -83,7 +83,7 @@ class Door:
         lambda: token(claims(nbf=now() + LEEWAY_SECONDS - 5)),
     ],
 )
-async def test_a_token_of_the_issuer_is_taken(make: Callable[[], str]) -> None:
+async def test_a_token_of_the_issuer_is_accepted(make: Callable[[], str]) -> None:
     found = await Door().tokens.authenticate(make())
     assert found == Caller(f"{ISSUER}#u-17", groups=("system:authenticated",))
     assert (found.method, found.subject) == (Method.OIDC, "u-17")
@@ -133,13 +133,13 @@ HOSTILE: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
-async def test_a_hostile_token_proves_nothing(make: Callable[[], str]) -> None:
+async def test_a_hostile_token_is_refused(make: Callable[[], str]) -> None:
     door = Door()
     assert await door.tokens.authenticate(make()) is None
     assert door.asked_kubernetes == []
 
 
-async def test_each_hostile_token_would_be_taken_but_for_what_it_is_named_for() -> None:
+async def test_each_hostile_token_differs_from_a_valid_one_only_in_its_named_fault() -> None:
     # Built by the same function as the good one, so that no typing error here refuses them.
     assert len(HOSTILE) == len({make() for make in HOSTILE.values()})
     assert await Door().tokens.authenticate(token()) is not None
@@ -148,7 +148,7 @@ async def test_each_hostile_token_would_be_taken_but_for_what_it_is_named_for() 
 @pytest.mark.parametrize(
     "text", ["", ".", "..", "a.b", "a.b.c.d", "ü.ü.ü", segment({"alg": "RS256"}) + "." + segment(b"[" * 9000) + ".AAAA"]
 )
-async def test_what_is_no_token_of_the_issuer_is_for_kubernetes_to_judge(text: str) -> None:
+async def test_other_tokens_go_to_kubernetes(text: str) -> None:
     door = Door()
     assert await door.tokens.authenticate(text) is None
     assert door.asked_kubernetes == [text]
@@ -156,7 +156,7 @@ async def test_what_is_no_token_of_the_issuer_is_for_kubernetes_to_judge(text: s
 
 
 @pytest.mark.parametrize("issuer", [ISSUER + "/", ISSUER.upper(), "https://evil.example", ["x"], None, {"a": 1}])
-async def test_a_token_of_another_issuer_is_for_kubernetes_to_judge(issuer: Any) -> None:
+async def test_a_token_of_another_issuer_goes_to_kubernetes(issuer: Any) -> None:
     door = Door()
     made = {**claims(iss=None), **({} if issuer is None else {"iss": issuer})}
     head = segment({"alg": "RS256", "kid": "one"})
@@ -164,7 +164,7 @@ async def test_a_token_of_another_issuer_is_for_kubernetes_to_judge(issuer: Any)
     assert len(door.asked_kubernetes) == 1
 
 
-async def test_a_huge_token_is_sent_nowhere() -> None:
+async def test_a_huge_token_is_refused_without_a_request() -> None:
     door = Door()
     assert await door.tokens.authenticate("x" * 16_385) is None
     assert await door.tokens.authenticate(token(claims(padding="x" * 20_000))) is None
@@ -201,7 +201,7 @@ async def test_a_signed_token_with_claims_nested_too_deep_is_no_server_error(dep
         ({"groups_claim": "groups", "groups_prefix": "sys"}, {"groups": ["tem:masters"]}, f"{ISSUER}#u-17", []),
     ],
 )
-def test_claims_tell_a_user_and_groups_with_their_prefixes(
+def test_claims_map_to_a_user_and_groups_with_prefixes(
     fields: dict[str, str], told: dict[str, Any], username: str, groups: list[str]
 ) -> None:
     found = caller_of(claims(**told), settings(**fields))

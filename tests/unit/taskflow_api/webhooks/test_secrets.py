@@ -24,7 +24,7 @@ def test_a_secret_has_the_form_and_length_of_standard_webhooks() -> None:
     assert new_secret() != secret
 
 
-def test_what_is_stored_tells_nothing_and_opens_with_any_of_the_keys() -> None:
+def test_stored_secrets_are_encrypted_and_any_key_decrypts_them() -> None:
     sealed = Vault([OLD]).encrypt("whsec_abc")
     assert b"whsec" not in sealed
     assert Vault([NEW, OLD]).decrypt(sealed) == "whsec_abc"
