@@ -161,7 +161,7 @@ def test_a_task_created_over_rest_can_name_endpoints(hooks: Installation) -> Non
 @pytest.mark.parametrize(
     ("arguments", "environ", "said"),
     [
-        (["notifier"], {}, "TASKFLOW_WEBHOOKS_ENABLED: expected true"),
+        (["notifier"], {}, "TASKFLOW_WEBHOOKS_ENABLED must be true"),
         (["notifier"], {"TASKFLOW_WEBHOOKS_ENABLED": "true"}, "needs TASKFLOW_WEBHOOKS_KEY"),
         (["notifier"], {"TASKFLOW_WEBHOOKS_ENABLED": "true", "TASKFLOW_WEBHOOKS_KEY": "hunter2"}, "expected 32 bytes"),
         ([], {"TASKFLOW_WEBHOOKS_ENABLED": "true"}, "needs TASKFLOW_WEBHOOKS_KEY"),
