@@ -205,13 +205,14 @@ class Reconciler:
             # An attempt in a pod of its own has a Job instead of a message, and its own controller.
             if known is None or known.task.isolated or known.closing:
                 continue
-            if chunk is None:
-                current = known.task.status.attempt == attempt
-            else:
-                current = self._arrays.waits(uid, attempt, chunk)
-            if current:
+            if self._waits(known.task, attempt, chunk):
                 found[name] = known.task
         return found
+
+    def _waits(self, task: Task, attempt: int, chunk: int | None) -> bool:
+        if chunk is None:
+            return task.status.attempt == attempt
+        return self._arrays.waits(task.uid, attempt, chunk)
 
     async def _republish(self, lost: Mapping[str, Task]) -> None:
         log.warning("messages_lost", count=len(lost), **log_fields(next(iter(lost.values()))))
