@@ -16,8 +16,8 @@ R = TypeVar("R")
 class Batcher(Generic[T, R]):
     """Gathers items while a call runs, and hands all of them to the next call.
 
-    A call that raises `Unavailable` fails for everybody who waits. Any other error is the fault of one item: each item of the batch
-    then gets a call of its own, and the error reaches the caller whose item raised it.
+    A call that raises `Unavailable` fails for everybody who waits. Any other error is the fault of one item: each item
+    of the batch then gets a call of its own, and the error reaches the caller whose item raised it.
 
     Args:
         run: handles a batch; returns one result for each item, in the same order.

@@ -91,7 +91,9 @@ def _finish(state: State, number: int, design: Design) -> Iterator[Step]:
 
 
 def _taken_away(state: State, member: str) -> bool:
-    """The Task is past the attempt: what its end brings is not looked at. Only when Redis forgot that is it accepted at all."""
+    """The Task is past the attempt: what its end brings is not looked at. Only when Redis forgot that is it accepted at
+    all.
+    """
     if state.life == 1:
         return False
     attempt = int(member)

@@ -26,9 +26,11 @@ class SentPart:
 
 
 class MultipartUploads:
-    """Synchronous, and may be shared by threads, as `ObjectStore`. The library has these requests, though not as public ones.
+    """Synchronous, and may be shared by threads, as `ObjectStore`. The library has these requests, though not as public
+    ones.
 
-    All calls raise what `ObjectStore` raises; NotFound also for an upload that was completed, aborted, or is of another key.
+    All calls raise what `ObjectStore` raises; NotFound also for an upload that was completed, aborted, or is of another
+    key.
     """
 
     def __init__(self, client: Any, signer: Any, bucket: str) -> None:

@@ -13,7 +13,8 @@ from taskflow_core.domain.task import ItemsFormat
 MAX_ITEM_RESULT_BYTES = 1024
 """JSON of an item's result that is kept inline; a larger one becomes an object."""
 MAX_END_BYTES = 64 * 1024
-"""Results and errors of a chunk, about; a chunk that has more to tell ends, and the rest of its items is handed out anew."""
+"""Results and errors of a chunk, about; a chunk that has more to tell ends, and the rest of its items is handed out
+anew."""
 MAX_ERROR_CHARS = 512
 """Of an item's error message."""
 COUNT = -1

@@ -36,7 +36,8 @@ def set_condition(
     kept = tuple(conditions)
     value = "True" if status else "False"
     former = next((c for c in kept if c.type == kind), None)
-    # Whole seconds, as it is written: thousands that changed in one second then have equal conditions, which are kept once.
+    # Whole seconds, as it is written: thousands that changed in one second then have equal conditions, which are kept
+    # once.
     since = former.last_transition_time if former and former.status == value else now.replace(microsecond=0)
     new = Condition(
         type=kind,

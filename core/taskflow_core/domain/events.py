@@ -1,7 +1,7 @@
 """What travels on the event stream: the only way by which state leaves a worker.
 
-An entry is flat text: k, uid, att (attempt, or attempt:chunk), tok, w, ts (Redis time, ms) and p, a JSON object whose shape
-depends on the kind.
+An entry is flat text: k, uid, att (attempt, or attempt:chunk), tok, w, ts (Redis time, ms) and p, a JSON object whose
+shape depends on the kind.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ SEQUENCE = {
     EventKind.DUPLICATE: -1,
     EventKind.STALE: -1,
 }
-"""Order within an attempt. Whoever keeps state takes an event only if its (attempt, sequence) is greater than what it has."""
+"""Order within an attempt. Whoever keeps state takes an event only if its (attempt, sequence) is greater than what it
+has."""
 
 ENDS = frozenset({EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELLED, EventKind.RELEASED, EventKind.LOST})
 """The kinds that end an attempt."""

@@ -46,7 +46,9 @@ PRIORITY_SEPARATOR = "\x06\x16"
 
 
 def place(attempt: int, chunk: int | None = None) -> str:
-    """An attempt within its Task: `attempt`, or `attempt:chunk` in an array, where each chunk is an attempt of its own."""
+    """An attempt within its Task: `attempt`, or `attempt:chunk` in an array, where each chunk is an attempt of its
+    own.
+    """
     return str(attempt) if chunk is None else f"{attempt}:{chunk}"
 
 

@@ -36,7 +36,8 @@ class Reason(StrEnum):
     VALID = "Valid"
     """Accepted: the specification can be run."""
     INVALID_SPEC = "InvalidSpec"
-    """The specification has a value that the API server took and TaskFlow cannot read, such as a date in no calendar. Final."""
+    """The specification has a value that the API server took and TaskFlow cannot read, such as a date in no calendar.
+    Final."""
     PAYLOAD_TOO_LARGE = "PayloadTooLarge"
     """args and kwargs together exceed the inline limit. Final."""
     SUSPENDED = "Suspended"

@@ -1,4 +1,6 @@
-"""Equal parts of many Tasks, kept once: of a hundred thousand Tasks that wait, most have one status and one retry policy."""
+"""Equal parts of many Tasks, kept once: of a hundred thousand Tasks that wait, most have one status and one retry
+policy.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,8 @@ def _share_status(task: Task) -> Task:
     _put(status, "conditions", tuple(_one(_same_fields(each)) for each in status.conditions))
     _same_fields(status)
     if status.start_time is None and status.result is None:
-        # Once it runs it is like no other. Of results, 1 and true would be taken for equal, and some cannot be compared at all.
+        # Once it runs it is like no other. Of results, 1 and true would be taken for equal, and some cannot be compared
+        # at all.
         _put(task, "status", _one(status))
     return _same_fields(task)
 

@@ -29,7 +29,8 @@ APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
 PAGE_SIZE = 500
 WATCH_SECONDS = 300
-"""The server ends a watch after this time, and it is begun anew where it was: a connection that died is not trusted for ever."""
+"""The server ends a watch after this time, and it is begun anew where it was: a connection that died is not trusted for
+ever."""
 _ERRORS: dict[int, type[TaskflowError]] = {
     403: Forbidden,
     404: NotFound,
@@ -210,8 +211,9 @@ class KubeClient:
     async def list_pages(self, path: str, field_selector: str = "", label_selector: str = "") -> AsyncIterator[Page]:
         """All objects of the namespaces that this process cares for, up to 500 a page.
 
-        Where they are the only ones that it may read, each is listed for itself; one that is refused, as one is that was deleted with its
-        Roles, is left out. Every page has the version of the first list: none of the others is older.
+        Where they are the only ones that it may read, each is listed for itself; one that is refused, as one is that
+        was deleted with its Roles, is left out. Every page has the version of the first list: none of the others is
+        older.
 
         Raises:
             Conflict: the list's snapshot expired between two pages (HTTP 410); start again.
@@ -250,9 +252,11 @@ class KubeClient:
         return self._hooks.cares_for(body.get("metadata", {}).get("namespace", ""))
 
     async def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
-        """What happens after that version, as it arrives: `{"type", "object"}`, bookmarks among them; ends when the server ends it.
+        """What happens after that version, as it arrives: `{"type", "object"}`, bookmarks among them; ends when the
+        server ends it.
 
-        The first batch is empty: the server has begun. The version of a batch's last event is where a next watch may begin.
+        The first batch is empty: the server has begun. The version of a batch's last event is where a next watch may
+        begin.
 
         Raises:
             Conflict: the server no longer knows that version (HTTP 410, or an event that says so); list again.
@@ -324,7 +328,8 @@ class KubeClient:
             # Another write came between the server's read and its write; ours does not depend on what was read.
             raise Unavailable(str(error), Dependency.API_SERVER) from error
         except Invalid as error:
-            # All that the API server says of a failed `test` (apiserver 1.36); a refusal of the status itself has causes.
+            # All that the API server says of a failed `test` (apiserver 1.36); a refusal of the status itself has
+            # causes.
             if not error.causes and "the server rejected our request" in str(error):
                 raise Conflict(f"{plural} {namespace}/{name} is no longer the one with uid {uid}") from error
             raise

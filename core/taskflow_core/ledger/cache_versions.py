@@ -65,10 +65,12 @@ class CircuitBreaker:
 
 
 class CacheVersions:
-    """CacheVersions of namespaces, against which cached answers of the REST API are held: an answer counts only under the mark that it was made under.
+    """CacheVersions of namespaces, against which cached answers of the REST API are held: an answer counts only under
+    the mark that it was made under.
 
-    Whoever changes the history calls `changing` before the commit and `changed` after it. In between nothing is answered from the
-    cache or put into it. If he dies there, that stays so until the next change of the namespace: slower, and never wrong.
+    Whoever changes the history calls `changing` before the commit and `changed` after it. In between nothing is
+    answered from the cache or put into it. If he dies there, that stays so until the next change of the namespace:
+    slower, and never wrong.
 
     Args:
         client: the cache's Redis. None: there is no cache, and nothing is marked.

@@ -20,7 +20,9 @@ SERVE_SECONDS = 30
 
 
 class OperatorLedger:
-    """What the operator does with the ledger. Every method raises `Unavailable` when Redis does not answer; all may be repeated."""
+    """What the operator does with the ledger. Every method raises `Unavailable` when Redis does not answer; all may be
+    repeated.
+    """
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
@@ -86,7 +88,9 @@ class OperatorLedger:
                 await pipe.execute()
 
     async def leave(self, message: Message) -> None:
-        """Leave the message of an attempt for a pod that runs nothing else; `settle` removes it. To be entered before."""
+        """Leave the message of an attempt for a pod that runs nothing else; `settle` removes it. To be entered
+        before.
+        """
         key = naming.once_key(message.uid, message.attempt)
         with redis_errors():
             await self._client.set(key, message.model_dump_json(by_alias=True), ex=CLAIM_SECONDS)
@@ -98,7 +102,9 @@ class OperatorLedger:
             return bool(await self._withdraw(keys=keys, args=[naming.member(uid, attempt, chunk)]))
 
     async def request_stop(self, uid: str, attempt: int, reason: Reason, chunk: int | None = None) -> None:
-        """Ask whoever runs the attempt to stop; its worker hears of it with its next heartbeat. `settle` takes it back."""
+        """Ask whoever runs the attempt to stop; its worker hears of it with its next heartbeat. `settle` takes it
+        back.
+        """
         member = naming.member(uid, attempt, chunk)
         with redis_errors():
             await self._stop(keys=[naming.KEY_LEASES, naming.KEY_STOPS], args=[member, reason.value])
@@ -158,7 +164,8 @@ class OperatorLedger:
     async def begin_epoch(self, epoch: str) -> bool:
         """Name this life of Redis' data; False if it has a name, True if there was none: Redis is new or lost its data.
 
-        It is a write, so it also tells whether Redis takes any: with its memory full it answers reads, but no heartbeat.
+        It is a write, so it also tells whether Redis takes any: with its memory full it answers reads, but no
+        heartbeat.
         """
         with redis_errors():
             return bool(await self._client.set(naming.KEY_EPOCH, epoch, nx=True))

@@ -33,7 +33,8 @@ class WorkerReport(Model):
     busy: int
     """Requests that it took and has not ended: never fewer than there are."""
     serving: bool
-    """False once it was told to stop its intake and nothing more can start: what `busy` counts then is the last it runs."""
+    """False once it was told to stop its intake and nothing more can start: what `busy` counts then is the last it
+    runs."""
     claimed_ms: int | None = None
     """When it last accepted a request; None if it never did."""
     at_ms: int
@@ -101,7 +102,9 @@ class Presence:
 
 
 class PoolView:
-    """What the operator sees of workers and asks of them. Every method raises `Unavailable` and may be repeated then."""
+    """What the operator sees of workers and asks of them. Every method raises `Unavailable` and may be repeated
+    then.
+    """
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client

@@ -11,7 +11,8 @@ from taskflow_core.domain.message import entered_ms
 from taskflow_core.ledger.connect import redis_errors
 
 _WINDOW = 32
-"""Messages looked at on both sides of where one should be: some entered in the same millisecond, some were taken meanwhile."""
+"""Messages looked at on both sides of where one should be: some entered in the same millisecond, some were taken
+meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class Place:
 class QueueView:
     """Where attempts stand, to be shown. Reads only; needs no more than `acl.api_rules`.
 
-    A message is found by its age: a list is in the order of entry but for what was published again, and the ledger knows
-    when an attempt was entered. So at 100,000 messages it takes 17 looks, each at one message.
+    A message is found by its age: a list is in the order of entry but for what was published again, and the ledger
+    knows when an attempt was entered. So at 100,000 messages it takes 17 looks, each at one message.
     """
 
     def __init__(self, client: redis.asyncio.Redis) -> None:

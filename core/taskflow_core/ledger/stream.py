@@ -118,7 +118,8 @@ class StreamReader:
         return first is None or _position(first[0]) > _position(mine["last-delivered-id"])
 
     async def read(self, block_ms: int = BLOCK_MS) -> Batch:
-        """The next entries: first those that were read before and not acknowledged, then new ones, waiting up to `block_ms`.
+        """The next entries: first those that were read before and not acknowledged, then new ones, waiting up to
+        `block_ms`.
 
         Raises:
             LookupError: the group is gone (Redis lost its data): resynchronise, and make it again.
@@ -165,7 +166,8 @@ class StreamReader:
 
 
 async def trim_read(client: redis.asyncio.Redis) -> None:
-    """Drop entries that both groups have acknowledged and that are older than `KEPT_MS`; nothing before both groups exist.
+    """Drop entries that both groups have acknowledged and that are older than `KEPT_MS`; nothing before both groups
+    exist.
 
     The latest of them stays, so that the beginning of the stream is never past a reader that has read everything.
 

@@ -34,7 +34,8 @@ class Holding:
 
     member: str
     runner: int
-    """Id of the pool process or of the thread that runs it, as the kernel counts both: no two of a machine share one."""
+    """Id of the pool process or of the thread that runs it, as the kernel counts both: no two of a machine share
+    one."""
     token: str = ""
     """The attempt's, so that what the main process says of it is believed."""
 
@@ -148,7 +149,9 @@ class WorkerLedger:
             return bool(self._finish(keys=keys, args=args))
 
     def advance(self, claim: Claim, advance: Advance) -> None:
-        """Tell how far the execution is. Not for anything that must not be lost; without a check, a late one is ignored."""
+        """Tell how far the execution is. Not for anything that must not be lost; without a check, a late one is
+        ignored.
+        """
         message = claim.message
         with redis_errors():
             seconds, micros = self._client.time()

@@ -1,7 +1,7 @@
 """Every metric's name, labels and buckets, in one place. Labels are bounded: never a uid, a name or a user.
 
-Only the operator keeps these: it sees the life of every Task, and outlives the workers. `docs/reference/metrics.md` is generated
-from this module.
+Only the operator keeps these: it sees the life of every Task, and outlives the workers. `docs/reference/metrics.md` is
+generated from this module.
 """
 
 from __future__ import annotations

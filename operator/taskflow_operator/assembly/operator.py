@@ -95,7 +95,8 @@ class Operator:
             try:
                 await asyncio.wait_for(closing, CLOSE_SECONDS)
             except (TaskflowError, TimeoutError) as error:
-                # What is not acknowledged is read again after the next start; what is not published, its reconciler finds.
+                # What is not acknowledged is read again after the next start; what is not published, its reconciler
+                # finds.
                 log.warning("drain_cut_short", error=str(error) or type(error).__name__)
 
     async def close(self) -> None:

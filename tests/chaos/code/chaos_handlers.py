@@ -1,4 +1,6 @@
-"""Handlers that keep a record of their own, outside TaskFlow, of what really ran. Each returns the name of its execution."""
+"""Handlers that keep a record of their own, outside TaskFlow, of what really ran. Each returns the name of its
+execution.
+"""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ async def test_a_secret_that_is_there_keeps_its_values() -> None:
     before = json.dumps(cluster.objects)
     said = await make_secrets(cluster, PLAN)
     assert json.dumps(cluster.objects) == before
-    assert said == ["Secret system/tokens is there already", "Secret system/dev is there already"]
+    assert said == ["Secret system/tokens exists already", "Secret system/dev exists already"]
 
 
 async def test_a_generated_key_is_as_long_as_the_operator_demands() -> None:

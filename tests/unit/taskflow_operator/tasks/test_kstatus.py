@@ -1,11 +1,11 @@
 """What waiters of Helm, Flux and kpt read from our statuses: the rules of kstatus.
 
-Source: https://github.com/kubernetes-sigs/cli-utils, pkg/kstatus/status: `checkGenericProperties` and `checkGeneration` (generic.go),
-`Compute` and `checkReadyCondition` (status.go).
+Source: https://github.com/kubernetes-sigs/cli-utils, pkg/kstatus/status: `checkGenericProperties` and `checkGeneration`
+(generic.go), `Compute` and `checkReadyCondition` (status.go).
 
-A WorkerPool goes through all three. A Task has none of their conditions on purpose: it is current as soon as what is in its
-specification was looked at, however long it runs and however it ends, so that a release that holds a Task does not wait for it or
-fail with it. `kubectl wait --for=condition=Finished` is how to wait for one.
+A WorkerPool goes through all three. A Task has none of their conditions on purpose: it is current as soon as what is in
+its specification was looked at, however long it runs and however it ends, so that a release that holds a Task does not
+wait for it or fail with it. `kubectl wait --for=condition=Finished` is how to wait for one.
 """
 
 from __future__ import annotations
