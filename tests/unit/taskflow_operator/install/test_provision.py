@@ -15,13 +15,13 @@ from taskflow_core.errors import Conflict, NotFound, Unavailable
 from taskflow_core.kube.client import APPLY_PATCH
 from taskflow_core.settings import RedisSettings, StorageSettings
 from taskflow_operator.install.provision import (
-    PATIENCE_SECONDS,
+    TIMEOUT_SECONDS,
     DevServices,
     Plan,
     generated,
     main,
     make_secrets,
-    patiently,
+    call_with_retries,
     provide,
     worker_values,
 )
@@ -145,11 +145,11 @@ async def test_it_waits_for_a_kind_that_is_not_served_yet_but_not_for_ever() -> 
             raise answer
         return ["done"]
 
-    assert await patiently(act, clock=lambda: now[0], sleep=sleep) == ["done"]
+    assert await call_with_retries(act, clock=lambda: now[0], sleep=sleep) == ["done"]
     assert now[0] == 2
     with pytest.raises(NotFound):
-        await patiently(act, clock=lambda: now[0], sleep=sleep)
-    assert now[0] == 2 + PATIENCE_SECONDS
+        await call_with_retries(act, clock=lambda: now[0], sleep=sleep)
+    assert now[0] == 2 + TIMEOUT_SECONDS
 
 
 def test_a_file_that_is_no_plan_ends_with_2_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
