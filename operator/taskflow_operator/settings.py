@@ -27,8 +27,8 @@ class OperatorSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_", frozen=True)
 
     token_key: SecretStr = Field(min_length=32)
-    """Secret from which the token of each attempt is derived. Keep it over restarts, or events of attempts in flight are
-    rejected as forged."""
+    """Secret from which the token of each attempt is derived. Keep it over restarts, or events of attempts in flight
+    are rejected as forged."""
     leader_election: bool = True
     """Act only while holding the Lease `taskflow-operator`; turn it off only for a single operator in development."""
     leader_namespace: str = Field(
@@ -38,13 +38,15 @@ class OperatorSettings(BaseSettings):
     leader_identity: str = Field(
         default_factory=lambda: f"{socket.gethostname()}_{secrets.token_hex(4)}", min_length=1, max_length=253
     )
-    """Identity in the Lease. With the name of the pod, a restarted container continues with its own Lease at once instead
-    of waiting until it expires. No two processes may share an identity. Default: the host name and a random part."""
+    """Identity in the Lease. With the name of the pod, a restarted container continues with its own Lease at once
+    instead of waiting until it expires. No two processes may share an identity. Default: the host name and a random
+    part."""
     namespaces: frozenset[str] = frozenset()
-    """A shard of the cluster: the only namespaces whose Tasks and WorkerPools this operator handles, such as `["team-a"]`.
-    It needs no rights in others. Empty means all."""
+    """A shard of the cluster: the only namespaces whose Tasks and WorkerPools this operator handles, such as
+    `["team-a"]`. It needs no rights in others. Empty means all."""
     namespaces_left_out: frozenset[str] = frozenset()
-    """The shard of all other namespaces: those that another operator handles. Each shard needs its own Redis and Lease."""
+    """The shard of all other namespaces: those that another operator handles. Each shard needs its own Redis and
+    Lease."""
     health_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
     """Address of /livez, /readyz and /metrics."""
     health_port: int = Field(default=8081, ge=1, le=65535)
@@ -54,8 +56,8 @@ class OperatorSettings(BaseSettings):
     lease_seconds: int = Field(default=15, ge=2, le=600)
     """How long a silent worker keeps its attempts."""
     resync_seconds: int = Field(default=60, ge=1, le=3600)
-    """How often all open Tasks are listed and compared with the ledger. The interval grows up to 5 times if a list takes
-    more than 1/20 of it."""
+    """How often all open Tasks are listed and compared with the ledger. The interval grows up to 5 times if a list
+    takes more than 1/20 of it."""
     status_writes_per_second: int = Field(default=200, ge=1, le=10000)
     """Limit on status writes, which protects the API server."""
     namespace_weights: dict[str, Annotated[int, Field(ge=1, le=1000)]] = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Uploads in parts, by S3's own protocol: begun and ended here, the parts sent by whoever has their links."""
+"""Multipart uploads of S3: started and completed here, while clients send the parts by links."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The Celery application, as producers and workers configure it."""
+
 from __future__ import annotations
 
 from celery import Celery

@@ -1,3 +1,5 @@
+"""Redis scripts that the operator runs for the chunks of arrays."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

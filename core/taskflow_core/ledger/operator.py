@@ -1,3 +1,5 @@
+"""Redis scripts that the operator runs for attempts."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,9 +16,9 @@ from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBS
 from taskflow_core.ledger.stream import trim_read
 
 EXPIRE_LIMIT = 500
-"""Leases taken away in one call."""
+"""Leases that one call expires."""
 SERVE_SECONDS = 30
-"""After its operator ended for good, another one may have this Redis."""
+"""After this time without its operator, another one may use this Redis."""
 
 
 class OperatorLedger:
@@ -121,7 +123,7 @@ class OperatorLedger:
             )
 
     async def expire(self) -> list[str]:
-        """Declare the attempts lost whose lease ran out; each becomes a `lost` event. Returns their members."""
+        """Declare attempts lost whose lease expired; each becomes a `lost` event. Returns their members."""
         failure = Failure(
             reason=Reason.WORKER_LOST, message="the worker stopped renewing its lease: it died, hung or was cut off"
         )
@@ -171,9 +173,9 @@ class OperatorLedger:
             return bool(await self._client.set(naming.KEY_EPOCH, epoch, nx=True))
 
     async def serve(self, operator: str) -> str:
-        """Say that this operator works with this Redis, for `SERVE_SECONDS`; returns the name of the one that does.
+        """Register this operator with this Redis for `SERVE_SECONDS`; returns the name of the one that is registered.
 
-        Two that did would each take half of the other's events, and every operator of a cluster has a shard of its own.
+        Two operators would each take half of the other's events.
         """
         with redis_errors():
             holder = await self._client.get(naming.KEY_OPERATOR)
@@ -209,7 +211,7 @@ class OperatorLedger:
         return [State(claim or "", lease is not None, entry is not None) for claim, lease, entry in triples]
 
     async def trim_stream(self) -> None:
-        """Drop events that were read by all: ends of chunks carry results, and are not to pile up."""
+        """Drop events that all groups have read: ends of chunks carry results, and must not accumulate."""
         await trim_read(self._client)
 
     async def oldest_messages(self, lists: Sequence[str]) -> list[str | None]:

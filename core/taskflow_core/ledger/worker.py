@@ -1,3 +1,5 @@
+"""Redis scripts that a worker runs for its attempts."""
+
 from __future__ import annotations
 
 import secrets
@@ -14,7 +16,7 @@ from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
 
 Outcome = Success | ChunkEnd | Counted | Failure
-"""What an execution ends with."""
+"""Kinds of events that end an execution."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class WorkerLedger:
             return bool(self._finish(keys=keys, args=args))
 
     def advance(self, claim: Claim, advance: Advance) -> None:
-        """Tell how far the execution is. Not for anything that must not be lost; without a check, a late one is
+        """Report progress. Not for anything that must not be lost; without a check, a late one is
         ignored.
         """
         message = claim.message

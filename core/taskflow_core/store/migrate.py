@@ -81,7 +81,7 @@ def _config(output: StringIO) -> Config:
     return config
 
 
-def patiently(
+def retry_until_available(
     act: Callable[[], str],
     seconds: float,
     *,
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         def act() -> str:
             return check_schema(engine) if action == "wait" else migrate(engine, action, revision)
 
-        print(patiently(act, chosen.patience), end="")  # noqa: T201 - a command line prints
+        print(retry_until_available(act, chosen.patience), end="")  # noqa: T201 - a command line prints
     except ValidationError as error:
         missing = ", ".join(f"TASKFLOW_DATABASE_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
         return _fail(USAGE, f"settings: {missing}")

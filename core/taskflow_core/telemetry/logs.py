@@ -1,3 +1,5 @@
+"""Structured logs, one line an event."""
+
 from __future__ import annotations
 
 import io

@@ -61,7 +61,7 @@ class Operator:
         metrics.BUILD.labels(version=version("taskflow-operator")).set(1)
         metrics.LEADER.set_function(lambda: float(self._leads and self._base.leadership.is_confirmed()))
         for name, health in dependency_health.DEPENDENCIES.items():
-            metrics.DEPENDENCY_AWAY.labels(dependency=name).set_function(lambda health=health: health.seconds)  # type: ignore[misc]
+            metrics.DEPENDENCY_UNAVAILABLE.labels(dependency=name).set_function(lambda health=health: health.seconds)  # type: ignore[misc]
         for collector in self._collectors:
             REGISTRY.register(collector)
 

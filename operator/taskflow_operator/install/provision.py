@@ -166,7 +166,9 @@ async def call_with_retries(
 async def _run(action: str, plan: Plan, values: Mapping[str, str]) -> list[str]:
     kube = await KubeClient.connect(connections=2)
     try:
-        return await call_with_retries(lambda: make_secrets(kube, plan) if action == "secrets" else provide(kube, plan, values))
+        return await call_with_retries(
+            lambda: make_secrets(kube, plan) if action == "secrets" else provide(kube, plan, values)
+        )
     finally:
         await kube.close()
 

@@ -87,8 +87,8 @@ class KopfRunner:
     async def _live(self) -> BaseException | None:
         loop = asyncio.get_running_loop()
         life = _Run(ended=loop.create_future())
-        # A daemon thread: if it does not end in time, the process ends without it. It gets a copy of this context, so that
-        # its log lines name the component as all others do.
+        # A daemon thread: if it does not end in time, the process ends without it. It gets a copy of this context, so
+        # that its log lines name the component as all others do.
         run = contextvars.copy_context().run
         thread = threading.Thread(target=run, args=(self._in_thread, life, loop), name="kopf", daemon=True)
         thread.start()

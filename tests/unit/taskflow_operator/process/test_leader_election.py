@@ -271,13 +271,13 @@ def never(code: int) -> None:
     raise AssertionError(f"ended with {code}")
 
 
-def lifetime(leadership: LeaderElection, work: FakeWork, end_now: Callable[[int], None] = never) -> Lifecycle:
+def lifecycle(leadership: LeaderElection, work: FakeWork, end_now: Callable[[int], None] = never) -> Lifecycle:
     return Lifecycle(leadership, work, end_now, lambda: None)
 
 
 async def test_the_lease_is_released_after_everything_else_stopped() -> None:
     record, stop = list[str](), asyncio.Event()
-    running = asyncio.create_task(lifetime(FakeLeadership(record), FakeWork(record)).run(stop))
+    running = asyncio.create_task(lifecycle(FakeLeadership(record), FakeWork(record)).run(stop))
     await until(lambda: record == ["work"])
     stop.set()
     assert await running is Exit.STOPPED
@@ -288,7 +288,7 @@ async def test_a_standby_that_is_stopped_never_worked() -> None:
     record, stop, leases, clock = list[str](), asyncio.Event(), FakeLeases(), Clock()
     await lead(leases, clock, "other")
     leases.error = Unavailable("API server: away")
-    running = asyncio.create_task(lifetime(make(leases, clock, "b"), FakeWork(record)).run(stop))
+    running = asyncio.create_task(lifecycle(make(leases, clock, "b"), FakeWork(record)).run(stop))
     stop.set()
     assert await running is Exit.STOPPED
     assert record == []
@@ -297,7 +297,7 @@ async def test_a_standby_that_is_stopped_never_worked() -> None:
 async def test_a_part_that_breaks_ends_the_process_in_order_and_says_so() -> None:
     record = list[str]()
     with capture_logs() as logs:
-        broken = lifetime(FakeLeadership(record), FakeWork(record, breaks=True))
+        broken = lifecycle(FakeLeadership(record), FakeWork(record, breaks=True))
         assert await broken.run(asyncio.Event()) is Exit.BROKEN
     assert record == ["work", "drain", "release"]
     assert logs[0]["event"] == "operator_broken"
@@ -310,5 +310,5 @@ async def test_a_lost_lease_ends_the_process_at_once_with_its_own_code() -> None
         ended.append(code)
         assert record in ([], ["work"]), "nothing may be written after the loss"
 
-    await lifetime(FakeLeadership(record, lost=True), FakeWork(record), end_now).run(asyncio.Event())
+    await lifecycle(FakeLeadership(record, lost=True), FakeWork(record), end_now).run(asyncio.Event())
     assert ended == [Exit.LEASE_LOST] == [3]

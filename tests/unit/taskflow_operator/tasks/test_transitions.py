@@ -29,7 +29,7 @@ def with_status(task: Task, status: TaskStatus) -> Task:
     return task.model_copy(update={"status": status})
 
 
-def marks(status: TaskStatus) -> dict[str, str]:
+def condition_statuses(status: TaskStatus) -> dict[str, str]:
     return {c.type: c.status for c in status.conditions}
 
 
@@ -54,7 +54,7 @@ def failed_event(reason: Reason = Reason.HANDLER_ERROR, *, seconds: float = 3, *
 def test_waiting_says_why() -> None:
     status = transitions.waiting(make_task(generation=2), Phase.PENDING, Reason.NO_WORKER_POOL, "nobody", NOW)
     assert (status.phase, status.reason, status.message) == (Phase.PENDING, "NoWorkerPool", "nobody")
-    assert marks(status) == {"Accepted": "True", "Queued": "False"}
+    assert condition_statuses(status) == {"Accepted": "True", "Queued": "False"}
     assert status.observed_generation == 2
     assert {c.observed_generation for c in status.conditions} == {2}
 
@@ -63,7 +63,7 @@ def test_queued_is_no_longer_due() -> None:
     task = make_task(status={"next_attempt_time": NOW})
     status = transitions.queued(task, Reason.WAITING_FOR_WORKER, "waits", NOW)
     assert (status.phase, status.next_attempt_time) == (Phase.QUEUED, None)
-    assert marks(status) == {"Accepted": "True", "Queued": "True"}
+    assert condition_statuses(status) == {"Accepted": "True", "Queued": "True"}
 
 
 @pytest.mark.parametrize(("seconds", "since"), [(2, NOW + timedelta(milliseconds=900)), (None, NOW)])
@@ -77,7 +77,7 @@ def test_running_names_the_worker_and_left_the_queue() -> None:
     status = running_task().status
     assert (status.phase, status.worker, status.start_time) == (Phase.RUNNING, "pod-1:ab", NOW)
     assert status.message == "attempt 1 runs on pod-1:ab"
-    assert marks(status) == {"Accepted": "True", "Queued": "False", "Running": "True"}
+    assert condition_statuses(status) == {"Accepted": "True", "Queued": "False", "Running": "True"}
 
 
 def test_the_start_is_that_of_the_first_attempt() -> None:
@@ -93,7 +93,7 @@ def test_success_keeps_result_outputs_and_times() -> None:
     assert (status.result, status.outputs[0].key) == ({"rows": 3}, "k")
     assert (status.completion_time, status.duration) == (NOW + timedelta(seconds=2.5), "2.5s")
     assert status.worker == event.worker
-    assert marks(status) == {
+    assert condition_statuses(status) == {
         "Accepted": "True",
         "Queued": "False",
         "Running": "False",
@@ -112,7 +112,7 @@ def test_a_failure_with_attempts_left_waits_for_the_next() -> None:
     assert (status.phase, status.reason, status.attempt, status.handbacks) == (Phase.PENDING, "BackingOff", 2, 0)
     assert status.message == "attempt 1: ValueError: no rows; attempt 2 follows in 5 s"
     assert status.next_attempt_time == NOW + timedelta(seconds=8)
-    assert marks(status) == {"Accepted": "True", "Queued": "False", "Running": "False"}
+    assert condition_statuses(status) == {"Accepted": "True", "Queued": "False", "Running": "False"}
     assert status.last_error is not None
     assert (status.last_error.attempt, status.last_error.reason) == (1, Reason.HANDLER_ERROR)
     assert status.completion_time is None
@@ -124,8 +124,8 @@ def test_the_last_failure_fails_the_task() -> None:
     assert (status.phase, status.reason, status.attempt) == (Phase.FAILED, "HandlerError", 3)
     assert status.message == "attempt 3: ValueError: no rows"
     assert (status.completion_time, status.duration) == (NOW + timedelta(seconds=3), "3.0s")
-    assert marks(status)["Failed"] == marks(status)["Finished"] == "True"
-    assert "Complete" not in marks(status)
+    assert condition_statuses(status)["Failed"] == condition_statuses(status)["Finished"] == "True"
+    assert "Complete" not in condition_statuses(status)
 
 
 def test_a_final_reason_fails_the_task_at_its_first_attempt() -> None:
@@ -154,13 +154,13 @@ def test_a_lost_attempt_names_the_worker_that_had_it() -> None:
 def test_a_refusal_is_an_end_without_a_start() -> None:
     status = transitions.stopped(make_task(), Phase.FAILED, Reason.PAYLOAD_TOO_LARGE, "too large", NOW)
     assert (status.phase, status.completion_time, status.start_time) == (Phase.FAILED, NOW, None)
-    assert marks(status) == {"Accepted": "False", "Failed": "True", "Finished": "True"}
+    assert condition_statuses(status) == {"Accepted": "False", "Failed": "True", "Finished": "True"}
 
 
 def test_a_cancellation_is_an_end_of_its_own_kind() -> None:
     status = transitions.stopped(running_task(), Phase.CANCELLED, Reason.CANCELLED, "told to", NOW)
     assert (status.phase, status.reason) == (Phase.CANCELLED, "Cancelled")
-    assert marks(status) == {
+    assert condition_statuses(status) == {
         "Accepted": "True",
         "Queued": "False",
         "Running": "False",
@@ -291,7 +291,7 @@ def test_every_story_ends_once_with_conditions_that_agree(policy: RetryPolicy, s
         fits(status.to_object(), SCHEMA)
         kinds = [c.type for c in status.conditions]
         assert len(kinds) == len(set(kinds))
-        found = marks(status)
+        found = condition_statuses(status)
         outcomes = [kind for kind in ("Complete", "Failed", "Cancelled") if found.get(kind) == "True"]
         assert status.phase is not None
         assert (found.get("Finished") == "True") == status.phase.terminal
