@@ -1,4 +1,4 @@
-"""What a worker does, step by step: worker/taskflow_worker/runner.py and holdings.py."""
+"""What a worker does, step by step: worker/taskflow_worker/process/runner.py and leases.py."""
 
 from __future__ import annotations
 

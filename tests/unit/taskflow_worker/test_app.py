@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from taskflow_core.domain import naming
 from taskflow_core.domain.slots import PoolKind
 from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings
-from taskflow_worker.app import Worker
+from taskflow_worker.process.app import Worker
 from taskflow_worker.settings import WorkerSettings
 
 
@@ -41,20 +41,21 @@ def test_what_a_runner_took_is_held_from_then_on(kind: PoolKind, monkeypatch: py
 
     def on_accepted(self: Any, *arguments: Any) -> None:
         # A heartbeat comes just before: it forgets what Celery does not count as running.
-        worker.holdings.current()
+        worker.leases.current()
         accept(self, *arguments)
 
     monkeypatch.setattr(Request, "on_accepted", on_accepted)
     try:
         taken.on_accepted(77, time.monotonic())
-        (held,) = worker.holdings.current()
+        (held,) = worker.leases.current()
         assert (held.member, held.runner, held.token) == ("u:1", 77, "t")
     finally:
         state.active_requests.discard(taken)
 
 
 @pytest.mark.parametrize(
-    ("kind", "pool"), [(PoolKind.PREFORK, "prefork"), (PoolKind.THREADS, "taskflow_worker.threads:CeleryThreads")]
+    ("kind", "pool"),
+    [(PoolKind.PREFORK, "prefork"), (PoolKind.THREADS, "taskflow_worker.process.threads:CeleryThreads")],
 )
 def test_celery_is_told_which_pool(kind: PoolKind, pool: str) -> None:
     assert make(kind).app.conf.worker_pool == pool

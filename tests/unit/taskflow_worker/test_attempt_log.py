@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskflow_worker.attempt_log import CHUNK_BYTES, AttemptLog, Chunk, Lines, chunk_key
+from taskflow_worker.output.attempt_log import CHUNK_BYTES, AttemptLog, Chunk, LineSplitter, chunk_key
 from tests.builders import make_message
 
 NOON = datetime(2026, 3, 1, 13, 0, 0, 123456, tzinfo=timezone(timedelta(hours=1)))
@@ -109,7 +109,7 @@ def test_keys_sort_in_the_order_of_the_chunks() -> None:
 
 def test_pieces_of_a_stream_become_lines() -> None:
     log = make()
-    lines = Lines(log, "stdout")
+    lines = LineSplitter(log, "stdout")
     for piece in ("he", "llo\nwor", "ld", "\n", "rest"):
         lines.feed(piece)
     assert log.text() == f"{STAMP} stdout hello\n{STAMP} stdout world\n"
@@ -119,7 +119,7 @@ def test_pieces_of_a_stream_become_lines() -> None:
 
 def test_a_character_may_be_spread_over_pieces() -> None:
     log = make()
-    lines = Lines(log, "stdout")
+    lines = LineSplitter(log, "stdout")
     for byte in "é\U0001f40d\n".encode() + b"\xff\n" + "é".encode()[:1]:
         lines.feed_bytes(bytes([byte]))
     lines.finish()
@@ -128,7 +128,7 @@ def test_a_character_may_be_spread_over_pieces() -> None:
 
 def test_a_line_without_an_end_does_not_grow_for_ever() -> None:
     log = make()
-    lines = Lines(log, "stdout")
+    lines = LineSplitter(log, "stdout")
     for _ in range(100):
         lines.feed("x" * 1000)
     assert len(log.text()) > 80_000
@@ -136,7 +136,7 @@ def test_a_line_without_an_end_does_not_grow_for_ever() -> None:
 
 def test_nothing_printed_is_nothing_stored() -> None:
     log = make()
-    Lines(log, "stdout").finish()
+    LineSplitter(log, "stdout").finish()
     assert log.pending() == []
     assert datetime.now(UTC) > NOON
 
@@ -149,7 +149,7 @@ def test_a_chunk_is_what_it_says() -> None:
 
 def test_threads_that_write_at_a_time_lose_nothing() -> None:
     log = AttemptLog(10**9)
-    lines = Lines(log, "stdout")
+    lines = LineSplitter(log, "stdout")
     quick = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 

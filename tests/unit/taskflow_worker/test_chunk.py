@@ -14,31 +14,31 @@ from taskflow_core.domain.chunks import MAX_END_BYTES, Chunk, ChunkEnd, Source
 from taskflow_core.domain.events import Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
-from taskflow_worker import chunk as chunks
-from taskflow_worker.adopting import register
-from taskflow_worker.chunk import run_chunk
-from taskflow_worker.context import Context
-from taskflow_worker.failures import NonRetryable, Stopped
-from taskflow_worker.items import ItemReader
-from taskflow_worker.registry import Registry
-from taskflow_worker.stopping import Fixed, Stop
+from taskflow_worker.attempts import chunk as chunks
+from taskflow_worker.attempts.chunk import run_chunk
+from taskflow_worker.attempts.items import ItemReader
+from taskflow_worker.handlers.celery_tasks import register
+from taskflow_worker.sdk.context import Context
+from taskflow_worker.sdk.failures import NonRetryable, Stopped
+from taskflow_worker.sdk.registry import Registry
+from taskflow_worker.sdk.stop import FixedStop, Stop
 from tests.builders import UID, make_message
 from tests.objects import Objects
 
 
 @dataclass
-class Later(Fixed):
+class Later(FixedStop):
     """Tells to stop once `after` looks have been taken."""
 
     after: int = 0
     reason: Reason = Reason.CANCELLED
     restarts: list[float] = field(default_factory=list)
 
-    def asked(self) -> Reason | None:
+    def requested(self) -> Reason | None:
         self.after -= 1
         return self.reason if self.after < 0 else None
 
-    def restart(self, seconds: float) -> None:
+    def restart_timeout(self, seconds: float) -> None:
         self.restarts.append(seconds)
 
 
@@ -69,7 +69,7 @@ def run_in(
 ) -> ChunkEnd | Failure:
     part = Chunk(first=RangeSet.parse(items).first, items=items, values=None if values is None else tuple(values))
     told = make_message(handler=handler, chunk=part, **message)
-    ended = run_chunk(told, part, registry, objects or Objects(), ItemReader(), patience=0, stop=stop or Fixed())
+    ended = run_chunk(told, part, registry, objects or Objects(), ItemReader(), patience=0, stop=stop or FixedStop())
     assert isinstance(ended, ChunkEnd | Failure)
     return ended
 
@@ -134,7 +134,7 @@ def test_results_and_errors_are_told_by_index() -> None:
     ended = ran(run(handle, "0-4"))
     assert (ended.ok, ended.results) == ("0,4", ((1, {"square": 1}),))
     assert [(each.index, each.reason, each.type, len(each.message)) for each in ended.errors] == [
-        (2, Reason.NOT_RETRYABLE, "taskflow_worker.failures.NonRetryable", 5),
+        (2, Reason.NOT_RETRYABLE, "taskflow_worker.sdk.failures.NonRetryable", 5),
         (3, Reason.HANDLER_ERROR, "ValueError", 512),
     ]
 
@@ -167,7 +167,7 @@ def test_what_there_is_to_tell_is_bounded_and_the_rest_is_left() -> None:
 
 def test_a_chunk_begins_no_item_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "LONGEST_SECONDS", 0.05)
-    monkeypatch.setattr(chunks, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(chunks, "_STOP_CHECK_SECONDS", 0.0)
     ended = ran(run(lambda item: time.sleep(0.02), "0-99"))
     assert 1 <= ended.ran < 10
     assert ended.ok == str(RangeSet([(0, ended.ran - 1)]))
@@ -175,7 +175,7 @@ def test_a_chunk_begins_no_item_after_its_time(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_told_to_stop_it_leaves_what_it_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(chunks, "_STOP_CHECK_SECONDS", 0.0)
     ended = ran(run(lambda item: None, "0-99", stop=Later(after=10)))
     assert (ended.ok, ended.rest) == ("0-9", "10-99")
 
@@ -284,10 +284,10 @@ def test_items_of_an_object_that_cannot_be_read_fail_alone() -> None:
     told = make_message(handler="h", chunk={"first": -1, "items": "", "source": source})
     assert told.chunk is not None
     reader = ItemReader()
-    counted = run_chunk(told, told.chunk, registry, objects, reader, patience=0, stop=Fixed())
+    counted = run_chunk(told, told.chunk, registry, objects, reader, patience=0, stop=FixedStop())
     assert counted.model_dump()["total"] == 3
     part = Chunk(first=0, items="0-2", source=counted.model_dump()["source"])
-    ended = run_chunk(told, part, registry, objects, reader, patience=0, stop=Fixed())
+    ended = run_chunk(told, part, registry, objects, reader, patience=0, stop=FixedStop())
     assert isinstance(ended, ChunkEnd)
     assert ended.results == ((0, 1), (2, {"a": 2}))
     assert [(each.index, each.reason) for each in ended.errors] == [(1, Reason.ITEMS_INVALID)]

@@ -10,15 +10,17 @@ import pytest
 from taskflow_core.domain.events import Advance
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import MAX_CHECKPOINT_BYTES, Progress
-from taskflow_worker import Context, Stopped
-from taskflow_worker.execution import _deadline
+from taskflow_worker.attempts.execution import _deadline
+from taskflow_worker.sdk import Context, Stopped
 from tests.builders import NOW, make_message
 
 
 def make(told: list[Advance] | None = None, asked: Reason | None = None, **fields: Any) -> Context:
     tell = (told if told is not None else []).append
     known: dict[str, Any] = {"inputs": {}, "outputs": {}, **fields}
-    return Context(uid="u", namespace="n", name="t", attempt=1, token="", _asked=lambda: asked, _tell=tell, **known)
+    return Context(
+        uid="u", namespace="n", name="t", attempt=1, token="", _stop_requested=lambda: asked, _report=tell, **known
+    )
 
 
 def test_progress_is_told() -> None:

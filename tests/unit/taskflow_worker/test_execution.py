@@ -16,11 +16,12 @@ from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, MAX_RESULT_BYTES, StoredOutput
 from taskflow_core.errors import Forbidden, NotFound, TaskflowError, Unavailable
-from taskflow_worker import execution
-from taskflow_worker.context import Context
-from taskflow_worker.execution import patiently, run_attempt
-from taskflow_worker.failures import AttemptFailed
-from taskflow_worker.registry import Registry
+from taskflow_worker.attempts import retrying
+from taskflow_worker.attempts.execution import run_attempt
+from taskflow_worker.attempts.retrying import retry_while_unavailable
+from taskflow_worker.sdk.context import Context
+from taskflow_worker.sdk.failures import AttemptFailed
+from taskflow_worker.sdk.registry import Registry
 from tests.builders import UID, make_message
 
 
@@ -111,7 +112,7 @@ def test_a_handler_gets_its_inputs_and_its_outputs_are_stored(scratch: Path) -> 
 
 def test_the_time_that_it_took_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([10.0, 11.5])
-    monkeypatch.setattr("taskflow_worker.execution.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("taskflow_worker.attempts.execution.time.monotonic", lambda: next(ticks))
     assert attempt(returning(None)).run_ms == 1500
 
 
@@ -332,7 +333,7 @@ class FakeTime:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     fake = FakeTime()
-    monkeypatch.setattr(execution, "time", fake)
+    monkeypatch.setattr(retrying, "time", fake)
     return fake
 
 
@@ -349,12 +350,12 @@ def failing(times: int) -> Callable[[], str]:
 
 
 def test_an_outage_is_waited_out(clock: FakeTime) -> None:
-    assert patiently(failing(5), what="x", seconds=60) == "done"
+    assert retry_while_unavailable(failing(5), what="x", seconds=60) == "done"
     assert len(clock.slept) == 5
 
 
 def test_waits_grow_and_stay_short(clock: FakeTime) -> None:
-    patiently(failing(12), what="x", seconds=3600)
+    retry_while_unavailable(failing(12), what="x", seconds=3600)
     assert all(0 < wait <= 5 for wait in clock.slept)
     assert clock.slept[0] <= 0.2
     assert clock.slept[-1] >= 2.5
@@ -362,13 +363,13 @@ def test_waits_grow_and_stay_short(clock: FakeTime) -> None:
 
 def test_patience_ends_on_time_with_the_last_error(clock: FakeTime) -> None:
     with pytest.raises(Unavailable, match="down"):
-        patiently(failing(10**6), what="x", seconds=30)
+        retry_while_unavailable(failing(10**6), what="x", seconds=30)
     assert clock.now == pytest.approx(130)
 
 
 def test_without_patience_it_is_tried_once(clock: FakeTime) -> None:
     with pytest.raises(Unavailable):
-        patiently(failing(1), what="x", seconds=0)
+        retry_while_unavailable(failing(1), what="x", seconds=0)
     assert clock.slept == []
 
 
@@ -377,7 +378,7 @@ def test_any_other_error_is_passed_on_at_once(clock: FakeTime) -> None:
         raise NotFound("x")
 
     with pytest.raises(NotFound):
-        patiently(missing, what="x", seconds=60)
+        retry_while_unavailable(missing, what="x", seconds=60)
     assert clock.slept == []
 
 

@@ -7,9 +7,9 @@ import pytest
 
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import MAX_TRACE_CHARS
-from taskflow_worker import NonRetryable, Stopped
-from taskflow_worker.failures import failure_of, handlers_trace, trimmed_trace
-from taskflow_worker.testing import run
+from taskflow_worker.sdk import NonRetryable, Stopped
+from taskflow_worker.sdk.failures import failure_of, handlers_trace, trimmed_trace
+from taskflow_worker.sdk.testing import run
 
 
 class Gone(NonRetryable):

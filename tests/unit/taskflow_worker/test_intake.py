@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from taskflow_worker.intake import Intake, give_back
+from taskflow_worker.process.intake import Intake, return_outstanding
 
 
 @dataclass
@@ -182,7 +182,7 @@ def test_after_a_reconnect_a_stop_holds_from_the_first_request() -> None:
 def test_celery_guards_each_consumer_before_its_loop_runs() -> None:
     app = Celery("test", set_as_current=False)
     intake, consumer = Intake(Told()), FakeConsumer()
-    intake.watch(app)
+    intake.install(app)
     (step,) = app.steps["consumer"]
     made: Any = step(consumer)
     assert [str(each) for each in made.requires] == ["celery.worker.consumer.tasks:Tasks"]
@@ -230,24 +230,24 @@ class EndingConsumer:
 @pytest.mark.parametrize("fails", [None, Empty(), ConnectionError("gone")])
 def test_an_ending_worker_reads_what_it_asked_for_when_nobody_takes_it_any_more(fails: Exception | None) -> None:
     channel = EndingChannel(Answer(comes=True), fails)
-    give_back(EndingConsumer(channel))
+    return_outstanding(EndingConsumer(channel))
     assert channel.read == ["without"]
 
 
 @pytest.mark.parametrize("awaited", [None, Answer(comes=False)])
 def test_an_ending_worker_waits_for_no_answer_that_does_not_come(awaited: Answer | None) -> None:
     channel = EndingChannel(awaited)
-    give_back(EndingConsumer(channel))
+    return_outstanding(EndingConsumer(channel))
     assert channel.read == []
     assert not channel.consumers
 
 
 def test_a_worker_that_is_told_to_end_has_no_consumer_from_that_moment() -> None:
     intake = Intake(Told())
-    intake.end()
+    intake.shut()
     consumer = FakeConsumer()
     cancelled: list[bool] = []
     consumer.task_consumer.cancel = lambda: cancelled.append(True)  # type: ignore[attr-defined]
     intake.guard(consumer)
-    intake.end()
+    intake.shut()
     assert cancelled == [True]

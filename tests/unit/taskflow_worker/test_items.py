@@ -14,9 +14,9 @@ from taskflow_core.domain.events import Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import ItemsFormat
-from taskflow_worker import items
-from taskflow_worker.failures import AttemptFailed
-from taskflow_worker.items import ItemReader, Unreadable, count_items
+from taskflow_worker.attempts import items
+from taskflow_worker.attempts.items import ItemReader, Unreadable, count_items
+from taskflow_worker.sdk.failures import AttemptFailed
 from tests.builders import make_message
 from tests.objects import Objects
 

@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from taskflow_core.errors import Forbidden, TaskflowError, Unavailable
-from taskflow_worker import log_shipping
-from taskflow_worker.log_shipping import LogShipper
-from taskflow_worker.output import Output
+from taskflow_worker.output import log_shipping
+from taskflow_worker.output.capture import OutputCapture
+from taskflow_worker.output.log_shipping import LogShipper
 from tests.builders import UID, make_message
 
 
@@ -50,7 +50,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def shipper(bucket: Bucket, limit: int = 10**6) -> LogShipper:
-    return LogShipper(Output(), bucket.put, limit)
+    return LogShipper(OutputCapture(), bucket.put, limit)
 
 
 def test_lines_arrive_while_the_handler_runs() -> None:
@@ -115,7 +115,7 @@ def test_attempts_side_by_side_have_logs_of_their_own(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     monkeypatch.setattr(root, "handlers", root.handlers[:])
-    ships = LogShipper(Output(together=True), bucket.put, 10**6)
+    ships = LogShipper(OutputCapture(concurrent=True), bucket.put, 10**6)
 
     def work(attempt: int) -> None:
         with ships.shipping(make_message(attempt=attempt), logging.INFO):

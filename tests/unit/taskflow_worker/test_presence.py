@@ -7,7 +7,7 @@ from typing import Any, cast
 from structlog.testing import capture_logs
 
 from taskflow_core.errors import Unavailable
-from taskflow_worker.presence import Attendant, Load
+from taskflow_worker.process.presence import Load, PresenceReporter
 from tests.unit.taskflow_worker.test_intake import FakeConsumer
 
 
@@ -50,7 +50,7 @@ class Clock:
 
 @dataclass
 class Bench:
-    """An attendant with a fake of everything around it."""
+    """A reporter with a fake of everything around it."""
 
     presence: FakePresence = field(default_factory=FakePresence)
     load: Load = field(default_factory=lambda: Load(0, 0))
@@ -58,11 +58,11 @@ class Bench:
     consumer: FakeConsumer = field(default_factory=FakeConsumer)
 
     def __post_init__(self) -> None:
-        self.attendant = Attendant(cast("Any", self.presence), lambda: self.load, self.clock)
-        self.attendant._intake.guard(self.consumer)
+        self.reporter = PresenceReporter(cast("Any", self.presence), lambda: self.load, self.clock)
+        self.reporter._intake.guard(self.consumer)
 
     def says(self) -> Said:
-        self.attendant.report()
+        self.reporter.report()
         return self.presence.said[-1]
 
 
@@ -110,25 +110,25 @@ def test_what_arrives_while_it_looks_is_not_overlooked() -> None:
         bench.consumer.turn()
         return before
 
-    bench.attendant._load = look
+    bench.reporter._load = look
     assert bench.says().serving
 
 
 def test_it_says_how_long_ago_it_accepted_a_request() -> None:
     bench = Bench()
     assert bench.says().claimed_ago_ms is None
-    bench.attendant.accepted()
+    bench.reporter.accepted()
     bench.clock.now += 2.5
     assert bench.says().claimed_ago_ms == 2500
 
 
 def test_an_outage_of_redis_changes_nothing_and_ends_nothing() -> None:
     bench = Bench(FakePresence([False, Unavailable("down"), ValueError("odd"), False]))
-    bench.attendant._news.wait = lambda timeout=None: True  # type: ignore[method-assign]
+    bench.reporter._changed.wait = lambda timeout=None: True  # type: ignore[method-assign]
     with capture_logs() as logs:
-        bench.attendant.start()
+        bench.reporter.start()
         assert bench.presence.enough.wait(10)
-        bench.attendant.stop()
+        bench.reporter.stop()
     assert [each["event"] for each in logs] == ["intake_open", "presence_failed", "presence_failed"]
     assert bench.consumer.turn()
 
@@ -136,15 +136,15 @@ def test_an_outage_of_redis_changes_nothing_and_ends_nothing() -> None:
 def test_a_change_is_reported_at_once() -> None:
     bench = Bench()
     bench.says()
-    bench.attendant._news.clear()
+    bench.reporter._changed.clear()
     bench.consumer.turn()
-    assert bench.attendant._news.is_set()
+    assert bench.reporter._changed.is_set()
 
 
 def test_the_last_word_is_that_it_left() -> None:
     bench = Bench()
-    bench.attendant.start()
+    bench.reporter.start()
     assert bench.presence.enough.wait(10)
-    bench.attendant.stop()
-    assert not bench.attendant._thread.is_alive()
+    bench.reporter.stop()
+    assert not bench.reporter._thread.is_alive()
     assert bench.presence.left_after == len(bench.presence.said)

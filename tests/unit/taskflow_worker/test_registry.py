@@ -12,9 +12,10 @@ from pydantic import BaseModel
 
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Invalid
-from taskflow_worker.context import Context
-from taskflow_worker.failures import AttemptFailed
-from taskflow_worker.registry import REGISTRY, Handler, Registry, discover, handler
+from taskflow_worker.sdk.binding import FunctionHandler
+from taskflow_worker.sdk.context import Context
+from taskflow_worker.sdk.failures import AttemptFailed
+from taskflow_worker.sdk.registry import REGISTRY, Registry, discover, handler
 
 CONTEXT = Context(uid="u", namespace="n", name="t", attempt=2, token="t", inputs={}, outputs={})
 
@@ -31,13 +32,13 @@ class Point:
 
 
 def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    made = Handler("h", function)
+    made = FunctionHandler("h", function)
     return made.call(made.bind(args, kwargs), CONTEXT)
 
 
 def refusal(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     with pytest.raises(AttemptFailed) as caught:
-        Handler("h", function).bind(args, kwargs)
+        FunctionHandler("h", function).bind(args, kwargs)
     assert caught.value.failure.reason is Reason.INVALID_ARGUMENTS
     return caught.value.failure.message
 

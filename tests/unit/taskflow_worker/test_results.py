@@ -15,9 +15,10 @@ from pydantic import BaseModel, Field
 
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import MAX_RESULT_BYTES
-from taskflow_worker import results
-from taskflow_worker.results import RESULT_OUTPUT, as_json
-from taskflow_worker.testing import run
+from taskflow_worker.attempts import results
+from taskflow_worker.attempts.results import RESULT_OUTPUT
+from taskflow_worker.sdk.json_text import as_json
+from taskflow_worker.sdk.testing import run
 
 
 class Sale(BaseModel):

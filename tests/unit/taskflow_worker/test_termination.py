@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from taskflow_core.domain.events import EventKind, Failure
+from taskflow_core.domain.phases import Reason
+from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.worker import Heartbeat, Holding
+from taskflow_worker.process.prefork import Prefork
+from taskflow_worker.process.shared_slots import SharedSlots
+from taskflow_worker.process.stop_rules import Step, StopRequest, event_kind, next_step
+from taskflow_worker.process.termination import Terminator
+
+MEMBER = "a:1"
+GRACE = 10.0
+
+
+@pytest.mark.parametrize(
+    ("timeout_at", "wanted", "sent", "now", "expected"),
+    [
+        (None, None, None, 50.0, None),
+        (60.0, None, None, 59.9, None),
+        (60.0, None, None, 60.0, (Step.REQUEST, Reason.ATTEMPT_TIMEOUT)),
+        (None, Reason.CANCELLED, None, 1.0, (Step.REQUEST, Reason.CANCELLED)),
+        (60.0, Reason.CANCELLED, None, 61.0, (Step.REQUEST, Reason.CANCELLED)),
+        (None, Reason.CANCELLED, StopRequest(Reason.CANCELLED, 50.0), 59.9, None),
+        (None, Reason.CANCELLED, StopRequest(Reason.CANCELLED, 50.0), 60.0, (Step.TERMINATE, Reason.CANCELLED)),
+        # The first reason stays: it is what the handler was reported.
+        (
+            60.0,
+            Reason.CANCELLED,
+            StopRequest(Reason.ATTEMPT_TIMEOUT, 60.0),
+            70.0,
+            (Step.TERMINATE, Reason.ATTEMPT_TIMEOUT),
+        ),
+        # Who was asked is killed even if nobody wants it any more: the handler may have begun to stop.
+        (None, None, StopRequest(Reason.CANCELLED, 50.0), 60.0, (Step.TERMINATE, Reason.CANCELLED)),
+    ],
+)
+def test_an_attempt_is_asked_first_and_ended_by_force_after_the_grace(
+    timeout_at: float | None, wanted: Reason | None, sent: StopRequest | None, now: float, expected: Any
+) -> None:
+    assert next_step(timeout_at=timeout_at, wanted=wanted, sent=sent, now=now, grace=GRACE) == expected
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        (Reason.CANCELLED, EventKind.CANCELLED),
+        (Reason.DEADLINE_EXCEEDED, EventKind.CANCELLED),
+        (Reason.ATTEMPT_TIMEOUT, EventKind.FAILED),
+        (Reason.HANDLER_ERROR, EventKind.FAILED),
+        (Reason.NOT_RETRYABLE, EventKind.FAILED),
+    ],
+)
+def test_the_kind_of_an_end_follows_from_its_reason(reason: Reason, kind: EventKind) -> None:
+    assert event_kind(reason) is kind
+
+
+@dataclass
+class FakeLedger:
+    process: subprocess.Popen[bytes]
+    held: bool = True
+    down: bool = False
+    reported: list[tuple[EventKind, Failure]] = field(default_factory=list)
+
+    def surrender(self, holding: Holding, kind: EventKind, failure: Failure) -> bool:
+        assert self.process.poll() is None, "reported before the kill"
+        if self.down:
+            raise Unavailable("down")
+        self.reported.append((kind, failure))
+        return self.held
+
+
+@dataclass
+class FakeLeases:
+    running: list[Holding]
+
+    def current(self) -> list[Holding]:
+        return list(self.running)
+
+    def drop(self, holding: Holding) -> None:
+        self.running.remove(holding)
+
+
+@dataclass
+class Scene:
+    """A real process in the place of a pool process, and what surrounds it."""
+
+    process: subprocess.Popen[bytes]
+    slots: SharedSlots
+    leases: FakeLeases
+    ledger: FakeLedger
+    terminator: Terminator
+
+    @property
+    def ended(self) -> bool:
+        try:
+            self.process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    # In the default action of SIGUSR1 a process ends, so this one ignores it, as a pool process handles it.
+    command = ["sh", "-c", "trap '' USR1; echo ready; while :; do sleep 1000 & wait; done"]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    slots = SharedSlots(1)
+    slots.slot(0).begin(process.pid, MEMBER, None)
+    leases, ledger = FakeLeases([Holding(MEMBER, process.pid, "t")]), FakeLedger(process)
+    control = Prefork(slots, lambda _: pytest.fail("no runner is made here"))
+    terminator = Terminator(cast("Any", leases), slots, cast("Any", ledger), control, GRACE)
+    yield Scene(process, slots, leases, ledger, terminator)
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_cancelled_attempt_is_asked_and_then_killed_as_cancelled(scene: Scene) -> None:
+    scene.terminator.on_heartbeat(Heartbeat("e", (), {MEMBER: Reason.CANCELLED}))
+    scene.terminator.check(100.0)
+    assert scene.slots.slot(0).stop_requested(MEMBER) is Reason.CANCELLED
+    scene.terminator.check(109.9)
+    assert not scene.ended
+    scene.terminator.check(110.0)
+    assert scene.ended
+    assert scene.process.returncode == -signal.SIGKILL
+    ((kind, failure),) = scene.ledger.reported
+    assert (kind, failure.reason) == (EventKind.CANCELLED, Reason.CANCELLED)
+    assert "did not stop within 10 s and was killed" in failure.message
+    # Its death is no loss of a worker.
+    assert scene.leases.running == []
+
+
+def test_an_attempt_that_ended_meanwhile_is_left_alone(scene: Scene) -> None:
+    scene.terminator.on_heartbeat(Heartbeat("e", (), {MEMBER: Reason.CANCELLED}))
+    scene.terminator.check(100.0)
+    scene.ledger.held = False
+    scene.terminator.check(110.0)
+    assert not scene.ended
+    # Not doomed any more: the process goes on at once.
+    scene.slots.slot(0).end(MEMBER, sleep=lambda _: pytest.fail("it waits"))
+
+
+def test_a_process_that_has_taken_the_next_attempt_is_left_alone(scene: Scene) -> None:
+    scene.terminator.on_heartbeat(Heartbeat("e", (MEMBER,), {}))
+    scene.terminator.check(100.0)
+    scene.slots.slot(0).begin(scene.process.pid, "b:1", None)
+    scene.terminator.check(110.0)
+    assert not scene.ended
+    assert scene.ledger.reported == []
+
+
+def test_without_redis_the_kill_waits(scene: Scene) -> None:
+    scene.terminator.on_heartbeat(Heartbeat("e", (), {MEMBER: Reason.CANCELLED}))
+    scene.terminator.check(100.0)
+    scene.ledger.down = True
+    scene.terminator.check(110.0)
+    assert not scene.ended
+    scene.ledger.down = False
+    scene.terminator.check(111.0)
+    assert scene.ended
+
+
+def test_a_fenced_attempt_is_killed_without_a_word(scene: Scene) -> None:
+    scene.terminator.on_heartbeat(Heartbeat("e", (MEMBER,), {}))
+    scene.terminator.check(100.0)
+    assert scene.slots.slot(0).stop_requested(MEMBER) is Reason.WORKER_LOST
+    scene.terminator.check(110.0)
+    assert scene.ended
+    assert scene.ledger.reported == []
+
+
+def test_an_attempt_that_is_fenced_after_it_was_asked_is_killed_too(scene: Scene) -> None:
+    scene.terminator.on_heartbeat(Heartbeat("e", (), {MEMBER: Reason.CANCELLED}))
+    scene.terminator.check(100.0)
+    scene.ledger.held = False
+    scene.terminator.on_heartbeat(Heartbeat("e", (MEMBER,), {}))
+    scene.terminator.check(110.0)
+    assert scene.ended
+
+
+def test_its_own_timeout_stops_an_attempt(scene: Scene) -> None:
+    scene.slots.slot(0).begin(scene.process.pid, MEMBER, 200.0)
+    scene.terminator.check(199.0)
+    assert scene.slots.slot(0).stop_requested(MEMBER) is None
+    scene.terminator.check(200.0)
+    assert scene.slots.slot(0).stop_requested(MEMBER) is Reason.ATTEMPT_TIMEOUT
+    scene.terminator.check(210.0)
+    assert scene.ended
+    assert scene.ledger.reported[0][0] is EventKind.FAILED
+
+
+def test_an_attempt_that_is_not_claimed_yet_is_not_touched(scene: Scene) -> None:
+    scene.slots.slot(0).end(MEMBER)
+    scene.terminator.on_heartbeat(Heartbeat("e", (), {MEMBER: Reason.CANCELLED}))
+    scene.terminator.check(100.0)
+    scene.terminator.check(200.0)
+    assert not scene.ended
