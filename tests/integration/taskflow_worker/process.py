@@ -198,6 +198,12 @@ class Workers:
         events = [Event.from_fields(stream_id, fields) for stream_id, fields in rows]
         return [event for event in events if event.kind is kind and event.worker.startswith(worker)]
 
+    def succeeded(self, *uids: str) -> None:
+        """Wait until these attempts succeeded. Others may still run."""
+        eventually(
+            lambda: set(uids) - {event.uid for event in self.told(EventKind.SUCCEEDED)}, lambda missing: not missing
+        )
+
     def finished(self, uids: Sequence[str], seconds: float = 60) -> None:
         """Wait until all of them succeeded; each must have run once, and none be left or come back."""
         eventually(
