@@ -170,7 +170,8 @@ def test_without_redis_the_lease_runs_out_instead(act: str) -> None:
 
 
 def test_what_was_only_delivered_is_not_renewed_and_the_epoch_is_learnt_when_it_is_claimed() -> None:
-    # After lost data a heartbeat enters what it is reported of: of an unclaimed delivery that would be a claim without an execution.
+    # After Redis lost its data, a heartbeat enters the attempts that it names. An unclaimed delivery must not be entered:
+    # that would be a claim without an execution.
     ledger = FakeLedger([Heartbeat("e2", ()), Heartbeat("e2", ()), Heartbeat("e2", ())])
     leases = Leases(cast("Any", ledger), 0.001, lambda _: True, claimed=lambda _: len(ledger.beats) > 1)
     request = Request()
@@ -179,3 +180,9 @@ def test_what_was_only_delivered_is_not_renewed_and_the_epoch_is_learnt_when_it_
     held = (Holding("a:1", 10),)
     assert ledger.beats[:3] == [((), ""), ((), ""), (held, "")]
     assert leases._epoch == "e2"
+
+
+def test_a_worker_that_stops_before_it_was_ready_stops_without_an_error() -> None:
+    leases = make(FakeLedger())
+    leases.stop()
+    assert leases.current() == []

@@ -148,3 +148,10 @@ def test_the_last_word_is_that_it_left() -> None:
     bench.reporter.stop()
     assert not bench.reporter._thread.is_alive()
     assert bench.presence.left_after == len(bench.presence.said)
+
+
+def test_a_worker_that_stops_before_it_was_ready_stops_without_an_error() -> None:
+    bench = Bench()
+    bench.reporter.stop()
+    assert bench.presence.said == []
+    assert bench.presence.left_after is None

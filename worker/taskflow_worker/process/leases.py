@@ -66,7 +66,9 @@ class Leases:
     def stop(self) -> None:
         """Stop renewing. Leases that were not surrendered expire."""
         self._stop.set()
-        self._thread.join(timeout=self._interval + 10)
+        # A worker that is stopped before it is ready never started the thread.
+        if self._thread.ident is not None:
+            self._thread.join(timeout=self._interval + 10)
 
     def accepted(self, request: object, member: str, runner: int, token: str = "") -> None:
         """A runner took the request. Celery must already count it as running."""

@@ -67,7 +67,9 @@ class PresenceReporter:
         """Stop reporting and withdraw the last report."""
         self._leaving = True
         self._changed.set()
-        self._thread.join(timeout=_LEAVE_SECONDS)
+        # Celery also calls this for a worker that is stopped before it is ready: its thread was never started.
+        if self._thread.ident is not None:
+            self._thread.join(timeout=_LEAVE_SECONDS)
 
     def accepted(self) -> None:
         """A runner accepted a request."""
