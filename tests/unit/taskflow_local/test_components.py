@@ -27,14 +27,14 @@ def test_components_come_after_what_they_need_whatever_the_order_asked_for() -> 
     assert names == ["etcd", "kube-apiserver", "node"]
 
 
-def test_a_component_without_what_it_needs_is_an_error_that_names_it() -> None:
+def test_a_missing_dependency_of_a_component_is_named() -> None:
     with pytest.raises(LocalError, match="component kube-apiserver needs etcd"):
         in_order(("kube-apiserver",))
     with pytest.raises(LocalError, match="unknown component 'mysql': expected some of etcd"):
         in_order(("mysql",))
 
 
-def test_no_argument_of_any_component_holds_a_secret(tmp_path: Path) -> None:
+def test_no_argument_of_a_component_contains_a_secret(tmp_path: Path) -> None:
     state = make_state(*COMPONENTS)
     programs = {name: Path("/bin") / name for each in COMPONENTS.values() for name in each.programs}
     context = CommandContext(make_folder(tmp_path), state, programs)
@@ -86,7 +86,7 @@ def test_a_component_gets_a_clean_environment_with_what_it_must_know(tmp_path: P
     assert environment("redis", state, folder, base) == {"PATH": "/bin", "HOME": str(folder.data)}
 
 
-def test_every_setting_of_the_ways_into_the_api_reaches_it() -> None:
+def test_every_authentication_setting_reaches_the_api() -> None:
     made = [
         f"{settings.model_config['env_prefix']}{name}".upper()
         for settings in (OidcSettings, RegisterSettings)
@@ -120,7 +120,7 @@ def test_a_client_learns_only_what_the_stack_has(tmp_path: Path) -> None:
     assert set(client_environment(state, folder, {"PATH": "/bin"})) == {"TASKFLOW_REDIS_URL"}
 
 
-def test_path_gains_a_folder_only_when_kubectl_came_from_us(tmp_path: Path) -> None:
+def test_path_gains_a_folder_only_if_local_mode_provides_kubectl(tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     assert "PATH" not in client_environment(make_state(), folder, {"PATH": "/bin"})
     (folder.bin / "kubectl").touch()

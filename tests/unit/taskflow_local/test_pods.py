@@ -55,7 +55,7 @@ def test_a_container_without_a_command_is_refused_because_there_are_no_images() 
         run(make_pod(command=[]))
 
 
-def test_init_containers_are_refused_rather_than_left_out() -> None:
+def test_init_containers_are_refused_and_not_ignored() -> None:
     pod = make_pod()
     pod["spec"]["initContainers"] = [{"name": "init"}]
     with pytest.raises(ConfigError, match="initContainers"):
@@ -121,7 +121,7 @@ def test_values_from_secrets_config_maps_and_fields_are_resolved() -> None:
         ),
     ],
 )
-def test_what_is_missing_or_unknown_is_named(container: Object, sources: Sources, message: str) -> None:
+def test_missing_and_unknown_sources_are_named(container: Object, sources: Sources, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run(make_pod(**container), sources)
 

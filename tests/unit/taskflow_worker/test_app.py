@@ -16,7 +16,7 @@ from taskflow_worker.settings import WorkerSettings
 
 
 def make(kind: PoolKind) -> Worker:
-    """A worker of servers that do not exist."""
+    """A worker whose servers do not exist."""
     nowhere = StorageSettings(
         endpoint="http://127.0.0.1:9", bucket="none", access_key=SecretStr("none"), secret_key=SecretStr("none")
     )
@@ -34,13 +34,13 @@ def request(worker: Worker) -> Any:
 
 
 @pytest.mark.parametrize("kind", list(PoolKind))
-def test_what_a_runner_took_is_held_from_then_on(kind: PoolKind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_accepted_request_is_leased_at_once(kind: PoolKind, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = make(kind)
     taken = request(worker)
     accept = Request.on_accepted
 
     def on_accepted(self: Any, *arguments: Any) -> None:
-        # A heartbeat comes just before: it forgets what Celery does not count as running.
+        # A heartbeat just before drops attempts that Celery does not count as running.
         worker.leases.current()
         accept(self, *arguments)
 
@@ -57,5 +57,5 @@ def test_what_a_runner_took_is_held_from_then_on(kind: PoolKind, monkeypatch: py
     ("kind", "pool"),
     [(PoolKind.PREFORK, "prefork"), (PoolKind.THREADS, "taskflow_worker.process.threads:CeleryThreads")],
 )
-def test_celery_is_told_which_pool(kind: PoolKind, pool: str) -> None:
+def test_celery_gets_the_configured_pool(kind: PoolKind, pool: str) -> None:
     assert make(kind).app.conf.worker_pool == pool

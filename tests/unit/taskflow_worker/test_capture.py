@@ -20,7 +20,7 @@ from taskflow_worker.output.capture import OutputCapture, attempt_logger
 from taskflow_worker.output.descriptors import Descriptors
 
 
-def said(log: AttemptLog) -> list[str]:
+def lines_of(log: AttemptLog) -> list[str]:
     return [line.split(" ", 1)[1] for line in log.text().splitlines()]
 
 
@@ -28,7 +28,7 @@ def make() -> AttemptLog:
     return AttemptLog(10**9)
 
 
-def test_prints_and_log_records_are_caught_in_their_order() -> None:
+def test_prints_and_log_records_are_captured_in_order() -> None:
     log = make()
     with OutputCapture().capture(log):
         print("one")
@@ -36,10 +36,16 @@ def test_prints_and_log_records_are_caught_in_their_order() -> None:
         print("three", file=sys.stderr)
         sys.stdout.buffer.write(b"four\n")
         sys.stdout.write("five, without an end")
-    assert said(log) == ["stdout one", "INFO shop: two 2", "stderr three", "stdout four", "stdout five, without an end"]
+    assert lines_of(log) == [
+        "stdout one",
+        "INFO shop: two 2",
+        "stderr three",
+        "stdout four",
+        "stdout five, without an end",
+    ]
 
 
-def test_everything_is_as_it_was_afterwards() -> None:
+def test_streams_and_loggers_are_restored_afterwards() -> None:
     streams, handlers, level = (sys.stdout, sys.stderr), logging.getLogger().handlers[:], logging.getLogger().level
     with pytest.raises(RuntimeError), OutputCapture().capture(make()):
         raise RuntimeError
@@ -55,36 +61,36 @@ def test_an_exception_is_logged_with_its_traceback_line_by_line() -> None:
             raise ValueError("no rows")  # noqa: TRY301
         except ValueError:
             logging.getLogger("shop").exception("failed")
-    lines = said(log)
+    lines = lines_of(log)
     assert lines[:2] == ["ERROR shop: failed", "ERROR shop: Traceback (most recent call last):"]
     assert lines[-1] == "ERROR shop: ValueError: no rows"
 
 
-def test_fields_of_structlog_are_shown_and_what_every_line_has_is_not() -> None:
+def test_fields_of_structlog_are_shown_except_the_common_ones() -> None:
     log = make()
     with OutputCapture().capture(log), structlog.contextvars.bound_contextvars(uid="u", attempt=1, trace_id="t"):
         attempt_logger.info("rows_read", count=3, exception="Trace:\n  line")
-    assert said(log) == [
+    assert lines_of(log) == [
         "INFO taskflow.attempt: rows_read count=3",
         "INFO taskflow.attempt: Trace:",
         "INFO taskflow.attempt:   line",
     ]
 
 
-def test_the_machinery_does_not_speak_in_the_log_of_an_attempt() -> None:
+def test_the_workers_own_log_records_are_left_out() -> None:
     log = make()
     with OutputCapture().capture(log):
         logging.getLogger("taskflow_worker.attempts.execution").warning("waiting")
         logging.getLogger("celery.app.trace").info("succeeded")
-    assert said(log) == []
+    assert lines_of(log) == []
 
 
-def test_levels_below_the_one_asked_for_are_left_out() -> None:
+def test_records_below_the_level_are_left_out() -> None:
     log = make()
     with OutputCapture().capture(log, logging.WARNING):
         logging.getLogger("shop").info("no")
         logging.getLogger("shop").warning("yes")
-    assert said(log) == ["WARNING shop: yes"]
+    assert lines_of(log) == ["WARNING shop: yes"]
 
 
 def test_a_stream_that_a_library_kept_writes_into_the_next_attempt() -> None:
@@ -93,8 +99,8 @@ def test_a_stream_that_a_library_kept_writes_into_the_next_attempt() -> None:
         kept = sys.stdout
     with output.capture(second):
         kept.write("hello\n")
-    assert said(first) == []
-    assert said(second) == ["stdout hello"]
+    assert lines_of(first) == []
+    assert lines_of(second) == ["stdout hello"]
 
 
 def test_between_attempts_a_kept_stream_writes_where_it_did_before(capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,13 +111,13 @@ def test_between_attempts_a_kept_stream_writes_where_it_did_before(capsys: pytes
     assert capsys.readouterr().out == "outside\n"
 
 
-def test_threads_of_the_handler_are_heard() -> None:
+def test_output_of_the_handlers_threads_is_captured() -> None:
     log = make()
     with OutputCapture().capture(log):
         thread = threading.Thread(target=print, args=("from a thread",))
         thread.start()
         thread.join()
-    assert said(log) == ["stdout from a thread"]
+    assert lines_of(log) == ["stdout from a thread"]
 
 
 @pytest.fixture
@@ -120,26 +126,26 @@ def descriptor() -> Iterator[int]:
         yield file.fileno()
 
 
-def test_programs_and_c_code_are_heard(descriptor: int) -> None:
+def test_output_of_programs_and_c_code_is_captured(descriptor: int) -> None:
     log, descriptors = make(), Descriptors([(descriptor, "stdout")])
     with descriptors.capture(log):
         os.write(descriptor, b"from C\n")
         subprocess.run(["sh", "-c", "echo from a program; printf 'no end'"], stdout=descriptor, check=True)
         descriptors.drain()
-        assert said(log) == ["stdout from C", "stdout from a program"]
-    assert said(log)[-1] == "stdout no end"
+        assert lines_of(log) == ["stdout from C", "stdout from a program"]
+    assert lines_of(log)[-1] == "stdout no end"
     os.write(descriptor, b"after\n")
     assert os.pread(descriptor, 100, 0) == b"after\n"
 
 
-def test_a_program_that_outlives_its_attempt_does_not_speak_in_the_next(descriptor: int) -> None:
+def test_a_program_that_outlives_its_attempt_does_not_write_to_the_next_log(descriptor: int) -> None:
     first, second, descriptors = make(), make(), Descriptors([(descriptor, "stdout")])
     with descriptors.capture(first):
         left = subprocess.Popen(["sh", "-c", "read go; echo late"], stdin=subprocess.PIPE, stdout=descriptor)
     with descriptors.capture(second):
         left.communicate(b"go\n")
         descriptors.drain()
-    assert said(first) == said(second) == []
+    assert lines_of(first) == lines_of(second) == []
 
 
 def test_a_flood_does_not_stay_in_memory(descriptor: int) -> None:
@@ -151,7 +157,7 @@ def test_a_flood_does_not_stay_in_memory(descriptor: int) -> None:
         os.write(descriptor, b"x" * 100_000)
         descriptors.drain()
         assert os.fstat(descriptor).st_size == 0
-    assert "the log is cut here" in said(log)[-1]
+    assert "the log is cut here" in lines_of(log)[-1]
 
 
 def _say() -> None:
@@ -163,29 +169,29 @@ def _say() -> None:
 def test_a_process_that_the_handler_forks_does_not_hang(descriptor: int) -> None:
     log = make()
     with OutputCapture().capture(log):
-        # Held at the moment of the fork, as the thread that ships may hold it.
+        # Locked during the fork, as by the thread that ships logs.
         with log._lock:
             child = multiprocessing.get_context("fork").Process(target=_say)
             child.start()
         child.join(10)
         assert child.exitcode == 0
-    assert said(log) == []
+    assert lines_of(log) == []
 
 
 @pytest.fixture
-def together(monkeypatch: pytest.MonkeyPatch) -> OutputCapture:
-    """It stands before the process's streams for good, so that they are put back."""
+def concurrent(monkeypatch: pytest.MonkeyPatch) -> OutputCapture:
+    """It replaces the process's streams for good, so the fixture restores them."""
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     monkeypatch.setattr(logging.getLogger(), "handlers", logging.getLogger().handlers[:])
     return OutputCapture(concurrent=True)
 
 
-def test_of_two_attempts_at_a_time_each_is_heard_in_its_own_log(together: OutputCapture) -> None:
+def test_concurrent_attempts_write_to_their_own_logs(concurrent: OutputCapture) -> None:
     logs, both = {"a": make(), "b": make()}, threading.Barrier(2)
 
     def work(name: str) -> None:
-        with together.capture(logs[name]):
+        with concurrent.capture(logs[name]):
             for number in range(50):
                 both.wait(10)
                 print(name, end="")
@@ -195,29 +201,29 @@ def test_of_two_attempts_at_a_time_each_is_heard_in_its_own_log(together: Output
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(work, logs))
     for name, log in logs.items():
-        assert said(log) == [
+        assert lines_of(log) == [
             line for number in range(50) for line in (f"stdout {name} {number}", f"INFO shop: {name} {number}")
         ]
 
 
-def test_what_is_said_outside_of_all_attempts_is_no_attempts(together: OutputCapture) -> None:
+def test_output_outside_of_attempts_belongs_to_none(concurrent: OutputCapture) -> None:
     log = make()
-    with together.capture(log):
+    with concurrent.capture(log):
         stranger = threading.Thread(target=print, args=("from a stranger",))
         stranger.start()
         stranger.join()
         asyncio.run(asyncio.to_thread(print, "from a thread with the context"))
     print("afterwards")
-    assert said(log) == ["stdout from a thread with the context"]
+    assert lines_of(log) == ["stdout from a thread with the context"]
 
 
-def test_a_stream_that_was_kept_before_any_attempt_is_heard_too(together: OutputCapture) -> None:
-    together.install()
+def test_a_stream_that_a_logger_kept_before_any_attempt_is_captured_too(concurrent: OutputCapture) -> None:
+    concurrent.install()
     log, kept = make(), logging.StreamHandler()
     logging.getLogger("kept").addHandler(kept)
     try:
-        with together.capture(log, logging.CRITICAL):
+        with concurrent.capture(log, logging.CRITICAL):
             logging.getLogger("kept").error("by its own handler")
     finally:
         logging.getLogger("kept").removeHandler(kept)
-    assert said(log) == ["stderr by its own handler"]
+    assert lines_of(log) == ["stderr by its own handler"]

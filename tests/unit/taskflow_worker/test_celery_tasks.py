@@ -25,7 +25,7 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "celery_app"
 
 
 class NoObjects:
-    """Nothing here touches an object."""
+    """An object store that must not be used."""
 
     def get_to_file(self, key: str, path: Path) -> Any:
         raise AssertionError(key)
@@ -35,15 +35,15 @@ class NoObjects:
 
 
 def make_app() -> Celery:
-    # Servers that do not exist: whoever reaches for them fails the test.
+    # Servers that do not exist: using them fails the test.
     return Celery("people", broker="amqp://broker.invalid//", backend="redis://backend.invalid/0", set_as_current=False)
 
 
-def attempt(task: Any, *, told: list[Any] | None = None, **message: Any) -> Success | Failure:
+def attempt(task: Any, *, reports: list[Any] | None = None, **message: Any) -> Success | Failure:
     registry = Registry()
     register([task], registry)
-    tell = (told if told is not None else []).append
-    return run_attempt(make_message(handler=task.name, **message), registry, NoObjects(), patience=0, report=tell)
+    report = (reports if reports is not None else []).append
+    return run_attempt(make_message(handler=task.name, **message), registry, NoObjects(), patience=0, report=report)
 
 
 def failure(task: Any, **message: Any) -> Failure:
@@ -66,7 +66,7 @@ def test_a_task_gets_its_arguments_and_gives_its_result() -> None:
     assert result(add, args=[1, 2], kwargs={"c": 3}) == [3, 3]
 
 
-def test_a_bound_task_knows_who_and_which_try_it_is() -> None:
+def test_a_bound_task_has_its_id_and_retry_count() -> None:
     @make_app().task(shared=False, name="who", bind=True)
     def who(self: Any) -> dict[str, Any]:
         request = self.request
@@ -93,7 +93,7 @@ def test_arguments_are_checked_as_delay_checks_them() -> None:
     assert failure(loose, args=[1, 2]).reason is Reason.HANDLER_ERROR
 
 
-def test_an_error_is_told_with_its_trace() -> None:
+def test_an_error_is_reported_with_its_trace() -> None:
     @make_app().task(shared=False, name="broken")
     def broken() -> None:
         raise KeyError("no row")
@@ -127,7 +127,7 @@ def test_a_retry_beyond_max_retries_is_final() -> None:
     assert failure(flaky(make_app(), max_retries=None), attempt=100).reason is Reason.HANDLER_ERROR
 
 
-def test_a_retry_without_an_error_is_told_as_one() -> None:
+def test_a_retry_without_an_error_is_reported_as_a_retry() -> None:
     @make_app().task(shared=False, name="again", bind=True)
     def again(self: Any) -> None:
         self.retry()
@@ -167,7 +167,7 @@ def test_ignore_is_success_without_a_result() -> None:
 
 
 @pytest.mark.parametrize(("requeue", "reason"), [(True, Reason.HANDLER_ERROR), (False, Reason.NOT_RETRYABLE)])
-def test_reject_is_final_unless_it_asks_for_the_queue(requeue: bool, reason: Reason) -> None:
+def test_reject_is_final_unless_it_requeues(requeue: bool, reason: Reason) -> None:
     @make_app().task(shared=False, name="rejected")
     def rejected() -> None:
         raise Reject("not for sale", requeue=requeue)
@@ -186,9 +186,9 @@ def test_its_state_becomes_progress() -> None:
         self.update_state(state="DREAMING")
         self.update_state(task_id="another", state="PROGRESS", meta={"current": 9})
 
-    told: list[Any] = []
-    attempt(pack, told=told)
-    assert [(a.progress.done, a.progress.total, a.progress.message) for a in told] == [
+    reports: list[Any] = []
+    attempt(pack, reports=reports)
+    assert [(a.progress.done, a.progress.total, a.progress.message) for a in reports] == [
         (3, 10, "PROGRESS"),
         (4, 10, 'PROGRESS {"status": "wrapping"}'),
         (0, None, 'SLEEPING {"until": "noon"}'),
@@ -196,7 +196,7 @@ def test_its_state_becomes_progress() -> None:
     ]
 
 
-def test_attempts_of_one_task_side_by_side_report_for_themselves() -> None:
+def test_concurrent_attempts_of_one_task_report_separately() -> None:
     both = threading.Barrier(2)
 
     @make_app().task(shared=False, name="pack", bind=True)
@@ -206,17 +206,17 @@ def test_attempts_of_one_task_side_by_side_report_for_themselves() -> None:
         both.wait(10)
         raise self.retry(exc=ValueError(f"no {number}"))
 
-    told: dict[int, list[Any]] = {1: [], 2: []}
+    reports: dict[int, list[Any]] = {1: [], 2: []}
     registry = Registry()
     register([pack], registry)
 
     def work(number: int) -> Success | Failure:
         message = make_message(handler="pack", args=(number,))
-        return run_attempt(message, registry, NoObjects(), patience=0, report=told[number].append)
+        return run_attempt(message, registry, NoObjects(), patience=0, report=reports[number].append)
 
     with ThreadPoolExecutor(2) as threads:
-        ends = dict(zip(told, threads.map(work, told), strict=True))
-    assert {number: [each.progress.done for each in said] for number, said in told.items()} == {1: [1], 2: [2]}
+        ends = dict(zip(reports, threads.map(work, reports), strict=True))
+    assert {number: [each.progress.done for each in said] for number, said in reports.items()} == {1: [1], 2: [2]}
     assert {number: end.message for number, end in ends.items() if isinstance(end, Failure)} == {1: "no 1", 2: "no 2"}
 
 
@@ -227,9 +227,9 @@ def test_a_thread_that_a_task_starts_reports_for_it() -> None:
         thread.start()
         thread.join()
 
-    told: list[Any] = []
-    attempt(helped, told=told)
-    assert [each.progress.done for each in told] == [3]
+    reports: list[Any] = []
+    attempt(helped, reports=reports)
+    assert [each.progress.done for each in reports] == [3]
 
 
 def test_hooks_and_signals_are_called() -> None:
@@ -270,7 +270,7 @@ def test_its_own_application_is_the_current_one_while_it_runs() -> None:
     assert result(current) is True
 
 
-def test_its_output_is_caught() -> None:
+def test_the_output_of_a_task_is_captured() -> None:
     @make_app().task(shared=False, name="noisy")
     def noisy() -> None:
         print("hello")
@@ -289,7 +289,7 @@ def test_its_output_is_caught() -> None:
 
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Celery gives the shared tasks of a process to all of its applications: begin without any."""
+    """Celery adds the shared tasks of a process to all its applications: start without any."""
     monkeypatch.setattr(_state, "_on_app_finalizers", set())
 
 
@@ -308,7 +308,7 @@ def test_the_tasks_of_the_example_are_found(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
-    ("source", "name", "words"),
+    ("source", "name", "message"),
     [
         ("", "theirs:app", "cannot be imported: AttributeError"),
         ("raise RuntimeError('no database')", "theirs:app", "RuntimeError: no database"),
@@ -323,11 +323,11 @@ def test_the_tasks_of_the_example_are_found(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_an_application_that_cannot_be_used_says_why(
-    source: str, name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "theirs.py").write_text(source)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "theirs", raising=False)
     with pytest.raises(Invalid) as caught:
         adopt(name, Registry())
-    assert words in str(caught.value)
+    assert message in str(caught.value)

@@ -16,7 +16,7 @@ from taskflow_worker.process.leases import Leases
 
 
 class Request:
-    """What Celery hands over; only its identity matters."""
+    """A request of Celery. Only its identity matters."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ def make(ledger: FakeLedger, *, interval: float = 0.001, active: Callable[[objec
 
 
 def beat(ledger: FakeLedger, leases: Leases) -> list[Any]:
-    """Let it renew until all answers were given; the log of that."""
+    """Renew until all answers are used up. Returns the log."""
     with capture_logs() as logs:
         leases.start()
         assert ledger.enough.wait(10)
@@ -58,7 +58,7 @@ def beat(ledger: FakeLedger, leases: Leases) -> list[Any]:
     return logs
 
 
-def test_what_runs_is_renewed_with_the_process_that_runs_it() -> None:
+def test_a_running_attempt_is_renewed_with_its_runner() -> None:
     ledger = FakeLedger([Heartbeat("e1", ())])
     leases = make(ledger)
     request = Request()
@@ -67,26 +67,26 @@ def test_what_runs_is_renewed_with_the_process_that_runs_it() -> None:
     assert ledger.beats[0] == ((Holding("a:1", 10),), "")
 
 
-def test_the_next_renewal_knows_the_epoch_of_the_last() -> None:
+def test_a_renewal_sends_the_epoch_of_the_last_one() -> None:
     ledger = FakeLedger([Heartbeat("e1", ()), Heartbeat("e2", ()), Heartbeat("e2", ())])
     beat(ledger, make(ledger))
     assert [epoch for _, epoch in ledger.beats[:3]] == ["", "e1", "e2"]
 
 
-def test_an_outage_of_redis_ends_neither_the_thread_nor_what_it_knows() -> None:
+def test_an_outage_of_redis_keeps_the_thread_and_the_epoch() -> None:
     ledger = FakeLedger([Heartbeat("e1", ()), Unavailable("down"), Unavailable("down"), Heartbeat("e1", ())])
     logs = beat(ledger, make(ledger))
     assert [epoch for _, epoch in ledger.beats[:4]] == ["", "e1", "e1", "e1"]
     assert [each["event"] for each in logs].count("heartbeat_failed") == 2
 
 
-def test_what_was_taken_away_is_told() -> None:
+def test_a_fenced_attempt_is_logged() -> None:
     ledger = FakeLedger([Heartbeat("e1", ("a:1",))])
     logs = beat(ledger, make(ledger))
     assert {"event": "attempt_fenced", "member": "a:1", "log_level": "warning"} in logs
 
 
-def test_what_ended_is_no_longer_renewed() -> None:
+def test_an_ended_attempt_is_not_renewed() -> None:
     ledger = FakeLedger([Heartbeat("e1", ())])
     running = [True]
     leases = make(ledger, active=lambda _: running[0])
@@ -97,7 +97,7 @@ def test_what_ended_is_no_longer_renewed() -> None:
     assert ledger.beats[0] == ((), "")
 
 
-def test_a_request_that_celery_dropped_is_no_longer_renewed() -> None:
+def test_a_request_that_celery_dropped_is_not_renewed() -> None:
     ledger = FakeLedger([Heartbeat("e1", ())])
     leases = make(ledger)
     leases.accepted(Request(), "a:1", 10)
@@ -105,8 +105,8 @@ def test_a_request_that_celery_dropped_is_no_longer_renewed() -> None:
     assert ledger.beats[0] == ((), "")
 
 
-def test_a_second_delivery_of_what_runs_does_not_end_its_renewal() -> None:
-    # kombu delivers again what was not acknowledged for ten minutes, maybe to another process of the same worker.
+def test_a_second_delivery_of_a_running_attempt_does_not_end_its_renewal() -> None:
+    # kombu redelivers a message that is not acknowledged for ten minutes, maybe to another process of the same worker.
     ledger = FakeLedger([Heartbeat("e1", ())])
     first, second = Request(), Request()
     active: set[object] = {first, second}
@@ -118,7 +118,7 @@ def test_a_second_delivery_of_what_runs_does_not_end_its_renewal() -> None:
     assert Holding("a:1", 10) in ledger.beats[0][0]
 
 
-def test_a_dead_process_gives_up_its_attempt_at_once() -> None:
+def test_the_attempt_of_a_dead_process_is_surrendered_at_once() -> None:
     ledger = FakeLedger()
     leases = make(ledger)
     request = Request()
@@ -130,13 +130,13 @@ def test_a_dead_process_gives_up_its_attempt_at_once() -> None:
     assert (why.reason, why.message) == (Reason.WORKER_LOST, "signal 9")
 
 
-def test_the_death_of_a_process_that_held_nothing_is_no_event() -> None:
+def test_the_death_of_an_idle_process_is_no_event() -> None:
     ledger = FakeLedger()
     make(ledger).process_died(Request(), "signal 9")
     assert ledger.surrendered == []
 
 
-def test_a_stopping_worker_hands_back_all_that_runs() -> None:
+def test_a_stopping_worker_releases_all_running_attempts() -> None:
     ledger = FakeLedger()
     leases = make(ledger)
     requests = [Request(), Request()]
@@ -147,7 +147,7 @@ def test_a_stopping_worker_hands_back_all_that_runs() -> None:
     assert {(kind, why.reason) for _, kind, why in ledger.surrendered} == {(EventKind.RELEASED, Reason.DRAIN)}
 
 
-def test_only_what_was_still_held_is_counted() -> None:
+def test_only_attempts_that_were_still_held_are_counted() -> None:
     ledger = FakeLedger(holds=False)
     leases = make(ledger)
     request = Request()
@@ -156,7 +156,7 @@ def test_only_what_was_still_held_is_counted() -> None:
 
 
 @pytest.mark.parametrize("act", ["release_all", "process_died"])
-def test_without_redis_the_lease_runs_out_instead(act: str) -> None:
+def test_without_redis_the_lease_expires_instead(act: str) -> None:
     ledger = FakeLedger(down=True)
     leases = make(ledger)
     request = Request()
@@ -169,9 +169,9 @@ def test_without_redis_the_lease_runs_out_instead(act: str) -> None:
     assert [each["event"] for each in logs] == ["surrender_failed"]
 
 
-def test_what_was_only_delivered_is_not_renewed_and_the_epoch_is_learnt_when_it_is_claimed() -> None:
-    # After Redis lost its data, a heartbeat enters the attempts that it names. An unclaimed delivery must not be entered:
-    # that would be a claim without an execution.
+def test_an_unclaimed_delivery_is_not_renewed_and_delays_the_new_epoch() -> None:
+    # After Redis lost its data, a heartbeat enters the attempts that it names. Entering an unclaimed delivery would be a
+    # claim without an execution.
     ledger = FakeLedger([Heartbeat("e2", ()), Heartbeat("e2", ()), Heartbeat("e2", ())])
     leases = Leases(cast("Any", ledger), 0.001, lambda _: True, claimed=lambda _: len(ledger.beats) > 1)
     request = Request()

@@ -132,7 +132,7 @@ def test_json_becomes_what_the_hint_asks_for(hint: Any, given: Any, expected: An
         (bool, 1),
     ],
 )
-def test_what_does_not_fit_is_refused(hint: Any, given: Any) -> None:
+def test_a_value_of_the_wrong_type_is_refused(hint: Any, given: Any) -> None:
     def typed(value: Any) -> Any:
         return value
 
@@ -164,7 +164,7 @@ def test_arguments_that_fit_no_parameter_show_the_signature(args: Any, kwargs: A
     assert "was given other arguments" in message
 
 
-def test_the_context_is_given_wherever_it_is_asked_for() -> None:
+def test_any_parameter_may_take_the_context() -> None:
     def first(context: Context, a: int) -> Any:
         return a, context.attempt
 
@@ -184,7 +184,7 @@ def test_the_context_is_given_wherever_it_is_asked_for() -> None:
     assert run(alone) == 2
 
 
-def test_a_task_cannot_bring_a_context_of_its_own() -> None:
+def test_a_task_cannot_pass_a_context() -> None:
     def wants(a: int, context: Context) -> Any:
         return a, context
 

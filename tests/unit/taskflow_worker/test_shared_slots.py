@@ -37,7 +37,7 @@ def test_every_reason_arrives(reason: Reason) -> None:
     assert slot.stop_requested("a:1") is reason
 
 
-def test_what_was_meant_for_one_attempt_never_hits_the_next() -> None:
+def test_a_stop_request_for_one_attempt_never_hits_the_next() -> None:
     slot = SharedSlots(1).slot(0)
     slot.begin(77, "a:1", None)
     slot.end("a:1")
@@ -46,7 +46,7 @@ def test_what_was_meant_for_one_attempt_never_hits_the_next() -> None:
     assert slot.stop_requested("b:1") is None
 
 
-def test_a_new_attempt_starts_without_what_was_asked_of_the_last() -> None:
+def test_a_new_attempt_starts_without_the_last_stop_request() -> None:
     slot = SharedSlots(1).slot(0)
     slot.begin(77, "a:1", None)
     slot.request_stop("a:1", Reason.CANCELLED)
@@ -54,14 +54,14 @@ def test_a_new_attempt_starts_without_what_was_asked_of_the_last() -> None:
     assert slot.stop_requested("a:1") is None
 
 
-def test_a_doomed_process_waits_for_its_end_and_goes_on_when_it_is_spared() -> None:
+def test_a_terminating_runner_waits_until_the_mark_is_cleared() -> None:
     slot = SharedSlots(1).slot(0)
     slot.begin(77, "a:1", None)
     slot.mark_terminating("a:1")
     waits: list[float] = []
 
     def sleep(seconds: float) -> None:
-        assert not slot.runs(77, "a:1"), "the main process has to see that it ended"
+        assert not slot.runs(77, "a:1"), "the main process must see that the attempt ended"
         waits.append(seconds)
         if len(waits) == 3:
             slot.clear_terminating()
@@ -70,7 +70,7 @@ def test_a_doomed_process_waits_for_its_end_and_goes_on_when_it_is_spared() -> N
     assert len(waits) == 3
 
 
-def test_a_main_process_that_never_decides_does_not_stop_a_process_for_ever() -> None:
+def test_a_runner_does_not_wait_for_ever_for_the_main_process() -> None:
     slot = SharedSlots(1).slot(0)
     slot.begin(77, "a:1", None)
     slot.mark_terminating("a:1")
@@ -88,7 +88,7 @@ def test_slots_do_not_touch_each_other() -> None:
         assert slots.slot(index).timeout_at == index + 1
 
 
-def test_what_runs_is_counted_until_it_ended_or_its_process_is_gone() -> None:
+def test_a_slot_is_occupied_until_its_attempt_ended_or_its_process_is_gone() -> None:
     slots = SharedSlots(3)
     assert slots.occupied() == 0
     slots.slot(0).begin(os.getpid(), "a:1", None)
@@ -103,18 +103,18 @@ def test_what_runs_is_counted_until_it_ended_or_its_process_is_gone() -> None:
 
 
 def test_a_thread_occupies_its_slot_while_it_lives() -> None:
-    slots, begun, over = SharedSlots(1), threading.Event(), threading.Event()
+    slots, started, end = SharedSlots(1), threading.Event(), threading.Event()
 
     def work() -> None:
         slots.slot(0).begin(threading.get_native_id(), "a:1", None)
-        begun.set()
-        over.wait(10)
+        started.set()
+        end.wait(10)
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert begun.wait(10)
+    assert started.wait(10)
     assert slots.occupied() == 1
-    over.set()
+    end.set()
     thread.join()
-    # Python says that it ended a moment before the kernel does.
+    # For Python the thread ends a moment earlier than for the kernel.
     eventually(slots.occupied, lambda count: count == 0, 10)

@@ -18,19 +18,19 @@ MEMBER = "a:1"
 @pytest.fixture
 def slot() -> Iterator[Slot]:
     before = signal.getsignal(SOFT_SIGNAL)
-    made = SharedSlots(1).slot(0)
-    made.begin(os.getpid(), MEMBER, None)
-    yield made
+    slot = SharedSlots(1).slot(0)
+    slot.begin(os.getpid(), MEMBER, None)
+    yield slot
     signal.signal(SOFT_SIGNAL, before)
 
 
 def ping() -> None:
     os.kill(os.getpid(), SOFT_SIGNAL)
-    # The handler runs between two steps of this thread.
+    # Python runs the signal handler between two bytecodes of this thread.
     sum(range(1000))
 
 
-def test_what_is_asked_can_be_seen(slot: Slot) -> None:
+def test_a_stop_request_is_visible(slot: Slot) -> None:
     stop = SlotStop(slot, MEMBER)
     assert stop.requested() is None
     slot.request_stop(MEMBER, Reason.CANCELLED)
@@ -61,31 +61,31 @@ def test_the_error_is_the_one_that_the_handler_expects(slot: Slot) -> None:
 
 
 @pytest.mark.parametrize("reason", [Reason.CANCELLED, Reason.DEADLINE_EXCEEDED, Reason.WORKER_LOST])
-def test_everything_else_only_asks(slot: Slot, reason: Reason) -> None:
+def test_only_a_timeout_interrupts(slot: Slot, reason: Reason) -> None:
     stop = SlotStop(slot, MEMBER)
     slot.request_stop(MEMBER, reason)
     with stop.interrupts(Stopped):
         ping()
 
 
-def test_a_signal_for_the_attempt_before_does_nothing(slot: Slot) -> None:
+def test_a_signal_for_the_previous_attempt_does_nothing(slot: Slot) -> None:
     stop = SlotStop(slot, MEMBER)
-    slot.request_stop("former:1", Reason.ATTEMPT_TIMEOUT)
+    slot.request_stop("previous:1", Reason.ATTEMPT_TIMEOUT)
     with stop.interrupts(Stopped):
         ping()
-        # It is still interrupted when its own time is over.
+        # Its own timeout still interrupts it.
         slot.request_stop(MEMBER, Reason.ATTEMPT_TIMEOUT)
         with pytest.raises(Stopped):
             ping()
 
 
-def test_nothing_of_ours_is_interrupted(slot: Slot) -> None:
+def test_the_workers_own_code_is_not_interrupted(slot: Slot) -> None:
     stop = SlotStop(slot, MEMBER)
     slot.request_stop(MEMBER, Reason.ATTEMPT_TIMEOUT)
     ping()
     assert stop.requested() is Reason.ATTEMPT_TIMEOUT
 
 
-def test_a_fixed_stop_is_as_it_was_made() -> None:
+def test_a_fixed_stop_has_the_given_reason() -> None:
     assert FixedStop().requested() is None
     assert FixedStop(Reason.CANCELLED).requested() is Reason.CANCELLED

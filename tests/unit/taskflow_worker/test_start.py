@@ -1,4 +1,4 @@
-"""What a cold worker must not spend its start on."""
+"""A cold worker must not import slow modules that it does not need."""
 
 from __future__ import annotations
 

@@ -39,11 +39,11 @@ GRACE = 10.0
             70.0,
             (Step.TERMINATE, Reason.ATTEMPT_TIMEOUT),
         ),
-        # Who was asked is killed even if nobody wants it any more: the handler may have begun to stop.
+        # A request is final: the handler may already be stopping.
         (None, None, StopRequest(Reason.CANCELLED, 50.0), 60.0, (Step.TERMINATE, Reason.CANCELLED)),
     ],
 )
-def test_an_attempt_is_asked_first_and_ended_by_force_after_the_grace(
+def test_a_stop_is_requested_first_and_forced_after_the_grace_period(
     timeout_at: float | None, wanted: Reason | None, sent: StopRequest | None, now: float, expected: Any
 ) -> None:
     assert next_step(timeout_at=timeout_at, wanted=wanted, sent=sent, now=now, grace=GRACE) == expected
@@ -59,7 +59,7 @@ def test_an_attempt_is_asked_first_and_ended_by_force_after_the_grace(
         (Reason.NOT_RETRYABLE, EventKind.FAILED),
     ],
 )
-def test_the_kind_of_an_end_follows_from_its_reason(reason: Reason, kind: EventKind) -> None:
+def test_the_event_kind_follows_from_the_reason(reason: Reason, kind: EventKind) -> None:
     assert event_kind(reason) is kind
 
 
@@ -71,7 +71,7 @@ class FakeLedger:
     reported: list[tuple[EventKind, Failure]] = field(default_factory=list)
 
     def surrender(self, holding: Holding, kind: EventKind, failure: Failure) -> bool:
-        assert self.process.poll() is None, "reported before the kill"
+        assert self.process.poll() is None, "the report precedes the kill"
         if self.down:
             raise Unavailable("down")
         self.reported.append((kind, failure))
@@ -91,7 +91,7 @@ class FakeLeases:
 
 @dataclass
 class Scene:
-    """A real process in the place of a pool process, and what surrounds it."""
+    """A real process instead of a pool process, with fakes around it."""
 
     process: subprocess.Popen[bytes]
     slots: SharedSlots
@@ -110,7 +110,7 @@ class Scene:
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:
-    # In the default action of SIGUSR1 a process ends, so this one ignores it, as a pool process handles it.
+    # SIGUSR1 ends a process by default. This one ignores it, because a pool process handles it.
     command = ["sh", "-c", "trap '' USR1; echo ready; while :; do sleep 1000 & wait; done"]
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -127,7 +127,7 @@ def scene() -> Iterator[Scene]:
     process.stdout.close()
 
 
-def test_a_cancelled_attempt_is_asked_and_then_killed_as_cancelled(scene: Scene) -> None:
+def test_a_cancelled_attempt_gets_a_request_and_is_then_killed_as_cancelled(scene: Scene) -> None:
     scene.terminator.on_heartbeat(Heartbeat("e", (), {MEMBER: Reason.CANCELLED}))
     scene.terminator.check(100.0)
     assert scene.slots.slot(0).stop_requested(MEMBER) is Reason.CANCELLED
@@ -139,21 +139,21 @@ def test_a_cancelled_attempt_is_asked_and_then_killed_as_cancelled(scene: Scene)
     ((kind, failure),) = scene.ledger.reported
     assert (kind, failure.reason) == (EventKind.CANCELLED, Reason.CANCELLED)
     assert "did not stop within 10 s and was killed" in failure.message
-    # Its death is no loss of a worker.
+    # Its death does not count as a lost worker.
     assert scene.leases.running == []
 
 
-def test_an_attempt_that_ended_meanwhile_is_left_alone(scene: Scene) -> None:
+def test_an_attempt_that_has_ended_is_left_alone(scene: Scene) -> None:
     scene.terminator.on_heartbeat(Heartbeat("e", (), {MEMBER: Reason.CANCELLED}))
     scene.terminator.check(100.0)
     scene.ledger.held = False
     scene.terminator.check(110.0)
     assert not scene.ended
-    # Not doomed any more: the process goes on at once.
+    # The mark is cleared: the process continues at once.
     scene.slots.slot(0).end(MEMBER, sleep=lambda _: pytest.fail("it waits"))
 
 
-def test_a_process_that_has_taken_the_next_attempt_is_left_alone(scene: Scene) -> None:
+def test_a_process_that_runs_the_next_attempt_is_left_alone(scene: Scene) -> None:
     scene.terminator.on_heartbeat(Heartbeat("e", (MEMBER,), {}))
     scene.terminator.check(100.0)
     scene.slots.slot(0).begin(scene.process.pid, "b:1", None)
@@ -173,7 +173,7 @@ def test_without_redis_the_kill_waits(scene: Scene) -> None:
     assert scene.ended
 
 
-def test_a_fenced_attempt_is_killed_without_a_word(scene: Scene) -> None:
+def test_a_fenced_attempt_is_killed_without_a_report(scene: Scene) -> None:
     scene.terminator.on_heartbeat(Heartbeat("e", (MEMBER,), {}))
     scene.terminator.check(100.0)
     assert scene.slots.slot(0).stop_requested(MEMBER) is Reason.WORKER_LOST
@@ -182,7 +182,7 @@ def test_a_fenced_attempt_is_killed_without_a_word(scene: Scene) -> None:
     assert scene.ledger.reported == []
 
 
-def test_an_attempt_that_is_fenced_after_it_was_asked_is_killed_too(scene: Scene) -> None:
+def test_an_attempt_that_is_fenced_after_the_request_is_killed_too(scene: Scene) -> None:
     scene.terminator.on_heartbeat(Heartbeat("e", (), {MEMBER: Reason.CANCELLED}))
     scene.terminator.check(100.0)
     scene.ledger.held = False

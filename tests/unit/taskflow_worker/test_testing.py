@@ -71,7 +71,7 @@ def test_a_registered_handler_runs_by_its_name() -> None:
     assert unknown.reason is Reason.UNKNOWN_HANDLER
 
 
-def test_arguments_are_checked_as_those_of_a_task() -> None:
+def test_arguments_are_checked_as_in_a_worker() -> None:
     failure = run(report, {"item": 3}).failure
     assert failure is not None
     assert failure.reason is Reason.INVALID_ARGUMENTS
@@ -79,7 +79,7 @@ def test_arguments_are_checked_as_those_of_a_task() -> None:
     assert "order['due']: Field required" in failure.message
 
 
-def test_what_the_product_refuses_is_refused_here_too() -> None:
+def test_the_test_kit_refuses_what_a_worker_refuses() -> None:
     def forgets(context: Context) -> None:
         context.input("a")
 
@@ -149,7 +149,7 @@ def test_a_coroutine_is_cancelled_where_it_waits() -> None:
     assert failure.reason is Reason.CANCELLED
 
 
-def test_a_coroutine_that_ends_well_in_spite_of_it_has_succeeded() -> None:
+def test_a_coroutine_that_succeeds_after_its_cancellation_has_succeeded() -> None:
     async def finishes() -> str:
         try:
             await asyncio.Event().wait()

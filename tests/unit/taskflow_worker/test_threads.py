@@ -47,7 +47,7 @@ class FakeLeases:
 
 @dataclass
 class Scene:
-    """A thread that runs an attempt until it is let go."""
+    """A thread that runs an attempt until `go` is set."""
 
     slots: SharedSlots = field(default_factory=lambda: SharedSlots(2))
     leases: FakeLeases = field(default_factory=FakeLeases)
@@ -76,7 +76,7 @@ class Scene:
         assert begun.wait(10)
 
     def overdue(self) -> None:
-        """It is cancelled and does not stop."""
+        """Cancel the attempt, which does not stop."""
         self.terminator.on_heartbeat(Heartbeat("e", (), {MEMBER: Reason.CANCELLED}))
         self.terminator.check(100.0)
         self.terminator.check(100.0 + GRACE)
@@ -90,7 +90,7 @@ def scene() -> Iterator[Scene]:
     made.thread.join()
 
 
-def test_an_attempt_that_does_not_stop_is_settled_and_its_thread_counts_as_lost(scene: Scene) -> None:
+def test_an_attempt_that_does_not_stop_is_reported_and_its_thread_is_given_up(scene: Scene) -> None:
     scene.overdue()
     ((kind, failure),) = scene.ledger.reported
     assert (kind, failure.reason) == (EventKind.CANCELLED, Reason.CANCELLED)
@@ -100,20 +100,18 @@ def test_an_attempt_that_does_not_stop_is_settled_and_its_thread_counts_as_lost(
     assert scene.slots.occupied() == 1
 
 
-def test_a_thread_that_comes_back_is_of_use_again(scene: Scene) -> None:
+def test_a_thread_that_returns_is_used_again(scene: Scene) -> None:
     scene.overdue()
     scene.go.set()
     scene.thread.join(10)
-    assert not scene.thread.is_alive(), "nothing holds it any more"
+    assert not scene.thread.is_alive(), "its slot does not block it"
     assert scene.pool.given_up() == 0
     time.sleep(RETURN * 2)
     assert scene.stopped == []
     assert scene.pool.finish(0) == 0
 
 
-def test_the_worker_ends_for_the_sake_of_a_thread_that_does_not_come_back(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_worker_ends_if_a_thread_does_not_return(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
     scene.overdue()
@@ -122,7 +120,7 @@ def test_the_worker_ends_for_the_sake_of_a_thread_that_does_not_come_back(
     assert codes == [module.EXIT_LOST_THREAD]
 
 
-def test_an_attempt_that_ended_meanwhile_is_not_given_up(scene: Scene) -> None:
+def test_an_attempt_that_has_ended_is_not_given_up(scene: Scene) -> None:
     scene.ledger.held = False
     scene.overdue()
     assert scene.pool.given_up() == 0
@@ -138,7 +136,7 @@ def test_a_timeout_raises_nothing_and_signals_nobody(scene: Scene, monkeypatch: 
     assert scene.slots.slot(0).stop_requested(MEMBER) is Reason.ATTEMPT_TIMEOUT
 
 
-def test_each_thread_has_a_runner_and_a_slot_of_its_own(scene: Scene) -> None:
+def test_each_thread_has_its_own_runner_and_slot(scene: Scene) -> None:
     both = threading.Barrier(2)
 
     def runner() -> tuple[int, int, bool]:
@@ -174,7 +172,9 @@ def test_celerys_pool_names_the_thread_and_keeps_contexts_apart() -> None:
     assert ends == ["done", "done"]
 
 
-def test_a_thread_that_a_handler_left_does_not_hold_the_process(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_a_handler_left_behind_does_not_block_the_exit(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
     left = threading.Thread(target=scene.go.wait, daemon=False)

@@ -151,8 +151,8 @@ def fetch_inputs(message: Message, objects: Objects, scratch: Scratch, patience:
         except NotFound as error:
             raise AttemptFailed(
                 Reason.INPUT_MISSING,
-                f"input {item.name!r}: there is no object {key!r}; upload it, or correct spec.inputs, and create the "
-                "Task anew",
+                f"input {item.name!r}: there is no object {key!r}; upload it, or correct spec.inputs, and create a "
+                "new Task",
             ) from error
         found[item.name] = path
     return found

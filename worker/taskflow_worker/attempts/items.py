@@ -70,8 +70,8 @@ def count_items(message: Message, source: Source, objects: ItemObjects, *, patie
         except NotFound as error:
             raise AttemptFailed(
                 Reason.INPUT_MISSING,
-                f"array.itemsFrom: there is no object {source.key!r}; upload it, or correct the key, and create the "
-                "Task anew",
+                f"array.itemsFrom: there is no object {source.key!r}; upload it, or correct the key, and create a "
+                "new Task",
             ) from error
         key = naming.attempt_prefix(message.namespace, message.uid, message.attempt) + _OFFSETS
         path = scratch.folder() / _OFFSETS
