@@ -170,8 +170,8 @@ def test_without_redis_the_lease_expires_instead(act: str) -> None:
 
 
 def test_an_unclaimed_delivery_is_not_renewed_and_delays_the_new_epoch() -> None:
-    # After Redis lost its data, a heartbeat enters the attempts that it names. Entering an unclaimed delivery would be a
-    # claim without an execution.
+    # After Redis lost its data, a heartbeat enters the attempts that it names. For an unclaimed delivery that would be
+    # a claim without an execution.
     ledger = FakeLedger([Heartbeat("e2", ()), Heartbeat("e2", ()), Heartbeat("e2", ())])
     leases = Leases(cast("Any", ledger), 0.001, lambda _: True, claimed=lambda _: len(ledger.beats) > 1)
     request = Request()

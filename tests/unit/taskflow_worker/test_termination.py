@@ -31,7 +31,7 @@ GRACE = 10.0
         (60.0, Reason.CANCELLED, None, 61.0, (Step.REQUEST, Reason.CANCELLED)),
         (None, Reason.CANCELLED, StopRequest(Reason.CANCELLED, 50.0), 59.9, None),
         (None, Reason.CANCELLED, StopRequest(Reason.CANCELLED, 50.0), 60.0, (Step.TERMINATE, Reason.CANCELLED)),
-        # The first reason stays: it is what the handler was reported.
+        # The first reason stays: the handler already got it.
         (
             60.0,
             Reason.CANCELLED,
