@@ -16,7 +16,7 @@ from tests.unit.taskflow_operator.fakes import Parts, eventually
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (event_consumer, dispatcher, dependency_health, status_writer):
+    for module in (dispatcher, dependency_health, status_writer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
     monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
@@ -131,7 +131,7 @@ async def test_an_end_that_was_applied_is_acknowledged_when_it_is_read_again() -
         await parts.take(succeeded())
         await eventually(lambda: not parts.resources._closing)
         assert set(await parts.done()) == {"2-0"}
-    assert parts.unknown == []
+    assert parts.orphaned.seen == []
     assert parts.journal == ["written Succeeded", "settled 1"]
 
 
@@ -149,32 +149,32 @@ async def test_a_start_after_the_end_changes_nothing() -> None:
 
 async def test_an_end_of_an_unknown_task_stays_unacknowledged_until_it_is_settled() -> None:
     async with Parts() as parts:
-        parts.settled_elsewhere.clear()
+        parts.orphaned.settled.clear()
         await parts.take(succeeded(uid="other"))
-        await eventually(lambda: parts.unknown)
+        await eventually(lambda: parts.orphaned.seen)
         # Read again meanwhile, it is not begun a second time.
         await parts.take(succeeded(uid="other"))
         assert await parts.done() == []
-        parts.settled_elsewhere.set()
-        await eventually(lambda: not parts.resources._strange)
+        parts.orphaned.settled.set()
+        await eventually(lambda: not parts.resources._orphaned)
         assert await parts.done() == ["2-0"]
-    assert parts.unknown == ["other"]
+    assert parts.orphaned.seen == ["other"]
 
 
 async def test_ends_of_unknown_tasks_hold_up_no_other_however_many_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(event_consumer, "MAX_CLOSING", 3)
     async with Parts() as parts:
-        parts.settled_elsewhere.clear()
+        parts.orphaned.settled.clear()
         parts.add(make_task(phase=Phase.QUEUED))
         await parts.take(*(succeeded(uid=f"other-{number}", id=f"1-{number}") for number in range(10)))
         await parts.take(succeeded())
         await eventually(lambda: parts.api.phases == ["Succeeded"])
-        assert len(parts.resources._strange) == 10
+        assert len(parts.resources._orphaned) == 10
 
 
 async def test_what_is_no_event_is_acknowledged_so_that_it_does_not_come_again() -> None:
     async with Parts() as parts:
-        await parts.resources._take((), ("9-0",))
+        await parts.resources.take((), ("9-0",))
         assert await parts.done() == ["9-0"]
 
 

@@ -14,7 +14,8 @@ from taskflow_core.domain.items import ItemHistory, ItemRow, ItemState
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import RetryPolicy
-from taskflow_operator.arrays.state import MOST_WAITING, ArrayState, InFlightChunk
+from taskflow_operator.arrays.chunks import InFlightChunk
+from taskflow_operator.arrays.state import MAX_WAITING, ArrayState
 from tests.builders import NOW, UID
 
 POLICY = RetryPolicy(max_attempts=3, backoff_seconds=5, jitter_percent=0)
@@ -168,7 +169,7 @@ def test_after_lost_data_a_chunk_that_nobody_knows_counts_once() -> None:
 def test_while_very_much_waits_nothing_fresh_goes_out() -> None:
     run = make(10_000)
     chunk = whole(run)
-    odd = [error(index) for index in range(1, 2 * MOST_WAITING + 4, 2)]
+    odd = [error(index) for index in range(1, 2 * MAX_WAITING + 4, 2)]
     run.end(ended(chunk, ok=str(chunk.items - RangeSet.of(each["index"] for each in odd)), errors=odd), NOW, 0.0)
     run.fresh = RangeSet.parse("9000-9999")
     assert run.hand_out(NOW, 5) == []
@@ -188,7 +189,7 @@ def test_failed_indices_are_kept_up_to_a_bound() -> None:
 def test_an_operator_that_starts_knows_where_each_item_is(died: str) -> None:
     run = make(10)
     in_flight = run.hand_out(NOW, 3)
-    notes = {naming.place(*chunk.place): chunk.note for chunk in in_flight}
+    notes = {naming.place(*chunk.id): chunk.note for chunk in in_flight}
     outcome = run.end(ended(in_flight[0], errors=[error(0)]), NOW, 0.0)
     run.end(ended(in_flight[1], ok="1"), NOW, 0.0)
     notes["waiting"] = run.waiting_note
@@ -256,7 +257,7 @@ def _end(data: st.DataObject, chunk: InFlightChunk, executed: Counter[tuple[int,
 def _restarted(run: ArrayState, rows: list[ItemRow], count: int, attempts: int) -> ArrayState:
     done = RangeSet((row.first, row.last) for row in rows)
     failed = RangeSet((row.first, row.last) for row in rows if row.state is ItemState.FAILED)
-    notes = {naming.place(*chunk.place): chunk.note for chunk in run.in_flight.values()}
+    notes = {naming.place(*chunk.id): chunk.note for chunk in run.in_flight.values()}
     past = ItemHistory(done, len(done) - len(failed), len(failed), 0, failed)
     new = make(count, max_attempts=attempts, past=past, notes={**notes, "waiting": run.waiting_note})
     new.sizer = run.sizer

@@ -18,8 +18,9 @@ from taskflow_core.errors import Conflict, Unavailable
 from taskflow_operator.arrays.item_writer import ItemWriter
 from taskflow_operator.arrays.state import ArrayState
 from taskflow_operator.arrays.summary import array_status, too_many, verdict
-from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
-from taskflow_operator.tasks.rules.decision import End, Enqueue, Hold, Keep, decide
+from taskflow_operator.pools.served_queues import ServedQueues
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.rules.decision import End, Enqueue, Facts, Hold, Keep, decide
 from taskflow_operator.tasks.rules.validation import invalid
 from tests.builders import NOW, UID, make_event, make_object, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
@@ -64,22 +65,22 @@ def test_items_that_are_nested_too_deeply_are_left_out_and_told() -> None:
 
 
 def test_a_running_array_that_is_suspended_is_held_where_a_task_runs_on() -> None:
-    pools = PoolQueues()
+    pools = ServedQueues()
     pools.put("team-a", "p", frozenset({"default"}))
     running: dict[str, Any] = {"phase": Phase.RUNNING, "suspend": True}
-    held = decide(make_task(array={"count": 2}, **running), pools, (), (), NOW)
+    held = decide(make_task(array={"count": 2}, **running), Facts(pools), NOW)
     assert isinstance(held, Hold)
     assert held.phase is Phase.SUSPENDED
-    assert isinstance(decide(make_task(**running), pools, (), (), NOW), Keep)
+    assert isinstance(decide(make_task(**running), Facts(pools), NOW), Keep)
     resumed = make_task(array={"count": 2}, phase=Phase.SUSPENDED)
-    assert isinstance(decide(resumed, pools, (), (), NOW), Enqueue)
+    assert isinstance(decide(resumed, Facts(pools), NOW), Enqueue)
 
 
 async def test_a_decision_on_an_array_goes_to_its_drive_and_nothing_of_it_into_the_ledger() -> None:
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task(array={"count": 5}))
-        parts.work_queue.wake(UID)
+        parts.work_queue.add(UID)
         await eventually(lambda: parts.arrays.decisions)
     assert isinstance(parts.arrays.decisions[0], Enqueue)
     assert parts.journal == []
@@ -109,10 +110,9 @@ async def test_events_of_chunks_are_the_drives_and_refusals_are_counted_as_ever(
 
 async def test_the_end_of_a_chunk_whose_array_has_ended_takes_away_what_redis_has_of_it() -> None:
     parts = Parts()
-    parts.arrays.drives = False
     await parts.take(make_event(EventKind.SUCCEEDED, attempt=3).model_copy(update={"chunk": 7}))
-    await eventually(lambda: parts.unknown)
-    assert (parts.arrays.gone, parts.unknown) == ([UID], [UID])
+    await eventually(lambda: parts.orphaned.seen)
+    assert (parts.arrays.gone, parts.orphaned.seen) == ([UID], [UID])
 
 
 def run_of(total: int, failed: Sequence[int] = (), *, succeeded: int = 0) -> ArrayState:
@@ -157,7 +157,7 @@ def test_what_failed_items_mean_for_the_task(most: int | None, failed: int, phas
 def test_an_array_is_counted_by_its_chunks_and_not_as_a_task() -> None:
     tasks = OpenTasks()
     tasks.add(make_task(array={"count": 5}, phase=Phase.RUNNING))
-    assert tasks.count("team-a", "default", Phase.RUNNING) == 0
+    assert tasks.queues.count("team-a", "default", Phase.RUNNING) == 0
 
 
 class Store:
@@ -190,7 +190,6 @@ ROW = ItemRow(0, 0, ItemState.SUCCEEDED, 1)
 async def test_rows_that_come_while_others_are_written_are_one_transaction() -> None:
     store = Store()
     writer = ItemWriter(store)
-    job = asyncio.create_task(writer.run())
     first = asyncio.create_task(writer.store("a", [ROW]))
     await asyncio.sleep(0.01)
     more = [asyncio.create_task(writer.store(uid, [ROW, ROW])) for uid in ("a", "b", "c")]
@@ -198,7 +197,6 @@ async def test_rows_that_come_while_others_are_written_are_one_transaction() -> 
     store.open.set()
     await asyncio.gather(first, *more)
     assert store.transactions == [{"a": 1}, {"a": 2, "b": 2, "c": 2}]
-    job.cancel()
 
 
 async def test_an_outage_is_told_to_all_and_a_fault_to_the_one_whose_it_is() -> None:
@@ -208,11 +206,9 @@ async def test_an_outage_is_told_to_all_and_a_fault_to_the_one_whose_it_is() -> 
     await asyncio.sleep(0)
     store.faults.append(Unavailable("history database: away"))
     store.open.set()
-    job = asyncio.create_task(writer.run())
     assert [type(each) for each in await asyncio.gather(*jobs, return_exceptions=True)] == [Unavailable, Unavailable]
     store.bad = "b"
     again = [asyncio.create_task(writer.store(uid, [ROW])) for uid in ("a", "b", "c")]
     results = await asyncio.gather(*again, return_exceptions=True)
     assert [type(each) for each in results] == [type(None), Conflict, type(None)]
     assert store.transactions == [{"a": 1}, {"c": 1}]
-    job.cancel()

@@ -11,7 +11,7 @@ from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Dependency, Task
 from taskflow_operator.runtime import dependency_health, status_writer
-from taskflow_operator.tasks import dispatcher, event_consumer
+from taskflow_operator.tasks import dispatcher
 from taskflow_operator.tasks.dependencies import find_cycle
 from taskflow_operator.tasks.observer import Observer
 from taskflow_operator.tasks.open_tasks import OpenTasks
@@ -23,7 +23,7 @@ from tests.unit.taskflow_operator.fakes import FakeKube, Parts, at, eventually
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (event_consumer, dispatcher, dependency_health, status_writer):
+    for module in (dispatcher, dependency_health, status_writer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
     monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
@@ -32,7 +32,7 @@ def change(parts: Parts, **fields: Any) -> None:
     known = parts.tasks.get(UID)
     assert known is not None
     known.task = known.task.model_copy(update={"spec": known.task.spec.model_copy(update=fields)})
-    parts.work_queue.wake(UID)
+    parts.work_queue.add(UID)
 
 
 def failed(seconds: float = 3) -> Event:
@@ -60,12 +60,12 @@ async def test_a_stop_that_fell_due_while_redis_data_were_recovered_is_asked_for
         known = parts.tasks.get(UID)
         assert known is not None
         known.held = True
-        parts.work_queue.wake(UID)
+        parts.work_queue.add(UID)
         await asyncio.sleep(0.02)
         assert parts.ledger.stops == []
         known.held = False
         parts.pass_time(5)
-        parts.work_queue.wake_at("nobody", NOW)
+        parts.work_queue.add_at("nobody", NOW)
         await eventually(lambda: parts.ledger.stops)
 
 
@@ -94,7 +94,12 @@ async def test_what_leaves_its_queue_is_not_published_for_its_new_priority(field
     parts = Parts()
     requeued: list[Task] = []
     observer = Observer(
-        parts.tasks, parts.writer, parts.closer, cast("Any", FakeKube()), wake=lambda _: None, requeue=requeued.append
+        parts.tasks,
+        parts.writer,
+        parts.closer,
+        cast("Any", FakeKube()),
+        dispatch=lambda _: None,
+        requeue=requeued.append,
     )
     observer.observe(make_object(make_task(phase=Phase.QUEUED)))
     observer.observe(make_object(make_task(phase=Phase.QUEUED, generation=2, priority=5, **fields)))
@@ -107,8 +112,8 @@ async def test_a_dependency_that_cannot_be_looked_up_delays_no_other_task() -> N
         parts.serve("default")
         parts.add(make_task(uid="waits", name="waits", dependsOn=[{"name": "long-gone"}]))
         parts.add(make_task())
-        parts.work_queue.wake("waits")
-        parts.work_queue.wake(UID)
+        parts.work_queue.add("waits")
+        parts.work_queue.add(UID)
         await eventually(lambda: [sent.message.name for sent in parts.publisher.sent] == ["report"])
 
 

@@ -8,13 +8,14 @@ import pytest
 
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, Task
-from taskflow_operator.tasks.open_tasks import PoolQueues
+from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.tasks.rules.decision import (
     ASK_AGAIN,
     Decision,
     DependencyState,
     End,
     Enqueue,
+    Facts,
     Hold,
     Keep,
     decide,
@@ -26,8 +27,8 @@ OPEN, MISSING = DependencyState.OPEN, DependencyState.MISSING
 SUCCEEDED, BADLY = DependencyState.SUCCEEDED, DependencyState.ENDED_BADLY
 
 
-def pools(*queues: str, namespace: str = "team-a") -> PoolQueues:
-    found = PoolQueues()
+def pools(*queues: str, namespace: str = "team-a") -> ServedQueues:
+    found = ServedQueues()
     found.put(namespace, "main", frozenset(queues))
     return found
 
@@ -36,7 +37,7 @@ SERVED = pools("default")
 
 
 def decided(task: Task, *states: DependencyState, cycle: Sequence[str] = (), now: datetime = NOW) -> Decision:
-    return decide(task, SERVED, states, cycle, now)
+    return decide(task, Facts(SERVED, states, cycle), now)
 
 
 def backing_off(seconds: float, reason: str = Reason.BACKING_OFF) -> dict[str, Any]:
@@ -54,13 +55,13 @@ def test_a_task_whose_queue_is_served_is_queued() -> None:
 @pytest.mark.parametrize(
     ("served", "message"),
     [
-        (PoolQueues(), "there is no WorkerPool"),
+        (ServedQueues(), "there is no WorkerPool"),
         (pools("z", "a"), "queues served there: a, z"),
         (pools("default", namespace="team-b"), "there is no WorkerPool"),
     ],
 )
-def test_a_queue_that_nobody_serves_waits_for_a_pool(served: PoolQueues, message: str) -> None:
-    assert decide(make_task(), served, (), (), NOW) == Hold(
+def test_a_queue_that_nobody_serves_waits_for_a_pool(served: ServedQueues, message: str) -> None:
+    assert decide(make_task(), Facts(served), NOW) == Hold(
         Phase.PENDING,
         Reason.NO_WORKER_POOL,
         f"no WorkerPool in namespace 'team-a' serves queue 'default'; {message}",
@@ -69,7 +70,7 @@ def test_a_queue_that_nobody_serves_waits_for_a_pool(served: PoolQueues, message
 
 
 def test_what_is_queued_stays_queued_when_its_pool_goes() -> None:
-    assert decide(make_task(phase=Phase.QUEUED), PoolQueues(), (), (), NOW) == Keep(None)
+    assert decide(make_task(phase=Phase.QUEUED), Facts(ServedQueues()), NOW) == Keep(None)
 
 
 def test_a_backoff_waits_for_its_time_and_keeps_its_reason() -> None:
@@ -203,7 +204,7 @@ def test_a_payload_at_the_limit_is_queued() -> None:
 
 
 def test_a_payload_above_the_limit_is_refused_with_both_sizes() -> None:
-    found = decide(make_task(**payload(MAX_PAYLOAD_BYTES + 1)), PoolQueues(), (), (), NOW)
+    found = decide(make_task(**payload(MAX_PAYLOAD_BYTES + 1)), Facts(ServedQueues()), NOW)
     assert isinstance(found, End)
     assert found.reason is Reason.PAYLOAD_TOO_LARGE
     assert f"are {MAX_PAYLOAD_BYTES + 1} bytes" in found.message

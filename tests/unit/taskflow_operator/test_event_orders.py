@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from taskflow_core.domain.events import ENDS, Event, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_operator.runtime import dependency_health, status_writer
-from taskflow_operator.tasks import dispatcher, event_consumer
+from taskflow_operator.tasks import dispatcher
 from tests.builders import NOW_MS, UID, make_event, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
@@ -28,7 +28,7 @@ REASONS = {EventKind.LOST: Reason.WORKER_LOST, EventKind.RELEASED: Reason.DRAIN,
 def short_waits() -> Iterator[None]:
     # No fixture: Hypothesis runs many examples in one call of a test.
     with pytest.MonkeyPatch.context() as patch:
-        for module in (event_consumer, dispatcher, dependency_health, status_writer):
+        for module in (dispatcher, dependency_health, status_writer):
             patch.setattr(module, "RETRY_SECONDS", 0.002)
         patch.setattr(status_writer, "TICK_SECONDS", 0.0005)
         yield
@@ -117,7 +117,7 @@ class Watched:
 
     def _quiet(self) -> bool:
         self._look()
-        return not self.parts.resources._closing and not self.parts.resources._strange
+        return not self.parts.resources._closing and not self.parts.resources._orphaned
 
     def end(self) -> dict[str, Any]:
         """The status at last: in memory, or as it was written when the Task was closed."""
@@ -147,7 +147,7 @@ async def after(batches: Sequence[Sequence[Event]], *, cancel: bool = False) -> 
             loop.cancel()
             await asyncio.gather(loop, return_exceptions=True)
             await parts.writer.drain(1)
-            parts.dispatcher.close()
+            parts.queue.close()
 
 
 @given(events=disorder(), cancel=st.booleans())

@@ -9,7 +9,7 @@ from taskflow_core.errors import Dependency, Forbidden, Unavailable
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.runtime.dependency_health import RECOVERY_SECONDS, DependencyHealth
 from taskflow_operator.runtime.supervisor import (
-    IN_A_ROW,
+    MAX_CONSECUTIVE,
     RESTARTS,
     ConsecutiveErrors,
     TooManyErrorsError,
@@ -22,18 +22,18 @@ from tests.unit.taskflow_operator.clock import Clock, until
 def test_a_loop_goes_on_over_any_number_of_poisoned_objects_while_others_pass() -> None:
     errors = ConsecutiveErrors("test")
     with capture_logs() as logs:
-        for number in range(IN_A_ROW * 3):
+        for number in range(MAX_CONSECUTIVE * 3):
             errors.record(ValueError("poison"), uid=f"u{number}")
             if number % 10 == 0:
                 errors.clear()
             errors.check()
     assert logs[0]["uid"] == "u0"
-    assert len(logs) == IN_A_ROW * 3
+    assert len(logs) == MAX_CONSECUTIVE * 3
 
 
 def test_a_loop_that_fails_on_everything_says_so() -> None:
     errors = ConsecutiveErrors("test")
-    for _ in range(IN_A_ROW):
+    for _ in range(MAX_CONSECUTIVE):
         errors.check()
         errors.record(ValueError("all of them"))
     with pytest.raises(TooManyErrorsError, match="50 errors in a row"):

@@ -12,18 +12,18 @@ WELL = OperatorState(standby=False, holder="a", started=True, lags=[Lag("cr", 0,
 
 
 def lacking(state: OperatorState) -> list[str]:
-    return [f"{each.what}: {each.words}" for each in check_results(state) if each.level is Level.FAILED]
+    return [f"{each.name}: {each.message}" for each in check_results(state) if each.level is Level.FAILED]
 
 
 def test_a_leader_that_has_everything_lacks_nothing() -> None:
     assert lacking(WELL) == []
-    assert {each.what for each in check_results(WELL)} >= {"role", "Redis", "API server", "watch"}
+    assert {each.name for each in check_results(WELL)} >= {"role", "Redis", "API server", "watch"}
 
 
 def test_a_standby_is_ready_and_says_that_it_stands_by() -> None:
     found = check_results(OperatorState(standby=True, holder="other", redis_age=1000))
     assert lacking(OperatorState(standby=True, holder="other", redis_age=1000)) == []
-    assert found[0].words == "standby: other leads"
+    assert found[0].message == "standby: other leads"
 
 
 def test_a_standby_that_does_not_reach_the_api_server_could_not_take_over() -> None:
@@ -40,7 +40,7 @@ def test_one_that_has_not_seen_a_leader_yet_is_not_ready() -> None:
     ("state", "words"),
     [
         (replace(WELL, started=False), ["start: has not read all Tasks yet"]),
-        (replace(WELL, lost_loops=["dispatch", "history"]), ["loop: dispatch ended", "loop: history ended"]),
+        (replace(WELL, failing_loops=["dispatch", "history"]), ["loop: dispatch ended", "loop: history ended"]),
         (replace(WELL, redis_age=11), ["Redis: has not answered for 11 s"]),
         (replace(WELL, api_server_age=16), ["API server: has not answered for 16 s"]),
         (replace(WELL, watch_down=91), ["watch: none for 91 s"]),

@@ -9,16 +9,17 @@ from typing import Any, cast
 
 import pytest
 
+from taskflow_core.domain.attempts import State
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import Page
-from taskflow_core.ledger.operator import State
 from taskflow_operator.isolated.controller import SLACK_SECONDS, JobController
-from taskflow_operator.isolated.jobs import AGAIN_SECONDS
+from taskflow_operator.isolated.jobs import RETRY_SECONDS
+from taskflow_operator.isolated.launcher import WAITING_MESSAGE, JobLauncher
 from taskflow_operator.tasks.open_tasks import OpenTasks
-from tests.builders import NOW, UID, make_task
+from tests.builders import NOW, TOKEN_KEY, UID, make_task
 from tests.unit.taskflow_operator.fakes import FakeClock
 
 LEASE = 15.0
@@ -77,10 +78,24 @@ class World:
         self.shown: list[str] = []
         self.closed: str | None = None
         self.now = NOW
+        self.launcher = JobLauncher(
+            cast("Any", self.cluster),
+            self.ledger,
+            self._template,
+            token_key=TOKEN_KEY,
+            changed=self.shown.append,
+            clock=self.clock,
+        )
         self.keeper = JobController(
-            self.tasks, cast("Any", self.cluster), cast("Any", self.ledger), self._template, lease_seconds=LEASE,
-            again=self._again, show=self.shown.append, now=lambda: self.now, clock=self.clock,
-        )  # fmt: skip
+            self.tasks,
+            cast("Any", self.cluster),
+            cast("Any", self.ledger),
+            self.launcher,
+            self._again,
+            lease_seconds=LEASE,
+            now=lambda: self.now,
+            clock=self.clock,
+        )
 
     def _template(self, namespace: str, queue: str) -> dict[str, Any]:
         assert (namespace, queue) == ("team-a", "default")
@@ -95,7 +110,7 @@ class World:
         message = Message(
             uid=UID, namespace="team-a", name="report", attempt=1, token="t", handler="h", queue="default"
         )
-        await self.keeper.launch(self.task, message)
+        await self.launcher.launch(self.task, message)
 
     def pass_time(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -140,29 +155,30 @@ async def test_only_what_is_queued_misses_its_job(world: World, change: dict[str
 async def test_a_task_that_is_held_or_closing_misses_no_job(world: World) -> None:
     known = world.tasks.get(UID)
     assert known is not None
-    known.held = True
+    world.tasks.hold(UID)
     await world.keeper.look()
-    known.held, known.closing = False, True
-    await world.keeper.look()
+    world.tasks.release(UID)
+    with world.tasks.closing(UID):
+        await world.keeper.look()
     assert world.again == []
 
 
 async def test_while_no_pool_takes_anything_that_is_told_and_nothing_made(world: World) -> None:
     world.closed = "WorkerPool 'main' is paused"
     await world.keeper.look()
-    assert (world.keeper.trouble(world.task), world.again, world.shown) == (world.closed, [], [UID])
+    assert (world.launcher.waiting_message(world.task), world.again, world.shown) == (world.closed, [], [UID])
     world.closed = None
     await world.keeper.look()
-    assert (world.keeper.trouble(world.task), world.again) == (None, [UID])
+    assert (world.launcher.waiting_message(world.task), world.again) == (WAITING_MESSAGE, [UID])
 
 
 async def test_a_refused_job_is_told_and_tried_again_later(world: World) -> None:
     world.cluster.failures = [Forbidden("exceeded quota")]
     await world.launch()
-    assert world.keeper.trouble(world.task) == "exceeded quota"
+    assert world.launcher.waiting_message(world.task) == "exceeded quota"
     await world.keeper.look()
     assert world.again == []
-    world.pass_time(AGAIN_SECONDS)
+    world.pass_time(RETRY_SECONDS)
     await world.keeper.look()
     assert world.again == [UID]
 
@@ -180,7 +196,7 @@ async def test_a_pod_that_cannot_start_is_told(world: World) -> None:
     ]  # fmt: skip
     world.pass_time(5)
     await world.keeper.look()
-    assert world.keeper.trouble(world.task) == "pod p: ImagePullBackOff: no such image"
+    assert world.launcher.waiting_message(world.task) == "pod p: ImagePullBackOff: no such image"
     assert len(world.cluster.jobs) == 1
 
 
@@ -189,7 +205,7 @@ async def test_a_job_that_ended_without_its_attempt_is_replaced_after_a_while(wo
     world.end_job()
     await world.keeper.look()
     assert world.cluster.deleted == []
-    world.pass_time(AGAIN_SECONDS + 1)
+    world.pass_time(RETRY_SECONDS + 1)
     await world.keeper.look()
     (options,) = world.cluster.deleted
     assert (options["propagationPolicy"], options["preconditions"]) == ("Background", {"uid": "j0"})

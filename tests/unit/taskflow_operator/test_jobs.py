@@ -7,9 +7,10 @@ import pytest
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.task import Task
+from taskflow_core.domain.workerpool import WorkerPool
 from taskflow_core.errors import Invalid
-from taskflow_operator.isolated.jobs import POD_SECONDS, Job, job, job_name, trouble
-from taskflow_operator.pools.status import Pool, pod_template
+from taskflow_operator.isolated.jobs import POD_SECONDS, Job, job, job_name, problem
+from taskflow_operator.pools.deployment import pod_template
 from tests.builders import NOW, UID, make_task
 
 
@@ -32,7 +33,7 @@ def template(**worker: Any) -> dict[str, Any]:
             },
         },
     }
-    return pod_template(Pool.from_object(body), image="taskflow-worker:1", lease_seconds=15)
+    return pod_template(WorkerPool.from_object(body), image="taskflow-worker:1", lease_seconds=15)
 
 
 def worker_of(made: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def pod(**status: Any) -> dict[str, Any]:
 
 def test_a_job_is_read_as_it_was_made() -> None:
     found = seen()
-    assert (found.member, found.name, found.ended, found.leaving) == ((UID, 1), job_name(isolated()), None, False)
+    assert (found.member, found.name, found.ended, found.terminating) == ((UID, 1), job_name(isolated()), None, False)
     assert seen(type="FailureTarget").ended is None
     assert seen(type="Failed").ended == seen(type="Complete").ended == NOW
 
@@ -132,15 +133,15 @@ def test_a_job_is_read_as_it_was_made() -> None:
     ],
 )
 def test_what_a_pod_waits_for_is_told(status: dict[str, Any], words: str | None) -> None:
-    assert trouble(seen(), pod(**status), NOW) == words
+    assert problem(seen(), pod(**status), NOW) == words
 
 
 def test_a_pod_that_ended_without_its_attempt_is_told_with_its_exit_code() -> None:
     ended = pod(containerStatuses=[{"name": "worker", "state": {"terminated": {"exitCode": 2}}}])
-    told = trouble(seen(type="Failed"), ended, NOW)
+    told = problem(seen(type="Failed"), ended, NOW)
     assert told == "pod p ended with exit code 2 before it took the attempt, see its log; another follows"
 
 
 def test_a_job_without_a_pod_is_told_after_a_while() -> None:
-    assert trouble(seen(), None, NOW) is None
-    assert "has no pod; its events say why" in (trouble(seen(age=POD_SECONDS + 1), None, NOW) or "")
+    assert problem(seen(), None, NOW) is None
+    assert "has no pod; its events say why" in (problem(seen(age=POD_SECONDS + 1), None, NOW) or "")

@@ -23,7 +23,7 @@ class FakeApi:
         self.error: TaskflowError | None = None
         self.tried = 0
 
-    async def request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    async def request(self, method: str, path: str, body: Any = None, **_: Any) -> dict[str, Any]:
         self.tried += 1
         if self.error is not None:
             raise self.error

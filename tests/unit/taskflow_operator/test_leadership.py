@@ -31,7 +31,7 @@ class FakeLeases:
         self.loses_answers = False
         self.requests: list[str] = []
 
-    async def request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+    async def request(self, method: str, path: str, body: Any = None, **_: Any) -> dict[str, Any]:
         self.requests.append(method)
         if self.error is not None:
             raise self.error
@@ -80,7 +80,7 @@ async def lead(leases: FakeLeases, clock: Clock, identity: str = "a") -> LeaseLe
 async def test_the_first_one_leads_at_once() -> None:
     leases, clock = FakeLeases(), Clock()
     leader = await lead(leases, clock)
-    assert leader.confirmed
+    assert leader.is_confirmed()
     assert leases.holder == leader.holder == "a"
     assert clock.now == 1000.0
     assert leases.lease is not None
@@ -91,7 +91,7 @@ async def test_a_standby_takes_over_exactly_when_the_lease_it_saw_runs_out() -> 
     leases, clock = FakeLeases(), Clock()
     await lead(leases, clock, "a")
     standby = await lead(leases, clock, "b")
-    assert standby.confirmed
+    assert standby.is_confirmed()
     assert leases.holder == "b"
     assert clock.now - 1000.0 == pytest.approx(LEASE_DURATION, abs=0.1)
     assert leases.lease is not None
@@ -116,7 +116,7 @@ async def test_a_released_lease_is_taken_without_waiting_for_it_to_run_out() -> 
     leases, clock = FakeLeases(), Clock()
     leader = await lead(leases, clock, "a")
     await leader.release()
-    assert not leader.confirmed
+    assert not leader.is_confirmed()
     assert leases.holder == ""
     await lead(leases, clock, "b")
     assert clock.now == 1000.0
@@ -128,7 +128,7 @@ async def test_a_process_that_is_started_again_under_its_name_goes_on_at_once() 
     former = await lead(leases, clock, "pod-1")
     again = await lead(leases, clock, "pod-1")
     assert clock.now == 1000.0
-    assert again.confirmed
+    assert again.is_confirmed()
     # Should the former one live after all, it is the one that has to go.
     clock.now += 1
     with pytest.raises(LeaseLostError, match="another process calls itself pod-1"):
@@ -141,7 +141,7 @@ async def test_a_holder_that_cannot_renew_is_in_doubt_before_another_may_take_ov
     leases.error = Unavailable("API server: gone")
     holding = asyncio.create_task(leader.hold())
     with capture_logs() as logs:
-        await until(lambda: not leader.confirmed)
+        await until(lambda: not leader.is_confirmed())
         assert RENEW_DEADLINE <= clock.now - 1000.0 < LEASE_DURATION
         # Nobody else took it meanwhile: when the API server is back, the doubt is over.
         leases.error = None
@@ -159,10 +159,10 @@ async def test_a_holder_that_was_away_too_long_learns_that_another_one_leads() -
     leases, clock = FakeLeases(), Clock()
     leader = await lead(leases, clock, "a")
     await lead(leases, clock, "b")
-    assert not leader.confirmed
+    assert not leader.is_confirmed()
     with pytest.raises(LeaseLostError, match="held by b"):
         await leader.hold()
-    assert not leader.confirmed
+    assert not leader.is_confirmed()
     assert leases.holder == "b"
 
 
@@ -174,7 +174,7 @@ async def test_a_renewal_whose_answer_was_lost_is_no_loss() -> None:
         await leader._renew()
     leases.loses_answers = False
     await leader._renew()
-    assert leader.confirmed
+    assert leader.is_confirmed()
     assert leases.holder == "a"
 
 
@@ -206,7 +206,7 @@ async def test_two_standbys_never_both_lead() -> None:
     acquiring = [asyncio.create_task(each.acquire()) for each in standbys]
     done, _ = await asyncio.wait(acquiring, return_when=asyncio.FIRST_COMPLETED, timeout=5)
     assert len(done) == 1
-    assert [each.confirmed for each in (gone, *standbys)].count(True) == 1
+    assert [each.is_confirmed() for each in (gone, *standbys)].count(True) == 1
     for job in acquiring:
         job.cancel()
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from taskflow_core.domain.phases import Phase
-from taskflow_operator.tasks.open_tasks import FORGET_SECONDS, STALE_PLACES, OpenTasks, PoolQueues
+from taskflow_operator.pools.served_queues import ServedQueues
+from taskflow_operator.tasks.open_tasks import FORGET_SECONDS, OpenTasks
+from taskflow_operator.tasks.queue_counts import STALE_ENTRIES
 from tests.builders import NOW, UID, make_task
 
 
@@ -48,7 +50,7 @@ def test_tasks_may_be_closed_while_they_are_looked_through() -> None:
 
 
 def test_a_pools_queues_count_for_its_namespace_alone() -> None:
-    pools = PoolQueues()
+    pools = ServedQueues()
     assert pools.put("a", "one", frozenset({"x"}))
     assert pools.put("a", "two", frozenset({"x", "y"}))
     assert pools.put("b", "one", frozenset({"z"}))
@@ -65,22 +67,25 @@ def test_isolated_tasks_are_known_apart_and_wait_for_no_warm_worker() -> None:
     queued = {"queued_time": NOW}
     tasks.add(make_task(phase=Phase.QUEUED, status=queued, isolation="Pod"))
     assert [known.task.uid for known in tasks.isolated()] == [UID]
-    assert (tasks.count("team-a", "default", Phase.QUEUED), tasks.oldest("team-a", "default")) == (0, None)
+    assert (tasks.queues.count("team-a", "default", Phase.QUEUED), tasks.queues.oldest("team-a", "default")) == (
+        0,
+        None,
+    )
     tasks.add(make_task(uid="warm", phase=Phase.QUEUED, status=queued))
-    assert (tasks.count("team-a", "default", Phase.QUEUED), tasks.oldest("team-a", "default")) == (1, NOW)
+    assert (tasks.queues.count("team-a", "default", Phase.QUEUED), tasks.queues.oldest("team-a", "default")) == (1, NOW)
     tasks.close(UID, 0.0)
     assert tasks.isolated() == []
-    assert tasks.count("team-a", "default", Phase.QUEUED) == 1
+    assert tasks.queues.count("team-a", "default", Phase.QUEUED) == 1
 
 
 def test_one_that_waits_for_long_keeps_nothing_of_those_that_passed_it() -> None:
     tasks = OpenTasks()
     tasks.add(make_task(uid="first", name="first", phase=Phase.QUEUED, status={"queued_time": NOW}))
-    for number in range(3 * STALE_PLACES):
+    for number in range(3 * STALE_ENTRIES):
         uid, later = str(number), NOW + timedelta(seconds=number + 1)
         tasks.add(make_task(uid=uid, name=uid, phase=Phase.QUEUED, status={"queued_time": later}))
         tasks.close(uid, 0)
-    assert len(tasks._queued["team-a", "default"]) <= STALE_PLACES + 5
-    assert tasks.oldest("team-a", "default") == NOW
+    assert len(tasks.queues._queued["team-a", "default"]) <= STALE_ENTRIES + 5
+    assert tasks.queues.oldest("team-a", "default") == NOW
     tasks.close("first", 0)
-    assert tasks.oldest("team-a", "default") is None
+    assert tasks.queues.oldest("team-a", "default") is None

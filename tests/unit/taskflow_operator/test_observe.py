@@ -26,9 +26,13 @@ class Seen:
         self.woken: list[str] = []
         self.requeued: list[Task] = []
         self.observer = Observer(
-            self.parts.tasks, self.parts.writer, self.parts.closer, cast("Any", self.kube),
-            wake=self.woken.append, requeue=self.requeued.append,
-        )  # fmt: skip
+            self.parts.tasks,
+            self.parts.writer,
+            self.parts.closer,
+            cast("Any", self.kube),
+            dispatch=self.woken.append,
+            requeue=self.requeued.append,
+        )
 
     async def checked(self) -> None:
         await eventually(lambda: not self.observer._checks)
@@ -142,7 +146,7 @@ async def test_a_list_brings_what_the_watch_missed_and_finds_what_is_gone() -> N
         [make_object(make_task(uid="stays", name="stays"))],
         [make_object(make_task(uid="comes", name="comes"))],
     ]
-    await seen.observer.list_open()
+    await seen.observer.list()
     assert {known.task.uid for known in seen.parts.tasks} == {"stays", "comes"}
     assert seen.kube.asked == ["/apis/taskflow.dev/v1alpha1/namespaces/team-a/tasks/leaves"]
     assert seen.parts.journal == ["deleted 1"]
@@ -153,7 +157,7 @@ async def test_a_list_that_broke_off_concludes_nothing_from_absences() -> None:
     seen.observer.observe(make_object(make_task()))
     seen.kube.pages = [[], Conflict("expired")]
     with pytest.raises(Conflict):
-        await seen.observer.list_open()
+        await seen.observer.list()
     assert len(seen.parts.tasks) == 1
     assert seen.kube.asked == []
 
@@ -162,10 +166,10 @@ async def test_a_missing_answer_during_a_list_is_not_a_missing_task() -> None:
     seen = Seen()
     seen.observer.observe(make_object(make_task()))
     seen.kube.objects["report"] = Unavailable("down")
-    await seen.observer.list_open()
+    await seen.observer.list()
     assert len(seen.parts.tasks) == 1
     seen.kube.objects["report"] = NotFound("gone")
-    await seen.observer.list_open()
+    await seen.observer.list()
     assert len(seen.parts.tasks) == 0
 
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from taskflow_operator.arrays.chunk_size import GROWTH, MOST_ITEMS, ChunkSizer
+from taskflow_operator.arrays.chunk_size import GROWTH, MAX_ITEMS, ChunkSizer
 
 
 def settled(item_seconds: float, rounds: int = 30) -> ChunkSizer:
@@ -28,7 +28,7 @@ def test_the_first_is_one_item_and_growth_is_bounded() -> None:
     for _ in range(6):
         sizer = sizer.after(sizer.size, 0.0, cut=False)
         sizes.append(sizer.size)
-    assert sizes == [1, 8, 64, 512, 4096, 32768, MOST_ITEMS]
+    assert sizes == [1, 8, 64, 512, 4096, 32768, MAX_ITEMS]
     assert all(after <= before * GROWTH for before, after in pairwise(sizes))
 
 

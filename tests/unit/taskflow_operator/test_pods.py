@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from taskflow_core.ledger.presence import WorkerReport
-from taskflow_operator.pools.pod_selection import Fault, Pod, ScaleDown, Workers, faulty, plan_scale_down
+from taskflow_operator.pools.pod_selection import Fault, ScaleDown, Workers, find_faulty, plan_scale_down
+from taskflow_operator.runtime.pod import Pod
 from tests.builders import NOW, NOW_MS
 
 
@@ -34,7 +35,9 @@ TWO = [pod("old", created=NOW - timedelta(hours=1)), pod("new")]
 def test_the_youngest_idle_pod_is_asked_first_and_goes_when_it_says_that_it_takes_nothing() -> None:
     assert plan_scale_down(TWO, workers(old=report(), new=report()), 1) == ScaleDown(stop=("new",))
     assert plan_scale_down(TWO, workers("new", old=report(), new=report()), 1) == ScaleDown()
-    assert plan_scale_down(TWO, workers("new", old=report(), new=report(serving=False)), 1) == ScaleDown(go=("new",))
+    assert plan_scale_down(TWO, workers("new", old=report(), new=report(serving=False)), 1) == ScaleDown(
+        remove=("new",)
+    )
 
 
 def test_a_pod_that_took_something_before_it_heard_ends_that_first() -> None:
@@ -55,12 +58,12 @@ def test_a_pool_that_drains_asks_busy_pods_too() -> None:
 def test_those_that_were_asked_resume_when_they_are_wanted_again() -> None:
     stopped = workers("old", "new", old=report(serving=False), new=report(serving=False))
     assert plan_scale_down(TWO, stopped, 0) == ScaleDown(resume=("new", "old"))
-    assert plan_scale_down(TWO, stopped, 1) == ScaleDown(go=("old",), resume=("new",))
+    assert plan_scale_down(TWO, stopped, 1) == ScaleDown(remove=("old",), resume=("new",))
 
 
 def test_what_cannot_start_goes_first() -> None:
-    pods = [*TWO, pod("stuck", started=False, trouble="ImagePullBackOff")]
-    assert plan_scale_down(pods, workers(old=report(), new=report()), 1) == ScaleDown(go=("stuck",))
+    pods = [*TWO, pod("stuck", started=False, problem="ImagePullBackOff")]
+    assert plan_scale_down(pods, workers(old=report(), new=report()), 1) == ScaleDown(remove=("stuck",))
 
 
 @pytest.mark.parametrize("says", [{}, {"new": report(age=11)}], ids=["nothing yet", "nothing any more"])
@@ -69,25 +72,25 @@ def test_a_silent_pod_stays_since_nobody_knows_what_it_holds(says: dict[str, Wor
 
 
 def test_a_pod_that_is_leaving_counts_no_more() -> None:
-    pods = [pod("old"), pod("new", leaving=True)]
+    pods = [pod("old"), pod("new", terminating=True)]
     assert plan_scale_down(pods, workers("new", old=report(), new=report(serving=False)), 1) == ScaleDown(stop=("old",))
 
 
 def test_a_worker_that_takes_nothing_while_something_waits_is_found() -> None:
     old = [pod("w", created=NOW - timedelta(hours=1))]
-    assert faulty(old, workers(w=report(claimed=300)), 61, NOW) == {"w": Fault.DEAF}
-    assert faulty(old, workers(w=report()), 61, NOW) == {"w": Fault.DEAF}
-    assert faulty(old, workers(w=report(claimed=300)), 59, NOW) == {}
-    assert faulty(old, workers(w=report(claimed=30)), 300, NOW) == {}
-    assert faulty(old, workers(w=report(claimed=300, busy=2)), 300, NOW) == {}
-    assert faulty(old, workers("w", w=report(claimed=300)), 300, NOW) == {}
-    assert faulty([pod("w")], workers(w=report()), 300, NOW) == {}
+    assert find_faulty(old, workers(w=report(claimed=300)), 61, NOW) == {"w": Fault.DEAF}
+    assert find_faulty(old, workers(w=report()), 61, NOW) == {"w": Fault.DEAF}
+    assert find_faulty(old, workers(w=report(claimed=300)), 59, NOW) == {}
+    assert find_faulty(old, workers(w=report(claimed=30)), 300, NOW) == {}
+    assert find_faulty(old, workers(w=report(claimed=300, busy=2)), 300, NOW) == {}
+    assert find_faulty(old, workers("w", w=report(claimed=300)), 300, NOW) == {}
+    assert find_faulty([pod("w")], workers(w=report()), 300, NOW) == {}
 
 
 def test_a_worker_that_fell_silent_is_found_and_one_that_starts_is_not() -> None:
     old = [pod("w", created=NOW - timedelta(hours=1))]
-    assert faulty(old, workers(w=report(age=61)), 0, NOW) == {"w": Fault.SILENT}
-    assert faulty(old, workers(), 300, NOW) == {}
+    assert find_faulty(old, workers(w=report(age=61)), 0, NOW) == {"w": Fault.SILENT}
+    assert find_faulty(old, workers(), 300, NOW) == {}
 
 
 def test_why_a_pod_cannot_start_is_read_from_its_containers() -> None:
@@ -101,10 +104,10 @@ def test_why_a_pod_cannot_start_is_read_from_its_containers() -> None:
         },
     }
     found = Pod.from_object(body)
-    assert (found.started, found.leaving) == (False, False)
-    assert found.trouble == "ImagePullBackOff: Back-off pulling image x"
+    assert (found.started, found.terminating) == (False, False)
+    assert found.problem == "ImagePullBackOff: Back-off pulling image x"
     body["status"] = {
         "phase": "Running",
         "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}],
     }
-    assert Pod.from_object(body).trouble is None
+    assert Pod.from_object(body).problem is None

@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 
+from taskflow_core.domain.workerpool import WorkerPool
 from taskflow_core.errors import Invalid
-from taskflow_operator.pools.status import Pool, PoolFacts, deployment, deployment_name, pool_status
+from taskflow_operator.pools.deployment import deployment, deployment_name
+from taskflow_operator.pools.status import PoolFacts, pool_status
 from tests.builders import NOW
 
 
-def pool(template: dict[str, Any] | None = None, **spec: Any) -> Pool:
-    return Pool.from_object(
+def pool(template: dict[str, Any] | None = None, **spec: Any) -> WorkerPool:
+    return WorkerPool.from_object(
         {
             "metadata": {"uid": "u-1", "namespace": "team-a", "name": "main", "generation": 3},
             "spec": {"queues": ["b", "a"], "concurrency": 2, "replicas": 2, "template": template or {}} | spec,
@@ -189,7 +191,7 @@ def test_the_selector_is_the_one_of_its_pods() -> None:
 
 def test_a_status_that_did_not_change_is_the_same_and_times_stay() -> None:
     first = pool_status(pool(), PoolFacts(deployment=found(**READY)), NOW)
-    later = pool().model_copy(update={"conditions": Pool.from_object(body(first)).conditions})
+    later = pool().model_copy(update={"conditions": WorkerPool.from_object(body(first)).conditions})
     assert pool_status(later, PoolFacts(deployment=found(**READY)), NOW + timedelta(hours=1)) == first
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from taskflow_core.kube.client import Page
 from taskflow_operator.pools.controller import PoolController
-from taskflow_operator.tasks.open_tasks import PoolQueues
+from taskflow_operator.pools.served_queues import ServedQueues
 
 
 class Listed:
@@ -32,7 +32,7 @@ def body(uid: str, name: str, queue: str) -> dict[str, Any]:
 def keeper(api: Listed) -> tuple[PoolController, list[str]]:
     changed: list[str] = []
     made = PoolController(
-        cast("Any", api), PoolQueues(), image="w", lease_seconds=15, changed=changed.append, events=cast("Any", None)
+        cast("Any", api), ServedQueues(), image="w", lease_seconds=15, changed=changed.append, events=cast("Any", None)
     )
     return made, changed
 

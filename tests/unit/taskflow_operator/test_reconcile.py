@@ -7,13 +7,14 @@ from typing import Any, cast
 
 import pytest
 
+from taskflow_core.domain.attempts import State
 from taskflow_core.domain.events import Failure
 from taskflow_core.domain.message import HEADER_ENTERED
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.errors import Conflict, Unavailable
-from taskflow_core.ledger.operator import State
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.reconciler import Reconciler, lost_messages, pause_after
+from taskflow_operator.tasks.recovery import Recovery
 from taskflow_operator.tasks.work_queue import WorkQueue
 from tests.builders import make_task
 from tests.unit.taskflow_operator.fakes import FakeArrays
@@ -89,26 +90,31 @@ class Ledger:
         return []
 
 
+def make_recovery(ledger: object, now: Sequence[float], tasks: OpenTasks, work_queue: WorkQueue) -> Recovery:
+    return Recovery(tasks, cast("Any", ledger), work_queue, FakeArrays(tasks), lease_seconds=15, clock=lambda: now[0])
+
+
 def make_reconciler(
     ledger: object = None,
     now: Sequence[float] = (100.0,),
     *,
     tasks: OpenTasks | None = None,
     work_queue: WorkQueue | None = None,
-    arrays: object = None,
     observer: object = None,
     read: Sequence[float] | None = None,
 ) -> Reconciler:
     """One that has what its test is about, and nothing else; it has read all there is, unless told until when."""
+    tasks = OpenTasks() if tasks is None else tasks
+    work_queue = WorkQueue() if work_queue is None else work_queue
     return Reconciler(
-        OpenTasks() if tasks is None else tasks,
+        tasks,
         cast("Any", ledger),
-        WorkQueue() if work_queue is None else work_queue,
+        work_queue,
         cast("Any", None),
-        cast("Any", arrays),
+        cast("Any", None),
         cast("Any", observer),
+        make_recovery(ledger, now, tasks, work_queue),
         lease_name="ns/lease",
-        lease_seconds=15,
         resync_seconds=60,
         caught_up=lambda: (read or now)[0],
         clock=lambda: now[0],
@@ -172,7 +178,7 @@ async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_h
     tasks, work_queue, ledger = OpenTasks(), WorkQueue(), Forgotten("held")
     for uid, phase in (("waits", Phase.QUEUED), ("held", Phase.RUNNING), ("adrift", Phase.RUNNING)):
         tasks.add(make_task(uid=uid, name=uid, phase=phase))
-    reconciler = make_reconciler(ledger, tasks=tasks, work_queue=work_queue, arrays=FakeArrays())
+    recovery = make_recovery(ledger, [100.0], tasks, work_queue)
     slept: list[float] = []
     held: list[bool] = []
 
@@ -180,9 +186,9 @@ async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_h
         slept.append(seconds)
         held.extend(known.held for known in tasks)
 
-    monkeypatch.setattr("taskflow_operator.tasks.reconciler.asyncio.sleep", sleep)
-    reconciler.recover("a test")
-    for job in list(reconciler._recoveries):
+    monkeypatch.setattr("taskflow_operator.tasks.recovery.asyncio.sleep", sleep)
+    recovery.data_lost("a test")
+    for job in list(recovery._background._tasks):
         await job
     assert slept == [7.5]
     assert held == [True, True, True]
@@ -214,11 +220,11 @@ async def test_what_is_queued_and_in_the_ledger_is_not_entered_again() -> None:
     for uid, phase in (("held", Phase.PENDING), ("runs", Phase.RUNNING)):
         tasks.add(make_task(uid=uid, name=uid, phase=phase))
     reconciler = make_reconciler(ledger, tasks=tasks, work_queue=work_queue)
-    await reconciler._look_at_waiting()
+    await reconciler._check_waiting()
     assert set(await work_queue.take(1000)) == {"held", *map(str, range(1, 500, 2))}
     assert ledger.asked == [str(number) for number in range(500)]
     ledger.away = True
-    await reconciler._look_at_waiting()
+    await reconciler._check_waiting()
     assert not work_queue
 
 
@@ -226,7 +232,7 @@ async def test_all_are_listed_again_after_a_pause_that_the_last_list_sets(monkey
     now, slept, lists = [100.0], list[float](), iter((1.0, 10.0, None, 2.0))
 
     class Observing:
-        async def list_open(self) -> str:
+        async def list(self) -> str:
             if (took := next(lists)) is None:
                 raise Unavailable("API server: down")
             now[0] += took
@@ -240,7 +246,7 @@ async def test_all_are_listed_again_after_a_pause_that_the_last_list_sets(monkey
     reconciler = make_reconciler(now=now, observer=Observing())
     monkeypatch.setattr("taskflow_operator.tasks.reconciler.asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        await reconciler._resync_for_ever()
+        await reconciler._resync_forever()
     # A list that failed says nothing of how long one takes.
     assert slept == [60, 60, 200, 200, 60]
     assert reconciler.pause == 60
@@ -249,12 +255,12 @@ async def test_all_are_listed_again_after_a_pause_that_the_last_list_sets(monkey
 async def test_an_attempt_is_adrift_only_when_all_that_the_stream_held_at_the_first_look_was_read() -> None:
     tasks, ledger, now, read = OpenTasks(), Forgotten("held"), [100.0], [100.0]
     tasks.add(make_task(uid="a", name="a", phase=Phase.RUNNING))
-    reconciler = make_reconciler(ledger, now, tasks=tasks, read=read)
+    recovery = make_recovery(ledger, now, tasks, WorkQueue())
     for _ in range(3):
         # Its end may be in what the reader has not come to.
-        await reconciler._look_after_running()
+        await recovery.check_running(read[0])
         now[0] += 60
     assert ledger.given_up == []
     read[0] = now[0]
-    await reconciler._look_after_running()
+    await recovery.check_running(read[0])
     assert ledger.given_up == [("a", 1)]

@@ -10,9 +10,13 @@ from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.ledger.presence import WorkerReport, WorkerSnapshot
 from taskflow_operator.pools.controller import PoolController
+from taskflow_operator.pools.demand import DemandView
 from taskflow_operator.pools.scaler import DELETION_COST, LOOK_SECONDS, SHOW_SECONDS, Scaler
+from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.pools.status import PoolFacts
-from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
+from taskflow_operator.pools.worker_slots import WorkerSlots
+from taskflow_operator.runtime.demand_signal import DemandSignal
+from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.work_queue import WorkQueue
 from tests.builders import NOW, NOW_MS, make_task
 from tests.unit.taskflow_operator.fakes import FakeClock
@@ -124,18 +128,20 @@ class World:
         self.work_queue = WorkQueue(now=lambda: self.now)
         self.view = View(self.cluster)
         kube = cast("Any", self.cluster)
-        self.queues = PoolQueues()
+        self.queues = ServedQueues()
         self.keeper = PoolController(
             kube, self.queues, image="w", lease_seconds=15, changed=lambda _: None, events=cast("Any", None)
         )
         self.chunks = 0, 0
+        self.slots = WorkerSlots()
+        demand = DemandView(self.tasks, self.work_queue, lambda *_: self.chunks, lambda: self.now)
         self.scaler = Scaler(
-            self.tasks,
-            self.work_queue,
             self.keeper,
             kube,
             cast("Any", self.view),
-            lambda *_: self.chunks,
+            demand,
+            DemandSignal(self.clock),
+            self.slots,
             now=lambda: self.now,
             clock=self.clock,
         )
@@ -200,7 +206,7 @@ async def test_what_becomes_due_within_seconds_has_its_pod_in_time() -> None:
     world = World()
     await world.change()
     world.tasks.add(make_task(uid="later", phase=Phase.PENDING, not_before=world.now + timedelta(seconds=20)))
-    world.work_queue.wake_at("later", world.now + timedelta(seconds=20))
+    world.work_queue.add_at("later", world.now + timedelta(seconds=20))
     assert await world.tick(14) == 0
     assert await world.tick(1) == 1
 
@@ -241,11 +247,11 @@ async def test_a_paused_pool_keeps_its_pods_and_takes_nothing() -> None:
     await world.change(paused=True)
     assert await world.tick(3) == 4
     assert set(world.view.intakes) == set(world.cluster.pods)
-    assert world.queues.hindrance("team-a", "default") == "WorkerPool 'main' is paused and takes nothing new"
+    assert world.queues.blocked("team-a", "default") == "WorkerPool 'main' is paused and takes nothing new"
     await world.change(paused=False)
     await world.tick(2)
     assert world.view.intakes == {}
-    assert world.queues.hindrance("team-a", "default") is None
+    assert world.queues.blocked("team-a", "default") is None
 
 
 async def test_a_pool_that_drains_lets_busy_pods_end_what_they_hold() -> None:
@@ -289,7 +295,7 @@ async def test_a_pod_that_cannot_start_stalls_its_pool_and_tells_those_who_wait(
     stalled = next(each for each in world.cluster.status["conditions"] if each["type"] == "Stalled")
     assert (stalled["status"], stalled["reason"]) == ("True", "PodsFailing")
     assert "ImagePullBackOff: no such image" in stalled["message"]
-    assert "ImagePullBackOff" in (world.queues.hindrance("team-a", "default") or "")
+    assert "ImagePullBackOff" in (world.queues.blocked("team-a", "default") or "")
 
 
 class _Ignored:
@@ -316,7 +322,7 @@ async def test_one_pool_at_fault_stops_no_other_and_an_outage_is_outlived() -> N
     await world.tick(2)
     world.cluster.down = False
     assert await world.tick() == 1
-    kept = world.keeper.kept["team-a", "main"]
-    world.keeper.kept["team-a", "a-bad-one"] = replace(kept, found=PoolFacts(deployment={"spec": None}))
+    kept = world.keeper.pools["team-a", "main"]
+    world.keeper.pools["team-a", "a-bad-one"] = replace(kept, found=PoolFacts(deployment={"spec": None}))
     world.queue(2)
     assert await world.tick() == 3

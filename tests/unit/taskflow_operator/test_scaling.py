@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskflow_operator.pools.scaling import Decision, Demand, Scaling, ScalingHistory, Why, decide
+from taskflow_core.domain.workerpool import Scaling
+from taskflow_operator.pools.scaling import Decision, Demand, ScalingHistory, Why, decide
 from tests.builders import NOW
 
 POOL = Scaling(max_replicas=10)

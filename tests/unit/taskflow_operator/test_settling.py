@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
+from taskflow_core.domain.attempts import Attempt
 from taskflow_core.domain.events import EventKind
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.operator import Attempt
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.tasks.settlement import Settlement
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from taskflow_core.domain.phases import OPEN_SELECTOR
 from taskflow_core.errors import Conflict, TaskflowError, Unavailable
 from taskflow_operator.runtime import kind_watch
 from taskflow_operator.runtime.kind_watch import KindWatch
@@ -27,7 +28,7 @@ class FakeObserver:
     lists: list[str | TaskflowError] = field(default_factory=lambda: ["1"])
     seen: list[tuple[str, bool]] = field(default_factory=list)
 
-    async def list_open(self) -> str:
+    async def list(self) -> str:
         answer = self.lists.pop(0)
         if isinstance(answer, TaskflowError):
             raise answer
@@ -73,7 +74,12 @@ class Running:
         self.server = FakeServer(self.clock, list(watches))
         self.pauses: list[float] = []
         self.watch = KindWatch(
-            cast("Any", self.server), cast("Any", self.observer), clock=self.clock, sleep=self._sleep
+            cast("Any", self.server),
+            "tasks",
+            cast("Any", self.observer),
+            selector=OPEN_SELECTOR,
+            clock=self.clock,
+            sleep=self._sleep,
         )
 
     async def _sleep(self, seconds: float) -> None:

@@ -13,6 +13,7 @@ from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_operator.tasks import orphaned_ends
 from taskflow_operator.tasks.orphaned_ends import OrphanedEnds
+from taskflow_operator.tasks.settlement import Settlement
 from tests.builders import make_event, make_task
 from tests.unit.taskflow_operator.fakes import FakeLedger, Journal, eventually
 
@@ -47,7 +48,7 @@ class World:
         self.mirrored.append(why)
 
     def ends(self) -> OrphanedEnds:
-        return OrphanedEnds(cast("Any", self.ledger), cast("Any", self), self, self.mirror_again)
+        return OrphanedEnds(self.ledger, Settlement(self.ledger), cast("Any", self), self, self.mirror_again)
 
     def finished(self, uid: str, *, phase: Phase = Phase.SUCCEEDED) -> None:
         task = make_task(uid=uid, name=uid, phase=phase)
@@ -118,7 +119,7 @@ async def test_what_nobody_can_name_is_mirrored_with_everything_else() -> None:
     world.ledger.claims["a", 1] = DONE
     await world.ends().close(end("a"))
     assert len(world.mirrored) == 1
-    assert world.looks == orphaned_ends.PATIENCE
+    assert world.looks == orphaned_ends.MAX_LOOKUPS
 
 
 async def test_a_thousand_of_them_ask_sixteen_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
