@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 _POLL_SECONDS = 0.02
-# Popen objects must be kept and polled: otherwise an ended process stays a zombie while its starter lives.
-_children: dict[int, subprocess.Popen[bytes]] = {}
+_started: set[int] = set()
+"""Processes that this process started and has not reaped. An ended one stays a zombie, which looks alive, until then."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,7 @@ def is_same(identity: Identity, found: Stat | None, boot: str) -> bool:
 
 def is_alive(identity: Identity) -> bool:
     """Whether the process still runs. Reaps it if this process started it and it has ended."""
-    child = _children.get(identity.pid)
-    if child is not None and child.poll() is not None:
-        del _children[identity.pid]
+    _reap(identity.pid)
     return is_same(identity, stat_of(identity.pid), boot_id())
 
 
@@ -130,8 +128,21 @@ def start(
             group=_group_of(user),
             extra_groups=None if user is None else [],
         )
-    _children[child.pid] = child
+    _started.add(child.pid)
+    # Detached: it may outlive this process, so Popen must not expect its end. `_reap` waits for it instead.
+    child.returncode = 0
     return write_record(record, child.pid)
+
+
+def _reap(pid: int) -> None:
+    if pid not in _started:
+        return
+    try:
+        ended, _ = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # another thread was faster
+        ended = pid
+    if ended:
+        _started.discard(pid)
 
 
 def _group_of(user: str | None) -> int | None:
