@@ -229,7 +229,7 @@ class Agent:
             # A Pod that ended by itself stays until it is deleted.
             deleted = "deletionTimestamp" in runner.pod["metadata"]
             if deleted:
-                await self._retry(lambda: self._remove(runner.pod), "pod_not_remove")
+                await self._retry(lambda: self._remove(runner.pod), "pod_not_removed")
         finally:
             reporter.cancel()
             del self._runners[uid], self._changes[uid]
