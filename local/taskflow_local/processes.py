@@ -17,7 +17,7 @@ from pathlib import Path
 
 _POLL_SECONDS = 0.02
 _started: set[int] = set()
-"""Processes that this process started and has not reaped. An ended one stays a zombie, which looks alive, until then."""
+"""Processes that this process started and has not reaped. Until then an ended one is a zombie and looks alive."""
 
 
 @dataclass(frozen=True)
