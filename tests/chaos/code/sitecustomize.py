@@ -60,7 +60,7 @@ POINTS = {
     "operator-acknowledged": Point(
         "taskflow_operator", "taskflow_core.ledger.stream", "StreamReader.acknowledge", when=lambda args: bool(args[1])
     ),
-    "operator-history": Point("taskflow_operator", "taskflow_operator.assembly.operator", "Database.apply_events"),
+    "operator-history": Point("taskflow_operator", "taskflow_operator.history.database", "Database.apply_events"),
     "worker-claim": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.claim"),
     "worker-finish": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.finish", before=True),
     "worker-finished": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.finish"),

@@ -6,7 +6,7 @@ import pytest
 
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.errors import Conflict
+from taskflow_core.errors import Cause, Conflict, Invalid
 from taskflow_operator.runtime import dependency_health, status_writer
 from taskflow_operator.tasks import dispatcher
 from taskflow_operator.tasks.rules import transitions
@@ -87,3 +87,37 @@ async def test_what_is_withdrawn_is_the_attempt_that_counts_now() -> None:
         parts.tasks.set_status(UID, seen_earlier.status.model_copy(update={"attempt": 2}))
         await parts.closer.withdraw(seen_earlier)
     assert "deleted 2" in parts.journal
+
+
+REFUSED = Invalid("it does not fit the schema", [Cause("status.lastError", "too long")])
+
+
+async def test_a_refused_status_is_written_without_what_came_from_the_handler_before_the_next_attempt() -> None:
+    async with Parts() as parts:
+        task = parts.add(make_task(phase=Phase.RUNNING))
+        parts.api.failures = [REFUSED]
+        failed = make_event(EventKind.FAILED, reason=Reason.HANDLER_ERROR, message="no")
+        await parts.closer.close(task, transitions.ended(task, failed, 0.0))
+    (_, written) = parts.api.written[0]
+    assert (written["attempt"], written.get("lastError")) == (2, None)
+    assert parts.journal[:2] == ["written Pending", "settled 1"]
+
+
+async def test_the_next_attempt_does_not_start_before_the_resource_has_it() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        task = parts.add(make_task(phase=Phase.RUNNING))
+        parts.api.failures = [REFUSED, REFUSED]
+        failed = make_event(EventKind.FAILED, id="5-0", reason=Reason.HANDLER_ERROR, message="no")
+        parts.pass_time(3600)
+        await parts.take(failed)
+        await eventually(lambda: not parts.api.failures and not parts.resources._closing)
+        parts.work_queue.add(UID)
+        await asyncio.sleep(0.02)
+        # The attempt stays open and its event unacknowledged, so whoever reads it again tries again.
+        assert (parts.status(UID).attempt, parts.status(UID).phase) == (1, task.status.phase)
+        assert (parts.ledger.settled, parts.publisher.sent, await parts.done()) == ([], [], [])
+        await parts.take(failed)
+        await eventually(lambda: parts.publisher.sent)
+        assert await parts.done() == ["5-0"]
+    assert [sent.message.attempt for sent in parts.publisher.sent] == [2]

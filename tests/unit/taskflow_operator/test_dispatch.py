@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import Limited
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, Task
@@ -391,3 +392,21 @@ async def test_an_isolated_task_waits_for_a_pool_too() -> None:
         assert parts.status(UID).reason == Reason.NO_WORKER_POOL
         parts.serve("default")
         await eventually(lambda: parts.launcher.launched)
+
+
+async def test_a_task_that_a_limit_refuses_is_held_and_entered_when_the_limit_lets_it() -> None:
+    async with Parts() as parts:
+        parts.serve("default")
+        limit = Limited("LimitReached", "waits for TaskLimit 'exports': 4 of 4 are in use", 2000)
+        parts.ledger.limits[UID] = limit
+        parts.add(make_task())
+        parts.work_queue.add(UID)
+        await eventually(lambda: parts.api.written)
+        assert (parts.status(UID).phase, parts.status(UID).reason) == (Phase.PENDING, "LimitReached")
+        assert parts.status(UID).message == limit.message
+        assert parts.publisher.sent == []
+        del parts.ledger.limits[UID]
+        parts.pass_time(2)
+        parts.work_queue.add_at("nobody", parts.now)
+        await eventually(lambda: parts.publisher.sent)
+    assert len(parts.ledger.notes) == 1

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.task import Owner
 from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.tasks.open_tasks import FORGET_SECONDS, OpenTasks
 from taskflow_operator.tasks.queue_counts import STALE_ENTRIES
@@ -89,3 +92,33 @@ def test_one_that_waits_for_long_keeps_nothing_of_those_that_passed_it() -> None
     assert tasks.queues.oldest("team-a", "default") == NOW
     tasks.close("first", 0)
     assert tasks.queues.oldest("team-a", "default") is None
+
+
+def test_children_are_the_open_tasks_of_an_owner() -> None:
+    tasks = OpenTasks()
+    owner = Owner(kind="TaskSchedule", name="nightly", uid="s-1")
+    for uid, owned in (("a", owner), ("b", owner), ("c", None)):
+        tasks.add(make_task(uid=uid, name=uid).model_copy(update={"owner": owned}))
+    assert [known.task.uid for known in tasks.children("s-1")] == ["a", "b"]
+    tasks.close("a", 0.0)
+    assert [known.task.uid for known in tasks.children("s-1")] == ["b"]
+    tasks.close("b", 0.0)
+    assert tasks.children("s-1") == []
+
+
+def test_a_task_that_is_closed_while_it_is_being_closed_stays_so() -> None:
+    tasks = OpenTasks()
+    tasks.add(make_task())
+    known = tasks.get(UID)
+    assert known is not None
+    with tasks.closing(UID):
+        assert known.closing
+        tasks.close(UID, 0.0)
+    assert known.closing
+    tasks.prune(FORGET_SECONDS + 1)
+    tasks.add(make_task())
+    with pytest.raises(OSError, match="away"), tasks.closing(UID):
+        raise OSError("away")
+    again = tasks.get(UID)
+    assert again is not None
+    assert not again.closing

@@ -28,6 +28,8 @@ class Kept:
 
     def __init__(self, *stored: str, default: int | None = None, per_namespace: int | None = None) -> None:
         self.now = NOW
+        self.needed: set[str] = set()
+        """What an owner still needs."""
         self.kube = FakeKube()
         self.past = Past(*stored)
         self.retention = Retention(
@@ -35,6 +37,7 @@ class Kept:
             self.past,
             default_seconds=default,
             per_namespace=per_namespace,
+            needed=[lambda task: task.uid in self.needed],
             now=lambda: self.now,
         )
 
@@ -202,3 +205,13 @@ async def test_a_finished_task_whose_specification_changed_is_observed_again() -
             {"op": "add", "path": "/status/conditions/0/observedGeneration", "value": 2},
         ]
     ]
+
+
+async def test_what_its_owner_still_needs_stays_until_it_does_not() -> None:
+    kept = Kept("a", "b", per_namespace=1)
+    kept.needed = {"a"}
+    kept.finish(done("a", ttl=10))
+    kept.finish(done("b", seconds=1))
+    assert await kept.pass_to(at(20)) == []
+    kept.needed.clear()
+    assert await kept.pass_to(at(40)) == ["a"]
