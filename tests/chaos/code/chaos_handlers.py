@@ -9,8 +9,7 @@ import os
 import secrets
 import time
 
-from taskflow_worker.context import Context
-from taskflow_worker.registry import handler
+from taskflow_worker.sdk import Context, handler
 
 RECORD = os.environ.get("TASKFLOW_CHAOS_RECORD", "")
 LARGE = 6000
