@@ -10,7 +10,7 @@ from taskflow_core.blobs.multipart import MultipartUploads
 from taskflow_core.blobs.store import ObjectInfo
 from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.kube.client import Requests
-from taskflow_core.ledger.queue_view import Place
+from taskflow_core.ledger.queue_view import QueuePosition
 from taskflow_core.store.operations import OperationRow
 from taskflow_core.store.repository import Filter
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
@@ -81,8 +81,8 @@ class History(TaskHistory, OperationStore, Protocol):
 class Queues(Protocol):
     """The broker's queues, read only for display."""
 
-    async def place(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> Place | None:
-        """See `QueueView.place`."""
+    async def position(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> QueuePosition | None:
+        """See `QueueView.position`."""
 
 
 class Objects(Protocol):

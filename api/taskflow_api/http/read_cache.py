@@ -95,13 +95,13 @@ class ReadCache:
         """
         if self._client is None:
             return None
-        if self._breaker.resting:
+        if self._breaker.open:
             return self._count("unavailable", None)
         digest = hashlib.sha256(query.encode()).hexdigest()
         key = f"{naming.KEY_API_PREFIX}answer:{namespace}:{digest}"
         valid_until = self._clock() + seconds
         try:
-            with self._breaker.noting():
+            with self._breaker.guard():
                 version, found = refusals(await self._client.ask(("GET", version_key(namespace)), ("GET", key)))
                 if version is None:
                     # NX: if several processes find no version, the first one sets it. Later reads may be cached.
@@ -126,7 +126,7 @@ class ReadCache:
             milliseconds = int((miss.valid_until - self._clock()) * 1000)
             if milliseconds > 0:
                 text = f"{miss.version}\n{json.dumps(dict(headers))}\n{body}"
-                with suppress(Unavailable), self._breaker.noting():
+                with suppress(Unavailable), self._breaker.guard():
                     refusals(await self._client.ask(("SET", miss.key, text, "PX", milliseconds)))
         return Response(body, media_type="application/json", headers=dict(headers))
 

@@ -23,7 +23,7 @@ from taskflow_core.domain.resource import Model
 from taskflow_core.domain.task import Dependency, Task
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.kube.client import resource_path, tasks_path
-from taskflow_core.ledger.queue_view import Place
+from taskflow_core.ledger.queue_view import QueuePosition
 from taskflow_core.telemetry.logs import get_logger
 
 _log = get_logger(__name__)
@@ -99,7 +99,7 @@ async def get_why(
         why = Explanation(why.waiting, why.reason, "workers of the pools that serve the queue cannot start")
     position, estimated = None, None
     if why.waiting and not task.isolated:
-        position = await _place(services, task)
+        position = await _position(services, task)
         estimated = await _estimate(services, task, position if why.in_queue else None, now)
     serving = [pool for pool in pools if task.spec.queue in pool.queues] if may_list_pools else None
     since = (task.status.queued_time if task.status.phase is Phase.QUEUED else None) or task.created
@@ -118,7 +118,7 @@ def _view(
     phase: str,
     why: Explanation,
     since: datetime | None,
-    position: Place | None,
+    position: QueuePosition | None,
     dependencies: Sequence[DependencyState],
     pools: Sequence[PoolState] | None,
     estimated: Estimate | None = None,
@@ -176,11 +176,11 @@ async def _dependency(services: Services, namespace: str, dependency: Dependency
     return DependencyState(dependency, Phase((body.get("status") or {}).get("phase") or Phase.PENDING))
 
 
-async def _place(services: Services, task: Task) -> Place | None:
+async def _position(services: Services, task: Task) -> QueuePosition | None:
     if services.queues is None:
         return None
     try:
-        return await services.queues.place(
+        return await services.queues.position(
             task.namespace, task.spec.queue, task.spec.priority, task.uid, task.status.attempt
         )
     except Unavailable as error:
@@ -188,7 +188,7 @@ async def _place(services: Services, task: Task) -> Place | None:
         return None
 
 
-async def _estimate(services: Services, task: Task, position: Place | None, now: datetime) -> Estimate:
+async def _estimate(services: Services, task: Task, position: QueuePosition | None, now: datetime) -> Estimate:
     try:
         starts = await services.history.latest_starts(
             task.namespace, task.spec.queue, since=now - WINDOW, limit=MAX_STARTS

@@ -24,7 +24,7 @@ from taskflow_core.blobs.multipart import SentPart
 from taskflow_core.blobs.store import ObjectInfo
 from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.errors import Conflict, NotFound
-from taskflow_core.ledger.queue_view import Place
+from taskflow_core.ledger.queue_view import QueuePosition
 from taskflow_core.store.operations import MAX_RUNNING, OperationRow
 from taskflow_core.store.repository import Filter
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
@@ -195,11 +195,11 @@ class FakeHistory:
 
 @dataclass
 class FakeQueues:
-    found: Place | None = None
+    found: QueuePosition | None = None
     failure: Exception | None = None
     asked: list[tuple[str, str, int, str, int]] = field(default_factory=list)
 
-    async def place(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> Place | None:
+    async def position(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> QueuePosition | None:
         self.asked.append((namespace, queue, priority, uid, attempt))
         if self.failure:
             raise self.failure

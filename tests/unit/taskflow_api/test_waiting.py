@@ -8,7 +8,7 @@ from taskflow_api.waiting.reasons import DependencyState, PoolState, explain
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Dependency
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.queue_view import Place
+from taskflow_core.ledger.queue_view import QueuePosition
 from tests.builders import NOW, make_object, make_task
 from tests.unit.taskflow_api.fakes import Api, row
 
@@ -161,7 +161,7 @@ def waits(api: Api, **spec: Any) -> None:
 async def test_the_answer_has_the_place_and_the_estimate() -> None:
     api = Api()
     waits(api, priority=4)
-    api.queues.found = Place(3, exact=True)
+    api.queues.found = QueuePosition(3, exact=True)
     api.history.starts = [datetime.now(UTC) - timedelta(seconds=number) for number in range(10)]
     answer = await api.call("GET", WHY)
     assert answer.status == 200, answer.body

@@ -288,7 +288,9 @@ class FakeOrphanedEnds:
 
 
 class Parts:
-    """Dispatcher, delivery, closer, writer and the `cr` group over fakes. `async with` runs the loops of writer and dispatcher."""
+    """Dispatcher, delivery, closer, writer and the `cr` group over fakes. `async with` runs the loops of writer and
+    dispatcher.
+    """
 
     def __init__(self, *, quiet: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.journal = Journal()
