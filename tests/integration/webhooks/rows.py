@@ -1,4 +1,4 @@
-"""Endpoints, Tasks that end, and a notifier, on a real database."""
+"""Endpoints, finished Tasks and a notifier on a real database."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import count

@@ -1,4 +1,4 @@
-"""From a row to a receiver that verifies, and back: with a real database and real HTTP."""
+"""Deliveries from the database to a verifying receiver, over real HTTP."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A delivery is there exactly when the end of the Task is: written by the same transaction, whatever happens to it."""
+"""A delivery exists exactly when the end of its Task does, because the same transaction writes both."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Where a sender connects, and what it does with what comes back: real sockets, and a canary that nothing may reach."""
+"""Connections and responses of the sender, with real sockets and a canary that must not be reached."""
 
 import asyncio
 import contextlib

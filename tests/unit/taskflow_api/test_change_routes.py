@@ -1,4 +1,4 @@
-"""What may change of a Task, and the one that follows a finished one."""
+"""Changes of a Task, and retries of a finished one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Task is created once, however often it is asked for."""
+"""Creation of Tasks, which an idempotency key makes repeatable."""
 
 from __future__ import annotations
 

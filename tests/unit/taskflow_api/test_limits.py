@@ -21,7 +21,7 @@ TASKS = "/v1/namespaces/team-a/tasks"
 
 
 class Shared:
-    """Redis that may be away; counts in memory otherwise."""
+    """A Redis that can be unavailable and otherwise counts in memory."""
 
     def __init__(self, clock: Clock) -> None:
         self.counter, self.down, self.asked = LocalCounter(clock), False, 0
@@ -119,7 +119,7 @@ async def test_without_redis_reads_pass_and_writes_are_counted_here() -> None:
             assert await limits.consume("alice", "", 1, write=False) == []
         passed = [(await limits.consume("alice", "", 5, write=True))[0].passes for _ in range(14)]
         assert passed == [True] * 12 + [False] * 2
-        # A request does not wait for what did not answer a moment ago.
+        # Requests do not wait for a Redis that has just failed.
         assert shared.asked == 1
         shared.down = False
         clock.now += RETRY_SECONDS

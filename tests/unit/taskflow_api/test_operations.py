@@ -18,7 +18,7 @@ EVERYTHING = {"filter": {}, "all": True}
 
 
 class Recording(FakeKube):
-    """Takes every change, and refuses what it is told to."""
+    """Records every change, and fails the chosen ones."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ ONE = "/v1/namespaces/team-a/tasks/a/events"
 
 
 class Site(Api):
-    """The API in front of an API server with a past; it can be started anew."""
+    """The API with an API server that keeps changes. It can be restarted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ async def test_the_stream_of_a_task_starts_with_its_state_and_ends_with_it(site:
         ("changed", "Succeeded"),
     ]
     assert stream.ended
-    # An EventSource comes back whatever the end of a stream means, until it is told 204.
+    # An EventSource reconnects after every stream until it gets 204.
     again = Stream(site.app, ONE, Last_Event_ID=str(end))
     await again.until()
     assert (again.status, again.text) == (204, "")
@@ -251,7 +251,7 @@ async def test_a_slow_listener_is_dropped_with_a_reset(site: Site, monkeypatch: 
     await stream.until("ready")
     kept, _ = site.hub._channels["team-a"]
     kept._max_changes = 2
-    # More in one go than is kept: the listener gets no turn in between.
+    # More changes at once than the channel buffers.
     site.watched.past += [
         {"type": "MODIFIED", "object": _object(f"t{number}", site.watched.version + number)} for number in range(1, 6)
     ]

@@ -1,4 +1,4 @@
-"""The stores of identity, in memory."""
+"""In-memory stores of API keys and accounts."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ SIGNING_KEY = b"k" * 32
 
 
 class Time:
-    """A clock that goes when it is told to, as seconds and as a date."""
+    """A manual clock, as seconds and as a date."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -108,7 +108,7 @@ def keys(kube: Requests, store: MemoryKeys, time: Time) -> Keys:
 
 
 def accounts(kube: Requests, store: MemoryAccounts, time: Time, life: timedelta = timedelta(minutes=15)) -> Accounts:
-    # Its library takes the time of the machine, so tokens are made with that.
+    # PyJWT uses the system clock, so tokens are issued with it.
     return Accounts(
         store, ServiceAccounts(kube, time), fast_passwords(), SIGNING_KEY, life, time, lambda: datetime.now(UTC)
     )

@@ -75,7 +75,7 @@ async def test_without_the_option_the_routes_do_not_exist() -> None:
         assert (await api.call("POST", path, {"username": "ann", "password": PASSWORD})).status == 404
     document = (await api.call("GET", "/openapi.json", token="")).json
     assert not any(path.startswith("/v1/auth") for path in document["paths"])
-    # A token that another process signed is nothing here.
+    # A token signed with another key is refused.
     signed = jwt.encode({"iss": ISSUER, "aud": ISSUER, "sub": "x", "exp": time.time() + 60}, SIGNING_KEY)
     assert (await api.call("GET", TASKS, token=signed)).status == 401
 
@@ -137,7 +137,7 @@ async def test_five_wrong_passwords_block_further_attempts_for_a_while(username:
     guesses = [await send(api, TOKEN, username, f"wrong horse {number:02d}") for number in range(LOGINS + 1)]
     assert [guess.status for guess in guesses] == [401] * LOGINS + [429]
     assert (guesses[-1].json["code"], guesses[-1].headers["retry-after"]) == ("too-many-requests", "60")
-    # Not even the right one, or guessing could go on.
+    # The right password is refused too, otherwise guessing could continue.
     assert (await send(api, TOKEN, username)).status == 429
     assert (await send(api, TOKEN, "somebody-else")).status == 401
     api.time.seconds += LOGIN_SECONDS
@@ -175,7 +175,7 @@ async def test_background_work_ends_with_its_account() -> None:
 
 
 class Shared(LocalCounter):
-    """Redis that may be away."""
+    """A Redis that can be unavailable."""
 
     down = False
 
@@ -263,7 +263,7 @@ async def test_a_token_ends_with_its_account_its_binding_and_its_service_account
         assert (await api.call("GET", TASKS, token=token)).status == 200
         if end == "delete":
             await api.accounts.delete("ann")
-            # One of the same name is another account.
+            # A new account of the same name is another account.
             await send(api, REGISTER)
             await api.accounts.bind("ann", BINDING)
         elif end == "unbind":

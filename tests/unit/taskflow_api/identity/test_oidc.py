@@ -54,7 +54,7 @@ def settings(**fields: Any) -> OidcSettings:
 
 
 class Door:
-    """All ways in, of which only OIDC is there: nobody asks Kubernetes."""
+    """Authenticators with OIDC alone, without Kubernetes."""
 
     def __init__(self, web: Web | None = None, **fields: Any) -> None:
         self.web = web or published()

@@ -7,7 +7,7 @@ from tests.hostile_urls import NAMES, URLS
 
 PORT = 18443
 LAX = Policy(ports=frozenset({80, 443, PORT}), http=True)
-"""With all that an installation may allow but for addresses."""
+"""A policy that allows everything except addresses."""
 INSIDE = [
     "127.0.0.1",
     "10.1.2.3",
