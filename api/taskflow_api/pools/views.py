@@ -1,4 +1,4 @@
-"""The view of a WorkerPool, and the only place in the API that knows the fields of the resource."""
+"""The view of a WorkerPool."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from taskflow_core.domain.resource import Condition, Model
+from taskflow_core.domain.workerpool import WorkerPool
 
 _STATUS_FIELDS = (
     "desiredReplicas",
@@ -19,7 +20,7 @@ _STATUS_FIELDS = (
 )
 
 
-class Scaling(Model):
+class ScalingView(Model):
     """The bounds of autoscaling."""
 
     min_replicas: int = 0
@@ -49,7 +50,7 @@ class PoolView(Model):
     """Slots of each pod."""
     replicas: int | None
     """The requested replicas; null with autoscaling."""
-    scaling: Scaling | None
+    scaling: ScalingView | None
     desired_replicas: int | None
     """This field and those below are null until the operator has handled the pool."""
     ready_replicas: int | None
@@ -70,27 +71,25 @@ class PoolView(Model):
 
 def pool_view(body: dict[str, Any]) -> PoolView:
     """The view of a WorkerPool resource."""
-    meta, spec, status = body["metadata"], body["spec"], body.get("status") or {}
-    conditions = status.get("conditions") or []
-    ready: dict[str, Any] = next((each for each in conditions if each["type"] == "Ready"), {})
-    scaling = spec.get("scaling")
-    values = {name: status.get(name) for name in _STATUS_FIELDS}
+    pool, status = WorkerPool.from_object(body), body.get("status") or {}
+    spec, scaling = pool.spec, pool.spec.scaling
+    ready = next((condition for condition in pool.conditions if condition.type == "Ready"), None)
     return PoolView.model_validate(
         {
-            "name": meta["name"],
-            "namespace": meta["namespace"],
-            "uid": meta["uid"],
-            "createdAt": meta["creationTimestamp"],
-            "queues": spec["queues"],
-            "paused": bool(spec.get("paused")),
-            "drain": bool(spec.get("drain")),
-            "concurrency": spec.get("concurrency", 1),
-            "replicas": None if scaling else spec.get("replicas", 1),
-            "scaling": scaling,
+            "name": pool.name,
+            "namespace": pool.namespace,
+            "uid": pool.uid,
+            "createdAt": body["metadata"]["creationTimestamp"],
+            "queues": spec.queues,
+            "paused": spec.paused,
+            "drain": spec.drain,
+            "concurrency": spec.concurrency,
+            "replicas": None if scaling else (1 if spec.replicas is None else spec.replicas),
+            "scaling": None if scaling is None else scaling.model_dump(include={"min_replicas", "max_replicas"}),
             "queueDepths": status.get("queueDepths") or {},
-            "conditions": conditions,
-            "reason": ready.get("reason", ""),
-            "message": ready.get("message", ""),
-            **values,
+            "conditions": pool.conditions,
+            "reason": ready.reason if ready else "",
+            "message": ready.message if ready else "",
+            **{name: status.get(name) for name in _STATUS_FIELDS},
         }
     )
