@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 from bench.replay import Outcome, Replay, SimulatedPod, Trace
 from taskflow_core.ledger.presence import WorkerReport
-from taskflow_operator.pods import Pod, Workers, part
-from taskflow_operator.scaler import PAUSE_SECONDS, TICK_SECONDS
-from taskflow_operator.scaling import Demand, Past, Scaling, decide
+from taskflow_operator.pools.pod_selection import Pod, Workers, part
+from taskflow_operator.pools.scaler import PAUSE_SECONDS, TICK_SECONDS
+from taskflow_operator.pools.scaling import Demand, Past, Scaling, decide
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 

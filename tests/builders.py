@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task, TaskSpec, TaskStatus
@@ -50,7 +50,7 @@ def make_object(task: Task) -> dict[str, Any]:
 
 
 def make_event(
-    kind: Kind, *, uid: str = UID, attempt: int = 1, token: str | None = None, worker: str = "pod-1:ab12",
+    kind: EventKind, *, uid: str = UID, attempt: int = 1, token: str | None = None, worker: str = "pod-1:ab12",
     time_ms: int = NOW_MS, id: str = "1-1", **payload: Any,  # noqa: A002 - the field's name
 ) -> Event:  # fmt: skip
     """An event with the token that belongs to its attempt, unless another is given; further keywords are its payload."""

@@ -18,7 +18,8 @@ from taskflow_api.tasks.routes import ONE, find_task
 from taskflow_api.tasks.schemas import UploadBody
 from taskflow_api.tasks.views import TaskView
 from taskflow_core.domain import naming
-from taskflow_core.domain.task import Model, StoredOutput
+from taskflow_core.domain.resource import Model
+from taskflow_core.domain.task import StoredOutput
 from taskflow_core.errors import NotFound
 
 LINK_SECONDS = 900

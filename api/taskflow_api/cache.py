@@ -1,6 +1,6 @@
 """Answers of reads, kept in Redis for all API processes. A hit is one round trip and makes no model.
 
-An answer stands under the mark that its namespace had before anything was read for it (`taskflow_core.ledger.marks`): so one that
+An answer stands under the mark that its namespace had before anything was read for it (`taskflow_core.ledger.cache_versions`): so one that
 took long cannot be kept for a history that changed meanwhile. Its time also counts from before. Nobody is let in by a hit: callers
 are authorised before they come here.
 """
@@ -22,8 +22,15 @@ from taskflow_api.metrics import CACHE
 from taskflow_core.domain import naming
 from taskflow_core.errors import Unavailable
 from taskflow_core.kube.client import KubeClient
-from taskflow_core.ledger.marks import CHANGING, KEPT_SECONDS, Away, Marks, mark_key, new_mark
-from taskflow_core.ledger.together import Together, refusals
+from taskflow_core.ledger.cache_versions import (
+    CHANGING,
+    KEPT_SECONDS,
+    CacheVersions,
+    CircuitBreaker,
+    new_version,
+    version_key,
+)
+from taskflow_core.ledger.pipelining import PipelinedClient, refusals
 
 LIVE_SECONDS = 1.0
 """An answer with a resource in it, which others change without telling us."""
@@ -72,10 +79,10 @@ class ReadCache:
         clock: monotonic seconds.
     """
 
-    def __init__(self, together: Together | None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, together: PipelinedClient | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._together = together
         self._clock = clock
-        self._away = Away(clock)
+        self._breaker = CircuitBreaker(clock)
         self._window, self._in_window = 0.0, 0
 
     async def look(self, namespace: str, question: str, seconds: float) -> Kept | Place | None:
@@ -88,18 +95,20 @@ class ReadCache:
         """
         if self._together is None:
             return None
-        if self._away.resting:
+        if self._breaker.resting:
             return self._count("unavailable", None)
         digest = hashlib.sha256(question.encode()).hexdigest()
         key = f"{naming.KEY_API_PREFIX}answer:{namespace}:{digest}"
         until = self._clock() + seconds
         try:
-            with self._away.noting():
-                mark, found = refusals(await self._together.ask(("GET", mark_key(namespace)), ("GET", key)))
+            with self._breaker.noting():
+                mark, found = refusals(await self._together.ask(("GET", version_key(namespace)), ("GET", key)))
                 if mark is None:
                     # Of two who see none, one sets it; who reads from now on may keep what he reads.
                     refusals(
-                        await self._together.ask(("SET", mark_key(namespace), new_mark(), "EX", KEPT_SECONDS, "NX"))
+                        await self._together.ask(
+                            ("SET", version_key(namespace), new_version(), "EX", KEPT_SECONDS, "NX")
+                        )
                     )
         except Unavailable:
             return self._count("unavailable", None)
@@ -117,7 +126,7 @@ class ReadCache:
             milliseconds = int((place.until - self._clock()) * 1000)
             if milliseconds > 0:
                 text = f"{place.mark}\n{json.dumps(dict(headers))}\n{body}"
-                with suppress(Unavailable), self._away.noting():
+                with suppress(Unavailable), self._breaker.noting():
                     refusals(await self._together.ask(("SET", place.key, text, "PX", milliseconds)))
         return Response(body, media_type="application/json", headers=dict(headers))
 
@@ -139,7 +148,7 @@ class ReadCache:
 class MarkedWrites:
     """The API server, with a mark after each change of a Task: who changed one through the API reads it as it is."""
 
-    def __init__(self, kube: KubeClient, marks: Marks) -> None:
+    def __init__(self, kube: KubeClient, marks: CacheVersions) -> None:
         self._kube = kube
         self._marks = marks
 

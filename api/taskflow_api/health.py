@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 
 from taskflow_api.documented import PROBLEMS
 from taskflow_api.services import Services
-from taskflow_core.domain.task import Model
+from taskflow_core.domain.resource import Model
 from taskflow_core.errors import TaskflowError
 
 CHECK_SECONDS = 3.0

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from pydantic import Field, ValidationError
 from starlette.exceptions import HTTPException
 
-from taskflow_core.domain.task import Model
+from taskflow_core.domain.resource import Model
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
 from taskflow_core.telemetry.logs import get_logger
 

@@ -24,10 +24,10 @@ from taskflow_core.blobs.multipart import MultipartUploads
 from taskflow_core.blobs.store import ObjectInfo, ObjectStore
 from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.kube.client import KubeClient, Requests
+from taskflow_core.ledger.cache_versions import CacheVersions
 from taskflow_core.ledger.connect import connect_async
-from taskflow_core.ledger.marks import Marks
+from taskflow_core.ledger.pipelining import PipelinedClient
 from taskflow_core.ledger.queue_view import Place, QueueView
-from taskflow_core.ledger.together import Together
 from taskflow_core.settings import CacheSettings, DatabaseSettings, RedisSettings, StorageSettings
 from taskflow_core.store import items, operations, repository
 from taskflow_core.store.engine import create_engine, transaction
@@ -256,7 +256,9 @@ async def connected(
     engine = create_engine(database, application_name="taskflow-api", pool_size=10)
     gate = Gate(kube, api.audiences, time.monotonic)
     try:
-        asked, looked = (Together(each, ANSWER_SECONDS) if each is not None else None for each in (counting, kept))
+        asked, looked = (
+            PipelinedClient(each, ANSWER_SECONDS) if each is not None else None for each in (counting, kept)
+        )
         counter = RedisCounter(asked) if asked is not None else None
         if asked is not None and caching.url == limits.url:
             # A request's look into the cache goes with its count.
@@ -272,7 +274,7 @@ async def connected(
                 keys=limits.keys,
             )
             hooks = webhooks(engine, notifying)
-            writes = MarkedWrites(kube, Marks(kept))
+            writes = MarkedWrites(kube, CacheVersions(kept))
             history = PostgresHistory(engine)
             yield Services(writes, history, objects, gate, who, hub, limiter, queues, hooks, ReadCache(looked))
     finally:

@@ -17,13 +17,13 @@ from taskflow_core.kube.client import KubeClient
 from taskflow_core.settings import CacheSettings, DatabaseSettings, LogSettings, RedisSettings, explain
 from taskflow_core.telemetry.logs import setup_logging
 from taskflow_core.telemetry.tracing import setup_tracing
-from taskflow_operator import garbage
-from taskflow_operator.handlers import lifecycle
-from taskflow_operator.kopf_runner import KopfRunner
-from taskflow_operator.leadership import Always, Leadership, LeaseLeadership
-from taskflow_operator.lifetime import Exit, Lifetime, end_now, limit_stop
+from taskflow_operator.assembly.operator import Operator
+from taskflow_operator.kopf_handlers import lifecycle
+from taskflow_operator.kopf_handlers.runner import KopfRunner
+from taskflow_operator.process import gc_tuning
+from taskflow_operator.process.leader_election import Always, Leadership, LeaseLeadership
+from taskflow_operator.process.lifecycle import Exit, Lifetime, end_now, limit_stop
 from taskflow_operator.settings import OperatorSettings
-from taskflow_operator.wiring import Operator
 
 
 async def serve(
@@ -60,7 +60,7 @@ def main() -> int:
         print(*explain(error), sep="\n", file=sys.stderr)
         return Exit.UNUSABLE
     setup_logging(logs, "operator")
-    garbage.look_rarely()
+    gc_tuning.look_rarely()
     try:
         return asyncio.run(serve(settings, redis, caching, database))
     except Invalid as error:

@@ -103,7 +103,7 @@ class Provisioner:
         self.kubeconfig.write_text(yaml.safe_dump(config))
 
     def run(self, action: str, **values: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "taskflow_operator.provision", action, str(self.plan)]
+        command = [sys.executable, "-m", "taskflow_operator.install.provision", action, str(self.plan)]
         environment = os.environ | {"KUBECONFIG": str(self.kubeconfig)} | values
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

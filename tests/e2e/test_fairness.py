@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.kube.client import KubeClient, tasks_path
-from taskflow_operator.dispatch import BATCH
+from taskflow_operator.tasks.dispatcher import BATCH
 from tests.e2e.conftest import POOL
 from tests.e2e.product import Product, task
 
@@ -42,7 +42,7 @@ def _queued(product: Product) -> list[str]:
     """Uids of Tasks in the order in which they entered the ledger."""
     with redis.Redis.from_url(product.stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True) as client:
         entries = client.xrange(naming.KEY_STREAM)
-    return [fields["uid"] for _, fields in entries if fields["k"] == Kind.QUEUED]
+    return [fields["uid"] for _, fields in entries if fields["k"] == EventKind.QUEUED]
 
 
 def test_the_first_task_of_a_namespace_does_not_wait_for_thousands_of_another(

@@ -18,7 +18,7 @@ from taskflow_core.domain.task import Task
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.settings import RedisSettings
-from taskflow_operator.snapshots import current_attempt
+from taskflow_operator.tasks.snapshots import current_attempt
 from tests.e2e.product import Product, condition, eventually, records, task
 
 pytestmark = pytest.mark.e2e

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.worker import Heartbeat, Holding, WorkerLedger
@@ -35,9 +35,9 @@ class Asked:
     at: float
 
 
-def kind_of(reason: Reason) -> Kind:
+def kind_of(reason: Reason) -> EventKind:
     """The event that an attempt which did not succeed ends with."""
-    return Kind.CANCELLED if reason in _CANCELS else Kind.FAILED
+    return EventKind.CANCELLED if reason in _CANCELS else EventKind.FAILED
 
 
 def next_step(

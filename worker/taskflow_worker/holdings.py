@@ -5,7 +5,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.worker import Heartbeat, Holding, WorkerLedger
@@ -81,14 +81,14 @@ class Holdings:
             for holding in gone:
                 del self._held[holding]
         for holding in gone:
-            self._surrender(holding, Kind.LOST, Failure(reason=Reason.WORKER_LOST, message=message))
+            self._surrender(holding, EventKind.LOST, Failure(reason=Reason.WORKER_LOST, message=message))
 
     def hand_back(self) -> int:
         """Give up everything that still runs, so that other workers may run it. Returns how many attempts that were."""
         failure = Failure(
             reason=Reason.DRAIN, message="the worker was told to stop and the handler did not end in the time it leaves"
         )
-        return sum(self._surrender(holding, Kind.RELEASED, failure) for holding in self.current())
+        return sum(self._surrender(holding, EventKind.RELEASED, failure) for holding in self.current())
 
     def current(self) -> list[Holding]:
         """What runs now."""
@@ -99,7 +99,7 @@ class Holdings:
                     del self._held[holding]
             return list(self._held)
 
-    def _surrender(self, holding: Holding, kind: Kind, failure: Failure) -> bool:
+    def _surrender(self, holding: Holding, kind: EventKind, failure: Failure) -> bool:
         try:
             held = self._ledger.surrender(holding, kind, failure)
         except Unavailable as error:

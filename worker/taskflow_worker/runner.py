@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from structlog.contextvars import bound_contextvars
 
 from taskflow_core.blobs.store import ObjectStore
-from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.message import Message
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.worker import Claim, Outcome, WorkerLedger
@@ -111,7 +111,7 @@ class Runner:
         with self._shipper.shipping(message, self._log_level):
             outcome = self._outcome(message, reporter)
         self._tell_the_rest(claim, reporter)
-        kind = kind_of(outcome.reason) if isinstance(outcome, Failure) else Kind.SUCCEEDED
+        kind = kind_of(outcome.reason) if isinstance(outcome, Failure) else EventKind.SUCCEEDED
         counted = patiently(lambda: self._ledger.finish(claim, kind, outcome), what="finish", seconds=self._patience)
         log.info(
             "attempt_ended",

@@ -18,7 +18,7 @@ from taskflow_api.documented import PROBLEMS
 from taskflow_api.tasks.schemas import Body, ObjectKey, UploadBody, examples
 from taskflow_core.blobs.multipart import MAX_PARTS, MIN_PART_BYTES, MultipartUploads, SentPart
 from taskflow_core.domain import naming
-from taskflow_core.domain.task import Model
+from taskflow_core.domain.resource import Model
 from taskflow_core.errors import NotFound, TaskflowError
 from taskflow_core.telemetry.logs import get_logger
 

@@ -14,7 +14,7 @@ from taskflow_api.artifacts import LINK_SECONDS, refuse_outputs
 from taskflow_api.documented import PROBLEMS
 from taskflow_api.tasks.schemas import ObjectKey
 from taskflow_core.domain import naming
-from taskflow_core.domain.task import Model
+from taskflow_core.domain.resource import Model
 
 MAX_PAGE = 1000
 router = APIRouter(tags=["files"], responses=PROBLEMS)

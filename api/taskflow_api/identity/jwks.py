@@ -14,7 +14,7 @@ import jwt
 
 from taskflow_api.urls import safe_url
 from taskflow_core.errors import Invalid, TaskflowError, Unavailable
-from taskflow_core.kube.shallow import read_json
+from taskflow_core.kube.deep_json import read_json
 from taskflow_core.telemetry.logs import get_logger
 
 FRESH_SECONDS = 300.0

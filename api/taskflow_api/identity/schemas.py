@@ -10,7 +10,7 @@ from taskflow_api.auth import Scope
 from taskflow_api.identity.keys import DEFAULT_GRACE, DEFAULT_LIFE, MAX_GRACE, MAX_LIFE, MIN_LIFE
 from taskflow_api.identity.keystore import KeyRow
 from taskflow_api.tasks.schemas import Body, examples
-from taskflow_core.domain.task import Model
+from taskflow_core.domain.resource import Model
 
 ServiceAccountName = Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS, pattern=f"^{DNS_NAME}$")]
 AccountName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9._]*[a-z0-9])?$")]

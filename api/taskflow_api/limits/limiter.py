@@ -15,7 +15,7 @@ from taskflow_api.limits.policy import WINDOW_SECONDS, Limit, Standing
 from taskflow_api.metrics import UNCOUNTED
 from taskflow_core.domain import naming
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.together import Together, refusals
+from taskflow_core.ledger.pipelining import PipelinedClient, refusals
 from taskflow_core.telemetry.logs import get_logger
 
 PREFIX = f"{naming.KEY_API_PREFIX}limit:"
@@ -37,7 +37,7 @@ class Counter(Protocol):
 class RedisCounter:
     """One round trip for all limits of a request. Redis' clock counts, so processes whose clocks differ agree."""
 
-    def __init__(self, together: Together) -> None:
+    def __init__(self, together: PipelinedClient) -> None:
         self._together = together
         self._source = resources.files("taskflow_api.limits").joinpath("gcra.lua").read_text()
         self._sha = hashlib.sha1(self._source.encode(), usedforsecurity=False).hexdigest()

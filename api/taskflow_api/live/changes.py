@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from taskflow_api.tasks.views import TaskSummary, from_object
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.task import Model, Progress
+from taskflow_core.domain.resource import Model
+from taskflow_core.domain.task import Progress
 
 _KINDS: Mapping[str, Literal["added", "changed", "deleted"]] = {
     "ADDED": "added",

@@ -13,7 +13,7 @@ from taskflow_api.problems import Problem
 from taskflow_api.tasks.schemas import Body, Instant, examples
 from taskflow_core.domain import selectors
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.task import Model
+from taskflow_core.domain.resource import Model
 from taskflow_core.store.operations import OperationRow
 from taskflow_core.store.repository import Filter
 

@@ -13,7 +13,7 @@ from taskflow_api.tasks.creating import FIELD_MANAGER
 from taskflow_api.tasks.routes import etag, wanted_version
 from taskflow_api.tasks.schemas import Body, examples
 from taskflow_core.domain import naming
-from taskflow_core.domain.task import Condition, Model
+from taskflow_core.domain.resource import Condition, Model
 from taskflow_core.errors import Conflict, Invalid, NotFound
 from taskflow_core.kube.client import MERGE_PATCH, resource_path
 

@@ -16,7 +16,7 @@ from taskflow_api.services import Services
 from taskflow_api.tasks.creating import Wish, create
 from taskflow_api.tasks.routes import COLLECTION, IdempotencyKey, check_name
 from taskflow_api.tasks.schemas import Body, TaskBody, examples
-from taskflow_core.domain.task import Model
+from taskflow_core.domain.resource import Model
 from taskflow_core.errors import TaskflowError
 
 AT_ONCE = 16

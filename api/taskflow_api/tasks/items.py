@@ -10,7 +10,8 @@ from taskflow_api.access import InServices, Namespace, TaskName, may_on
 from taskflow_api.documented import PROBLEMS
 from taskflow_api.tasks.routes import ONE, find_task
 from taskflow_core.domain.items import ItemRow, ItemState
-from taskflow_core.domain.task import MAX_ARRAY_ITEMS, Model
+from taskflow_core.domain.resource import Model
+from taskflow_core.domain.task import MAX_ARRAY_ITEMS
 
 router = APIRouter(tags=["tasks"], responses=PROBLEMS)
 

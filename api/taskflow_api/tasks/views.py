@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.task import ArrayStatus, Condition, LastError, Model, Progress, StoredOutput, Task
+from taskflow_core.domain.resource import Condition, Model
+from taskflow_core.domain.task import ArrayStatus, LastError, Progress, StoredOutput, Task
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
 
 

@@ -18,7 +18,8 @@ from taskflow_api.waiting.estimate import LOOKED_AT, WINDOW, Estimate, estimate
 from taskflow_api.waiting.reasons import Awaited, Explanation, PoolState, explain
 from taskflow_core.domain import naming
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.task import Dependency, Model, Task
+from taskflow_core.domain.resource import Model
+from taskflow_core.domain.task import Dependency, Task
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.kube.client import resource_path, tasks_path
 from taskflow_core.ledger.queue_view import Place

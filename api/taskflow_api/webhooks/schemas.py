@@ -10,7 +10,7 @@ from taskflow_api.tasks.schemas import Body, WebhookName, examples
 from taskflow_api.webhooks.deliveries import DeliveryRow
 from taskflow_api.webhooks.endpoints import EndpointRow
 from taskflow_api.webhooks.guard import MAX_URL_CHARS
-from taskflow_core.domain.task import Model
+from taskflow_core.domain.resource import Model
 
 EventType = Literal["task.succeeded", "task.failed", "task.cancelled"]
 ALL_TYPES: tuple[EventType, ...] = ("task.succeeded", "task.failed", "task.cancelled")

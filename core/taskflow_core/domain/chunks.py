@@ -7,7 +7,8 @@ from typing import Any
 from pydantic import Field
 
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.task import ItemsFormat, Model
+from taskflow_core.domain.resource import Model
+from taskflow_core.domain.task import ItemsFormat
 
 MAX_ITEM_RESULT_BYTES = 1024
 """JSON of an item's result that is kept inline; a larger one becomes an object."""

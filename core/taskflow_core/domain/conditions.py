@@ -3,7 +3,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Condition
+from taskflow_core.domain.resource import Condition
+from taskflow_core.domain.task import MAX_MESSAGE_CHARS
 
 ACCEPTED = "Accepted"
 """The specification is valid."""

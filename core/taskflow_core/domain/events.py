@@ -14,16 +14,17 @@ from pydantic import Field
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.task import Model, Progress, StoredOutput, Time
+from taskflow_core.domain.resource import Model, Time
+from taskflow_core.domain.task import Progress, StoredOutput
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """What happened."""
 
     PENDING = "pending"
-    """Operator: seen, not queued (Snapshot)."""
+    """Operator: seen, not queued (TaskSnapshot)."""
     QUEUED = "queued"
-    """Operator: entered in the ledger (Snapshot)."""
+    """Operator: entered in the ledger (TaskSnapshot)."""
     STARTED = "started"
     """Worker: claim granted."""
     PROGRESS = "progress"
@@ -39,9 +40,9 @@ class Kind(StrEnum):
     LOST = "lost"
     """Its lease ran out, or its process died (Failure)."""
     SETTLED = "settled"
-    """Operator: what the end of an attempt meant for the Task (Snapshot)."""
+    """Operator: what the end of an attempt meant for the Task (TaskSnapshot)."""
     DELETED = "deleted"
-    """Operator: the resource was deleted before it finished (Snapshot)."""
+    """Operator: the resource was deleted before it finished (TaskSnapshot)."""
     DUPLICATE = "duplicate"
     """Worker: a second delivery, refused."""
     STALE = "stale"
@@ -49,23 +50,23 @@ class Kind(StrEnum):
 
 
 SEQUENCE = {
-    Kind.PENDING: 0,
-    Kind.QUEUED: 1,
-    Kind.STARTED: 2,
-    Kind.PROGRESS: 3,
-    Kind.SUCCEEDED: 1_000_000,
-    Kind.CANCELLED: 1_000_000,
-    Kind.FAILED: 1_000_000,
-    Kind.RELEASED: 1_000_000,
-    Kind.LOST: 1_000_000,
-    Kind.SETTLED: 1_000_001,
-    Kind.DELETED: 1_000_002,
-    Kind.DUPLICATE: -1,
-    Kind.STALE: -1,
+    EventKind.PENDING: 0,
+    EventKind.QUEUED: 1,
+    EventKind.STARTED: 2,
+    EventKind.PROGRESS: 3,
+    EventKind.SUCCEEDED: 1_000_000,
+    EventKind.CANCELLED: 1_000_000,
+    EventKind.FAILED: 1_000_000,
+    EventKind.RELEASED: 1_000_000,
+    EventKind.LOST: 1_000_000,
+    EventKind.SETTLED: 1_000_001,
+    EventKind.DELETED: 1_000_002,
+    EventKind.DUPLICATE: -1,
+    EventKind.STALE: -1,
 }
 """Order within an attempt. Whoever keeps state takes an event only if its (attempt, sequence) is greater than what it has."""
 
-ENDS = frozenset({Kind.SUCCEEDED, Kind.FAILED, Kind.CANCELLED, Kind.RELEASED, Kind.LOST})
+ENDS = frozenset({EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELLED, EventKind.RELEASED, EventKind.LOST})
 """The kinds that end an attempt."""
 
 
@@ -96,7 +97,7 @@ class Failure(Model):
     run_ms: int = 0
 
 
-class Snapshot(Model):
+class TaskSnapshot(Model):
     """Payload of the operator's own events: the Task as the operator decided it, for the history."""
 
     namespace: str
@@ -121,7 +122,7 @@ class Event(Model):
 
     id: str = ""
     """Stream id; empty before it was added."""
-    kind: Kind
+    kind: EventKind
     uid: str
     attempt: int
     chunk: int | None = None
@@ -152,7 +153,7 @@ class Event(Model):
             attempt, chunk = naming.split_place(fields["att"])
             return cls(
                 id=stream_id,
-                kind=Kind(fields["k"]),
+                kind=EventKind(fields["k"]),
                 uid=fields["uid"],
                 attempt=attempt,
                 chunk=chunk,

@@ -30,7 +30,7 @@ class ItemRow:
 
 
 @dataclass(frozen=True)
-class Past:
+class ItemHistory:
     """What the history has of an array."""
 
     ended: RangeSet = field(default_factory=RangeSet)

@@ -7,7 +7,8 @@ from pydantic import Field
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.chunks import Chunk
-from taskflow_core.domain.task import Input, Model, Output, Time
+from taskflow_core.domain.resource import Model, Time
+from taskflow_core.domain.task import Input, Output
 
 HEADER_ENTERED = "taskflow_entered_ms"
 """When the attempt was entered in the ledger, by Redis' clock."""

@@ -6,7 +6,8 @@ import sys
 from functools import lru_cache
 from typing import TypeVar
 
-from taskflow_core.domain.task import Model, Task, TaskSpec, TaskStatus
+from taskflow_core.domain.resource import Model
+from taskflow_core.domain.task import Task, TaskSpec, TaskStatus
 
 PARTS = 4096
 """Different parts that are remembered to be shared; what was forgotten is only kept twice."""

@@ -6,15 +6,14 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic import BaseModel, Field, ValidationError
 
 from taskflow_core.domain.naming import ANNOTATION_TRACEPARENT
 from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.resource import Condition, Model, Time
 
 M = TypeVar("M", bound=BaseModel)
 MAX_PAYLOAD_BYTES = 8 * 1024
@@ -33,29 +32,6 @@ MAX_TASK_BYTES = 16 * 1024
 """args, kwargs and an array's inline items together, as compact JSON."""
 MAX_FAILED_CHARS = 1024
 """Of the failed indices that the status shows."""
-
-
-def _as_utc(value: datetime) -> datetime:
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        # Pydantic lets through what is no ValueError, and nobody who reads a Task expects it.
-        raise ValueError("in UTC it is outside the years 1 to 9999") from None
-
-
-def _rfc3339(value: datetime) -> str:
-    # Not strftime: it writes the year 900 with three digits.
-    return value.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
-
-
-Time = Annotated[datetime, AfterValidator(_as_utc), PlainSerializer(_rfc3339, when_used="json")]
-"""A time with a zone; whole seconds in JSON, as Kubernetes writes them."""
-
-
-class Model(BaseModel):
-    """Frozen, camelCase on the wire, tolerant of fields that a newer version added."""
-
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
 
 
 def payload_bytes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
@@ -239,17 +215,6 @@ class ArrayStatus(Model):
     """Items that a chunk has at the moment, as measured."""
     failed_indexes: str = ""
     """As ranges; of too many only the first, and then it ends with `,...`."""
-
-
-class Condition(Model):
-    """One condition by the Kubernetes API conventions (KEP-1623)."""
-
-    type: str
-    status: str
-    reason: str
-    message: str = ""
-    last_transition_time: Time
-    observed_generation: int = 0
 
 
 class TaskStatus(Model):

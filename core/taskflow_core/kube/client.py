@@ -21,8 +21,8 @@ from kubernetes.aio import config as credentials
 
 from taskflow_core.domain import naming
 from taskflow_core.errors import Cause, Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
+from taskflow_core.kube.deep_json import read_json
 from taskflow_core.kube.scopes import Batch, merged, refused, scoped
-from taskflow_core.kube.shallow import read_json
 
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"

@@ -7,7 +7,7 @@ from typing import Any
 import redis.asyncio
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, redis_errors, script
 from taskflow_core.ledger.operator import Entered, Entry
 
@@ -20,7 +20,7 @@ CHUNK_TOMBSTONE_SECONDS = 300
 
 
 @dataclass(frozen=True)
-class Handed:
+class ChunkEntry:
     """A chunk to be entered."""
 
     attempt: int
@@ -46,7 +46,9 @@ class ArrayLedger:
         self._enqueue = client.register_script(script("enqueue"))
         self._settle = client.register_script(script("settle"))
 
-    async def enqueue(self, uid: str, chunks: Sequence[Handed], waiting: str, *, again: bool = False) -> list[Entered]:
+    async def enqueue(
+        self, uid: str, chunks: Sequence[ChunkEntry], waiting: str, *, again: bool = False
+    ) -> list[Entered]:
         """Enter chunks, in one round trip; the answers are in the same order.
 
         Args:
@@ -102,7 +104,7 @@ class ArrayLedger:
                             member,
                             uid,
                             naming.place(attempt, first),
-                            Kind.SETTLED.value,
+                            EventKind.SETTLED.value,
                             "",
                             CHUNK_TOMBSTONE_SECONDS,
                             MAX_STREAM_LENGTH,

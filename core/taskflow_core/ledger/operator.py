@@ -8,7 +8,7 @@ from typing import Any
 import redis.asyncio
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Failure, Kind, Snapshot
+from taskflow_core.domain.events import EventKind, Failure, TaskSnapshot
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
@@ -54,7 +54,7 @@ class State:
     @property
     def settled(self) -> bool:
         """Its end stands in the resource and was told to the history."""
-        return self.claim in (Kind.SETTLED, Kind.DELETED)
+        return self.claim in (EventKind.SETTLED, EventKind.DELETED)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Attempt:
 
     uid: str
     attempt: int
-    snapshot: Snapshot
+    snapshot: TaskSnapshot
 
 
 class OperatorLedger:
@@ -103,11 +103,11 @@ class OperatorLedger:
                 answers = await pipe.execute()
         return [Entered(entry=Entry(state), time_ms=int(time_ms)) for state, time_ms in answers]
 
-    async def settle(self, item: Attempt, kind: Kind = Kind.SETTLED) -> None:
+    async def settle(self, item: Attempt, kind: EventKind = EventKind.SETTLED) -> None:
         """Close an attempt, after its outcome stands in the resource (or the resource is gone)."""
         await self.settle_all([(item, kind)])
 
-    async def settle_all(self, attempts: Sequence[tuple[Attempt, Kind]]) -> None:
+    async def settle_all(self, attempts: Sequence[tuple[Attempt, EventKind]]) -> None:
         """Close attempts as `settle` does, in one round trip."""
         with redis_errors():
             async with self._client.pipeline(transaction=False) as pipe:
@@ -150,7 +150,7 @@ class OperatorLedger:
         with redis_errors():
             await self._stop(keys=[naming.KEY_LEASES, naming.KEY_STOPS], args=[member, reason.value])
 
-    async def note(self, item: Attempt, kind: Kind = Kind.PENDING) -> None:
+    async def note(self, item: Attempt, kind: EventKind = EventKind.PENDING) -> None:
         """Tell the history of a Task that is not queued."""
         now = await self.now_ms()
         with redis_errors():
@@ -262,5 +262,5 @@ class OperatorLedger:
         return answers
 
 
-def _payload(snapshot: Snapshot) -> str:
+def _payload(snapshot: TaskSnapshot) -> str:
     return snapshot.model_dump_json(by_alias=True, exclude_none=True)

@@ -9,7 +9,7 @@ import redis.asyncio
 from pydantic import ValidationError
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.task import Model
+from taskflow_core.domain.resource import Model
 from taskflow_core.ledger.connect import redis_errors, script
 from taskflow_core.telemetry.logs import get_logger
 
@@ -41,7 +41,7 @@ class WorkerReport(Model):
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class WorkerSnapshot:
     """All workers and some queues at one moment."""
 
     now_ms: int
@@ -106,7 +106,7 @@ class PoolView:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
 
-    async def snapshot(self, lists: Sequence[str] = ()) -> Snapshot:
+    async def snapshot(self, lists: Sequence[str] = ()) -> WorkerSnapshot:
         """All workers, and the lengths of these Redis lists, in one round trip."""
         with redis_errors():
             async with self._client.pipeline(transaction=True) as pipe:
@@ -116,7 +116,7 @@ class PoolView:
                 for name in lists:
                     pipe.llen(name)
                 (seconds, micros), reports, intakes, *lengths = await pipe.execute()
-        return Snapshot(
+        return WorkerSnapshot(
             now_ms=int(seconds) * 1000 + int(micros) // 1000,
             reports=_read(reports),
             intakes=intakes,

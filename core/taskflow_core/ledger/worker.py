@@ -8,7 +8,7 @@ import redis
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.chunks import ChunkEnd, Counted
-from taskflow_core.domain.events import Advance, Failure, Kind, Success
+from taskflow_core.domain.events import Advance, EventKind, Failure, Success
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
@@ -121,7 +121,7 @@ class WorkerLedger:
             return None
         return Claim(message=message, holder=candidate.holder, prefix=candidate.prefix, epoch=epoch)
 
-    def finish(self, claim: Claim, kind: Kind, outcome: Outcome) -> bool:
+    def finish(self, claim: Claim, kind: EventKind, outcome: Outcome) -> bool:
         """Report the end of the execution; False if the attempt was taken away and the outcome does not count."""
         message = claim.message
         keys = [
@@ -155,7 +155,7 @@ class WorkerLedger:
             self._client.xadd(
                 naming.KEY_STREAM,
                 {
-                    "k": Kind.PROGRESS.value,
+                    "k": EventKind.PROGRESS.value,
                     "uid": message.uid,
                     "att": message.place,
                     "tok": message.token,
@@ -179,7 +179,7 @@ class WorkerLedger:
         pairs = zip(stops[0::2], stops[1::2], strict=True)
         return Heartbeat(epoch, tuple(fenced), {member: Reason(reason) for member, reason in pairs})
 
-    def surrender(self, holding: Holding, kind: Kind, failure: Failure) -> bool:
+    def surrender(self, holding: Holding, kind: EventKind, failure: Failure) -> bool:
         """End an execution on behalf of its runner, which died or must stop; False if it no longer held the attempt."""
         uid, _, place = holding.member.partition(":")
         keys = [naming.KEY_CLAIM_PREFIX + holding.member, naming.KEY_LEASES, naming.KEY_STREAM]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from taskflow_core.domain.events import ENDS, SEQUENCE, Event, Failure, Kind, Snapshot, Success
+from taskflow_core.domain.events import ENDS, SEQUENCE, Event, EventKind, Failure, Success, TaskSnapshot
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskSpec
 from taskflow_core.store.fitting import fit_json, fit_text
@@ -15,7 +15,7 @@ from taskflow_core.store.fitting import fit_json, fit_text
 Row = dict[str, Any]
 """Values of one row by column name, as the driver takes them."""
 
-_SNAPSHOTS = frozenset({Kind.PENDING, Kind.QUEUED, Kind.SETTLED, Kind.DELETED})
+_SNAPSHOTS = frozenset({EventKind.PENDING, EventKind.QUEUED, EventKind.SETTLED, EventKind.DELETED})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MAX_INTEGER = 2**31 - 1
 _MAX_WORKER_CHARS = 253
@@ -119,20 +119,20 @@ def _read(event: Event) -> tuple[Row | None, Row | None, Row | None]:
         "reason": "",
         "message": "",
     }
-    if event.chunk is not None and event.kind not in (Kind.DUPLICATE, Kind.STALE):
+    if event.chunk is not None and event.kind not in (EventKind.DUPLICATE, EventKind.STALE):
         # An array has one attempt, which began with the first of its chunks.
         first = _attempt(line | {"attempt": 1, "worker": ""}) | {"started_at": at}
-        return None, first if event.kind is Kind.STARTED else None, None
+        return None, first if event.kind is EventKind.STARTED else None, None
     if event.kind in _SNAPSHOTS:
-        snapshot = Snapshot.model_validate(event.payload)
+        snapshot = TaskSnapshot.model_validate(event.payload)
         task = _snapshot_row(event, snapshot, at)
         return line | {"reason": task["reason"], "message": task["message"]}, None, task
-    if event.kind is Kind.STARTED:
+    if event.kind is EventKind.STARTED:
         return line, _attempt(line) | {"started_at": at}, None
     if event.kind not in ENDS:
         return line, None, None
     end = _attempt(line) | {"finished_at": at, "outcome": event.kind.value}
-    if event.kind is Kind.SUCCEEDED:
+    if event.kind is EventKind.SUCCEEDED:
         return line, end | {"run_ms": Success.model_validate(event.payload).run_ms}, None
     failure = Failure.model_validate(event.payload)
     message = fit_text(failure.message, MAX_MESSAGE_CHARS)
@@ -168,7 +168,7 @@ def _merge_attempt(former: Row | None, new: Row) -> Row:
     return merged
 
 
-def _snapshot_row(event: Event, snapshot: Snapshot, at: datetime) -> Row:
+def _snapshot_row(event: Event, snapshot: TaskSnapshot, at: datetime) -> Row:
     spec = TaskSpec.model_validate(snapshot.spec)
     return {
         "uid": fit_text(event.uid),
@@ -186,7 +186,7 @@ def _snapshot_row(event: Event, snapshot: Snapshot, at: datetime) -> Row:
         "created_at": snapshot.created,
         "started_at": snapshot.start_time,
         "finished_at": snapshot.completion_time,
-        "deleted_at": at if event.kind is Kind.DELETED else None,
+        "deleted_at": at if event.kind is EventKind.DELETED else None,
         "result": fit_json(snapshot.result),
         "outputs": fit_json([output.model_dump(mode="json", by_alias=True) for output in snapshot.outputs]),
         "labels": snapshot.labels,
@@ -196,8 +196,8 @@ def _snapshot_row(event: Event, snapshot: Snapshot, at: datetime) -> Row:
 def _mirrored(task: Task) -> Row:
     status = task.status
     phase = status.phase or Phase.PENDING
-    kind = {Phase.PENDING: Kind.PENDING, Phase.QUEUED: Kind.QUEUED, Phase.RUNNING: Kind.STARTED}.get(
-        phase, Kind.SETTLED
+    kind = {Phase.PENDING: EventKind.PENDING, Phase.QUEUED: EventKind.QUEUED, Phase.RUNNING: EventKind.STARTED}.get(
+        phase, EventKind.SETTLED
     )
     return {
         "uid": fit_text(task.uid),

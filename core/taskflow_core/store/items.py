@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from taskflow_core.domain.items import ItemRow, ItemState, Past
+from taskflow_core.domain.items import ItemHistory, ItemRow, ItemState
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS
@@ -95,7 +95,7 @@ def _values(uid: str, row: ItemRow, now: datetime) -> tuple[Any, ...]:
     )
 
 
-async def past_of(connection: AsyncConnection, uid: str) -> Past:
+async def past_of(connection: AsyncConnection, uid: str) -> ItemHistory:
     """What has ended of an array.
 
     Raises:
@@ -119,7 +119,7 @@ async def past_of(connection: AsyncConnection, uid: str) -> Past:
         ended = RangeSet((row[0], row[1]) for row in await connection.execute(_ENDED, {"uid": uid}))
         succeeded, lost, retried = (await connection.execute(sums)).one()
         shown = RangeSet((row[0], row[1]) for row in await connection.execute(first))
-    return Past(ended, int(succeeded), int(lost), int(retried), shown)
+    return ItemHistory(ended, int(succeeded), int(lost), int(retried), shown)
 
 
 async def failed_of(connection: AsyncConnection, namespace: str, uid: str) -> RangeSet | None:

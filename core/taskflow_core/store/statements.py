@@ -6,12 +6,12 @@ from sqlalchemy import Executable, any_, bindparam, case, func, literal, select,
 from sqlalchemy.dialects.postgresql import ARRAY, distinct_on, insert
 from sqlalchemy.types import Text
 
-from taskflow_core.domain.events import SEQUENCE, Kind
+from taskflow_core.domain.events import SEQUENCE, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.store.rows import AttemptRow, TaskRow
 from taskflow_core.store.tables import attempts, tasks, timeline
 
-_STARTED = SEQUENCE[Kind.STARTED]
+_STARTED = SEQUENCE[EventKind.STARTED]
 
 
 def _upsert_task() -> Executable:

@@ -41,7 +41,7 @@ class Point:
 
 
 POINTS = {
-    "operator-lead": Point("taskflow_operator", "taskflow_operator.leadership", "LeaseLeadership.acquire"),
+    "operator-lead": Point("taskflow_operator", "taskflow_operator.process.leader_election", "LeaseLeadership.acquire"),
     "operator-enter": Point("taskflow_operator", "taskflow_core.ledger.operator", "OperatorLedger.enqueue"),
     "operator-send": Point("taskflow_operator", "taskflow_core.broker.publish", "Publisher._send"),
     "operator-publish": Point("taskflow_operator", "taskflow_core.broker.publish", "Publisher.publish"),
@@ -60,7 +60,7 @@ POINTS = {
     "operator-acknowledged": Point(
         "taskflow_operator", "taskflow_core.ledger.stream", "StreamReader.acknowledge", when=lambda args: bool(args[1])
     ),
-    "operator-history": Point("taskflow_operator", "taskflow_operator.wiring", "Database.apply_events"),
+    "operator-history": Point("taskflow_operator", "taskflow_operator.assembly.operator", "Database.apply_events"),
     "worker-claim": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.claim"),
     "worker-finish": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.finish", before=True),
     "worker-finished": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.finish"),

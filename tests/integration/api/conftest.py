@@ -18,8 +18,8 @@ from pydantic import SecretStr
 
 from taskflow_core.domain.task import Task
 from taskflow_core.kube.client import KubeClient, resource_path, tasks_path
+from taskflow_core.ledger.cache_versions import CacheVersions
 from taskflow_core.ledger.connect import connect_async
-from taskflow_core.ledger.marks import Marks
 from taskflow_core.settings import DatabaseSettings, RedisSettings
 from taskflow_core.store import repository
 from taskflow_core.store.engine import create_engine, transaction
@@ -98,7 +98,7 @@ class Installation:
             settings = DatabaseSettings(url=SecretStr(env["TASKFLOW_DATABASE_URL"]))
             engine = create_engine(settings, application_name="test")
             async with connect_async(RedisSettings(url=SecretStr(env["TASKFLOW_REDIS_URL"]))) as client:
-                marks = Marks(client)
+                marks = CacheVersions(client)
                 async with transaction(engine) as connection:
                     assert await repository.upsert_tasks(connection, tasks) == len(tasks)
                     await marks.changing([namespace])

@@ -12,9 +12,9 @@ import redis
 from pydantic import BaseModel, SecretStr
 
 from taskflow_api.cache import HISTORY_SECONDS, Kept, Place, ReadCache
+from taskflow_core.ledger.cache_versions import CacheVersions, version_key
 from taskflow_core.ledger.connect import connect_async
-from taskflow_core.ledger.marks import Marks, mark_key
-from taskflow_core.ledger.together import Together
+from taskflow_core.ledger.pipelining import PipelinedClient
 from taskflow_core.settings import RedisSettings
 from tests.e2e.product import eventually
 from tests.integration.api.conftest import NAMESPACE, Installation
@@ -96,10 +96,10 @@ def test_what_the_mirror_has_is_seen_at_the_next_read(installation: Installation
 
 
 def test_while_the_history_changes_nothing_is_kept(installation: Installation, admin: redis.Redis) -> None:
-    admin.set(mark_key(NAMESPACE), "~half")
+    admin.set(version_key(NAMESPACE), "~half")
     for _ in range(3):
         assert not hit(installation.call("GET", f"{TASKS}?limit=2"))
-    admin.set(mark_key(NAMESPACE), "whole")
+    admin.set(version_key(NAMESPACE), "whole")
     installation.call("GET", f"{TASKS}?limit=2")
     assert hit(installation.call("GET", f"{TASKS}?limit=2"))
 
@@ -121,7 +121,7 @@ def test_without_its_redis_the_api_reads_anew_until_it_is_back(installation: Ins
 
 
 async def test_an_answer_that_was_read_before_a_change_is_not_kept_for_after_it(client: redis.asyncio.Redis) -> None:
-    cache, marks = ReadCache(Together(client, 1.0)), Marks(client)
+    cache, marks = ReadCache(PipelinedClient(client, 1.0)), CacheVersions(client)
     await marks.changed(["race"])
     for number in range(50):
         place = await cache.look("race", "q", HISTORY_SECONDS)
@@ -133,8 +133,8 @@ async def test_an_answer_that_was_read_before_a_change_is_not_kept_for_after_it(
 
 async def test_an_answer_counts_from_before_it_was_read(client: redis.asyncio.Redis) -> None:
     now = 0.0
-    cache = ReadCache(Together(client, 1.0), lambda: now)
-    await Marks(client).changed(["slow"])
+    cache = ReadCache(PipelinedClient(client, 1.0), lambda: now)
+    await CacheVersions(client).changed(["slow"])
     place = await cache.look("slow", "q", 1.0)
     now = 1.0
     await cache.keep(place, Said(number=1), {})
@@ -142,18 +142,18 @@ async def test_an_answer_counts_from_before_it_was_read(client: redis.asyncio.Re
 
 
 async def test_an_answer_of_a_cache_that_forgot_its_marks_does_not_count(client: redis.asyncio.Redis) -> None:
-    cache = ReadCache(Together(client, 1.0))
-    await Marks(client).changed(["forgot"])
+    cache = ReadCache(PipelinedClient(client, 1.0))
+    await CacheVersions(client).changed(["forgot"])
     await cache.keep(await cache.look("forgot", "q", HISTORY_SECONDS), Said(number=1), {})
     assert isinstance(await cache.look("forgot", "q", HISTORY_SECONDS), Kept)
-    await client.delete(mark_key("forgot"))
+    await client.delete(version_key("forgot"))
     assert await cache.look("forgot", "q", HISTORY_SECONDS) is None
     assert isinstance(await cache.look("forgot", "q", HISTORY_SECONDS), Place)
 
 
 async def test_questions_and_namespaces_have_answers_of_their_own(client: redis.asyncio.Redis) -> None:
-    cache = ReadCache(Together(client, 1.0))
-    await Marks(client).changed(["one", "two"])
+    cache = ReadCache(PipelinedClient(client, 1.0))
+    await CacheVersions(client).changed(["one", "two"])
     await cache.keep(await cache.look("one", "q", HISTORY_SECONDS), Said(number=1), {"ETag": '"1"'})
     found = await cache.look("one", "q", HISTORY_SECONDS)
     assert isinstance(found, Kept)

@@ -9,7 +9,7 @@ from taskflow_api.limits.limiter import ANSWER_SECONDS, RedisCounter
 from taskflow_api.limits.policy import Limit
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.connect import connect_async
-from taskflow_core.ledger.together import Together
+from taskflow_core.ledger.pipelining import PipelinedClient
 from taskflow_core.settings import RedisSettings
 from tests.integration.api.conftest import Installation
 
@@ -27,7 +27,7 @@ async def test_a_redis_that_says_nothing_is_away_at_once() -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(Unavailable, match="no answer"):
-        await RedisCounter(Together(client, ANSWER_SECONDS)).take([Limit("caller", "k", 60)], 1)
+        await RedisCounter(PipelinedClient(client, ANSWER_SECONDS)).take([Limit("caller", "k", 60)], 1)
     assert loop.time() - began < 3
     await client.aclose()
     server.close()

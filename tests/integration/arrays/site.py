@@ -18,8 +18,8 @@ import redis.asyncio
 
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Event, Failure, Kind
-from taskflow_core.domain.items import ItemRow, Past
+from taskflow_core.domain.events import Event, EventKind, Failure
+from taskflow_core.domain.items import ItemHistory, ItemRow
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
@@ -34,19 +34,19 @@ from taskflow_core.settings import DatabaseSettings, RedisSettings
 from taskflow_core.store import items
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.telemetry.tracing import NoTracing
-from taskflow_operator import transitions
-from taskflow_operator.agenda import Agenda
-from taskflow_operator.apply_cr import ApplyToResources
-from taskflow_operator.array_drive import Surroundings
-from taskflow_operator.array_flights import Broker
-from taskflow_operator.arrays import Arrays
-from taskflow_operator.attempt_times import AttemptTimes
-from taskflow_operator.closing import Closer
-from taskflow_operator.decide import Decision, Enqueue
-from taskflow_operator.going_on import end
-from taskflow_operator.item_writer import ItemWriter
-from taskflow_operator.memory import OpenTasks
-from taskflow_operator.status_writer import StatusWriter
+from taskflow_operator.arrays.chunk_delivery import Broker
+from taskflow_operator.arrays.controller import Arrays
+from taskflow_operator.arrays.driver import Surroundings
+from taskflow_operator.arrays.item_writer import ItemWriter
+from taskflow_operator.runtime.status_writer import StatusWriter
+from taskflow_operator.runtime.supervisor import end
+from taskflow_operator.tasks.attempt_times import AttemptTimes
+from taskflow_operator.tasks.closer import Closer
+from taskflow_operator.tasks.event_consumer import ApplyToResources
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.rules import transitions
+from taskflow_operator.tasks.rules.decision import Decision, Enqueue
+from taskflow_operator.tasks.work_queue import Agenda
 from taskflow_worker.chunk import run_chunk
 from taskflow_worker.context import Context
 from taskflow_worker.items import ItemReader
@@ -74,7 +74,7 @@ class Database:
         async with transaction(self.engine) as connection:
             return await items.failed_of(connection, namespace, uid)
 
-    async def past(self, uid: str) -> Past:
+    async def past(self, uid: str) -> ItemHistory:
         self._check()
         async with transaction(self.engine) as connection:
             return await items.past_of(connection, uid)
@@ -142,7 +142,7 @@ class Worker:
         outcome = run_chunk(
             message, message.chunk, self._site.registry, self._site.objects, ItemReader(), patience=1, stop=Fixed()
         )
-        kind = Kind.FAILED if isinstance(outcome, Failure) else Kind.SUCCEEDED
+        kind = EventKind.FAILED if isinstance(outcome, Failure) else EventKind.SUCCEEDED
         counted = self.ledger.finish(claim, kind, outcome)
         self.fenced += not counted
         return counted
@@ -285,7 +285,7 @@ class Site:
             assert time.monotonic() < deadline, f"not within {seconds} s: {self.api.statuses}"
             await asyncio.sleep(0.01)
 
-    async def past(self, uid: str) -> Past:
+    async def past(self, uid: str) -> ItemHistory:
         """What PostgreSQL has."""
         async with transaction(self.database.engine) as connection:
             return await items.past_of(connection, uid)

@@ -12,10 +12,11 @@ from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.ledger.connect import connect_sync
-from taskflow_operator import array_drive, outage
-from taskflow_operator.array_flights import Broker
-from taskflow_operator.decide import End, Enqueue, Hold
-from taskflow_operator.memory import OpenTasks
+from taskflow_operator.arrays import driver
+from taskflow_operator.arrays.chunk_delivery import Broker
+from taskflow_operator.runtime import dependency_health
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.rules.decision import End, Enqueue, Hold
 from tests.builders import UID
 from tests.integration.arrays.site import Site
 
@@ -25,9 +26,9 @@ QUICKLY: dict[str, Any] = {"retryPolicy": {"backoffSeconds": 1, "maxBackoffSecon
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(array_drive, "RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(array_drive, "STOCK_SECONDS", 0.5)
+    monkeypatch.setattr(dependency_health, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(driver, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(driver, "STOCK_SECONDS", 0.5)
 
 
 async def accounted(site: Site, status: dict[str, Any], total: int) -> None:

@@ -11,7 +11,7 @@ from taskflow_core.domain.phases import FINISHED_SELECTOR, OPEN_SELECTOR, Phase
 from taskflow_core.domain.task import RetryPolicy, Task, TaskStatus
 from taskflow_core.errors import Conflict, Invalid, NotFound
 from taskflow_core.kube.client import KubeClient
-from taskflow_operator.pools import Findings, Pool, pool_status
+from taskflow_operator.pools.status import Findings, Pool, pool_status
 from tests.builders import NOW
 from tests.integration.crds.conftest import Cluster
 

@@ -9,14 +9,14 @@ import redis
 import redis.asyncio
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Event, Failure, Kind, Success
+from taskflow_core.domain.events import Event, EventKind, Failure, Success
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.ledger.connect import connect_async, connect_sync
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.ledger.worker import WorkerLedger
 from taskflow_core.settings import RedisSettings
-from taskflow_operator.snapshots import current_attempt
+from taskflow_operator.tasks.snapshots import current_attempt
 from tests.builders import UID, make_task
 
 LEASE_MS = 60_000
@@ -68,7 +68,7 @@ def told(raw: redis.Redis) -> list[Event]:
     return [Event.from_fields(stream_id, fields) for stream_id, fields in rows]
 
 
-def kinds(raw: redis.Redis) -> list[Kind]:
+def kinds(raw: redis.Redis) -> list[EventKind]:
     return [event.kind for event in told(raw)]
 
 

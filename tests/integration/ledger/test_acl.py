@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 from taskflow_core.broker import acl
 from taskflow_core.broker.publish import Outgoing, Publisher
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.message import Message
 from taskflow_core.ledger.connect import connect_sync
 from taskflow_core.ledger.presence import Presence
@@ -55,7 +55,7 @@ async def test_the_operators_and_the_workers_users_go_through_the_protocol(
         claim = ledger.claim(ledger.candidate(message, 7))
         assert claim is not None
         assert ledger.heartbeat([Holding(message.member, 7)], "first").fenced == ()
-        assert ledger.finish(claim, Kind.SUCCEEDED, DONE)
+        assert ledger.finish(claim, EventKind.SUCCEEDED, DONE)
         presence = Presence(client, "pod-1", "team-a", ["default"], 1)
         assert presence.report(busy=0, serving=True, claimed_ago_ms=None) is False
         presence.leave()

@@ -11,7 +11,7 @@ from taskflow_api.limits.limiter import RedisCounter
 from taskflow_api.limits.policy import Limit
 from taskflow_core.broker import acl
 from taskflow_core.ledger.connect import connect_async
-from taskflow_core.ledger.together import Together
+from taskflow_core.ledger.pipelining import PipelinedClient
 from taskflow_core.settings import RedisSettings
 from tests.redis_users import PASSWORD, as_user
 
@@ -25,7 +25,7 @@ async def test_exactly_the_quota_passes_of_what_a_hundred_clients_ask_of_two_pro
     # A process has connections of its own; that is all by which Redis could tell two of them apart.
     clients = [connect_async(mine) for _ in range(2)]
     # How soon Redis counts as away is not the question here, and a hundred clients share two cores with it.
-    counters = [RedisCounter(Together(client, 10.0)) for client in clients]
+    counters = [RedisCounter(PipelinedClient(client, 10.0)) for client in clients]
     # So slow that nothing comes back while the test runs.
     limits = [Limit("caller", "exact", 300), Limit("namespace", "exact-too", 100_000)]
     try:
@@ -57,7 +57,9 @@ async def test_of_passwords_guessed_at_two_processes_at_once_five_are_looked_at(
 ) -> None:
     mine = as_user(settings, raw, acl.API, acl.api_rules(PASSWORD))
     clients = [connect_async(mine) for _ in range(2)]
-    processes = [Attempts("login", 5, 300, RedisCounter(Together(client, 10.0)), time.monotonic) for client in clients]
+    processes = [
+        Attempts("login", 5, 300, RedisCounter(PipelinedClient(client, 10.0)), time.monotonic) for client in clients
+    ]
     try:
         waits = await asyncio.gather(*(processes[number % 2].take("ann") for number in range(40)))
         assert sorted(waits)[:5] == [0] * 5

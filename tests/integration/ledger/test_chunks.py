@@ -7,10 +7,10 @@ import redis
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.chunks import Chunk, ChunkEnd
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
-from taskflow_core.ledger.arrays import ArrayLedger, Handed
+from taskflow_core.ledger.arrays import ArrayLedger, ChunkEntry
 from taskflow_core.ledger.operator import Entry
 from taskflow_core.ledger.worker import Holding
 from taskflow_core.settings import RedisSettings
@@ -19,7 +19,7 @@ from tests.integration.ledger.builders import NOT_DONE, kinds, operator, told, u
 
 pytestmark = pytest.mark.integration
 FIRST = 1000
-CHUNK = Handed(2, FIRST, '[0, "1000-1999"]')
+CHUNK = ChunkEntry(2, FIRST, '[0, "1000-1999"]')
 KEY = naming.array_key(UID)
 
 
@@ -40,14 +40,14 @@ async def test_it_is_noted_entered_claimed_finished_and_settled(settings: RedisS
         assert ledger.claim(ledger.candidate(message(), 8)) is None
         assert (await arrays.enqueue(UID, [CHUNK], "[1]"))[0].entry is Entry.TAKEN
         assert ledger.heartbeat([Holding(f"{UID}:2:1000", 7)], "").fenced == ()
-        assert ledger.finish(claim, Kind.SUCCEEDED, ChunkEnd(ok="1000-1999", ran=1000))
+        assert ledger.finish(claim, EventKind.SUCCEEDED, ChunkEnd(ok="1000-1999", ran=1000))
         await arrays.settle(UID, [(2, FIRST)], "[2]")
         assert await arrays.noted(UID) == {"waiting": "[2]"}
         (state,) = await side.ledger.states([(UID, 2, FIRST)])
         assert (state.settled, state.leased, state.waiting) == (True, False, False)
         await arrays.forget(UID)
     # Neither entering nor settling a chunk is an event.
-    assert kinds(raw) == [Kind.STARTED, Kind.DUPLICATE, Kind.SUCCEEDED]
+    assert kinds(raw) == [EventKind.STARTED, EventKind.DUPLICATE, EventKind.SUCCEEDED]
     assert {(event.uid, event.attempt, event.chunk) for event in told(raw)} == {(UID, 2, FIRST)}
     assert raw.exists(KEY) == 0
 
@@ -60,10 +60,10 @@ async def test_its_lease_runs_out_and_its_late_end_is_refused(settings: RedisSet
         assert claim is not None
         until_lost(raw, f"{UID}:2:1000")
         assert await side.ledger.expire() == [f"{UID}:2:1000"]
-        assert not ledger.finish(claim, Kind.SUCCEEDED, ChunkEnd(ok="1000-1999"))
+        assert not ledger.finish(claim, EventKind.SUCCEEDED, ChunkEnd(ok="1000-1999"))
     lost = told(raw)[-2]
-    assert (lost.kind, lost.uid, lost.attempt, lost.chunk) == (Kind.LOST, UID, 2, FIRST)
-    assert kinds(raw)[-1] is Kind.STALE
+    assert (lost.kind, lost.uid, lost.attempt, lost.chunk) == (EventKind.LOST, UID, 2, FIRST)
+    assert kinds(raw)[-1] is EventKind.STALE
 
 
 async def test_it_is_withdrawn_stopped_surrendered_and_given_up_by_its_whole_name(
@@ -71,7 +71,7 @@ async def test_it_is_withdrawn_stopped_surrendered_and_given_up_by_its_whole_nam
 ) -> None:
     async with operator(settings) as side:
         arrays = ArrayLedger(side.client)
-        await arrays.enqueue(UID, [CHUNK, Handed(2, 1, '[0, "1"]')], "[]")
+        await arrays.enqueue(UID, [CHUNK, ChunkEntry(2, 1, '[0, "1"]')], "[]")
         assert await side.ledger.withdraw(UID, 2, 1)
         assert raw.zrange(naming.KEY_LEDGER, 0, -1) == [f"{UID}:2:1000"]
         ledger = worker(settings)
@@ -81,11 +81,11 @@ async def test_it_is_withdrawn_stopped_surrendered_and_given_up_by_its_whole_nam
         held = Holding(f"{UID}:2:1000", 7, claim.message.token)
         assert dict(ledger.heartbeat([held], "").stops) == {f"{UID}:2:1000": Reason.CANCELLED}
         assert await side.ledger.give_up([(UID, 2, FIRST), (UID, 2, 1)], NOT_DONE) == [False, True]
-        assert ledger.surrender(held, Kind.LOST, NOT_DONE)
+        assert ledger.surrender(held, EventKind.LOST, NOT_DONE)
         await arrays.settle(UID, [(2, FIRST)], "[]")
         assert raw.hlen(naming.KEY_STOPS) == 0
     assert [(event.kind, event.chunk) for event in told(raw)] == [
-        (Kind.STARTED, FIRST),
-        (Kind.LOST, 1),
-        (Kind.LOST, FIRST),
+        (EventKind.STARTED, FIRST),
+        (EventKind.LOST, 1),
+        (EventKind.LOST, FIRST),
     ]

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.worker import Claim, Holding, WorkerLedger
 from taskflow_core.settings import RedisSettings
@@ -41,19 +41,19 @@ async def test_an_attempt_that_is_nowhere_is_given_up_and_its_late_end_is_refuse
         assert await side.ledger.give_up([(UID, 1)], LOST) == [False]
         raw.flushall()
         assert await side.ledger.give_up([(UID, 1)], LOST) == [True]
-    assert not ledger.finish(claim, Kind.SUCCEEDED, DONE)
-    assert kinds(raw) == [Kind.LOST, Kind.STALE]
+    assert not ledger.finish(claim, EventKind.SUCCEEDED, DONE)
+    assert kinds(raw) == [EventKind.LOST, EventKind.STALE]
 
 
 async def test_an_end_that_was_not_read_yet_stays_before_the_loss(settings: RedisSettings, raw: redis.Redis) -> None:
     await entered(settings)
     ledger = worker(settings)
     claim = claimed(ledger)
-    assert ledger.finish(claim, Kind.SUCCEEDED, DONE)
+    assert ledger.finish(claim, EventKind.SUCCEEDED, DONE)
     async with operator(settings) as side:
         assert await side.ledger.give_up([(UID, 1)], LOST) == [True]
-    assert kinds(raw)[-2:] == [Kind.SUCCEEDED, Kind.LOST]
-    assert ledger.finish(claim, Kind.SUCCEEDED, DONE), "asked again it is still the end that counts"
+    assert kinds(raw)[-2:] == [EventKind.SUCCEEDED, EventKind.LOST]
+    assert ledger.finish(claim, EventKind.SUCCEEDED, DONE), "asked again it is still the end that counts"
 
 
 async def test_what_was_entered_anew_while_its_worker_came_back_is_not_withdrawn(

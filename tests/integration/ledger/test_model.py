@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Failure, Kind, Success
+from taskflow_core.domain.events import EventKind, Failure, Success
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.operator import OperatorLedger
@@ -113,7 +113,7 @@ class Both(RuleBasedStateMachine):
         claim = self.claims.get((name, attempt))
         if claim is None:
             return
-        kind = Kind.SUCCEEDED if well else Kind.FAILED
+        kind = EventKind.SUCCEEDED if well else EventKind.FAILED
         outcome: Success | Failure = DONE if well else NOT_DONE
         member = naming.member(UID, attempt)
         self.model, counted = scripts.finish(self.model, member, claim.holder, claim.prefix, kind, claim.epoch)
@@ -128,8 +128,8 @@ class Both(RuleBasedStateMachine):
         assert (beat.epoch, frozenset(beat.fenced), frozenset(beat.stops)) == answer
         self.known[name] = beat.epoch
 
-    @rule(attempt=numbers, name=names, kind=st.sampled_from([Kind.LOST, Kind.RELEASED, Kind.CANCELLED]))
-    def surrender(self, attempt: int, name: str, kind: Kind) -> None:
+    @rule(attempt=numbers, name=names, kind=st.sampled_from([EventKind.LOST, EventKind.RELEASED, EventKind.CANCELLED]))
+    def surrender(self, attempt: int, name: str, kind: EventKind) -> None:
         member = naming.member(UID, attempt)
         self.model, held = scripts.surrender(self.model, member, f"{name}|{PID}|", kind)
         assert self.side.workers[name].surrender(Holding(member, PID), kind, NOT_DONE) == held
@@ -159,7 +159,7 @@ class Both(RuleBasedStateMachine):
 
     @rule(attempt=numbers, gone=st.booleans())
     def settle(self, attempt: int, gone: bool) -> None:
-        kind = Kind.DELETED if gone else Kind.SETTLED
+        kind = EventKind.DELETED if gone else EventKind.SETTLED
         self.model = scripts.settle(self.model, naming.member(UID, attempt), kind)
         self.act(self.side.operator.settle(entry(attempt), kind))
 

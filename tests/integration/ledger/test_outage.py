@@ -10,7 +10,7 @@ import redis
 
 from taskflow_core.broker.publish import Outgoing, Publisher
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.message import Message
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.operator import Entry
@@ -52,7 +52,7 @@ async def test_a_stopped_redis_is_unavailable_and_comes_back(
         outage()
         quick(lambda: ledger.claim(ledger.candidate(message, 1)))
         quick(lambda: ledger.heartbeat([], ""))
-        quick(lambda: ledger.finish(claim, Kind.SUCCEEDED, DONE))
+        quick(lambda: ledger.finish(claim, EventKind.SUCCEEDED, DONE))
         for call in (
             partial(side.ledger.begin_epoch, "e"),
             side.ledger.expire,
@@ -109,7 +109,7 @@ async def test_what_is_in_flight_goes_on_without_memory(
         claim = ledger.claim(ledger.candidate(make_message(attempt=1), 1))
         assert claim is not None
         await side.ledger.settle(entry(1))
-    assert [event.kind for event in told(raw)][-2:] == [Kind.STARTED, Kind.SETTLED]
+    assert [event.kind for event in told(raw)][-2:] == [EventKind.STARTED, EventKind.SETTLED]
 
 
 def outgoing(message: Message) -> list[Outgoing]:

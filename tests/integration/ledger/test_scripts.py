@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, TOMBSTONE_SECONDS
 from taskflow_core.ledger.operator import Entry, State
@@ -58,7 +58,7 @@ async def test_entering_is_told_once_and_may_be_repeated(settings: RedisSettings
     assert (first.entry, second.entry) == (Entry.NEW, Entry.WAITING)
     assert first.time_ms == second.time_ms == score(raw, naming.KEY_LEDGER)
     (event,) = told(raw)
-    assert (event.kind, event.attempt, event.payload["name"]) == (Kind.QUEUED, 1, "report")
+    assert (event.kind, event.attempt, event.payload["name"]) == (EventKind.QUEUED, 1, "report")
     assert event.time_ms == first.time_ms
 
 
@@ -72,7 +72,7 @@ async def test_entering_again_after_a_loss_has_a_fresh_time_and_no_second_event(
         assert answer.entry is Entry.NEW
         assert answer.time_ms == score(raw, naming.KEY_LEDGER)
         assert answer.time_ms > 5
-    assert kinds(raw) == [Kind.QUEUED]
+    assert kinds(raw) == [EventKind.QUEUED]
 
 
 async def test_many_attempts_are_answered_in_their_order(settings: RedisSettings) -> None:
@@ -92,7 +92,7 @@ async def test_one_of_fifty_claimers_wins(settings: RedisSettings, raw: redis.Re
         answers = list(pool.map(lambda each: each.claim(each.candidate(make_message(), PID)), ledgers))
     (winner,) = [answer for answer in answers if answer is not None]
     assert raw.get(naming.claim_key(UID, 1)) == winner.holder
-    assert kinds(raw) == [Kind.QUEUED, Kind.STARTED, *[Kind.DUPLICATE] * 49]
+    assert kinds(raw) == [EventKind.QUEUED, EventKind.STARTED, *[EventKind.DUPLICATE] * 49]
 
 
 async def test_a_claim_makes_a_lease_and_leaves_the_ledger(settings: RedisSettings, raw: redis.Redis) -> None:
@@ -107,7 +107,7 @@ async def test_a_claim_makes_a_lease_and_leaves_the_ledger(settings: RedisSettin
     ttl: Any = raw.ttl(naming.claim_key(UID, 1))
     assert CLAIM_SECONDS - 60 < ttl <= CLAIM_SECONDS
     event = told(raw)[-1]
-    assert (event.kind, event.worker, event.token) == (Kind.STARTED, "pod-1:ab", make_message().token)
+    assert (event.kind, event.worker, event.token) == (EventKind.STARTED, "pod-1:ab", make_message().token)
 
 
 async def test_a_claim_whose_answer_was_lost_may_be_repeated(settings: RedisSettings, raw: redis.Redis) -> None:
@@ -117,7 +117,7 @@ async def test_a_claim_whose_answer_was_lost_may_be_repeated(settings: RedisSett
     first, second = ledger.claim(candidate), ledger.claim(candidate)
     assert first is not None
     assert first == second
-    assert kinds(raw) == [Kind.QUEUED, Kind.STARTED]
+    assert kinds(raw) == [EventKind.QUEUED, EventKind.STARTED]
 
 
 async def test_another_delivery_to_the_same_process_is_refused(settings: RedisSettings, raw: redis.Redis) -> None:
@@ -125,14 +125,14 @@ async def test_another_delivery_to_the_same_process_is_refused(settings: RedisSe
     ledger = worker(settings)
     claimed(ledger)
     assert ledger.claim(ledger.candidate(make_message(), PID)) is None
-    assert kinds(raw)[-1] is Kind.DUPLICATE
+    assert kinds(raw)[-1] is EventKind.DUPLICATE
 
 
 def test_an_attempt_that_was_never_entered_is_refused_and_told(settings: RedisSettings, raw: redis.Redis) -> None:
     ledger = worker(settings)
     assert ledger.claim(ledger.candidate(make_message(), PID)) is None
     (event,) = told(raw)
-    assert (event.kind, event.worker) == (Kind.DUPLICATE, "pod-1:ab")
+    assert (event.kind, event.worker) == (EventKind.DUPLICATE, "pod-1:ab")
     assert raw.exists(naming.claim_key(UID, 1)) == 0
 
 
@@ -140,8 +140,8 @@ async def test_an_end_counts_once_however_often_it_is_reported(settings: RedisSe
     await entered(settings)
     ledger = worker(settings)
     claim = claimed(ledger)
-    assert [ledger.finish(claim, Kind.SUCCEEDED, DONE) for _ in range(3)] == [True] * 3
-    assert kinds(raw) == [Kind.QUEUED, Kind.STARTED, Kind.SUCCEEDED]
+    assert [ledger.finish(claim, EventKind.SUCCEEDED, DONE) for _ in range(3)] == [True] * 3
+    assert kinds(raw) == [EventKind.QUEUED, EventKind.STARTED, EventKind.SUCCEEDED]
     assert told(raw)[-1].payload["result"] == 3
     assert score(raw, naming.KEY_LEASES) is None
     ttl: Any = raw.ttl(naming.claim_key(UID, 1))
@@ -160,11 +160,11 @@ async def test_an_end_does_not_count_after_the_attempt_was_taken_away(
             raw.zadd(naming.KEY_LEASES, {MEMBER: 1})
             assert await side.ledger.expire() == [MEMBER]
         elif by == "surrender":
-            assert ledger.surrender(HELD, Kind.LOST, LOST)
+            assert ledger.surrender(HELD, EventKind.LOST, LOST)
         else:
-            await side.ledger.settle(entry(), Kind.SETTLED if by == "settle" else Kind.DELETED)
-    assert ledger.finish(claim, Kind.SUCCEEDED, DONE) is False
-    assert kinds(raw)[-1] is Kind.STALE
+            await side.ledger.settle(entry(), EventKind.SETTLED if by == "settle" else EventKind.DELETED)
+    assert ledger.finish(claim, EventKind.SUCCEEDED, DONE) is False
+    assert kinds(raw)[-1] is EventKind.STALE
     assert score(raw, naming.KEY_LEASES) is None
 
 
@@ -183,10 +183,10 @@ async def test_an_end_counts_after_redis_lost_its_data(
     ledger = worker(settings)
     claim = claimed(ledger)
     flush(raw, epoch)
-    assert ledger.finish(claim, Kind.FAILED, NOT_DONE)
-    assert ledger.finish(claim, Kind.FAILED, NOT_DONE)
+    assert ledger.finish(claim, EventKind.FAILED, NOT_DONE)
+    assert ledger.finish(claim, EventKind.FAILED, NOT_DONE)
     (event,) = told(raw)
-    assert (event.kind, event.payload["message"]) == (Kind.FAILED, "no")
+    assert (event.kind, event.payload["message"]) == (EventKind.FAILED, "no")
 
 
 async def test_an_end_does_not_count_when_only_its_claim_vanished(settings: RedisSettings, raw: redis.Redis) -> None:
@@ -195,7 +195,7 @@ async def test_an_end_does_not_count_when_only_its_claim_vanished(settings: Redi
     ledger = worker(settings)
     claim = claimed(ledger)
     raw.delete(naming.claim_key(UID, 1))
-    assert ledger.finish(claim, Kind.SUCCEEDED, DONE) is False
+    assert ledger.finish(claim, EventKind.SUCCEEDED, DONE) is False
 
 
 async def test_a_heartbeat_renews_the_lease_and_the_claim(settings: RedisSettings, raw: redis.Redis) -> None:
@@ -235,7 +235,7 @@ async def test_a_heartbeat_enters_again_what_redis_forgot_and_the_end_counts(
     async with operator(settings) as side:
         (answer,) = await side.ledger.enqueue([entry()])
         assert answer.entry is Entry.TAKEN
-    assert ledger.finish(claim, Kind.SUCCEEDED, DONE)
+    assert ledger.finish(claim, EventKind.SUCCEEDED, DONE)
 
 
 async def test_a_heartbeat_between_delivery_and_claim_does_not_refuse_the_claim(
@@ -248,8 +248,8 @@ async def test_a_heartbeat_between_delivery_and_claim_does_not_refuse_the_claim(
     ledger.heartbeat([HELD], "")
     claim = ledger.claim(ledger.candidate(make_message(), PID))
     assert claim is not None
-    assert ledger.finish(claim, Kind.SUCCEEDED, DONE)
-    assert kinds(raw) == [Kind.QUEUED, Kind.STARTED, Kind.SUCCEEDED]
+    assert ledger.finish(claim, EventKind.SUCCEEDED, DONE)
+    assert kinds(raw) == [EventKind.QUEUED, EventKind.STARTED, EventKind.SUCCEEDED]
 
 
 async def test_a_heartbeat_enters_nothing_again_within_an_epoch(settings: RedisSettings, raw: redis.Redis) -> None:
@@ -273,7 +273,7 @@ async def test_a_heartbeat_tells_what_was_taken_away(settings: RedisSettings, ra
 async def test_a_heartbeat_passes_over_what_ended(settings: RedisSettings, raw: redis.Redis) -> None:
     await entered(settings)
     ledger = worker(settings)
-    ledger.finish(claimed(ledger), Kind.SUCCEEDED, DONE)
+    ledger.finish(claimed(ledger), EventKind.SUCCEEDED, DONE)
     assert ledger.heartbeat([HELD], "").fenced == ()
     assert score(raw, naming.KEY_LEASES) is None
 
@@ -291,7 +291,7 @@ async def test_a_lease_that_ran_out_is_a_loss_that_names_the_worker(settings: Re
         assert await side.ledger.expire() == [MEMBER]
         assert await side.ledger.expire() == []
     event = told(raw)[-1]
-    assert (event.kind, event.uid, event.attempt, event.worker) == (Kind.LOST, UID, 1, "pod-1:ab")
+    assert (event.kind, event.uid, event.attempt, event.worker) == (EventKind.LOST, UID, 1, "pod-1:ab")
     assert Failure.model_validate(event.payload).reason is Reason.WORKER_LOST
 
 
@@ -306,11 +306,11 @@ async def test_only_who_holds_an_attempt_can_give_it_up(settings: RedisSettings,
     await entered(settings)
     ledger = worker(settings)
     claimed(ledger)
-    assert not worker(settings, "pod-2:x").surrender(HELD, Kind.RELEASED, LOST)
-    assert not ledger.surrender(Holding(MEMBER, PID + 1), Kind.RELEASED, LOST)
-    assert ledger.surrender(HELD, Kind.RELEASED, LOST)
-    assert not ledger.surrender(HELD, Kind.RELEASED, LOST)
-    assert kinds(raw) == [Kind.QUEUED, Kind.STARTED, Kind.RELEASED]
+    assert not worker(settings, "pod-2:x").surrender(HELD, EventKind.RELEASED, LOST)
+    assert not ledger.surrender(Holding(MEMBER, PID + 1), EventKind.RELEASED, LOST)
+    assert ledger.surrender(HELD, EventKind.RELEASED, LOST)
+    assert not ledger.surrender(HELD, EventKind.RELEASED, LOST)
+    assert kinds(raw) == [EventKind.QUEUED, EventKind.STARTED, EventKind.RELEASED]
     assert told(raw)[-1].worker == "pod-1:ab"
     assert score(raw, naming.KEY_LEASES) is None
 
@@ -318,13 +318,13 @@ async def test_only_who_holds_an_attempt_can_give_it_up(settings: RedisSettings,
 async def test_what_ended_cannot_be_given_up(settings: RedisSettings) -> None:
     await entered(settings)
     ledger = worker(settings)
-    ledger.finish(claimed(ledger), Kind.SUCCEEDED, DONE)
-    assert not ledger.surrender(HELD, Kind.LOST, LOST)
+    ledger.finish(claimed(ledger), EventKind.SUCCEEDED, DONE)
+    assert not ledger.surrender(HELD, EventKind.LOST, LOST)
 
 
-@pytest.mark.parametrize("kind", [Kind.SETTLED, Kind.DELETED])
+@pytest.mark.parametrize("kind", [EventKind.SETTLED, EventKind.DELETED])
 async def test_a_closed_attempt_can_be_neither_entered_nor_claimed(
-    settings: RedisSettings, raw: redis.Redis, kind: Kind
+    settings: RedisSettings, raw: redis.Redis, kind: EventKind
 ) -> None:
     await entered(settings)
     async with operator(settings) as side:
@@ -336,7 +336,7 @@ async def test_a_closed_attempt_can_be_neither_entered_nor_claimed(
         assert state.settled
     ledger = worker(settings)
     assert ledger.claim(ledger.candidate(make_message(), PID)) is None
-    assert kinds(raw) == [Kind.QUEUED, kind, Kind.DUPLICATE]
+    assert kinds(raw) == [EventKind.QUEUED, kind, EventKind.DUPLICATE]
 
 
 async def test_a_message_that_was_left_can_be_read_until_its_attempt_is_settled(
@@ -388,4 +388,4 @@ async def test_a_note_reaches_the_history(settings: RedisSettings, raw: redis.Re
     async with operator(settings) as side:
         await side.ledger.note(entry())
     (event,) = told(raw)
-    assert (event.kind, event.payload["name"]) == (Kind.PENDING, "report")
+    assert (event.kind, event.payload["name"]) == (EventKind.PENDING, "report")

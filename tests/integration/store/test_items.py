@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from taskflow_core.domain.items import ItemRow, ItemState, Past
+from taskflow_core.domain.items import ItemHistory, ItemRow, ItemState
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import TaskStatus
@@ -29,7 +29,7 @@ async def store(engine: AsyncEngine, *rows: ItemRow, uid: str = "u") -> None:
         await items.store_items(connection, {uid: rows}, NOW)
 
 
-async def past(engine: AsyncEngine, uid: str = "u") -> Past:
+async def past(engine: AsyncEngine, uid: str = "u") -> ItemHistory:
     async with transaction(engine) as connection:
         return await items.past_of(connection, uid)
 
@@ -43,10 +43,10 @@ async def test_what_ended_is_summed_and_neighbours_are_one_range(engine: AsyncEn
     await store(engine, ItemRow(0, 9, OK, 1), ItemRow(10, 10, OK, 2, result={"a": [1, None]}), failed(11))
     await store(engine, ItemRow(20, 29, OK, 1), failed(15))
     await store(engine, ItemRow(0, 5, OK, 1), uid="other")
-    assert await past(engine) == Past(
+    assert await past(engine) == ItemHistory(
         RangeSet.parse("0-11,15,20-29"), succeeded=21, failed=2, retried=3, failed_first=RangeSet.parse("11,15")
     )
-    assert await past(engine, "nobody") == Past()
+    assert await past(engine, "nobody") == ItemHistory()
 
 
 async def test_items_are_listed_by_index_and_state(engine: AsyncEngine) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.selectors import parse
 from taskflow_core.settings import DatabaseSettings
@@ -139,8 +139,8 @@ async def test_the_latest_starts_come_from_their_index(filled: AsyncEngine) -> N
 async def test_an_operator_that_tells_no_labels_leaves_those_that_are_known(engine: AsyncEngine) -> None:
     uid = "0b0e7d8e-0000-4000-8000-000000000001"
     async with transaction(engine) as connection:
-        told = snapshot(Kind.PENDING, 1, uid=uid, phase="Pending", labels={"team": "x"})
-        later = snapshot(Kind.QUEUED, 2, uid=uid)
+        told = snapshot(EventKind.PENDING, 1, uid=uid, phase="Pending", labels={"team": "x"})
+        later = snapshot(EventKind.QUEUED, 2, uid=uid)
         assert await repository.apply_events(connection, [told]) == 1
         assert await repository.apply_events(connection, [later]) == 1
         (row,) = await repository.list_tasks(connection, "team-a", Filter(labels=parse("team=x")))

@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import TaskflowError, Unavailable
@@ -92,11 +92,11 @@ async def test_any_order_and_any_repeats_in_any_batches_end_in_the_same_rows(eng
 
 
 async def test_a_start_that_comes_before_its_task_is_not_forgotten(engine: AsyncEngine) -> None:
-    await _apply(engine, event(Kind.STARTED, 2, worker="w-1"))
+    await _apply(engine, event(EventKind.STARTED, 2, worker="w-1"))
     async with transaction(engine) as connection:
         assert await repository.get_task(connection, "team-a", NAME) is None
         assert [run.worker for run in await repository.get_attempts(connection, UID)] == ["w-1"]
-    await _apply(engine, snapshot(Kind.QUEUED, 1))
+    await _apply(engine, snapshot(EventKind.QUEUED, 1))
     async with transaction(engine) as connection:
         row = await repository.get_task(connection, "team-a", NAME)
     assert row is not None
@@ -104,8 +104,10 @@ async def test_a_start_that_comes_before_its_task_is_not_forgotten(engine: Async
 
 
 async def test_what_postgresql_cannot_hold_is_replaced_and_stored(engine: AsyncEngine) -> None:
-    poisoned = snapshot(Kind.SETTLED, 3, phase="Failed", message="a\x00b", result={"k\x00": ["\ud800", float("nan")]})
-    assert await _apply(engine, event(Kind.FAILED, 2, reason="HandlerError", message="\x00"), poisoned) == 2
+    poisoned = snapshot(
+        EventKind.SETTLED, 3, phase="Failed", message="a\x00b", result={"k\x00": ["\ud800", float("nan")]}
+    )
+    assert await _apply(engine, event(EventKind.FAILED, 2, reason="HandlerError", message="\x00"), poisoned) == 2
     async with transaction(engine) as connection:
         row = await repository.get_task(connection, "team-a", NAME)
     assert row is not None
@@ -114,9 +116,9 @@ async def test_what_postgresql_cannot_hold_is_replaced_and_stored(engine: AsyncE
 
 async def test_an_event_that_postgresql_refuses_does_not_block_those_beside_it(engine: AsyncEngine) -> None:
     good = [one for n in range(30) for one in story(f"{n:08d}-0000-4000-8000-000000000000", first=n * 10, lost=0)]
-    too_long_for_an_index = snapshot(Kind.QUEUED, 995, uid="x" + UID, name=random.Random(1).randbytes(9000).hex())
-    too_large_for_bigint = event(Kind.FAILED, 996, uid="y" + UID, reason="HandlerError", runMs=2**80)
-    unreadable = event(Kind.SETTLED, 997, uid="z" + UID, phase="Nonsense")
+    too_long_for_an_index = snapshot(EventKind.QUEUED, 995, uid="x" + UID, name=random.Random(1).randbytes(9000).hex())
+    too_large_for_bigint = event(EventKind.FAILED, 996, uid="y" + UID, reason="HandlerError", runMs=2**80)
+    unreadable = event(EventKind.SETTLED, 997, uid="z" + UID, phase="Nonsense")
     bad = [too_long_for_an_index, too_large_for_bigint, unreadable]
     mixed = [*good[:40], *bad, *good[40:]]
     assert await _apply(engine, *mixed) == len(good)
@@ -161,7 +163,7 @@ async def test_two_writers_of_the_same_tasks_do_not_lock_each_other_up(engine: A
 
 async def test_pages_are_stable_while_rows_come_in_and_times_are_equal(engine: AsyncEngine) -> None:
     base = datetime(2026, 9, 20, tzinfo=UTC)
-    (template,) = fold([snapshot(Kind.QUEUED, 1)]).tasks
+    (template,) = fold([snapshot(EventKind.QUEUED, 1)]).tasks
     rows = [
         # Ten rows share each time, so that only the uid tells them apart.
         template | {"uid": f"{n:08d}-x", "name": f"n{n}", "created_at": base + timedelta(seconds=n // 10)}
@@ -184,7 +186,7 @@ async def test_pages_are_stable_while_rows_come_in_and_times_are_equal(engine: A
 
 
 async def test_pages_are_read_from_an_index_however_deep(engine: AsyncEngine) -> None:
-    (template,) = fold([snapshot(Kind.QUEUED, 1)]).tasks
+    (template,) = fold([snapshot(EventKind.QUEUED, 1)]).tasks
     base = datetime(2026, 9, 20, tzinfo=UTC)
     rows = [template | {"uid": f"{n:08d}", "created_at": base + timedelta(seconds=n)} for n in range(10_000)]
     async with transaction(engine) as connection:
@@ -205,9 +207,9 @@ async def test_pages_are_read_from_an_index_however_deep(engine: AsyncEngine) ->
 async def test_filters_narrow_a_list(engine: AsyncEngine) -> None:
     await _apply(
         engine,
-        snapshot(Kind.QUEUED, 1, uid="a"),
-        snapshot(Kind.QUEUED, 2, uid="b", spec={"handler": "x.y", "queue": "slow"}),
-        snapshot(Kind.PENDING, 3, uid="c", phase="Pending", namespace="team-b"),
+        snapshot(EventKind.QUEUED, 1, uid="a"),
+        snapshot(EventKind.QUEUED, 2, uid="b", spec={"handler": "x.y", "queue": "slow"}),
+        snapshot(EventKind.PENDING, 3, uid="c", phase="Pending", namespace="team-b"),
     )
     async with transaction(engine) as connection:
 
@@ -223,8 +225,8 @@ async def test_filters_narrow_a_list(engine: AsyncEngine) -> None:
 async def test_the_newest_task_of_a_name_is_meant(engine: AsyncEngine) -> None:
     await _apply(
         engine,
-        snapshot(Kind.QUEUED, 1, uid="old", name="n", created="2026-09-20T12:00:00Z"),
-        snapshot(Kind.QUEUED, 2, uid="new", name="n", created="2026-09-21T12:00:00Z"),
+        snapshot(EventKind.QUEUED, 1, uid="old", name="n", created="2026-09-20T12:00:00Z"),
+        snapshot(EventKind.QUEUED, 2, uid="new", name="n", created="2026-09-21T12:00:00Z"),
     )
     async with transaction(engine) as connection:
         row = await repository.get_task(connection, "team-a", "n")

@@ -11,9 +11,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.telemetry.tracing import ENDPOINT, OpenTelemetry, setup_tracing
-from taskflow_operator.attempt_times import AttemptTimes
+from taskflow_operator.tasks.attempt_times import AttemptTimes
 from tests.unit.taskflow_operator.builders import CREATED_MS, make_event, make_task
 
 pytestmark = pytest.mark.integration
@@ -66,10 +66,10 @@ def test_a_collector_gets_each_attempt_with_its_link(collector: Collector, monke
     assert isinstance(tracing, OpenTelemetry)
     times = AttemptTimes(tracing)
     task = make_task(queue="q").model_copy(update={"annotated_traceparent": PARENT})
-    times.note(task, make_event(Kind.STARTED, 10))
-    times.note(task, make_event(Kind.FAILED, 20, reason="HandlerError", message="no luck"))
-    times.note(task, make_event(Kind.STARTED, 30, attempt=2))
-    times.note(task, make_event(Kind.SUCCEEDED, 45, attempt=2, runMs=15))
+    times.note(task, make_event(EventKind.STARTED, 10))
+    times.note(task, make_event(EventKind.FAILED, 20, reason="HandlerError", message="no luck"))
+    times.note(task, make_event(EventKind.STARTED, 30, attempt=2))
+    times.note(task, make_event(EventKind.SUCCEEDED, 45, attempt=2, runMs=15))
     tracing.close()
     assert collector.services == {"taskflow-operator"}
     first, second = collector.spans

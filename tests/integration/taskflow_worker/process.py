@@ -17,15 +17,15 @@ import redis
 
 from taskflow_core.broker.publish import Outgoing, Publisher
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.naming import queue_lists
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
-from taskflow_core.ledger.presence import PoolView, Snapshot, WorkerReport
+from taskflow_core.ledger.presence import PoolView, WorkerReport, WorkerSnapshot
 from taskflow_core.settings import RedisSettings
-from taskflow_operator.snapshots import current_attempt
+from taskflow_operator.tasks.snapshots import current_attempt
 from tests.builders import make_message, make_task
 from tests.e2e.product import eventually
 
@@ -103,7 +103,7 @@ class Workers:
                 process.kill()
                 process.wait()
 
-    def seen(self) -> Snapshot:
+    def seen(self) -> WorkerSnapshot:
         return self._ask(lambda view: view.snapshot(LISTS))
 
     def stop(self, *names: str) -> None:
@@ -192,7 +192,7 @@ class Workers:
 
         return asyncio.run(asked())
 
-    def told(self, kind: Kind, worker: str = "") -> list[Event]:
+    def told(self, kind: EventKind, worker: str = "") -> list[Event]:
         """Events of that kind, of all workers or of one."""
         rows: Any = self.raw.xrange(naming.KEY_STREAM)
         events = [Event.from_fields(stream_id, fields) for stream_id, fields in rows]
@@ -201,11 +201,11 @@ class Workers:
     def finished(self, uids: Sequence[str], seconds: float = 60) -> None:
         """Wait until all of them succeeded; each must have run once, and none be left or come back."""
         eventually(
-            lambda: set(uids) - {event.uid for event in self.told(Kind.SUCCEEDED)}, lambda rest: not rest, seconds
+            lambda: set(uids) - {event.uid for event in self.told(EventKind.SUCCEEDED)}, lambda rest: not rest, seconds
         )
-        starts = Counter(event.uid for event in self.told(Kind.STARTED))
+        starts = Counter(event.uid for event in self.told(EventKind.STARTED))
         assert {uid: starts[uid] for uid in uids} == dict.fromkeys(uids, 1)
-        assert self.told(Kind.DUPLICATE) == []
+        assert self.told(EventKind.DUPLICATE) == []
         eventually(
             lambda: (self.waiting(), self.raw.hlen(naming.unacked_keys("team-a").messages)), lambda rest: rest == (0, 0)
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from tests.e2e.product import eventually, records
 from tests.integration.taskflow_worker.process import Workers
 
@@ -45,7 +45,7 @@ def test_an_idle_worker_that_is_stopped_takes_nothing_until_it_is_resumed(worker
     workers.send(["later"])
     workers.goes_on("a")
     assert workers.waiting() == 1
-    assert workers.told(Kind.STARTED) == []
+    assert workers.told(EventKind.STARTED) == []
     workers.resume("a")
     workers.finished(["later"])
     assert workers.until("a", lambda report: report.claimed_ms is not None).serving
@@ -75,14 +75,14 @@ def test_of_a_burst_everything_runs_once_when_one_worker_is_stopped_in_the_middl
     burst = uids("burst", 600)
     work: dict[str, Any] = {"record": str(tmp_path / "record"), "seconds": 0.002}
     workers.send(burst[:400], "e2e.recorded_sleep", **work)
-    eventually(lambda: workers.told(Kind.STARTED, "a:"), lambda starts: len(starts) > 20)
+    eventually(lambda: workers.told(EventKind.STARTED, "a:"), lambda starts: len(starts) > 20)
     workers.stop("a")
     workers.send(burst[400:], "e2e.recorded_sleep", **work)
     said = workers.quiet("a")
     workers.finished(burst)
     assert len(records(tmp_path / "record", "start")) == len(burst)
-    assert [event.uid for event in workers.told(Kind.STARTED, "a:") if event.time_ms > said.at_ms] == []
-    assert len(workers.told(Kind.STARTED, "b:")) > 20
+    assert [event.uid for event in workers.told(EventKind.STARTED, "a:") if event.time_ms > said.at_ms] == []
+    assert len(workers.told(EventKind.STARTED, "b:")) > 20
 
 
 def test_what_an_idle_worker_was_about_to_take_when_it_was_stopped_runs_once(workers: Workers) -> None:
@@ -100,7 +100,7 @@ def test_what_an_idle_worker_was_about_to_take_when_it_was_stopped_runs_once(wor
         workers.send(batch)
         said = workers.quiet("a")
         workers.finished(everything)
-        assert [event.uid for event in workers.told(Kind.STARTED, "a:") if event.time_ms > said.at_ms] == []
+        assert [event.uid for event in workers.told(EventKind.STARTED, "a:") if event.time_ms > said.at_ms] == []
         workers.resume("a")
         workers.until("a", lambda report: report.serving)
 
@@ -187,5 +187,5 @@ def test_a_worker_that_gives_up_what_it_runs_takes_its_report_back(workers: Work
     workers.until("a", lambda report: report.busy == 1)
     process.send_signal(signal.SIGTERM)
     process.wait(30)
-    assert [event.uid for event in workers.told(Kind.RELEASED)] == ["held"]
+    assert [event.uid for event in workers.told(EventKind.RELEASED)] == ["held"]
     assert workers.seen().reports == {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from tests.e2e.product import eventually, records
 from tests.integration.taskflow_worker.process import Workers
 
@@ -26,12 +26,13 @@ def start(workers: Workers, folder: Path) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize(
-    ("handler", "kind"), [("taskflow.echo", Kind.SUCCEEDED), ("taskflow.fail", Kind.FAILED), ("typo", Kind.FAILED)]
+    ("handler", "kind"),
+    [("taskflow.echo", EventKind.SUCCEEDED), ("taskflow.fail", EventKind.FAILED), ("typo", EventKind.FAILED)],
 )
-def test_it_ends_with_0_however_the_attempt_ended(workers: Workers, handler: str, kind: Kind) -> None:
+def test_it_ends_with_0_however_the_attempt_ended(workers: Workers, handler: str, kind: EventKind) -> None:
     workers.leave("u1", handler)
     assert workers.once("a", "u1").wait(60) == 0
-    assert [event.uid for event in workers.told(Kind.STARTED, "a:")] == ["u1"]
+    assert [event.uid for event in workers.told(EventKind.STARTED, "a:")] == ["u1"]
     assert [event.uid for event in workers.told(kind, "a:")] == ["u1"]
     assert workers.raw.zcard(naming.KEY_LEASES) == 0
 
@@ -53,8 +54,8 @@ def test_an_attempt_that_another_one_has_is_refused(workers: Workers) -> None:
     workers.leave("u1")
     assert workers.once("a", "u1").wait(60) == 0
     assert workers.once("b", "u1").wait(60) == 0
-    assert [event.worker.partition(":")[0] for event in workers.told(Kind.DUPLICATE)] == ["b"]
-    assert len(workers.told(Kind.SUCCEEDED)) == 1
+    assert [event.worker.partition(":")[0] for event in workers.told(EventKind.DUPLICATE)] == ["b"]
+    assert len(workers.told(EventKind.SUCCEEDED)) == 1
 
 
 def test_told_to_stop_it_ends_what_is_short(workers: Workers, tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_told_to_stop_it_ends_what_is_short(workers: Workers, tmp_path: Path) ->
     process.send_signal(signal.SIGTERM)
     gate.touch()
     assert process.wait(60) == 0
-    assert len(workers.told(Kind.SUCCEEDED)) == 1
+    assert len(workers.told(EventKind.SUCCEEDED)) == 1
 
 
 def test_told_to_stop_it_hands_back_what_is_long(workers: Workers, tmp_path: Path) -> None:
@@ -71,8 +72,8 @@ def test_told_to_stop_it_hands_back_what_is_long(workers: Workers, tmp_path: Pat
     (process,) = workers.processes
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    assert len(workers.told(Kind.RELEASED)) == 1
-    assert workers.told(Kind.LOST) == []
+    assert len(workers.told(EventKind.RELEASED)) == 1
+    assert workers.told(EventKind.LOST) == []
     assert records(record, "end") == []
 
 
@@ -81,5 +82,5 @@ def test_a_child_that_is_killed_is_told_at_once(workers: Workers, tmp_path: Path
     os.kill(records(record, "start")[0]["pid"], signal.SIGKILL)
     (process,) = workers.processes
     assert process.wait(60) == 0
-    (lost,) = workers.told(Kind.LOST)
+    (lost,) = workers.told(EventKind.LOST)
     assert "signal 9" in lost.payload["message"]

@@ -12,7 +12,7 @@ import pytest
 
 from taskflow_core.blobs.store import ObjectStore
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.settings import StorageSettings
 from taskflow_local.stack import Stack
@@ -53,18 +53,18 @@ def hold(workers: Workers, folder: Path, uid: str, timeout: int | None = None) -
     return gate
 
 
-def failures(workers: Workers, kind: Kind) -> dict[str, Failure]:
+def failures(workers: Workers, kind: EventKind) -> dict[str, Failure]:
     return {event.uid: Failure.model_validate(event.payload) for event in workers.told(kind)}
 
 
-def ended(workers: Workers, kind: Kind, uid: str, seconds: float = 30) -> Failure:
+def ended(workers: Workers, kind: EventKind, uid: str, seconds: float = 30) -> Failure:
     return eventually(lambda: failures(workers, kind), lambda found: uid in found, seconds)[uid]
 
 
 def succeeded(workers: Workers, *uids: str) -> None:
     """Wait until they did. Messages of attempts that were given up or handed back stay unacknowledged, and are refused later."""
-    eventually(lambda: {event.uid for event in workers.told(Kind.SUCCEEDED)}, lambda found: found >= set(uids))
-    assert sorted(event.uid for event in workers.told(Kind.STARTED) if event.uid in uids) == sorted(uids)
+    eventually(lambda: {event.uid for event in workers.told(EventKind.SUCCEEDED)}, lambda found: found >= set(uids))
+    assert sorted(event.uid for event in workers.told(EventKind.STARTED) if event.uid in uids) == sorted(uids)
 
 
 def test_a_burst_runs_side_by_side_and_each_once(threads: Workers, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_cancelled_handler_that_listens_stops_and_the_others_go_on(
     threads.send(["told"], handler, record=str(tmp_path / "record"))
     eventually(lambda: records(tmp_path / "record", "start"), lambda starts: len(starts) == 1)
     threads.cancel("told")
-    assert ended(threads, Kind.CANCELLED, "told").reason is Reason.CANCELLED
+    assert ended(threads, EventKind.CANCELLED, "told").reason is Reason.CANCELLED
     assert records(tmp_path / "record", "stopped" if handler == "sdk.polite" else "cleaned")
     gate.touch()
     threads.finished(["beside"])
@@ -116,14 +116,14 @@ def test_a_cancelled_handler_that_listens_stops_and_the_others_go_on(
 def test_a_timeout_reaches_a_handler_that_listens(threads: Workers, tmp_path: Path, handler: str) -> None:
     threads.start("a")
     threads.send(["slow"], handler, 1, record=str(tmp_path / "record"))
-    assert ended(threads, Kind.FAILED, "slow").reason is Reason.ATTEMPT_TIMEOUT
-    assert threads.told(Kind.STALE) == []
+    assert ended(threads, EventKind.FAILED, "slow").reason is Reason.ATTEMPT_TIMEOUT
+    assert threads.told(EventKind.STALE) == []
 
 
 def test_a_handler_that_does_not_listen_is_given_up_and_its_late_end_refused(threads: Workers, tmp_path: Path) -> None:
     process = threads.start("a", concurrency=2)
     gate = hold(threads, tmp_path, "deaf", timeout=1)
-    failure = ended(threads, Kind.FAILED, "deaf")
+    failure = ended(threads, EventKind.FAILED, "deaf")
     assert failure.reason is Reason.ATTEMPT_TIMEOUT
     assert "was given up, since a thread cannot be killed" in failure.message
     assert threads.raw.zcard(naming.KEY_LEASES) == 0
@@ -133,7 +133,7 @@ def test_a_handler_that_does_not_listen_is_given_up_and_its_late_end_refused(thr
     threads.goes_on("a")
     assert threads.until("a", lambda report: report.serving).busy == 1
     gate.touch()
-    eventually(lambda: [event.uid for event in threads.told(Kind.STALE)], lambda uids: uids == ["deaf"])
+    eventually(lambda: [event.uid for event in threads.told(EventKind.STALE)], lambda uids: uids == ["deaf"])
     threads.until("a", lambda report: report.busy == 0)
     both = [hold(threads, tmp_path, uid) for uid in ("both-1", "both-2")]
     for each in both:
@@ -148,14 +148,14 @@ def test_a_thread_that_does_not_come_back_ends_the_worker_when_the_others_have_e
     process = threads.start("a", concurrency=3, drain_seconds=60, thread_return_seconds=1)
     gate = hold(threads, tmp_path, "beside")
     hold(threads, tmp_path, "deaf", timeout=1)
-    ended(threads, Kind.FAILED, "deaf")
+    ended(threads, EventKind.FAILED, "deaf")
     eventually(threads.log("a").read_text, lambda text: "worker_draining" in text)
     threads.send(["later"])
     time.sleep(1)
     assert process.poll() is None
     gate.touch()
     assert process.wait(15) == 1
-    assert threads.told(Kind.RELEASED) == []
+    assert threads.told(EventKind.RELEASED) == []
     assert threads.seen().reports == {}
     threads.start("b")
     succeeded(threads, "beside", "later")
@@ -171,7 +171,7 @@ def test_sigterm_lets_handlers_end_and_hands_back_the_rest(threads: Workers, tmp
     gate.touch()
     succeeded(threads, "ends")
     assert process.wait(15) == 0
-    assert {uid: each.reason for uid, each in failures(threads, Kind.RELEASED).items()} == {"stays": Reason.DRAIN}
+    assert {uid: each.reason for uid, each in failures(threads, EventKind.RELEASED).items()} == {"stays": Reason.DRAIN}
     assert threads.raw.zcard(naming.KEY_LEASES) == 0
     threads.start("b")
     succeeded(threads, "ends", "later")
@@ -216,4 +216,4 @@ def test_a_worker_that_lost_its_broker_meanwhile_runs_nothing_twice(threads: Wor
         gate.touch()
     threads.send(["later"])
     succeeded(threads, "one", "two", "later")
-    assert len(threads.told(Kind.STARTED)) == 3
+    assert len(threads.told(EventKind.STARTED)) == 3

@@ -14,7 +14,7 @@ from taskflow_api.webhooks.guard import Policy
 from taskflow_api.webhooks.notifier import Notifier
 from taskflow_api.webhooks.secrets import Vault, new_secret
 from taskflow_api.webhooks.sending import Sender
-from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.store import repository
 from taskflow_core.store.engine import transaction
 from tests.unit.taskflow_core.store.builders import snapshot
@@ -46,7 +46,7 @@ async def added(engine: AsyncEngine, name: str, url: str = "https://hooks.exampl
 def ended(uid: str, phase: str, **fields: Any) -> Event:
     """The operator's word of an end, each time another event."""
     told: dict[str, Any] = {"phase": phase, "reason": phase, "completionTime": "2026-09-21T12:00:09Z"}
-    return snapshot(Kind.SETTLED, next(_numbers), uid=uid, **told, **fields)
+    return snapshot(EventKind.SETTLED, next(_numbers), uid=uid, **told, **fields)
 
 
 async def apply(engine: AsyncEngine, *events: Event) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_api.webhooks.endpoints import PostgresEndpoints
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase
 from taskflow_core.store import repository
 from taskflow_core.store.engine import transaction
@@ -24,7 +24,7 @@ UID = "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"
 async def test_each_end_is_told_once_with_a_stable_id_and_a_thin_payload(engine: AsyncEngine) -> None:
     await added(engine, "all")
     for uid, phase in (("u1", "Succeeded"), ("u2", "Failed"), ("u3", "Cancelled")):
-        await apply(engine, snapshot(Kind.QUEUED, 1, uid=uid))
+        await apply(engine, snapshot(EventKind.QUEUED, 1, uid=uid))
         assert await rows(engine, "event_id") == [
             (f"evt_{u}_{p}",) for u, p in (("u1", "succeeded"), ("u2", "failed")) if u < uid
         ]
@@ -50,7 +50,7 @@ async def test_each_end_is_told_once_with_a_stable_id_and_a_thin_payload(engine:
 async def test_in_any_order_of_events_and_split_over_batches_there_is_one(engine: AsyncEngine) -> None:
     await added(engine, "all")
     stream = story(lost=1)
-    end = next(each for each in reversed(stream) if each.kind is Kind.SETTLED)
+    end = next(each for each in reversed(stream) if each.kind is EventKind.SETTLED)
     for number, size in enumerate((1, 3, len(stream))):
         uid = f"{UID[:-1]}{number + 2}"
         mine = [each.model_copy(update={"uid": uid}) for each in reversed(stream)]
@@ -67,10 +67,12 @@ async def test_an_attempt_that_is_followed_by_another_and_a_task_that_was_delete
     await added(engine, "all")
     waiting: dict[str, Any] = {"phase": "Pending", "reason": "BackingOff"}
     await apply(
-        engine, snapshot(Kind.SETTLED, 1, uid="u1", **waiting), event(Kind.FAILED, 2, uid="u1", reason="HandlerError")
+        engine,
+        snapshot(EventKind.SETTLED, 1, uid="u1", **waiting),
+        event(EventKind.FAILED, 2, uid="u1", reason="HandlerError"),
     )
-    await apply(engine, event(Kind.SUCCEEDED, 3, uid="u2", result=1))
-    await apply(engine, snapshot(Kind.DELETED, 4, uid="u3"))
+    await apply(engine, event(EventKind.SUCCEEDED, 3, uid="u2", result=1))
+    await apply(engine, snapshot(EventKind.DELETED, 4, uid="u3"))
     assert await rows(engine, "event_id") == []
 
 

@@ -9,7 +9,7 @@ import pytest
 from taskflow_api.auth import Scope
 from taskflow_api.limits.limiter import Limiter
 from taskflow_api.metrics import REGISTRY
-from taskflow_core.ledger.marks import mark_key
+from taskflow_core.ledger.cache_versions import version_key
 from tests.unit.taskflow_api.fakes import Answer, Api, Clock
 from tests.unit.taskflow_api.test_limits import Shared, limiter
 
@@ -20,7 +20,7 @@ class Memory:
     """Redis in one round trip, in memory."""
 
     def __init__(self) -> None:
-        self.values = {mark_key("team-a"): "mark"}
+        self.values = {version_key("team-a"): "mark"}
 
     async def ask(self, *commands: tuple[Any, ...]) -> list[Any]:
         return [self._do(*command) for command in commands]

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Task, TaskSpec, TaskStatus
 
@@ -26,7 +26,7 @@ def failed_task(uid: str = "u1", message: str = "it broke") -> Task:
     return make_task(uid, status=TaskStatus(phase=Phase.FAILED, reason=Reason.HANDLER_ERROR, message=message))
 
 
-def make_event(kind: Kind, after_ms: int, *, attempt: int = 1, uid: str = "u1", **payload: Any) -> Event:
+def make_event(kind: EventKind, after_ms: int, *, attempt: int = 1, uid: str = "u1", **payload: Any) -> Event:
     return Event(
         id=f"{after_ms}-0",
         kind=kind,

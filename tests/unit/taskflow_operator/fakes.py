@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self, cast
 
 from taskflow_core.broker.publish import Outgoing
-from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Task, TaskStatus
@@ -18,14 +18,14 @@ from taskflow_core.errors import NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import Page
 from taskflow_core.ledger.operator import Attempt, Entered, Entry, State
 from taskflow_core.telemetry.tracing import NoTracing
-from taskflow_operator.agenda import Agenda
-from taskflow_operator.apply_cr import ApplyToResources
-from taskflow_operator.attempt_times import AttemptTimes
-from taskflow_operator.closing import Closer
-from taskflow_operator.decide import Decision, DependencyState
-from taskflow_operator.dispatch import Dispatcher
-from taskflow_operator.memory import OpenTasks, PoolQueues
-from taskflow_operator.status_writer import StatusWriter
+from taskflow_operator.runtime.status_writer import StatusWriter
+from taskflow_operator.tasks.attempt_times import AttemptTimes
+from taskflow_operator.tasks.closer import Closer
+from taskflow_operator.tasks.dispatcher import Dispatcher
+from taskflow_operator.tasks.event_consumer import ApplyToResources
+from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
+from taskflow_operator.tasks.rules.decision import Decision, DependencyState
+from taskflow_operator.tasks.work_queue import Agenda
 from tests.builders import NOW, NOW_MS, TOKEN_KEY
 
 
@@ -49,7 +49,7 @@ class FakeLedger:
     waiting: set[tuple[str, int]] = field(default_factory=set)
     claims: dict[tuple[str, int], str] = field(default_factory=dict)
     notes: list[Attempt] = field(default_factory=list)
-    settled: list[tuple[Attempt, Kind]] = field(default_factory=list)
+    settled: list[tuple[Attempt, EventKind]] = field(default_factory=list)
     stops: list[tuple[str, int, Reason]] = field(default_factory=list)
     down: bool = False
     bug: list[Exception] = field(default_factory=list)
@@ -74,14 +74,14 @@ class FakeLedger:
             answers.append(Entered(Entry.NEW if fresh else Entry.WAITING, NOW_MS))
         return answers
 
-    async def settle_all(self, attempts: Sequence[tuple[Attempt, Kind]]) -> None:
+    async def settle_all(self, attempts: Sequence[tuple[Attempt, EventKind]]) -> None:
         self._check()
         if self.bug:
             raise self.bug.pop()
         for item, kind in attempts:
             self._settle(item, kind)
 
-    def _settle(self, item: Attempt, kind: Kind) -> None:
+    def _settle(self, item: Attempt, kind: EventKind) -> None:
         self.journal.append(f"{kind} {item.attempt}")
         self.waiting.discard((item.uid, item.attempt))
         self.claims[item.uid, item.attempt] = kind.value
@@ -100,7 +100,7 @@ class FakeLedger:
         self._check()
         self.stops.append((uid, attempt, reason))
 
-    async def note(self, item: Attempt, kind: Kind = Kind.PENDING) -> None:
+    async def note(self, item: Attempt, kind: EventKind = EventKind.PENDING) -> None:
         self._check()
         self.notes.append(item)
 

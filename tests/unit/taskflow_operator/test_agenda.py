@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from taskflow_operator.agenda import Agenda
+from taskflow_operator.tasks.work_queue import Agenda
 
 
 def agenda() -> Agenda:

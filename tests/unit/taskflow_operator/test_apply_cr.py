@@ -5,31 +5,32 @@ import asyncio
 import pytest
 from prometheus_client import REGISTRY
 
-from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.errors import Forbidden, NotFound, Unavailable
-from taskflow_operator import apply_cr, dispatch, outage, status_writer
+from taskflow_operator.runtime import dependency_health, status_writer
+from taskflow_operator.tasks import dispatcher, event_consumer
 from tests.builders import UID, make_event, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (apply_cr, dispatch, outage, status_writer):
+    for module in (event_consumer, dispatcher, dependency_health, status_writer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
     monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
 
 def started(**fields: object) -> Event:
-    return make_event(Kind.STARTED, id="1-0", **fields)  # type: ignore[arg-type]
+    return make_event(EventKind.STARTED, id="1-0", **fields)  # type: ignore[arg-type]
 
 
 def succeeded(id: str = "2-0", **fields: object) -> Event:  # noqa: A002
-    return make_event(Kind.SUCCEEDED, id=id, result=3, **fields)  # type: ignore[arg-type]
+    return make_event(EventKind.SUCCEEDED, id=id, result=3, **fields)  # type: ignore[arg-type]
 
 
 def failed(id: str = "2-0", attempt: int = 1, reason: Reason = Reason.HANDLER_ERROR) -> Event:  # noqa: A002
-    return make_event(Kind.FAILED, id=id, attempt=attempt, reason=reason, message="no")
+    return make_event(EventKind.FAILED, id=id, attempt=attempt, reason=reason, message="no")
 
 
 async def test_a_start_is_shown_and_acknowledged() -> None:
@@ -81,7 +82,7 @@ async def test_a_failure_is_closed_before_the_next_attempt_is_entered() -> None:
         succeeded(attempt=1),
         succeeded(attempt=3),
         started(attempt=1),
-        make_event(Kind.LOST, attempt=1, reason=Reason.WORKER_LOST),
+        make_event(EventKind.LOST, attempt=1, reason=Reason.WORKER_LOST),
     ],
     ids=["an older success", "a later success", "an older start", "an older loss"],
 )
@@ -95,7 +96,7 @@ async def test_another_attempt_than_the_one_that_counts_changes_nothing(event: E
 
 @pytest.mark.parametrize(
     "event",
-    [started(token="0" * 32), succeeded(token="0" * 32), succeeded(token=""), make_event(Kind.FAILED, token="x")],
+    [started(token="0" * 32), succeeded(token="0" * 32), succeeded(token=""), make_event(EventKind.FAILED, token="x")],
     ids=["start", "success", "no token", "failure"],
 )
 async def test_a_forged_event_changes_nothing(event: Event) -> None:
@@ -161,7 +162,7 @@ async def test_an_end_of_an_unknown_task_stays_unacknowledged_until_it_is_settle
 
 
 async def test_ends_of_unknown_tasks_hold_up_no_other_however_many_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply_cr, "MAX_CLOSING", 3)
+    monkeypatch.setattr(event_consumer, "MAX_CLOSING", 3)
     async with Parts() as parts:
         parts.settled_elsewhere.clear()
         parts.add(make_task(phase=Phase.QUEUED))
@@ -177,8 +178,8 @@ async def test_what_is_no_event_is_acknowledged_so_that_it_does_not_come_again()
         assert await parts.done() == ["9-0"]
 
 
-@pytest.mark.parametrize("kind", [Kind.QUEUED, Kind.SETTLED, Kind.PENDING, Kind.DELETED])
-async def test_events_that_move_no_attempt_are_acknowledged(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [EventKind.QUEUED, EventKind.SETTLED, EventKind.PENDING, EventKind.DELETED])
+async def test_events_that_move_no_attempt_are_acknowledged(kind: EventKind) -> None:
     async with Parts() as parts:
         before = parts.add(make_task(phase=Phase.QUEUED)).status
         await parts.take(make_event(kind, id="3-0"))
@@ -186,8 +187,10 @@ async def test_events_that_move_no_attempt_are_acknowledged(kind: Kind) -> None:
         assert await parts.done() == ["3-0"]
 
 
-@pytest.mark.parametrize(("kind", "counter"), [(Kind.DUPLICATE, "duplicate_deliveries"), (Kind.STALE, "stale_events")])
-async def test_what_was_refused_is_counted_and_changes_nothing_else(kind: Kind, counter: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "counter"), [(EventKind.DUPLICATE, "duplicate_deliveries"), (EventKind.STALE, "stale_events")]
+)
+async def test_what_was_refused_is_counted_and_changes_nothing_else(kind: EventKind, counter: str) -> None:
     async with Parts() as parts:
         before = parts.add(make_task(phase=Phase.QUEUED)).status
         await parts.take(make_event(kind, id="3-0"), make_event(kind, id="4-0", attempt=7))
@@ -202,7 +205,7 @@ async def test_what_was_refused_while_an_attempt_was_closed_is_told_with_the_nex
         parts.api.open.clear()
         await parts.take(started(), failed())
         await eventually(lambda: parts.api.running)
-        await parts.take(make_event(Kind.DUPLICATE, id="3-0"))
+        await parts.take(make_event(EventKind.DUPLICATE, id="3-0"))
         parts.api.open.set()
         await eventually(lambda: not parts.resources._closing)
         assert (parts.status(UID).attempt, parts.status(UID).duplicate_deliveries) == (2, 1)
@@ -210,9 +213,12 @@ async def test_what_was_refused_while_an_attempt_was_closed_is_told_with_the_nex
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(Kind.DUPLICATE, "taskflow_task_duplicates_fenced_total"), (Kind.STALE, "taskflow_task_stale_finishes_total")],
+    [
+        (EventKind.DUPLICATE, "taskflow_task_duplicates_fenced_total"),
+        (EventKind.STALE, "taskflow_task_stale_finishes_total"),
+    ],
 )
-async def test_what_was_refused_after_its_task_finished_is_counted_too(kind: Kind, name: str) -> None:
+async def test_what_was_refused_after_its_task_finished_is_counted_too(kind: EventKind, name: str) -> None:
     def counted() -> float:
         return REGISTRY.get_sample_value(name, {"queue": "unknown"}) or 0.0
 
@@ -227,12 +233,12 @@ async def test_progress_follows_progress_and_nothing_else_goes_back() -> None:
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.QUEUED))
         for number in (1, 2):
-            await parts.take(make_event(Kind.PROGRESS, id=f"{number}-0", progress={"done": number}))
+            await parts.take(make_event(EventKind.PROGRESS, id=f"{number}-0", progress={"done": number}))
         await parts.take(started())
         status = parts.status(UID)
         assert status.progress is not None
         assert (status.progress.done, status.phase) == (2, Phase.QUEUED)
-        await parts.take(make_event(Kind.PROGRESS, id="9-0", attempt=2, progress={"done": 9}))
+        await parts.take(make_event(EventKind.PROGRESS, id="9-0", attempt=2, progress={"done": 9}))
         assert parts.status(UID) == status
 
 
@@ -259,7 +265,7 @@ async def test_a_second_end_of_the_same_attempt_does_not_count() -> None:
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.QUEUED))
         await parts.take(
-            succeeded(), make_event(Kind.LOST, id="3-0", reason=Reason.WORKER_LOST, message="late"), failed("4-0")
+            succeeded(), make_event(EventKind.LOST, id="3-0", reason=Reason.WORKER_LOST, message="late"), failed("4-0")
         )
         await eventually(lambda: not parts.resources._closing)
         assert sorted(await parts.done()) == ["2-0", "3-0", "4-0"]
@@ -270,7 +276,7 @@ async def test_an_end_that_cannot_be_understood_does_not_leave_the_task_running_
     # As a newer worker may send it: a reason that this operator does not know.
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.RUNNING))
-        await parts.take(make_event(Kind.FAILED, id="2-0", reason="OfANewerVersion", message="no"))
+        await parts.take(make_event(EventKind.FAILED, id="2-0", reason="OfANewerVersion", message="no"))
         await eventually(lambda: "settled 1" in parts.journal)
 
 

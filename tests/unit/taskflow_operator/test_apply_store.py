@@ -10,8 +10,8 @@ from taskflow_core.domain.events import Event
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Unavailable
 from taskflow_core.kube.client import Page
-from taskflow_operator import apply_store
-from taskflow_operator.apply_store import ApplyToStore
+from taskflow_operator.history import mirror
+from taskflow_operator.history.mirror import ApplyToStore
 from tests.unit.taskflow_operator.fakes import at_once, eventually
 
 
@@ -50,12 +50,12 @@ def store(history: FakeHistory, lists: Lists) -> ApplyToStore:
 
 
 async def test_who_asked_for_a_mirror_hears_of_it_after_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apply_store, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(mirror, "RETRY_SECONDS", 0.001)
     history, lists = FakeHistory(), Lists()
     history.away = True
-    mirror = store(history, lists)
-    loop = asyncio.create_task(mirror._mirror_when_wanted())
-    told = mirror.mirror_again("test")
+    mirroring = store(history, lists)
+    loop = asyncio.create_task(mirroring._mirror_when_wanted())
+    told = mirroring.mirror_again("test")
     await eventually(lambda: lists.begun > 2)
     assert not told.done()
     history.away = False
@@ -66,11 +66,11 @@ async def test_who_asked_for_a_mirror_hears_of_it_after_an_outage(monkeypatch: p
 async def test_who_asks_while_a_list_is_read_waits_for_the_next() -> None:
     history, lists = FakeHistory(), Lists()
     lists.go_on.clear()
-    mirror = store(history, lists)
-    loop = asyncio.create_task(mirror._mirror_when_wanted())
-    first = mirror.mirror_again("test")
+    mirroring = store(history, lists)
+    loop = asyncio.create_task(mirroring._mirror_when_wanted())
+    first = mirroring.mirror_again("test")
     await eventually(lambda: lists.begun == 1)
-    second = mirror.mirror_again("test")
+    second = mirroring.mirror_again("test")
     lists.go_on.set()
     await asyncio.wait_for(first, 5)
     await asyncio.wait_for(second, 5)

@@ -9,32 +9,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Event, Kind
-from taskflow_core.domain.items import ItemRow, ItemState, Past
+from taskflow_core.domain.events import Event, EventKind
+from taskflow_core.domain.items import ItemHistory, ItemRow, ItemState
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import RetryPolicy
-from taskflow_operator.array_run import MOST_WAITING, ArrayRun, Flight
+from taskflow_operator.arrays.state import MOST_WAITING, ArrayRun, Flight
 from tests.builders import NOW, UID
 
 POLICY = RetryPolicy(max_attempts=3, backoff_seconds=5, jitter_percent=0)
 SOON, LATER = NOW + timedelta(seconds=1), NOW + timedelta(hours=1)
 
 
-def make(count: int = 100, *, past: Past | None = None, notes: dict[str, str] | None = None, **policy: Any) -> ArrayRun:
+def make(
+    count: int = 100, *, past: ItemHistory | None = None, notes: dict[str, str] | None = None, **policy: Any
+) -> ArrayRun:
     chosen = POLICY.model_copy(update=policy)
-    return ArrayRun(chosen, RangeSet([(0, count - 1)]), past or Past(), notes or {})
+    return ArrayRun(chosen, RangeSet([(0, count - 1)]), past or ItemHistory(), notes or {})
 
 
 def ended(flight: Flight, **payload: Any) -> Event:
-    return event(flight, Kind.SUCCEEDED, **{"ran": len(flight.items), "runMs": 250, **payload})
+    return event(flight, EventKind.SUCCEEDED, **{"ran": len(flight.items), "runMs": 250, **payload})
 
 
-def event(flight: Flight, kind: Kind, **payload: Any) -> Event:
+def event(flight: Flight, kind: EventKind, **payload: Any) -> Event:
     return Event(id="1-1", kind=kind, uid=UID, attempt=flight.attempt, chunk=flight.first, payload=payload)
 
 
-def lost(flight: Flight, reason: Reason = Reason.WORKER_LOST, kind: Kind = Kind.LOST) -> Event:
+def lost(flight: Flight, reason: Reason = Reason.WORKER_LOST, kind: EventKind = EventKind.LOST) -> Event:
     return event(flight, kind, reason=reason.value)
 
 
@@ -104,7 +106,7 @@ def test_what_was_not_begun_is_handed_out_anew_at_no_cost() -> None:
     rest = one(run)
     assert (rest.attempt, rest.handbacks, rest.first) == (2, 1, 4)
     assert run.pace.size <= 4
-    run.end(lost(rest, Reason.DRAIN, Kind.RELEASED), NOW, 0.0)
+    run.end(lost(rest, Reason.DRAIN, EventKind.RELEASED), NOW, 0.0)
     assert ({each.handbacks for each in run.waiting}, run.failed) == ({1, 2}, 0)
 
 
@@ -132,14 +134,14 @@ def test_with_one_attempt_a_lost_chunk_is_lost() -> None:
 
 def test_an_unknown_handler_says_that_nothing_can_be_run() -> None:
     run = make(5)
-    fold = run.end(lost(one(run), Reason.UNKNOWN_HANDLER, Kind.FAILED), NOW, 0.0)
+    fold = run.end(lost(one(run), Reason.UNKNOWN_HANDLER, EventKind.FAILED), NOW, 0.0)
     assert fold.fatal is not None
     assert fold.fatal.reason is Reason.UNKNOWN_HANDLER
 
 
 def test_a_chunk_that_was_told_to_stop_has_not_failed() -> None:
     run = make(5)
-    assert run.end(lost(one(run), Reason.CANCELLED, Kind.CANCELLED), NOW, 0.0).rows == []
+    assert run.end(lost(one(run), Reason.CANCELLED, EventKind.CANCELLED), NOW, 0.0).rows == []
     assert run.ended == 0
 
 
@@ -192,7 +194,7 @@ def test_an_operator_that_starts_knows_where_each_item_is(died: str) -> None:
     notes["waiting"] = run.waiting_note
     if died == "after settling":
         del notes["1:0"], notes["1:1"]
-    new = make(10, past=Past(RangeSet.parse("1"), succeeded=1), notes=notes)
+    new = make(10, past=ItemHistory(RangeSet.parse("1"), succeeded=1), notes=notes)
     assert fold.rows == []
     assert [(each.attempt, str(each.items)) for each in new.waiting] == [(2, "0")]
     assert str(new.fresh) == "3-9"
@@ -234,7 +236,7 @@ def _end(data: st.DataObject, flight: Flight, executed: Counter[tuple[int, int]]
         if kind == "lost":
             executed.update((index, flight.attempt) for index in flight.items)
             return lost(flight)
-        return lost(flight, Reason.DRAIN, Kind.RELEASED)
+        return lost(flight, Reason.DRAIN, EventKind.RELEASED)
     items = list(flight.items)
     ran = data.draw(st.integers(1, max(len(items), 1)))
     executed.update((index, flight.attempt) for index in items[:ran])
@@ -255,7 +257,7 @@ def _restarted(run: ArrayRun, rows: list[ItemRow], count: int, attempts: int) ->
     done = RangeSet((row.first, row.last) for row in rows)
     failed = RangeSet((row.first, row.last) for row in rows if row.state is ItemState.FAILED)
     notes = {naming.place(*flight.place): flight.note for flight in run.flights.values()}
-    past = Past(done, len(done) - len(failed), len(failed), 0, failed)
+    past = ItemHistory(done, len(done) - len(failed), len(failed), 0, failed)
     new = make(count, max_attempts=attempts, past=past, notes={**notes, "waiting": run.waiting_note})
     new.pace = run.pace
     return new

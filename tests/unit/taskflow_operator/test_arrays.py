@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from taskflow_core.domain.events import Kind
-from taskflow_core.domain.items import ItemRow, ItemState, Past
+from taskflow_core.domain.events import EventKind
+from taskflow_core.domain.items import ItemHistory, ItemRow, ItemState
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import MAX_ARRAY_ITEMS, ArraySpec, RetryPolicy
 from taskflow_core.errors import Conflict, Unavailable
-from taskflow_operator.array_run import ArrayRun
-from taskflow_operator.array_status import array_status, too_many, verdict
-from taskflow_operator.decide import End, Enqueue, Hold, Keep, decide
-from taskflow_operator.item_writer import ItemWriter
-from taskflow_operator.memory import OpenTasks, PoolQueues
-from taskflow_operator.validity import invalid
+from taskflow_operator.arrays.item_writer import ItemWriter
+from taskflow_operator.arrays.state import ArrayRun
+from taskflow_operator.arrays.summary import array_status, too_many, verdict
+from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
+from taskflow_operator.tasks.rules.decision import End, Enqueue, Hold, Keep, decide
+from taskflow_operator.tasks.rules.validation import invalid
 from tests.builders import NOW, UID, make_event, make_object, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
@@ -96,8 +96,8 @@ async def test_another_priority_sends_the_waiting_chunks_again() -> None:
 async def test_events_of_chunks_are_the_drives_and_refusals_are_counted_as_ever() -> None:
     parts = Parts()
     parts.add(make_task(array={"count": 5}, phase=Phase.RUNNING))
-    ended = make_event(Kind.SUCCEEDED).model_copy(update={"chunk": 0})
-    refused = make_event(Kind.DUPLICATE, id="2-1").model_copy(update={"chunk": 0})
+    ended = make_event(EventKind.SUCCEEDED).model_copy(update={"chunk": 0})
+    refused = make_event(EventKind.DUPLICATE, id="2-1").model_copy(update={"chunk": 0})
     await parts.take(ended, refused)
     assert parts.arrays.events == [ended]
     assert parts.status(UID).duplicate_deliveries == 1
@@ -110,13 +110,13 @@ async def test_events_of_chunks_are_the_drives_and_refusals_are_counted_as_ever(
 async def test_the_end_of_a_chunk_whose_array_has_ended_takes_away_what_redis_has_of_it() -> None:
     parts = Parts()
     parts.arrays.drives = False
-    await parts.take(make_event(Kind.SUCCEEDED, attempt=3).model_copy(update={"chunk": 7}))
+    await parts.take(make_event(EventKind.SUCCEEDED, attempt=3).model_copy(update={"chunk": 7}))
     await eventually(lambda: parts.unknown)
     assert (parts.arrays.gone, parts.unknown) == ([UID], [UID])
 
 
 def run_of(total: int, failed: Sequence[int] = (), *, succeeded: int = 0) -> ArrayRun:
-    past = Past(RangeSet(), succeeded, len(failed), 0, RangeSet(list(RangeSet.of(failed).pairs())[:200]))
+    past = ItemHistory(RangeSet(), succeeded, len(failed), 0, RangeSet(list(RangeSet.of(failed).pairs())[:200]))
     return ArrayRun(RetryPolicy(), RangeSet([(0, total - 1)]), past, {})
 
 
@@ -169,8 +169,8 @@ class Store:
         self.bad = ""
         self.open = asyncio.Event()
 
-    async def past(self, uid: str) -> Past:
-        return Past()
+    async def past(self, uid: str) -> ItemHistory:
+        return ItemHistory()
 
     async def failed_of(self, namespace: str, uid: str) -> RangeSet | None:
         return None

@@ -4,17 +4,19 @@ import asyncio
 
 import pytest
 
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.errors import Conflict
-from taskflow_operator import dispatch, outage, status_writer, transitions
+from taskflow_operator.runtime import dependency_health, status_writer
+from taskflow_operator.tasks import dispatcher
+from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, UID, make_event, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (dispatch, outage, status_writer):
+    for module in (dispatcher, dependency_health, status_writer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
     monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
@@ -22,7 +24,7 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_status_stands_before_the_attempt_is_settled() -> None:
     async with Parts() as parts:
         task = parts.add(make_task(phase=Phase.RUNNING))
-        await parts.closer.close(task, transitions.ended(task, make_event(Kind.SUCCEEDED, result=1), 0.0))
+        await parts.closer.close(task, transitions.ended(task, make_event(EventKind.SUCCEEDED, result=1), 0.0))
     assert parts.journal == ["written Succeeded", "settled 1"]
     (settled,) = parts.ledger.settled
     assert (settled[0].attempt, settled[0].snapshot.phase, settled[0].snapshot.result) == (1, Phase.SUCCEEDED, 1)
@@ -32,7 +34,7 @@ async def test_the_attempt_that_ended_is_settled_and_the_next_one_is_due() -> No
     async with Parts() as parts:
         task = parts.add(make_task(phase=Phase.RUNNING))
         await parts.closer.close(
-            task, transitions.ended(task, make_event(Kind.FAILED, reason=Reason.HANDLER_ERROR, message="no"), 0.0)
+            task, transitions.ended(task, make_event(EventKind.FAILED, reason=Reason.HANDLER_ERROR, message="no"), 0.0)
         )
         known = parts.tasks.get(UID)
         assert known is not None
@@ -50,7 +52,7 @@ async def test_while_the_status_is_written_the_task_is_not_dispatched() -> None:
         parts.serve("default")
         task = parts.add(make_task(phase=Phase.QUEUED))
         parts.api.open.clear()
-        status = transitions.ended(task, make_event(Kind.RELEASED, reason=Reason.DRAIN, message="stop"), 0.0)
+        status = transitions.ended(task, make_event(EventKind.RELEASED, reason=Reason.DRAIN, message="stop"), 0.0)
         job = asyncio.create_task(parts.closer.close(task, status))
         await eventually(lambda: parts.api.running)
         parts.agenda.wake(UID)
@@ -67,7 +69,7 @@ async def test_a_resource_that_belongs_to_another_task_is_withdrawn() -> None:
     async with Parts() as parts:
         task = parts.add(make_task(phase=Phase.RUNNING))
         parts.api.failures = [Conflict("another uid")]
-        await parts.closer.close(task, transitions.ended(task, make_event(Kind.SUCCEEDED), 0.0))
+        await parts.closer.close(task, transitions.ended(task, make_event(EventKind.SUCCEEDED), 0.0))
     assert parts.journal == ["deleted 1"]
     assert parts.tasks.get(UID) is None
 

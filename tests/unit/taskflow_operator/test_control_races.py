@@ -7,21 +7,23 @@ from typing import Any, cast
 
 import pytest
 
-from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Dependency, Task
-from taskflow_operator import apply_cr, dispatch, outage, status_writer, transitions
-from taskflow_operator.dependencies import find_cycle
-from taskflow_operator.memory import OpenTasks
-from taskflow_operator.observe import Observer
-from taskflow_operator.retention import Retention
+from taskflow_operator.runtime import dependency_health, status_writer
+from taskflow_operator.tasks import dispatcher, event_consumer
+from taskflow_operator.tasks.dependencies import find_cycle
+from taskflow_operator.tasks.observer import Observer
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.retention import Retention
+from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, NOW_MS, UID, make_event, make_object, make_task
 from tests.unit.taskflow_operator.fakes import FakeKube, Parts, at, eventually
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (apply_cr, dispatch, outage, status_writer):
+    for module in (event_consumer, dispatcher, dependency_health, status_writer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
     monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
@@ -34,7 +36,7 @@ def change(parts: Parts, **fields: Any) -> None:
 
 
 def failed(seconds: float = 3) -> Event:
-    return make_event(Kind.FAILED, id="2-0", time_ms=NOW_MS + int(seconds * 1000), reason=Reason.HANDLER_ERROR)
+    return make_event(EventKind.FAILED, id="2-0", time_ms=NOW_MS + int(seconds * 1000), reason=Reason.HANDLER_ERROR)
 
 
 async def test_a_cancellation_that_came_while_an_attempt_was_closed_does_not_wait_for_the_next_attempt() -> None:
@@ -157,9 +159,9 @@ async def test_progress_and_refusals_that_are_read_again_change_nothing() -> Non
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.RUNNING))
         told = [
-            make_event(Kind.PROGRESS, id="2-9", progress={"done": 1}),
-            make_event(Kind.DUPLICATE, id="2-10"),
-            make_event(Kind.PROGRESS, id="2-11", progress={"done": 2}),
+            make_event(EventKind.PROGRESS, id="2-9", progress={"done": 1}),
+            make_event(EventKind.DUPLICATE, id="2-10"),
+            make_event(EventKind.PROGRESS, id="2-11", progress={"done": 2}),
         ]
         await parts.take(*told)
         await parts.done()

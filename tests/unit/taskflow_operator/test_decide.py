@@ -8,8 +8,17 @@ import pytest
 
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, Task
-from taskflow_operator.decide import ASK_AGAIN, Decision, DependencyState, End, Enqueue, Hold, Keep, decide
-from taskflow_operator.memory import PoolQueues
+from taskflow_operator.tasks.open_tasks import PoolQueues
+from taskflow_operator.tasks.rules.decision import (
+    ASK_AGAIN,
+    Decision,
+    DependencyState,
+    End,
+    Enqueue,
+    Hold,
+    Keep,
+    decide,
+)
 from tests.builders import NOW, make_task
 from tests.unit.taskflow_operator.fakes import at
 

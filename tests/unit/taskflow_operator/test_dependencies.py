@@ -7,9 +7,9 @@ import pytest
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import TaskflowError, Unavailable
-from taskflow_operator.decide import DependencyState
-from taskflow_operator.dependencies import DependencyLookup, find_cycle
-from taskflow_operator.memory import OpenTasks
+from taskflow_operator.tasks.dependencies import DependencyLookup, find_cycle
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.rules.decision import DependencyState
 from tests.builders import make_object, make_task
 from tests.unit.taskflow_operator.fakes import FakeKube
 

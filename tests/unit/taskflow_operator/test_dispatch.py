@@ -7,18 +7,20 @@ from typing import Any
 import pytest
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, Task
-from taskflow_operator import dispatch, outage, status_writer, transitions
-from taskflow_operator.decide import DependencyState
+from taskflow_operator.runtime import dependency_health, status_writer
+from taskflow_operator.tasks import dispatcher
+from taskflow_operator.tasks.rules import transitions
+from taskflow_operator.tasks.rules.decision import DependencyState
 from tests.builders import NOW, NOW_MS, TOKEN_KEY, UID, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (dispatch, outage, status_writer):
+    for module in (dispatcher, dependency_health, status_writer):
         monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
     monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
@@ -147,7 +149,7 @@ async def test_a_payload_that_is_too_large_fails_the_task_without_a_message() ->
         await eventually(lambda: parts.tasks.get(UID) is None)
     assert parts.journal == ["written Failed", "settled 1"]
     assert parts.api.written[0][1]["reason"] == "PayloadTooLarge"
-    assert parts.ledger.settled[0][1] is Kind.SETTLED
+    assert parts.ledger.settled[0][1] is EventKind.SETTLED
 
 
 @pytest.mark.parametrize("state", ["closing", "held", "running"])
@@ -189,7 +191,7 @@ async def test_a_start_that_came_while_redis_answered_is_not_overwritten() -> No
 async def test_a_large_batch_goes_in_parts_and_in_order() -> None:
     async with Parts() as parts:
         parts.serve("default")
-        names = [f"{number:04}" for number in range(dispatch.BATCH + 20)]
+        names = [f"{number:04}" for number in range(dispatcher.BATCH + 20)]
         for name in names:
             parts.add(make_task(uid=name, name=name))
             parts.agenda.wake(name)
@@ -235,7 +237,7 @@ async def test_an_end_that_fails_unexpectedly_is_tried_again() -> None:
         assert parts.tasks.get(UID) is not None
         parts.agenda.wake(UID)
         await eventually(lambda: parts.tasks.get(UID) is None)
-    assert parts.ledger.settled[0][1] is Kind.SETTLED
+    assert parts.ledger.settled[0][1] is EventKind.SETTLED
 
 
 async def test_a_status_of_another_version_stops_nothing() -> None:
@@ -355,13 +357,13 @@ async def test_what_tasks_wait_for_is_asked_for_many_at_a_time_and_holds_up_no_o
         for uid in ("odd", *(f"waits-{number}" for number in range(40))):
             parts.add(make_task(uid=uid, name=uid, depends_on=[{"name": "first"}]))
             parts.agenda.wake(uid)
-        await eventually(lambda: slow.asked == dispatch.LOOKUPS)
+        await eventually(lambda: slow.asked == dispatcher.LOOKUPS)
         parts.add(make_task())
         parts.agenda.wake(UID)
         await eventually(lambda: [each.message.uid for each in parts.publisher.sent] == [UID])
         slow.answer.set()
         await eventually(lambda: len(parts.publisher.sent) == 41)
-    assert slow.most == dispatch.LOOKUPS
+    assert slow.most == dispatcher.LOOKUPS
 
 
 async def test_an_isolated_task_is_entered_and_launched_in_place_of_published() -> None:
@@ -373,7 +375,7 @@ async def test_an_isolated_task_is_entered_and_launched_in_place_of_published() 
         assert parts.journal[:2] == ["entered 1", "launched 1"]
         assert parts.launcher.launched[0].args == (1,)
         assert parts.publisher.sent == []
-        assert parts.status(UID).message == dispatch.WAITING_FOR_POD
+        assert parts.status(UID).message == dispatcher.WAITING_FOR_POD
         parts.launcher.troubles[UID] = "pod p: ImagePullBackOff"
         parts.dispatcher.show_queued(UID)
         assert (parts.status(UID).phase, parts.status(UID).message) == (Phase.QUEUED, "pod p: ImagePullBackOff")

@@ -11,23 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskflow_core.domain.events import ENDS, Event, Kind
+from taskflow_core.domain.events import ENDS, Event, EventKind
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_operator import apply_cr, dispatch, outage, status_writer
+from taskflow_operator.runtime import dependency_health, status_writer
+from taskflow_operator.tasks import dispatcher, event_consumer
 from tests.builders import NOW_MS, UID, make_event, make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
 MANY = 3
 """Attempts that a story has."""
 FAILURES = [Reason.HANDLER_ERROR, Reason.ATTEMPT_TIMEOUT, Reason.INVALID_ARGUMENTS]
-REASONS = {Kind.LOST: Reason.WORKER_LOST, Kind.RELEASED: Reason.DRAIN, Kind.CANCELLED: Reason.CANCELLED}
+REASONS = {EventKind.LOST: Reason.WORKER_LOST, EventKind.RELEASED: Reason.DRAIN, EventKind.CANCELLED: Reason.CANCELLED}
 
 
 @contextmanager
 def short_waits() -> Iterator[None]:
     # No fixture: Hypothesis runs many examples in one call of a test.
     with pytest.MonkeyPatch.context() as patch:
-        for module in (apply_cr, dispatch, outage, status_writer):
+        for module in (event_consumer, dispatcher, dependency_health, status_writer):
             patch.setattr(module, "RETRY_SECONDS", 0.002)
         patch.setattr(status_writer, "TICK_SECONDS", 0.0005)
         yield
@@ -36,18 +37,18 @@ def short_waits() -> Iterator[None]:
 @st.composite
 def attempts(draw: st.DrawFn, attempt: int) -> list[dict[str, Any]]:
     """What an attempt says, in its order: start, progress, at most one end, and refusals at any place."""
-    said: list[dict[str, Any]] = [{"kind": Kind.STARTED}] if draw(st.booleans()) else []
+    said: list[dict[str, Any]] = [{"kind": EventKind.STARTED}] if draw(st.booleans()) else []
     for _ in range(draw(st.integers(0, 3))):
         told: list[dict[str, Any]] = [{"progress": {"done": draw(st.integers(0, 9))}}, {"checkpoint": "3"}]
         advance = draw(st.sampled_from(told))
-        said.append({"kind": Kind.PROGRESS, **advance})
+        said.append({"kind": EventKind.PROGRESS, **advance})
     end = draw(st.sampled_from([*sorted(ENDS), None]))
-    if end is Kind.SUCCEEDED:
+    if end is EventKind.SUCCEEDED:
         said.append({"kind": end, "result": draw(st.integers(0, 9))})
     elif end is not None:
-        reason = draw(st.sampled_from(FAILURES)) if end is Kind.FAILED else REASONS[end]
+        reason = draw(st.sampled_from(FAILURES)) if end is EventKind.FAILED else REASONS[end]
         said.append({"kind": end, "reason": reason, "type": "E", "message": "no"})
-    for kind in draw(st.lists(st.sampled_from([Kind.DUPLICATE, Kind.STALE]), max_size=2)):
+    for kind in draw(st.lists(st.sampled_from([EventKind.DUPLICATE, EventKind.STALE]), max_size=2)):
         said.insert(draw(st.integers(0, len(said))), {"kind": kind})
     return [each | {"attempt": attempt} for each in said]
 
@@ -66,7 +67,9 @@ def disorder(draw: st.DrawFn) -> list[Event]:
     story = draw(stories())
     again = draw(st.lists(st.sampled_from(story), max_size=8)) if story else []
     mixed = draw(st.permutations([*story, *again]))
-    forged = make_event(Kind.SUCCEEDED, id="1-0", attempt=draw(st.integers(1, MANY)), token="0" * 32, result="forged")
+    forged = make_event(
+        EventKind.SUCCEEDED, id="1-0", attempt=draw(st.integers(1, MANY)), token="0" * 32, result="forged"
+    )
     mixed.insert(draw(st.integers(0, len(mixed))), forged)
     return mixed
 

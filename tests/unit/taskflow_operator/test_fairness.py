@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from taskflow_operator import dispatch
+from taskflow_operator.tasks import dispatcher
 from tests.builders import make_task
 from tests.unit.taskflow_operator.fakes import Parts, eventually
 
@@ -9,11 +9,11 @@ async def test_a_task_of_another_namespace_waits_for_the_batch_before_it_and_its
     async with Parts() as parts:
         for namespace in ("crowd", "team-a"):
             parts.serve("default", namespace=namespace)
-        for number in range(20 * dispatch.BATCH):
+        for number in range(20 * dispatcher.BATCH):
             parts.agenda.wake(parts.add(make_task(uid=f"c{number}", name=f"c{number}", namespace="crowd")).uid)
         await eventually(lambda: parts.publisher.sent)
         before = len(parts.publisher.sent)
         parts.agenda.wake(parts.add(make_task(uid="first")).uid)
         await eventually(lambda: any(sent.message.uid == "first" for sent in parts.publisher.sent))
         place = [sent.message.uid for sent in parts.publisher.sent].index("first")
-        assert place - before <= 2 * dispatch.BATCH
+        assert place - before <= 2 * dispatcher.BATCH

@@ -5,15 +5,15 @@ import sys
 
 SCRIPT = """
 import gc, weakref
-from taskflow_operator import garbage
+from taskflow_operator.process import gc_tuning
 
 class Known: pass
 
-garbage.look_rarely()
+gc_tuning.look_rarely()
 imported = gc.get_freeze_count()
 known = [Known() for _ in range(1000)]
 ended = weakref.ref(known[0])
-garbage.spare_what_is_known()
+gc_tuning.spare_what_is_known()
 assert gc.get_freeze_count() >= imported + 1000, "what is known is looked at"
 del known[0]
 assert ended() is None, "what is spared is not freed by its last reference"

@@ -6,9 +6,16 @@ import pytest
 from structlog.testing import capture_logs
 
 from taskflow_core.errors import Forbidden, TaskflowError, Unavailable
-from taskflow_operator import outage
-from taskflow_operator.going_on import IN_A_ROW, RESTARTS, EverythingFailsError, Stumbles, keep_running, together
-from taskflow_operator.outage import SETTLED_SECONDS, Outage
+from taskflow_operator.runtime import dependency_health
+from taskflow_operator.runtime.dependency_health import SETTLED_SECONDS, Outage
+from taskflow_operator.runtime.supervisor import (
+    IN_A_ROW,
+    RESTARTS,
+    EverythingFailsError,
+    Stumbles,
+    keep_running,
+    together,
+)
 from tests.unit.taskflow_operator.clock import Clock, until
 
 
@@ -138,32 +145,36 @@ def test_an_outage_is_two_lines_however_many_notice_it() -> None:
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        ("Redis: refused", outage.REDIS),
-        ("broker: refused", outage.REDIS),
-        ("API server answered 503: no", outage.API_SERVER),
-        ("API server: GET /x: refused", outage.API_SERVER),
-        ("history database: refused", outage.POSTGRES),
+        ("Redis: refused", dependency_health.REDIS),
+        ("broker: refused", dependency_health.REDIS),
+        ("API server answered 503: no", dependency_health.API_SERVER),
+        ("API server: GET /x: refused", dependency_health.API_SERVER),
+        ("history database: refused", dependency_health.POSTGRES),
     ],
 )
 def test_the_words_of_our_adapters_say_what_is_away(words: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = {each: Outage(each) for each in outage.OUTAGES}
-    monkeypatch.setattr(outage, "OUTAGES", mine)
+    mine = {each: Outage(each) for each in dependency_health.OUTAGES}
+    monkeypatch.setattr(dependency_health, "OUTAGES", mine)
     with capture_logs() as logs:
-        outage.away(TaskflowError(words))
+        dependency_health.away(TaskflowError(words))
     assert [line["dependency"] for line in logs] == [name]
 
 
 def test_refused_rights_are_told_once_however_many_requests_need_them(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setitem(outage.OUTAGES, outage.RIGHTS, Outage(outage.RIGHTS, clock, settled_seconds=30.0))
+    monkeypatch.setitem(
+        dependency_health.OUTAGES,
+        dependency_health.RIGHTS,
+        Outage(dependency_health.RIGHTS, clock, settled_seconds=30.0),
+    )
     with capture_logs() as logs:
         for number in range(50):
-            outage.away(Forbidden(f'tasks.taskflow.dev "{number}" is forbidden'))
+            dependency_health.away(Forbidden(f'tasks.taskflow.dev "{number}" is forbidden'))
             clock.now += 5
             # Other requests are granted meanwhile.
-            outage.back(outage.RIGHTS)
+            dependency_health.back(dependency_health.RIGHTS)
         clock.now += 25
-        outage.back(outage.RIGHTS)
+        dependency_health.back(dependency_health.RIGHTS)
     assert [(line["event"], line["dependency"]) for line in logs] == [
         ("dependency_away", "api-server-rights"),
         ("dependency_back", "api-server-rights"),

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from taskflow_core.ledger.lag import Lag
-from taskflow_operator.health import Level
-from taskflow_operator.readiness import Sight, findings
+from taskflow_operator.process.health import Level
+from taskflow_operator.process.readiness import Sight, findings
 
 WELL = Sight(standby=False, holder="a", started=True, lags=[Lag("cr", 0, 0.0), Lag("pg", 0, 0.0)])
 

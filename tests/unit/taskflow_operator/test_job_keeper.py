@@ -15,9 +15,9 @@ from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import Page
 from taskflow_core.ledger.operator import State
-from taskflow_operator.job_keeper import SLACK_SECONDS, JobKeeper
-from taskflow_operator.jobs import AGAIN_SECONDS
-from taskflow_operator.memory import OpenTasks
+from taskflow_operator.isolated.controller import SLACK_SECONDS, JobKeeper
+from taskflow_operator.isolated.jobs import AGAIN_SECONDS
+from taskflow_operator.tasks.open_tasks import OpenTasks
 from tests.builders import NOW, UID, make_task
 from tests.unit.taskflow_operator.fakes import FakeClock
 

@@ -8,8 +8,8 @@ import pytest
 from taskflow_core.domain import naming
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Invalid
-from taskflow_operator.jobs import POD_SECONDS, Job, job, job_name, trouble
-from taskflow_operator.pools import Pool, pod_template
+from taskflow_operator.isolated.jobs import POD_SECONDS, Job, job, job_name, trouble
+from taskflow_operator.pools.status import Pool, pod_template
 from tests.builders import NOW, UID, make_task
 
 

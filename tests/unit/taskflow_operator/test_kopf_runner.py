@@ -11,8 +11,8 @@ from prometheus_client import REGISTRY
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from taskflow_operator.handlers.lifecycle import configure, watch
-from taskflow_operator.kopf_runner import FIRST_PAUSE, LONGEST_PAUSE, KopfRunner
+from taskflow_operator.kopf_handlers.lifecycle import configure, watch
+from taskflow_operator.kopf_handlers.runner import FIRST_PAUSE, LONGEST_PAUSE, KopfRunner
 from taskflow_operator.settings import OperatorSettings
 from tests.unit.taskflow_operator.clock import Clock
 
@@ -121,7 +121,7 @@ async def test_stopping_sets_the_flag_and_waits_for_the_thread() -> None:
 
 
 async def test_a_watch_that_will_not_stop_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskflow_operator.kopf_runner.STOP_SECONDS", 0.05)
+    monkeypatch.setattr("taskflow_operator.kopf_handlers.runner.STOP_SECONDS", 0.05)
     began, free = threading.Event(), threading.Event()
 
     async def watch(_: asyncio.Event) -> None:

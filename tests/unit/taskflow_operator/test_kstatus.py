@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from taskflow_core.domain.events import Advance, Failure, Kind
+from taskflow_core.domain.events import Advance, EventKind, Failure
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Progress, Task, TaskStatus
-from taskflow_operator import transitions
-from taskflow_operator.pools import Findings, Pool, pool_status
+from taskflow_operator.pools.status import Findings, Pool, pool_status
+from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, make_event, make_object, make_task
 
 
@@ -68,7 +68,7 @@ def failure(reason: Reason) -> Failure:
     return Failure(reason=reason, message="no")
 
 
-def finish(kind: Kind, **payload: Any) -> TaskStatus:
+def finish(kind: EventKind, **payload: Any) -> TaskStatus:
     return transitions.ended(running(), make_event(kind, **payload), 0.0)
 
 
@@ -91,7 +91,7 @@ TRANSITIONS: dict[str, tuple[Callable[..., TaskStatus], Callable[[], TaskStatus]
         transitions.observed,
         lambda: transitions.observed(running().model_copy(update={"generation": 2})),
     ),
-    "succeeded": (transitions.ended, lambda: finish(Kind.SUCCEEDED, result=1, runMs=5)),
+    "succeeded": (transitions.ended, lambda: finish(EventKind.SUCCEEDED, result=1, runMs=5)),
     "failed, another attempt follows": (
         transitions.failed,
         lambda: transitions.failed(running(), failure(Reason.HANDLER_ERROR), "w", NOW, 0.0),
@@ -108,7 +108,7 @@ TRANSITIONS: dict[str, tuple[Callable[..., TaskStatus], Callable[[], TaskStatus]
         transitions.completed,
         lambda: transitions.completed(running(), "10 items ended", NOW),
     ),
-    "cancelled while it ran": (transitions.ended, lambda: finish(Kind.FAILED, reason="Cancelled", message="")),
+    "cancelled while it ran": (transitions.ended, lambda: finish(EventKind.FAILED, reason="Cancelled", message="")),
     "cancelled while it waited": (
         transitions.stopped,
         lambda: transitions.stopped(queued(), Phase.CANCELLED, Reason.CANCELLED, "told to", NOW),
@@ -117,7 +117,7 @@ TRANSITIONS: dict[str, tuple[Callable[..., TaskStatus], Callable[[], TaskStatus]
         transitions.stopped,
         lambda: transitions.stopped(make_task(generation=2), Phase.FAILED, Reason.PAYLOAD_TOO_LARGE, "too much", NOW),
     ),
-    "bare": (transitions.bare, lambda: transitions.bare(finish(Kind.SUCCEEDED, result=1, runMs=5))),
+    "bare": (transitions.bare, lambda: transitions.bare(finish(EventKind.SUCCEEDED, result=1, runMs=5))),
 }
 
 

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import TaskStatus
 from taskflow_core.errors import Forbidden, TaskflowError
-from taskflow_operator.kube_events import BURST, OBJECT_PAUSE_SECONDS, KubeEvents, Regarding
+from taskflow_operator.runtime.event_recorder import BURST, OBJECT_PAUSE_SECONDS, KubeEvents, Regarding
 from tests.unit.taskflow_operator.builders import failed_task, make_task
 from tests.unit.taskflow_operator.clock import Clock, until
 

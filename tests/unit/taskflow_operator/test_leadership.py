@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from taskflow_core.errors import Conflict, Forbidden, NotFound, TaskflowError, Unavailable
-from taskflow_operator.leadership import (
+from taskflow_operator.process.leader_election import (
     LEASE_DURATION,
     RENEW_DEADLINE,
     Always,
@@ -17,7 +17,7 @@ from taskflow_operator.leadership import (
     LeaseLeadership,
     LeaseLostError,
 )
-from taskflow_operator.lifetime import Exit, Lifetime
+from taskflow_operator.process.lifecycle import Exit, Lifetime
 from tests.unit.taskflow_operator.clock import Clock, until
 
 
@@ -225,7 +225,7 @@ async def test_a_missing_permission_is_said_once_and_tried_again() -> None:
 async def test_a_request_that_hangs_is_given_up_so_that_doubt_comes_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     leases, clock = FakeLeases(), Clock()
     leader = await lead(leases, clock)
-    monkeypatch.setattr("taskflow_operator.leadership.REQUEST_SECONDS", 0.01)
+    monkeypatch.setattr("taskflow_operator.process.leader_election.REQUEST_SECONDS", 0.01)
 
     async def hang(method: str, path: str, body: Any = None) -> dict[str, Any]:
         await asyncio.Event().wait()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from taskflow_core.domain.phases import Phase
-from taskflow_operator.memory import FORGET_SECONDS, STALE_PLACES, OpenTasks, PoolQueues
+from taskflow_operator.tasks.open_tasks import FORGET_SECONDS, STALE_PLACES, OpenTasks, PoolQueues
 from tests.builders import NOW, UID, make_task
 
 

@@ -14,8 +14,8 @@ import pytest
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.sharing import shared
 from taskflow_core.domain.task import Task, TaskStatus
-from taskflow_operator import transitions
-from taskflow_operator.memory import OpenTasks
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW
 
 NUMBER = 2000

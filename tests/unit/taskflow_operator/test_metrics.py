@@ -8,18 +8,18 @@ import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import TaskStatus
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.tracing import NoTracing
-from taskflow_operator.attempt_times import AttemptTimes
-from taskflow_operator.gauges import QueueGauges
-from taskflow_operator.memory import OpenTasks
-from taskflow_operator.pool_gauges import PoolGauges
-from taskflow_operator.pool_keeper import Kept
-from taskflow_operator.pools import Figures, Findings, Pool, PoolSpec
-from taskflow_operator.scaling import Demand
+from taskflow_operator.pools.controller import Kept
+from taskflow_operator.pools.metrics import PoolGauges
+from taskflow_operator.pools.scaling import Demand
+from taskflow_operator.pools.status import Figures, Findings, Pool, PoolSpec
+from taskflow_operator.tasks.attempt_times import AttemptTimes
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.queue_metrics import QueueGauges
 from tests.unit.taskflow_operator.builders import CREATED, make_event, make_task
 
 
@@ -39,10 +39,10 @@ def sample(name: str, **labels: str) -> float | None:
 
 def test_an_attempt_is_counted_with_its_wait_its_run_and_its_reason() -> None:
     times, task = AttemptTimes(NoTracing()), make_task(queue="q", priority=7)
-    times.note(task, make_event(Kind.QUEUED, 1000))
-    times.note(task, make_event(Kind.STARTED, 1020))
-    times.note(task, make_event(Kind.STARTED, 1020))
-    times.note(task, make_event(Kind.SUCCEEDED, 3020))
+    times.note(task, make_event(EventKind.QUEUED, 1000))
+    times.note(task, make_event(EventKind.STARTED, 1020))
+    times.note(task, make_event(EventKind.STARTED, 1020))
+    times.note(task, make_event(EventKind.SUCCEEDED, 3020))
     assert sample("taskflow_task_queue_wait_seconds_sum", queue="q", priority="7") == pytest.approx(0.02)
     assert sample("taskflow_task_queue_wait_seconds_count", queue="q", priority="7") == 1
     assert sample("taskflow_task_start_latency_seconds_sum", queue="q") == pytest.approx(1.02)
@@ -54,7 +54,7 @@ def test_an_attempt_is_counted_with_its_wait_its_run_and_its_reason() -> None:
 
 def test_what_a_former_operator_saw_begin_is_counted_without_a_wait() -> None:
     times = AttemptTimes(NoTracing())
-    times.note(make_task(queue="q"), make_event(Kind.LOST, 900, reason="WorkerLost"))
+    times.note(make_task(queue="q"), make_event(EventKind.LOST, 900, reason="WorkerLost"))
     assert sample("taskflow_task_attempts_total", queue="q", reason="WorkerLost") == 1
     assert sample("taskflow_task_queue_wait_seconds_count", queue="q", priority="0") is None
 
@@ -69,7 +69,7 @@ def test_handlers_beyond_the_first_hundred_share_a_label() -> None:
 def test_series_of_a_queue_that_is_gone_are_removed() -> None:
     for queue in ("stays", "goes"):
         times = AttemptTimes(NoTracing())
-        times.note(make_task(queue=queue), make_event(Kind.FAILED, 10, reason="HandlerError", runMs=5))
+        times.note(make_task(queue=queue), make_event(EventKind.FAILED, 10, reason="HandlerError", runMs=5))
     metrics.forget_queues(["stays"])
     text = generate_latest().decode()
     assert 'queue="stays"' in text

@@ -7,15 +7,15 @@ import pytest
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, NotFound, TaskflowError, Unavailable
-from taskflow_operator import outage, status_writer
-from taskflow_operator.observe import Observer
+from taskflow_operator.runtime import dependency_health, status_writer
+from taskflow_operator.tasks.observer import Observer
 from tests.builders import UID, make_object, make_task
 from tests.unit.taskflow_operator.fakes import FakeKube, Parts, eventually
 
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "RETRY_SECONDS", 0.002)
+    monkeypatch.setattr(dependency_health, "RETRY_SECONDS", 0.002)
     monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
 

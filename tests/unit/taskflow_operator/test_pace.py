@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from taskflow_operator.pace import GROWTH, MOST_ITEMS, Pace
+from taskflow_operator.arrays.chunk_size import GROWTH, MOST_ITEMS, Pace
 
 
 def settled(item_seconds: float, rounds: int = 30) -> Pace:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskflow_core.ledger.presence import WorkerReport
-from taskflow_operator.pods import Fault, Parting, Pod, Workers, faulty, part
+from taskflow_operator.pools.pod_selection import Fault, Parting, Pod, Workers, faulty, part
 from tests.builders import NOW, NOW_MS
 
 

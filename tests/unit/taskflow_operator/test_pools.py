@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskflow_core.errors import Invalid
-from taskflow_operator.pools import Findings, Pool, deployment, deployment_name, pool_status
+from taskflow_operator.pools.status import Findings, Pool, deployment, deployment_name, pool_status
 from tests.builders import NOW
 
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from taskflow_core.kube.client import Page
-from taskflow_operator.memory import PoolQueues
-from taskflow_operator.pool_keeper import PoolKeeper
+from taskflow_operator.pools.controller import PoolKeeper
+from taskflow_operator.tasks.open_tasks import PoolQueues
 
 
 class Listed:

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from taskflow_core.errors import Conflict, NotFound, Unavailable
 from taskflow_core.kube.client import APPLY_PATCH
 from taskflow_core.settings import RedisSettings, StorageSettings
-from taskflow_operator.provision import (
+from taskflow_operator.install.provision import (
     PATIENCE_SECONDS,
     DevServices,
     Plan,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from taskflow_core.ledger.stream import Batch
-from taskflow_operator.reading import read_for_ever
+from taskflow_operator.runtime.stream_group import read_for_ever
 from tests.unit.taskflow_operator.fakes import at_once, eventually
 
 

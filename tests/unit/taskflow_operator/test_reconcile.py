@@ -12,9 +12,9 @@ from taskflow_core.domain.message import HEADER_ENTERED
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.errors import Conflict, Unavailable
 from taskflow_core.ledger.operator import State
-from taskflow_operator.agenda import Agenda
-from taskflow_operator.memory import OpenTasks
-from taskflow_operator.reconcile import Reconciler, lost_messages, pause_after
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.reconciler import Reconciler, lost_messages, pause_after
+from taskflow_operator.tasks.work_queue import Agenda
 from tests.builders import make_task
 from tests.unit.taskflow_operator.fakes import FakeArrays
 
@@ -180,7 +180,7 @@ async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_h
         slept.append(seconds)
         held.extend(known.held for known in tasks)
 
-    monkeypatch.setattr("taskflow_operator.reconcile.asyncio.sleep", sleep)
+    monkeypatch.setattr("taskflow_operator.tasks.reconciler.asyncio.sleep", sleep)
     reconciler.recover("a test")
     for job in list(reconciler._recoveries):
         await job
@@ -238,7 +238,7 @@ async def test_all_are_listed_again_after_a_pause_that_the_last_list_sets(monkey
             raise asyncio.CancelledError
 
     reconciler = make_reconciler(now=now, observer=Observing())
-    monkeypatch.setattr("taskflow_operator.reconcile.asyncio.sleep", sleep)
+    monkeypatch.setattr("taskflow_operator.tasks.reconciler.asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         await reconciler._resync_for_ever()
     # A list that failed says nothing of how long one takes.

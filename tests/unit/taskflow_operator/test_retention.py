@@ -7,7 +7,7 @@ from typing import Any, cast
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Unavailable
-from taskflow_operator.retention import Retention
+from taskflow_operator.tasks.retention import Retention
 from tests.builders import NOW, make_object, make_task
 from tests.unit.taskflow_operator.fakes import FakeKube, at
 

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
-from taskflow_core.ledger.presence import Snapshot, WorkerReport
-from taskflow_operator.agenda import Agenda
-from taskflow_operator.memory import OpenTasks, PoolQueues
-from taskflow_operator.pool_keeper import PoolKeeper
-from taskflow_operator.pools import Findings
-from taskflow_operator.scaler import DELETION_COST, LOOK_SECONDS, SHOW_SECONDS, Scaler
+from taskflow_core.ledger.presence import WorkerReport, WorkerSnapshot
+from taskflow_operator.pools.controller import PoolKeeper
+from taskflow_operator.pools.scaler import DELETION_COST, LOOK_SECONDS, SHOW_SECONDS, Scaler
+from taskflow_operator.pools.status import Findings
+from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
+from taskflow_operator.tasks.work_queue import Agenda
 from tests.builders import NOW, NOW_MS, make_task
 from tests.unit.taskflow_operator.fakes import FakeClock
 
@@ -93,7 +93,7 @@ class View:
     intakes: dict[str, str] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
 
-    async def snapshot(self, lists: list[str]) -> Snapshot:
+    async def snapshot(self, lists: list[str]) -> WorkerSnapshot:
         reports = {
             name: WorkerReport(
                 namespace="team-a", pool="main", queues=("default",), slots=1, busy=self.busy.get(name, 0),
@@ -102,7 +102,7 @@ class View:
             )
             for name in self.cluster.pods
         }  # fmt: skip
-        return Snapshot(self.now_ms, reports, dict(self.intakes), dict.fromkeys(lists, 0))
+        return WorkerSnapshot(self.now_ms, reports, dict(self.intakes), dict.fromkeys(lists, 0))
 
     async def stop_intake(self, names: list[str]) -> None:
         self.intakes |= dict.fromkeys(names, "stop")

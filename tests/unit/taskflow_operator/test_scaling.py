@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskflow_operator.scaling import Decision, Demand, Past, Scaling, Why, decide
+from taskflow_operator.pools.scaling import Decision, Demand, Past, Scaling, Why, decide
 from tests.builders import NOW
 
 POOL = Scaling(max_replicas=10)

@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.operator import Attempt
-from taskflow_operator import outage
-from taskflow_operator.settling import Settling
+from taskflow_operator.runtime import dependency_health
+from taskflow_operator.tasks.settlement import Settling
 
 
 class Ledger:
@@ -20,7 +20,7 @@ class Ledger:
         self.calls: list[list[str]] = []
         self.down = 0
 
-    async def settle_all(self, attempts: Sequence[tuple[Attempt, Kind]]) -> None:
+    async def settle_all(self, attempts: Sequence[tuple[Attempt, EventKind]]) -> None:
         self.calls.append([attempt.uid for attempt, _ in attempts])
         if self.down:
             self.down -= 1
@@ -36,7 +36,7 @@ def attempt(uid: str) -> Attempt:
 async def test_what_ends_together_is_closed_in_one_round_trip() -> None:
     ledger = Ledger()
     settling_ = Settling(cast("Any", ledger))
-    await asyncio.gather(*(settling_.settle(attempt(str(number)), Kind.SETTLED) for number in range(20)))
+    await asyncio.gather(*(settling_.settle(attempt(str(number)), EventKind.SETTLED) for number in range(20)))
     assert ledger.calls == [[str(number) for number in range(20)]]
 
 
@@ -45,17 +45,17 @@ async def test_one_at_fault_is_told_to_its_own_and_the_others_are_closed() -> No
     settling_ = Settling(cast("Any", ledger))
     names = ["a", "poisoned", "b"]
     answers = await asyncio.gather(
-        *(settling_.settle(attempt(name), Kind.SETTLED) for name in names), return_exceptions=True
+        *(settling_.settle(attempt(name), EventKind.SETTLED) for name in names), return_exceptions=True
     )
     assert [type(answer) for answer in answers] == [type(None), AssertionError, type(None)]
     assert ledger.calls == [names, *([name] for name in names)]
-    await settling_.settle(attempt("c"), Kind.SETTLED)
+    await settling_.settle(attempt("c"), EventKind.SETTLED)
     assert ledger.calls[-1] == ["c"]
 
 
 async def test_it_waits_while_redis_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outage, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(dependency_health, "RETRY_SECONDS", 0.001)
     ledger = Ledger()
     ledger.down = 3
-    await Settling(cast("Any", ledger)).settle(attempt("a"), Kind.DELETED)
+    await Settling(cast("Any", ledger)).settle(attempt("a"), EventKind.DELETED)
     assert ledger.calls == [["a"]] * 4

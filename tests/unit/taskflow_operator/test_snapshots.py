@@ -1,5 +1,5 @@
-from taskflow_core.domain.events import Snapshot
-from taskflow_operator.snapshots import snapshot
+from taskflow_core.domain.events import TaskSnapshot
+from taskflow_operator.tasks.snapshots import snapshot
 from tests.builders import make_task
 
 
@@ -9,4 +9,4 @@ def test_the_history_is_told_the_labels_and_an_operator_of_before_told_none() ->
     assert told["labels"] == {"team": "a"}
     assert snapshot(make_task()).labels == {}
     del told["labels"]
-    assert Snapshot.model_validate(told).labels is None
+    assert TaskSnapshot.model_validate(told).labels is None

@@ -10,8 +10,8 @@ import pytest
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
-from taskflow_operator import status_writer
-from taskflow_operator.status_writer import IN_FLIGHT, StatusWriter, Written
+from taskflow_operator.runtime import status_writer
+from taskflow_operator.runtime.status_writer import IN_FLIGHT, StatusWriter, Written
 from tests.builders import NOW, make_task
 from tests.unit.taskflow_operator.fakes import FakeApi, FakeClock, Journal, eventually
 
@@ -184,7 +184,7 @@ async def test_writes_keep_to_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
         clock.now += max(seconds, 1e-6)  # as every real sleep, longer than nothing
         await rest(0)
 
-    monkeypatch.setattr("taskflow_operator.status_writer.asyncio.sleep", sleep)
+    monkeypatch.setattr("taskflow_operator.runtime.status_writer.asyncio.sleep", sleep)
     api = FakeApi(Journal())
     writer = StatusWriter(api, 10, clock)
     started = clock.now

@@ -9,8 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from taskflow_core.errors import Conflict, TaskflowError, Unavailable
-from taskflow_operator import task_watch
-from taskflow_operator.task_watch import TaskWatch
+from taskflow_operator.runtime import kind_watch
+from taskflow_operator.runtime.kind_watch import TaskWatch
 from tests.unit.taskflow_operator.fakes import FakeClock
 
 Batch = Sequence[dict[str, Any]]
@@ -111,16 +111,16 @@ async def test_after_an_error_it_goes_on_where_it_was_and_waits_longer_each_time
     run = Running([(), [event("ADDED", "a", "5")], Unavailable("cut")], *[[Unavailable("503")] for _ in range(9)])
     await run.until_idle()
     assert run.server.asked == ["1", *["5"] * 10]
-    assert run.pauses[0] <= task_watch.FIRST_PAUSE
-    assert task_watch.LONGEST_PAUSE / 2 <= run.pauses[-1] <= task_watch.LONGEST_PAUSE
+    assert run.pauses[0] <= kind_watch.FIRST_PAUSE
+    assert kind_watch.LONGEST_PAUSE / 2 <= run.pauses[-1] <= kind_watch.LONGEST_PAUSE
 
 
 async def test_after_a_watch_that_went_well_the_next_trouble_is_met_with_the_first_pause_again() -> None:
     bad = [[Unavailable("503")] for _ in range(6)]
     run = Running(*bad, [(), (), Unavailable("cut")], [(), (), Unavailable("cut")])
     await run.until_idle()
-    assert run.pauses[5] > 4 * task_watch.FIRST_PAUSE
-    assert max(run.pauses[6:]) <= task_watch.FIRST_PAUSE
+    assert run.pauses[5] > 4 * kind_watch.FIRST_PAUSE
+    assert max(run.pauses[6:]) <= kind_watch.FIRST_PAUSE
 
 
 async def test_what_the_server_forgot_is_listed_anew() -> None:
@@ -157,5 +157,5 @@ async def test_after_a_long_outage_what_the_server_forgot_is_listed_soon_but_not
     run = Running(*bad, *forgot, lists=["1", *map(str, range(70, 73))])
     await run.until_idle()
     first, *more = run.pauses[6:]
-    assert first <= task_watch.FIRST_PAUSE
-    assert more[-1] > task_watch.FIRST_PAUSE
+    assert first <= kind_watch.FIRST_PAUSE
+    assert more[-1] > kind_watch.FIRST_PAUSE

@@ -9,11 +9,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from structlog.testing import capture_logs
 
-from taskflow_core.domain.events import Kind
+from taskflow_core.domain.events import EventKind
 from taskflow_core.telemetry.logs import trace_id
 from taskflow_core.telemetry.tracing import ENDPOINT, AttemptSpan, NoTracing, OpenTelemetry, setup_tracing
-from taskflow_operator.attempt_times import AttemptTimes
-from taskflow_operator.trace_fields import trace_fields
+from taskflow_operator.runtime.log_fields import trace_fields
+from taskflow_operator.tasks.attempt_times import AttemptTimes
 from tests.unit.taskflow_operator.builders import CREATED_MS, make_event, make_task
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -36,9 +36,9 @@ def test_an_attempt_is_one_span_from_the_queue_to_its_end_in_the_trace_of_its_ta
     times = AttemptTimes(tracing)
     task = make_task(queue="q").model_copy(update={"annotated_traceparent": PARENT})
     for event in (
-        make_event(Kind.QUEUED, 100),
-        make_event(Kind.STARTED, 350),
-        make_event(Kind.SUCCEEDED, 1350, runMs=990),
+        make_event(EventKind.QUEUED, 100),
+        make_event(EventKind.STARTED, 350),
+        make_event(EventKind.SUCCEEDED, 1350, runMs=990),
     ):
         times.note(task, event)
     (span,) = exporter.get_finished_spans()
@@ -61,9 +61,9 @@ def test_each_attempt_has_a_span_and_a_failed_one_is_an_error_with_its_reason() 
     times = AttemptTimes(OpenTelemetry("operator", SimpleSpanProcessor(exporter)))
     task = make_task()
     for attempt in (1, 2):
-        times.note(task, make_event(Kind.STARTED, 10 * attempt, attempt=attempt))
+        times.note(task, make_event(EventKind.STARTED, 10 * attempt, attempt=attempt))
         times.note(
-            task, make_event(Kind.FAILED, 10 * attempt + 5, attempt=attempt, reason="HandlerError", message="no")
+            task, make_event(EventKind.FAILED, 10 * attempt + 5, attempt=attempt, reason="HandlerError", message="no")
         )
     spans = exporter.get_finished_spans()
     assert [span.attributes and span.attributes["taskflow.attempt"] for span in spans] == [1, 2]
@@ -79,7 +79,7 @@ def test_a_retry_links_to_the_attempt_that_it_repeats_even_after_a_restart() -> 
         # An operator of its own for each attempt: nothing is carried over but the Task.
         exporter = InMemorySpanExporter()
         times = AttemptTimes(OpenTelemetry("operator", SimpleSpanProcessor(exporter)))
-        times.note(task, make_event(Kind.FAILED, attempt, attempt=attempt, reason="HandlerError", message="no"))
+        times.note(task, make_event(EventKind.FAILED, attempt, attempt=attempt, reason="HandlerError", message="no"))
         spans += exporter.get_finished_spans()
     assert [len(span.links) for span in spans] == [0, 1, 1]
     for former, span in pairwise(spans):
@@ -93,13 +93,13 @@ def test_an_end_that_is_told_twice_is_one_span() -> None:
     exporter = InMemorySpanExporter()
     times = AttemptTimes(OpenTelemetry("operator", SimpleSpanProcessor(exporter)))
     for _ in range(2):
-        times.note(make_task(), make_event(Kind.SUCCEEDED, 5, runMs=1))
+        times.note(make_task(), make_event(EventKind.SUCCEEDED, 5, runMs=1))
     assert len({span.context.span_id for span in exporter.get_finished_spans() if span.context}) == 1
 
 
 def test_a_span_is_written_even_if_only_the_end_was_seen() -> None:
     recorder = Recorder()
-    AttemptTimes(recorder).note(make_task(), make_event(Kind.SUCCEEDED, 5000, run_ms=2000))
+    AttemptTimes(recorder).note(make_task(), make_event(EventKind.SUCCEEDED, 5000, run_ms=2000))
     (span,) = recorder.spans
     assert (span.queued_ms, span.started_ms, span.ended_ms) == (None, CREATED_MS + 3000, CREATED_MS + 5000)
 

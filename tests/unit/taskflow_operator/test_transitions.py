@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskflow_core import resources
-from taskflow_core.domain.events import ENDS, Advance, Event, Failure, Kind
+from taskflow_core.domain.events import ENDS, Advance, Event, EventKind, Failure
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.task import Condition, Progress, RetryPolicy, Task, TaskStatus
-from taskflow_operator import transitions
+from taskflow_core.domain.resource import Condition
+from taskflow_core.domain.task import Progress, RetryPolicy, Task, TaskStatus
+from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, NOW_MS, make_event, make_task
 
 SCHEMA: dict[str, Any] = yaml.safe_load((resources.path("crds") / "tasks.taskflow.dev.yaml").read_text())["spec"][
@@ -46,7 +47,7 @@ def running_task(**fields: Any) -> Task:
 def failed_event(reason: Reason = Reason.HANDLER_ERROR, *, seconds: float = 3, **fields: Any) -> Event:
     time_ms = NOW_MS + int(seconds * 1000)
     return make_event(
-        Kind.FAILED, time_ms=time_ms, reason=reason, type="ValueError", message="no rows", runMs=5, **fields
+        EventKind.FAILED, time_ms=time_ms, reason=reason, type="ValueError", message="no rows", runMs=5, **fields
     )
 
 
@@ -86,7 +87,7 @@ def test_the_start_is_that_of_the_first_attempt() -> None:
 
 def test_success_keeps_result_outputs_and_times() -> None:
     stored = {"name": "o", "key": "k", "sizeBytes": 1, "sha256": "0", "contentType": "t/t"}
-    event = make_event(Kind.SUCCEEDED, time_ms=NOW_MS + 2500, result={"rows": 3}, outputs=[stored], runMs=2400)
+    event = make_event(EventKind.SUCCEEDED, time_ms=NOW_MS + 2500, result={"rows": 3}, outputs=[stored], runMs=2400)
     status = transitions.ended(running_task(), event, 0.0)
     assert (status.phase, status.reason, status.message) == (Phase.SUCCEEDED, "Succeeded", "")
     assert (status.result, status.outputs[0].key) == ({"rows": 3}, "k")
@@ -102,7 +103,7 @@ def test_success_keeps_result_outputs_and_times() -> None:
 
 
 def test_success_without_a_start_counts_back_from_the_end() -> None:
-    status = transitions.ended(make_task(), make_event(Kind.SUCCEEDED, time_ms=NOW_MS, runMs=1500), 0.0)
+    status = transitions.ended(make_task(), make_event(EventKind.SUCCEEDED, time_ms=NOW_MS, runMs=1500), 0.0)
     assert (status.start_time, status.duration) == (NOW - timedelta(milliseconds=1500), "1.5s")
 
 
@@ -134,7 +135,7 @@ def test_a_final_reason_fails_the_task_at_its_first_attempt() -> None:
 
 def test_a_handback_is_followed_at_once_and_does_not_count() -> None:
     task = running_task(attempt=3)
-    event = make_event(Kind.RELEASED, attempt=3, reason=Reason.DRAIN, message="stopping")
+    event = make_event(EventKind.RELEASED, attempt=3, reason=Reason.DRAIN, message="stopping")
     status = transitions.ended(task, event, 0.0)
     assert (status.phase, status.reason, status.attempt, status.handbacks) == (Phase.PENDING, "Drain", 4, 1)
     assert status.next_attempt_time == NOW
@@ -144,7 +145,7 @@ def test_a_handback_is_followed_at_once_and_does_not_count() -> None:
 
 def test_a_lost_attempt_names_the_worker_that_had_it() -> None:
     status = transitions.ended(
-        running_task(), make_event(Kind.LOST, worker="", reason=Reason.WORKER_LOST, message="x"), 0.0
+        running_task(), make_event(EventKind.LOST, worker="", reason=Reason.WORKER_LOST, message="x"), 0.0
     )
     assert status.worker == "pod-1:ab"
     assert status.message.startswith("attempt 1: x; attempt 2 follows")
@@ -169,7 +170,7 @@ def test_a_cancellation_is_an_end_of_its_own_kind() -> None:
 
 
 def test_a_worker_that_stopped_as_told_cancels_the_task() -> None:
-    event = make_event(Kind.CANCELLED, reason=Reason.CANCELLED, message="stopped")
+    event = make_event(EventKind.CANCELLED, reason=Reason.CANCELLED, message="stopped")
     assert transitions.ended(running_task(cancel=True), event, 0.0).phase is Phase.CANCELLED
     assert transitions.ended(running_task(), event, 0.0).phase is Phase.CANCELLED
 
@@ -182,7 +183,7 @@ def test_a_failure_after_the_deadline_is_not_followed_by_another_attempt() -> No
 
 
 def test_a_success_after_a_cancellation_was_asked_for_is_a_success() -> None:
-    status = transitions.ended(running_task(cancel=True), make_event(Kind.SUCCEEDED), 0.0)
+    status = transitions.ended(running_task(cancel=True), make_event(EventKind.SUCCEEDED), 0.0)
     assert status.phase is Phase.SUCCEEDED
 
 
@@ -211,7 +212,7 @@ def test_the_jitter_lengthens_the_wait() -> None:
 )
 def test_a_payload_that_does_not_fit_is_a_value_error(payload: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="validation error"):
-        transitions.ended(running_task(), make_event(Kind.FAILED, **payload), 0.0)
+        transitions.ended(running_task(), make_event(EventKind.FAILED, **payload), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -237,25 +238,25 @@ failures = st.builds(
 )
 events = st.one_of(
     st.builds(
-        lambda ms, result: make_event(Kind.SUCCEEDED, time_ms=NOW_MS + ms, result=result, runMs=ms),
+        lambda ms, result: make_event(EventKind.SUCCEEDED, time_ms=NOW_MS + ms, result=result, runMs=ms),
         st.integers(0, 10**9),
         st.integers() | st.text(max_size=20) | st.none(),
     ),
     st.builds(
         lambda ms, failure: make_event(
-            Kind.FAILED, time_ms=NOW_MS + ms, **failure.model_dump(mode="json", by_alias=True)
+            EventKind.FAILED, time_ms=NOW_MS + ms, **failure.model_dump(mode="json", by_alias=True)
         ),
         st.integers(0, 10**9),
         failures,
     ),
     st.builds(
         lambda kind, words: make_event(
-            kind, reason=Reason.DRAIN if kind is Kind.RELEASED else Reason.WORKER_LOST, message=words
+            kind, reason=Reason.DRAIN if kind is EventKind.RELEASED else Reason.WORKER_LOST, message=words
         ),
-        st.sampled_from([Kind.RELEASED, Kind.LOST]),
+        st.sampled_from([EventKind.RELEASED, EventKind.LOST]),
         texts,
     ),
-    st.builds(lambda: make_event(Kind.STARTED)),
+    st.builds(lambda: make_event(EventKind.STARTED)),
 )
 
 

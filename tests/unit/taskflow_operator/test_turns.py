@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskflow_operator.turns import Turns
+from taskflow_operator.runtime.fair_queue import Turns
 
 
 def taken(turns: Turns) -> list[str]:

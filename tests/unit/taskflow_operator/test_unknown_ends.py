@@ -8,11 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
-from taskflow_operator import unknown_ends
-from taskflow_operator.unknown_ends import UnknownEnds
+from taskflow_operator.tasks import orphaned_ends
+from taskflow_operator.tasks.orphaned_ends import UnknownEnds
 from tests.builders import make_event, make_task
 from tests.unit.taskflow_operator.fakes import FakeLedger, Journal, eventually
 
@@ -65,11 +65,11 @@ class World:
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unknown_ends, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(orphaned_ends, "RETRY_SECONDS", 0.001)
 
 
 def end(uid: str) -> Event:
-    return make_event(Kind.SUCCEEDED, uid=uid, id="2-0", result=3)
+    return make_event(EventKind.SUCCEEDED, uid=uid, id="2-0", result=3)
 
 
 async def test_an_end_whose_status_stands_is_settled_in_place_of_who_died() -> None:
@@ -78,7 +78,7 @@ async def test_an_end_whose_status_stands_is_settled_in_place_of_who_died() -> N
     world.database_down = 3
     await world.ends().close(end("a"))
     ((attempt, kind),) = world.ledger.settled
-    assert (attempt.uid, attempt.attempt, kind, attempt.snapshot.phase) == ("a", 1, Kind.SETTLED, Phase.SUCCEEDED)
+    assert (attempt.uid, attempt.attempt, kind, attempt.snapshot.phase) == ("a", 1, EventKind.SETTLED, Phase.SUCCEEDED)
     assert world.mirrored == []
 
 
@@ -118,7 +118,7 @@ async def test_what_nobody_can_name_is_mirrored_with_everything_else() -> None:
     world.ledger.claims["a", 1] = DONE
     await world.ends().close(end("a"))
     assert len(world.mirrored) == 1
-    assert world.looks == unknown_ends.PATIENCE
+    assert world.looks == orphaned_ends.PATIENCE
 
 
 async def test_a_thousand_of_them_ask_sixteen_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,4 +138,4 @@ async def test_a_thousand_of_them_ask_sixteen_at_a_time(monkeypatch: pytest.Monk
     ends = world.ends()
     await asyncio.gather(*(ends.close(end(f"t{number}")) for number in range(1000)))
     assert len(world.ledger.settled) == 1000
-    assert at_once[1] <= unknown_ends.AT_ONCE
+    assert at_once[1] <= orphaned_ends.AT_ONCE

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.worker import Heartbeat, Holding
@@ -45,14 +45,14 @@ def test_an_attempt_is_asked_first_and_ended_by_force_after_the_grace(
 @pytest.mark.parametrize(
     ("reason", "kind"),
     [
-        (Reason.CANCELLED, Kind.CANCELLED),
-        (Reason.DEADLINE_EXCEEDED, Kind.CANCELLED),
-        (Reason.ATTEMPT_TIMEOUT, Kind.FAILED),
-        (Reason.HANDLER_ERROR, Kind.FAILED),
-        (Reason.NOT_RETRYABLE, Kind.FAILED),
+        (Reason.CANCELLED, EventKind.CANCELLED),
+        (Reason.DEADLINE_EXCEEDED, EventKind.CANCELLED),
+        (Reason.ATTEMPT_TIMEOUT, EventKind.FAILED),
+        (Reason.HANDLER_ERROR, EventKind.FAILED),
+        (Reason.NOT_RETRYABLE, EventKind.FAILED),
     ],
 )
-def test_the_kind_of_an_end_follows_from_its_reason(reason: Reason, kind: Kind) -> None:
+def test_the_kind_of_an_end_follows_from_its_reason(reason: Reason, kind: EventKind) -> None:
     assert kind_of(reason) is kind
 
 
@@ -61,9 +61,9 @@ class FakeLedger:
     process: subprocess.Popen[bytes]
     held: bool = True
     down: bool = False
-    told: list[tuple[Kind, Failure]] = field(default_factory=list)
+    told: list[tuple[EventKind, Failure]] = field(default_factory=list)
 
-    def surrender(self, holding: Holding, kind: Kind, failure: Failure) -> bool:
+    def surrender(self, holding: Holding, kind: EventKind, failure: Failure) -> bool:
         assert self.process.poll() is None, "told before the kill"
         if self.down:
             raise Unavailable("down")
@@ -130,7 +130,7 @@ def test_a_cancelled_attempt_is_asked_and_then_killed_as_cancelled(scene: Scene)
     assert scene.ended
     assert scene.process.returncode == -signal.SIGKILL
     ((kind, failure),) = scene.ledger.told
-    assert (kind, failure.reason) == (Kind.CANCELLED, Reason.CANCELLED)
+    assert (kind, failure.reason) == (EventKind.CANCELLED, Reason.CANCELLED)
     assert "did not stop within 10 s and was killed" in failure.message
     # Its death is no loss of a worker.
     assert scene.holdings.running == []
@@ -192,7 +192,7 @@ def test_its_own_timeout_stops_an_attempt(scene: Scene) -> None:
     assert scene.board.slot(0).asked(MEMBER) is Reason.ATTEMPT_TIMEOUT
     scene.enforcer.enforce(210.0)
     assert scene.ended
-    assert scene.ledger.told[0][0] is Kind.FAILED
+    assert scene.ledger.told[0][0] is EventKind.FAILED
 
 
 def test_an_attempt_that_is_not_claimed_yet_is_not_touched(scene: Scene) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.worker import Heartbeat, Holding
@@ -23,7 +23,7 @@ class Request:
 class FakeLedger:
     answers: list[Heartbeat | Unavailable] = field(default_factory=list)
     beats: list[tuple[tuple[Holding, ...], str]] = field(default_factory=list)
-    surrendered: list[tuple[Holding, Kind, Failure]] = field(default_factory=list)
+    surrendered: list[tuple[Holding, EventKind, Failure]] = field(default_factory=list)
     down: bool = False
     holds: bool = True
     enough: Event = field(default_factory=Event)
@@ -38,7 +38,7 @@ class FakeLedger:
             raise answer
         return answer
 
-    def surrender(self, holding: Holding, kind: Kind, failure: Failure) -> bool:
+    def surrender(self, holding: Holding, kind: EventKind, failure: Failure) -> bool:
         if self.down:
             raise Unavailable("down")
         self.surrendered.append((holding, kind, failure))
@@ -126,7 +126,7 @@ def test_a_dead_process_gives_up_its_attempt_at_once() -> None:
     holdings.process_died(request, "signal 9")
     holdings.process_died(request, "told twice")
     ((holding, kind, why),) = ledger.surrendered
-    assert (holding, kind) == (Holding("a:1", 10), Kind.LOST)
+    assert (holding, kind) == (Holding("a:1", 10), EventKind.LOST)
     assert (why.reason, why.message) == (Reason.WORKER_LOST, "signal 9")
 
 
@@ -144,7 +144,7 @@ def test_a_stopping_worker_hands_back_all_that_runs() -> None:
         holdings.accepted(request, f"a:{number}", 10 + number)
     assert holdings.hand_back() == 2
     assert {holding for holding, _, _ in ledger.surrendered} == {Holding("a:0", 10), Holding("a:1", 11)}
-    assert {(kind, why.reason) for _, kind, why in ledger.surrendered} == {(Kind.RELEASED, Reason.DRAIN)}
+    assert {(kind, why.reason) for _, kind, why in ledger.surrendered} == {(EventKind.RELEASED, Reason.DRAIN)}
 
 
 def test_only_what_was_still_held_is_counted() -> None:

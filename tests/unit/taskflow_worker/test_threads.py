@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from taskflow_core.domain.events import Failure, Kind
+from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.worker import Heartbeat, Holding
 from taskflow_worker import threads as module
@@ -26,10 +26,10 @@ GRACE, RETURN = 10.0, 0.2
 
 @dataclass
 class FakeLedger:
-    told: list[tuple[Kind, Failure]] = field(default_factory=list)
+    told: list[tuple[EventKind, Failure]] = field(default_factory=list)
     held: bool = True
 
-    def surrender(self, holding: Holding, kind: Kind, failure: Failure) -> bool:
+    def surrender(self, holding: Holding, kind: EventKind, failure: Failure) -> bool:
         self.told.append((kind, failure))
         return self.held
 
@@ -91,7 +91,7 @@ def scene() -> Iterator[Scene]:
 def test_an_attempt_that_does_not_stop_is_settled_and_its_thread_counts_as_lost(scene: Scene) -> None:
     scene.overdue()
     ((kind, failure),) = scene.ledger.told
-    assert (kind, failure.reason) == (Kind.CANCELLED, Reason.CANCELLED)
+    assert (kind, failure.reason) == (EventKind.CANCELLED, Reason.CANCELLED)
     assert "did not stop within 10 s and was given up, since a thread cannot be killed" in failure.message
     assert scene.holdings.running == []
     assert scene.pool.lost() == 1

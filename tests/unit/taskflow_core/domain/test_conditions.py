@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskflow_core.domain.conditions import set_condition
-from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Condition
+from taskflow_core.domain.resource import Condition
+from taskflow_core.domain.task import MAX_MESSAGE_CHARS
 from tests.builders import NOW
 
 LATER = NOW + timedelta(minutes=1)

@@ -18,8 +18,9 @@ from pydantic.fields import FieldInfo
 from taskflow_core import resources
 from taskflow_core.domain import task
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.task import Condition, Model, TaskSpec, TaskStatus
-from taskflow_operator.pools import PoolSpec
+from taskflow_core.domain.resource import Condition, Model
+from taskflow_core.domain.task import TaskSpec, TaskStatus
+from taskflow_operator.pools.status import PoolSpec
 
 Schema = dict[str, Any]
 WIRE_TYPES = {str: "string", bool: "boolean", int: "integer", datetime: "string", dict: "object", tuple: "array"}

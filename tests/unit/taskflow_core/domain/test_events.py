@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskflow_core.domain.events import ENDS, SEQUENCE, Event, Kind
+from taskflow_core.domain.events import ENDS, SEQUENCE, Event, EventKind
 from tests.builders import UID
 
 GOOD = {"k": "started", "uid": UID, "att": "2", "tok": "t", "w": "pod:1", "ts": "1700000000123", "p": '{"a": 1}'}
@@ -10,7 +10,7 @@ GOOD = {"k": "started", "uid": UID, "att": "2", "tok": "t", "w": "pod:1", "ts": 
 
 def test_an_entry_of_the_stream_is_read_whole() -> None:
     event = Event.from_fields("5-1", GOOD)
-    assert (event.id, event.kind, event.uid, event.attempt) == ("5-1", Kind.STARTED, UID, 2)
+    assert (event.id, event.kind, event.uid, event.attempt) == ("5-1", EventKind.STARTED, UID, 2)
     assert (event.token, event.worker, event.time_ms, event.payload) == ("t", "pod:1", 1_700_000_000_123, {"a": 1})
     assert event.order == (2, 2)
 
@@ -45,13 +45,13 @@ def test_what_is_no_event_is_a_value_error(wrong: dict[str, str]) -> None:
 
 
 def test_every_kind_has_a_place_in_its_attempt() -> None:
-    assert set(SEQUENCE) == set(Kind)
+    assert set(SEQUENCE) == set(EventKind)
     ends = {SEQUENCE[kind] for kind in ENDS}
     assert len(ends) == 1
-    assert SEQUENCE[Kind.PENDING] < SEQUENCE[Kind.QUEUED] < SEQUENCE[Kind.STARTED] < ends.pop()
-    assert SEQUENCE[Kind.SETTLED] > SEQUENCE[Kind.SUCCEEDED]
+    assert SEQUENCE[EventKind.PENDING] < SEQUENCE[EventKind.QUEUED] < SEQUENCE[EventKind.STARTED] < ends.pop()
+    assert SEQUENCE[EventKind.SETTLED] > SEQUENCE[EventKind.SUCCEEDED]
 
 
 def test_what_was_refused_never_moves_an_attempt() -> None:
-    assert SEQUENCE[Kind.DUPLICATE] < SEQUENCE[Kind.PENDING]
-    assert SEQUENCE[Kind.STALE] < SEQUENCE[Kind.PENDING]
+    assert SEQUENCE[EventKind.DUPLICATE] < SEQUENCE[EventKind.PENDING]
+    assert SEQUENCE[EventKind.STALE] < SEQUENCE[EventKind.PENDING]

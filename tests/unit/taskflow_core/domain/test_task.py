@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from taskflow_core.domain.phases import OPEN_SELECTOR, Phase, Reason
-from taskflow_core.domain.task import Condition, LastError, StoredOutput, Task, TaskSpec, TaskStatus
+from taskflow_core.domain.resource import Condition
+from taskflow_core.domain.task import LastError, StoredOutput, Task, TaskSpec, TaskStatus
 from tests.builders import NOW, make_object, make_task
 
 json_values = st.recursive(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskflow_core.kube.shallow import cut, read_json
+from taskflow_core.kube.deep_json import cut, read_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

@@ -1,18 +1,18 @@
 from typing import Any
 
-from taskflow_core.domain.events import SEQUENCE, Event, Kind
+from taskflow_core.domain.events import SEQUENCE, Event, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 
 BASE_MS = 1_790_000_000_000
 UID = "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"
 
 
-def event(kind: Kind, number: int, *, uid: str = UID, attempt: int = 1, worker: str = "", **payload: Any) -> Event:
+def event(kind: EventKind, number: int, *, uid: str = UID, attempt: int = 1, worker: str = "", **payload: Any) -> Event:
     return told(kind, number, payload, uid=uid, attempt=attempt, worker=worker)
 
 
 def told(
-    kind: Kind, number: int, payload: dict[str, Any], *, uid: str = UID, attempt: int = 1, worker: str = ""
+    kind: EventKind, number: int, payload: dict[str, Any], *, uid: str = UID, attempt: int = 1, worker: str = ""
 ) -> Event:
     time_ms = BASE_MS + number
     return Event(
@@ -20,7 +20,7 @@ def told(
     )
 
 
-def snapshot(kind: Kind, number: int, *, uid: str = UID, attempt: int = 1, **fields: Any) -> Event:
+def snapshot(kind: EventKind, number: int, *, uid: str = UID, attempt: int = 1, **fields: Any) -> Event:
     values: dict[str, Any] = {
         "namespace": "team-a",
         "name": f"task-{uid[:8]}",
@@ -44,22 +44,22 @@ def story(uid: str = UID, *, first: int = 0, lost: int = 1) -> list[Event]:
         stream.append(made)
         number += 1
 
-    tell(snapshot(Kind.PENDING, number, uid=uid, phase="Pending", reason="NoWorkerPool"))
+    tell(snapshot(EventKind.PENDING, number, uid=uid, phase="Pending", reason="NoWorkerPool"))
     for attempt in range(1, lost + 2):
-        tell(snapshot(Kind.QUEUED, number, uid=uid, attempt=attempt, **started))
-        tell(event(Kind.STARTED, number, uid=uid, attempt=attempt, worker=f"w-{attempt}"))
+        tell(snapshot(EventKind.QUEUED, number, uid=uid, attempt=attempt, **started))
+        tell(event(EventKind.STARTED, number, uid=uid, attempt=attempt, worker=f"w-{attempt}"))
         started = started or {"startTime": "2026-09-21T12:00:00Z"}
-        tell(event(Kind.DUPLICATE, number, uid=uid, attempt=attempt, worker="w-other"))
+        tell(event(EventKind.DUPLICATE, number, uid=uid, attempt=attempt, worker="w-other"))
         if attempt <= lost:
             failure = {"reason": "HandlerError", "type": "ValueError", "message": f"no {attempt}", "runMs": 5}
-            tell(event(Kind.FAILED, number, uid=uid, attempt=attempt, worker=f"w-{attempt}", **failure))
+            tell(event(EventKind.FAILED, number, uid=uid, attempt=attempt, worker=f"w-{attempt}", **failure))
             waiting = {"phase": "Pending", "reason": "BackingOff", "message": f"no {attempt}"}
-            made = snapshot(Kind.SETTLED, number, uid=uid, attempt=attempt, **started, **waiting)
+            made = snapshot(EventKind.SETTLED, number, uid=uid, attempt=attempt, **started, **waiting)
             tell(made.model_copy(update={"payload": made.payload | {"attempt": attempt + 1}}))
     last = lost + 1
-    tell(event(Kind.SUCCEEDED, number, uid=uid, attempt=last, worker=f"w-{last}", result={"rows": 3}, runMs=7))
+    tell(event(EventKind.SUCCEEDED, number, uid=uid, attempt=last, worker=f"w-{last}", result={"rows": 3}, runMs=7))
     end = {"phase": "Succeeded", "reason": "Succeeded", "completionTime": "2026-09-21T12:00:09Z", "result": {"rows": 3}}
-    tell(snapshot(Kind.SETTLED, number, uid=uid, attempt=last, **started, **end))
+    tell(snapshot(EventKind.SETTLED, number, uid=uid, attempt=last, **started, **end))
     return stream
 
 

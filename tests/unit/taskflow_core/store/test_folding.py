@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskflow_core.domain.events import Event, Kind
+from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.store.fitting import fit_json, fit_text
@@ -26,13 +26,15 @@ def test_the_fold_depends_neither_on_the_order_of_events_nor_on_repeats(
 def test_of_any_part_of_a_stream_the_greatest_snapshot_of_each_task_is_kept(part: list[Event]) -> None:
     expected: dict[str, tuple[int, int]] = {}
     for one in part:
-        if one.kind in (Kind.PENDING, Kind.QUEUED, Kind.SETTLED, Kind.DELETED):
+        if one.kind in (EventKind.PENDING, EventKind.QUEUED, EventKind.SETTLED, EventKind.DELETED):
             expected[one.uid] = max(expected.get(one.uid, (0, 0)), order(one))
     assert {row["uid"]: (row["attempt"], row["seq"]) for row in fold(part).tasks} == expected
 
 
 def test_a_worker_event_makes_an_attempt_and_a_timeline_row_but_no_task() -> None:
-    batch = fold([event(Kind.STARTED, 1, worker="w-1"), event(Kind.FAILED, 2, reason="HandlerError", message="no")])
+    batch = fold(
+        [event(EventKind.STARTED, 1, worker="w-1"), event(EventKind.FAILED, 2, reason="HandlerError", message="no")]
+    )
     assert batch.tasks == ()
     (attempt,) = batch.attempts
     assert (attempt["worker"], attempt["outcome"], attempt["message"]) == ("w-1", "failed", "no")
@@ -40,13 +42,13 @@ def test_a_worker_event_makes_an_attempt_and_a_timeline_row_but_no_task() -> Non
 
 
 def test_a_refused_delivery_is_a_line_of_the_timeline_and_nothing_else() -> None:
-    batch = fold([event(Kind.DUPLICATE, 1), event(Kind.STALE, 2)])
+    batch = fold([event(EventKind.DUPLICATE, 1), event(EventKind.STALE, 2)])
     assert (len(batch.timeline), batch.attempts, batch.tasks) == (2, (), ())
 
 
 def test_of_two_ends_of_an_attempt_the_earlier_is_kept_whole() -> None:
-    success = event(Kind.SUCCEEDED, 1, runMs=9)
-    lost = event(Kind.LOST, 2, reason="WorkerLost", message="gone")
+    success = event(EventKind.SUCCEEDED, 1, runMs=9)
+    lost = event(EventKind.LOST, 2, reason="WorkerLost", message="gone")
     (attempt,) = fold([lost, success]).attempts
     assert (attempt["outcome"], attempt["reason"], attempt["message"], attempt["run_ms"]) == (
         "succeeded",
@@ -58,27 +60,27 @@ def test_of_two_ends_of_an_attempt_the_earlier_is_kept_whole() -> None:
 
 def test_a_retry_is_ordered_by_the_attempt_that_ended_although_it_speaks_of_the_next() -> None:
     told = story(lost=1)
-    settled = next(one for one in told if one.kind is Kind.SETTLED)
-    requeued = next(one for one in told if one.kind is Kind.QUEUED and one.attempt == 2)
+    settled = next(one for one in told if one.kind is EventKind.SETTLED)
+    requeued = next(one for one in told if one.kind is EventKind.QUEUED and one.attempt == 2)
     assert settled.payload["attempt"] == 2
     assert fold([settled]).tasks[0]["attempt"] == 1
     assert fold([requeued, settled]).tasks[0]["phase"] == "Queued"
 
 
 def test_a_deleted_event_says_when() -> None:
-    (row,) = fold([snapshot(Kind.DELETED, 5)]).tasks
+    (row,) = fold([snapshot(EventKind.DELETED, 5)]).tasks
     assert row["deleted_at"] == datetime.fromtimestamp((BASE_MS + 5) / 1000, UTC)
 
 
 def test_an_unreadable_event_is_named_and_the_others_are_kept() -> None:
-    good = snapshot(Kind.QUEUED, 1)
+    good = snapshot(EventKind.QUEUED, 1)
     bad = [
-        event(Kind.SETTLED, 2, phase="Nonsense"),
-        event(Kind.FAILED, 3, reason="NotInTheList"),
+        event(EventKind.SETTLED, 2, phase="Nonsense"),
+        event(EventKind.FAILED, 3, reason="NotInTheList"),
         good.model_copy(update={"id": ""}),
         good.model_copy(update={"id": "9-0", "attempt": 0}),
         good.model_copy(update={"id": "8-0", "time_ms": 10**18}),
-        snapshot(Kind.QUEUED, 4, spec={"handler": "a.b", "priority": 99}),
+        snapshot(EventKind.QUEUED, 4, spec={"handler": "a.b", "priority": 99}),
     ]
     batch = fold([*bad, good])
     assert len(batch.tasks) == 1

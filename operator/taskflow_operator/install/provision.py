@@ -1,0 +1,197 @@
+"""`python -m taskflow_operator.install.provision secrets|namespaces FILE`: what an installation needs beside its manifests.
+
+`secrets` makes the Secrets of the installation's own namespace that are not there yet, with random values: so no manifest holds one, and
+installing again changes none. `namespaces` puts the Secret `taskflow-worker` into each namespace with workers, from this process's own
+environment, and applies the pools; it may be repeated, and brings changed credentials.
+
+Exit codes: 0 done; 1 the API server does not answer or refuses, so try again; 2 the file, the settings or the credentials are unusable.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import secrets
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from taskflow_core.broker import acl
+from taskflow_core.domain import naming
+from taskflow_core.domain.resource import Model
+from taskflow_core.errors import Conflict, Invalid, NotFound, TaskflowError, Unavailable
+from taskflow_core.kube.client import APPLY_PATCH, KubeClient, Requests, resource_path
+from taskflow_core.settings import RedisSettings, StorageSettings, explain
+
+FIELD_MANAGER = "taskflow-provision"
+PATIENCE_SECONDS = 120.0
+"""For an API server that does not answer, and a CRD of the same release that it does not serve yet."""
+_PAUSE_SECONDS = 1.0
+_LABELS = {"app.kubernetes.io/part-of": "taskflow", naming.LABEL_MANAGED_BY: FIELD_MANAGER}
+_CORE = "api/v1"
+
+
+class DevServices(Model):
+    """Services of the chart itself that need passwords."""
+
+    secret: str
+    postgres_host: str
+    redis_host: str
+
+
+class Plan(Model):
+    """The file."""
+
+    namespace: str
+    token_secret: str | None = None
+    """Secret to hold the key of attempt tokens; None when the user brought one."""
+    dev_services: DevServices | None = None
+    worker_namespaces: tuple[str, ...] = ()
+    pools: tuple[dict[str, Any], ...] = Field(default=())
+    """WorkerPools, whole."""
+
+
+def generated(plan: Plan, random: Callable[[], str]) -> dict[str, dict[str, str]]:
+    """The values of each Secret to be made, by its name."""
+    found: dict[str, dict[str, str]] = {}
+    if plan.token_secret is not None:
+        found[plan.token_secret] = {"token-key": random()}
+    if (dev := plan.dev_services) is not None:
+        postgres, redis, reader = random(), random(), random()
+        found[dev.secret] = {
+            "postgres-password": postgres,
+            "database-url": f"postgresql+psycopg://taskflow:{postgres}@{dev.postgres_host}:5432/taskflow",
+            # A file and no argument: those are visible to everybody on the node.
+            "redis.conf": f"requirepass {redis}\nuser {acl.API} {' '.join(acl.api_rules(reader))}\n",
+            "redis-url": f"redis://:{redis}@{dev.redis_host}:6379/0",
+            "redis-api-url": f"redis://{acl.API}:{reader}@{dev.redis_host}:6379/0",
+            "s3-access-key": f"taskflow-{random()[:8]}",
+            "s3-secret-key": random(),
+        }
+    return found
+
+
+async def make_secrets(
+    kube: Requests, plan: Plan, random: Callable[[], str] = lambda: secrets.token_hex(24)
+) -> list[str]:
+    """Make the Secrets that are not there; says what was done. Raises as `KubeClient.request`."""
+    said = []
+    for name, values in generated(plan, random).items():
+        try:
+            await kube.request(
+                "POST", resource_path(_CORE, "secrets", plan.namespace), _secret(name, plan.namespace, values)
+            )
+        except Conflict:
+            said.append(f"Secret {plan.namespace}/{name} is there already")
+        else:
+            said.append(f"Secret {plan.namespace}/{name} made")
+    return said
+
+
+def worker_values(redis: RedisSettings, storage: StorageSettings) -> dict[str, str]:
+    """The environment of workers: Redis and S3, no database."""
+    return {
+        "TASKFLOW_REDIS_URL": redis.url.get_secret_value(),
+        "TASKFLOW_S3_ENDPOINT": storage.endpoint,
+        "TASKFLOW_S3_BUCKET": storage.bucket,
+        "TASKFLOW_S3_REGION": storage.region,
+        "TASKFLOW_S3_ACCESS_KEY": storage.access_key.get_secret_value(),
+        "TASKFLOW_S3_SECRET_KEY": storage.secret_key.get_secret_value(),
+    }
+
+
+async def provide(kube: Requests, plan: Plan, values: Mapping[str, str]) -> list[str]:
+    """Apply the workers' Secrets and the pools; says what was done.
+
+    Raises:
+        Conflict: somebody else keeps the Secret of a namespace; nothing of theirs is overwritten.
+    """
+    said = []
+    for namespace in plan.worker_namespaces:
+        path = resource_path(_CORE, "secrets", namespace, naming.WORKER_SECRET)
+        try:
+            await _apply(kube, path, _secret(naming.WORKER_SECRET, namespace, values), force=False)
+        except Conflict as error:
+            raise Conflict(f"{error}; delete it, or take {namespace} out of workerNamespaces") from error
+        said.append(f"Secret {namespace}/{naming.WORKER_SECRET} applied")
+    for pool in plan.pools:
+        metadata = pool["metadata"]
+        path = resource_path(f"apis/{naming.API_VERSION}", "workerpools", metadata["namespace"], metadata["name"])
+        await _apply(kube, path, pool, force=True)
+        said.append(f"WorkerPool {metadata['namespace']}/{metadata['name']} applied")
+    return said
+
+
+async def _apply(kube: Requests, path: str, body: Any, *, force: bool) -> None:
+    params = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
+    await kube.request("PATCH", path, body, content_type=APPLY_PATCH, params=params)
+
+
+def _secret(name: str, namespace: str, values: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": namespace, "labels": _LABELS},
+        "type": "Opaque",
+        # Not `stringData`: of that, server-side apply would not know what it owns.
+        "data": {key: base64.b64encode(value.encode()).decode() for key, value in values.items()},
+    }
+
+
+async def patiently(
+    act: Callable[[], Awaitable[list[str]]],
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> list[str]:
+    """Try again while the API server does not answer, or does not know the kind or namespace yet."""
+    deadline = clock() + PATIENCE_SECONDS
+    while True:
+        try:
+            return await act()
+        except (Unavailable, NotFound):
+            if clock() >= deadline:
+                raise
+        await sleep(_PAUSE_SECONDS)
+
+
+async def _run(action: str, plan: Plan, values: Mapping[str, str]) -> list[str]:
+    kube = await KubeClient.connect(connections=2)
+    try:
+        return await patiently(lambda: make_secrets(kube, plan) if action == "secrets" else provide(kube, plan, values))
+    finally:
+        await kube.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m taskflow_operator.install.provision")
+    parser.add_argument("action", choices=("secrets", "namespaces"))
+    parser.add_argument("file", type=Path, help="the plan, JSON")
+    chosen = parser.parse_args(arguments)
+    try:
+        plan = Plan.model_validate_json(chosen.file.read_bytes())
+        values = worker_values(RedisSettings(), StorageSettings()) if chosen.action == "namespaces" else {}
+        said = asyncio.run(_run(chosen.action, plan, values))
+    except ValidationError as error:
+        return _fail(2, *explain(error))
+    except (OSError, Invalid) as error:
+        return _fail(2, str(error))
+    except TaskflowError as error:
+        return _fail(1, str(error))
+    print(*said, sep="\n")  # noqa: T201 - a command line prints
+    return 0
+
+
+def _fail(code: int, *lines: str) -> int:
+    print(*(f"provision: {line}" for line in lines), sep="\n", file=sys.stderr)  # noqa: T201 - a command line prints
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from taskflow_core.domain import naming
+from taskflow_core.domain.resource import Condition
+from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError
+from taskflow_core.kube.client import JSON_PATCH, MERGE_PATCH, KubeClient, resource_path, status_patch
+from taskflow_core.telemetry import metrics
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator.pools.status import (
+    STALLED,
+    Findings,
+    Pool,
+    deployment,
+    deployment_name,
+    pod_template,
+    pool_status,
+)
+from taskflow_operator.runtime import dependency_health
+from taskflow_operator.runtime.event_recorder import KubeEvents, Regarding
+from taskflow_operator.tasks.open_tasks import PoolQueues
+
+log = get_logger(__name__)
+POOLS = f"apis/{naming.API_VERSION}"
+LIST_SECONDS = 60.0
+
+
+@dataclass
+class Kept:
+    """A pool, and what there is of it."""
+
+    pool: Pool
+    found: Findings = field(default_factory=Findings)
+    status: Mapping[str, Any] = field(default_factory=dict)
+    """As it was last written or read."""
+
+    @property
+    def replicas(self) -> int | None:
+        """Pods that its Deployment asks for; None if none was seen."""
+        deployment = self.found.deployment
+        return None if deployment is None else int(deployment["spec"].get("replicas", 1))
+
+
+class PoolKeeper:
+    """Keeps the Deployment of each WorkerPool as the pool wants it, and the pool's status as the Deployment is.
+
+    How many pods there are is `spec.replicas`, or the scaler's decision.
+
+    Args:
+        kube: the API server.
+        queues: what the pools serve, for admission.
+        image: of workers whose pool names none.
+        lease_seconds: handed to the workers.
+        changed: called with the namespace when the queues served in it change, or whether their pools get workers.
+        events: where a pool that cannot get its workers is told of.
+    """
+
+    def __init__(
+        self,
+        kube: KubeClient,
+        queues: PoolQueues,
+        *,
+        image: str,
+        lease_seconds: int,
+        changed: Callable[[str], None],
+        events: KubeEvents,
+    ) -> None:
+        self._kube = kube
+        self._queues = queues
+        self._image = image
+        self._lease_seconds = lease_seconds
+        self._changed = changed
+        self._events = events
+        self.kept: dict[tuple[str, str], Kept] = {}
+        """Every pool, by namespace and name."""
+
+    def served(self) -> set[tuple[str, str]]:
+        """(namespace, queue) of all pools."""
+        return {(namespace, queue) for (namespace, _), kept in self.kept.items() for queue in kept.pool.spec.queues}
+
+    def pod_template(self, namespace: str, queue: str) -> dict[str, Any]:
+        """Pods of a pool that serves the queue, for a Task that runs in one of its own.
+
+        Raises:
+            Invalid: no pool that serves it takes anything now, or none has a template that can be read; the message says why.
+        """
+        refusals: list[str] = []
+        for (where, _), kept in sorted(self.kept.items()):
+            if where != namespace or queue not in kept.pool.spec.queues:
+                continue
+            try:
+                if (why := _closed(kept.pool)) is None:
+                    return pod_template(kept.pool, image=self._image, lease_seconds=self._lease_seconds)
+            except Invalid as error:
+                why = f"WorkerPool {kept.pool.name!r}: {error}"
+            refusals.append(why)
+        raise Invalid("; ".join(refusals) or f"no WorkerPool in namespace {namespace!r} serves queue {queue!r}")
+
+    async def list_pools(self) -> None:
+        """Learn which queues are served, before the first Task is admitted; forget the pools that are no more.
+
+        Raises:
+            Unavailable, Conflict: the list could not be read.
+        """
+        before = {kept.pool.uid: where for where, kept in self.kept.items()}
+        async for page in self._kube.list_pages(resource_path(POOLS, "workerpools")):
+            for body in page.items:
+                before.pop(body["metadata"]["uid"], None)
+                self.observe(body)
+        for uid, (namespace, name) in before.items():
+            kept = self.kept.get((namespace, name))
+            # Another pool may have got the name meanwhile.
+            if kept is not None and kept.pool.uid == uid:
+                self._forget(namespace, name)
+
+    async def run(self) -> None:
+        """List the pools now and then, until cancelled: Kopf tells of no deletion that happened while it had no watch."""
+        while True:
+            await asyncio.sleep(LIST_SECONDS)
+            try:
+                await self.list_pools()
+            except TaskflowError as error:
+                dependency_health.away(error)
+
+    def _forget(self, namespace: str, name: str) -> None:
+        self.kept.pop((namespace, name), None)
+        if self._queues.remove(namespace, name):
+            self._changed(namespace)
+
+    def observe(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
+        """A WorkerPool as the API server showed it."""
+        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        if gone or body["metadata"].get("deletionTimestamp"):
+            self._forget(namespace, name)
+            return
+        kept = self._keep(body)
+        if self._queues.put(namespace, name, frozenset(kept.pool.spec.queues), _hindrance(kept)):
+            self._changed(namespace)
+
+    def _keep(self, body: Mapping[str, Any]) -> Kept:
+        pool = Pool.from_object(body)
+        former = self.kept.get((pool.namespace, pool.name))
+        if former is None or former.pool.uid != pool.uid:
+            former = self.kept[pool.namespace, pool.name] = Kept(pool)
+        former.pool, former.status = pool, body.get("status") or {}
+        return former
+
+    async def apply(self, body: Mapping[str, Any]) -> None:
+        """Bring the Deployment to what the pool wants. What the API server refuses becomes the pool's Stalled condition.
+
+        Raises:
+            Unavailable: try again.
+        """
+        with metrics.RECONCILE.labels(kind="pool").time():
+            await self._apply(self._keep(body))
+
+    async def _apply(self, kept: Kept) -> None:
+        pool = kept.pool
+        path = _deployment_path(pool)
+        try:
+            wanted = deployment(pool, await self._replicas(kept), image=self._image, lease_seconds=self._lease_seconds)
+            found = await self._kube.apply(path, wanted)
+        except (Invalid, Forbidden, Conflict) as error:
+            log.warning("deployment_refused", pool=f"{pool.namespace}/{pool.name}", error=str(error))
+            kept.found = replace(kept.found, deployment=None, refusal=str(error))
+        else:
+            kept.found = replace(kept.found, deployment=found, refusal=None)
+        await self.show(kept)
+
+    async def _replicas(self, kept: Kept) -> int:
+        pool = kept.pool
+        if pool.fixed_replicas is not None:
+            return pool.fixed_replicas
+        if kept.replicas is None:
+            # After a restart: what is there stays until the scaler has decided.
+            with suppress(NotFound):
+                found = await self._kube.request("GET", _deployment_path(pool))
+                kept.found = replace(kept.found, deployment=found)
+        if kept.replicas is not None:
+            return kept.replicas
+        return pool.spec.scaling.min_replicas if pool.spec.scaling and not pool.spec.drain else 0
+
+    async def scale(self, kept: Kept, replicas: int) -> None:
+        """Set the number of pods.
+
+        Raises:
+            Unavailable, Invalid, NotFound, Forbidden: it could not be set.
+        """
+        body = {"spec": {"replicas": replicas}}
+        found = await self._kube.request("PATCH", _deployment_path(kept.pool), body, content_type=MERGE_PATCH)
+        kept.found = replace(kept.found, deployment=found)
+
+    async def deployment_seen(self, found: Mapping[str, Any], *, gone: bool = False) -> None:
+        """A pool's Deployment changed: show that in the pool; if it was deleted under the pool, bring it back.
+
+        Raises:
+            Unavailable: try again.
+        """
+        labels = found["metadata"].get("labels") or {}
+        name = labels.get(naming.LABEL_POOL)
+        if not name:
+            return
+        namespace = found["metadata"]["namespace"]
+        try:
+            body = await self._kube.request("GET", resource_path(POOLS, "workerpools", namespace, name))
+        except NotFound:
+            return
+        if body["metadata"].get("deletionTimestamp"):
+            return
+        kept = self._keep(body)
+        known = (kept.found.deployment or {}).get("metadata") or {}
+        if known.get("uid") == found["metadata"]["uid"] and known["generation"] > found["metadata"]["generation"]:
+            # Older than the answer to what was written since.
+            return
+        if gone:
+            kept.found = replace(kept.found, deployment=None)
+            await self._apply(kept)
+            return
+        kept.found = replace(kept.found, deployment=found)
+        await self.show(kept)
+
+    async def show(self, kept: Kept) -> None:
+        """Write the pool's status, if it is not as it was.
+
+        Raises:
+            Unavailable: try again.
+        """
+        pool, former = kept.pool, kept.status
+        status = pool_status(pool, kept.found, datetime.now(UTC))
+        if status == former:
+            return
+        path = resource_path(POOLS, "workerpools", pool.namespace, pool.name) + "/status"
+        kept.status = status
+        kept.pool = pool.model_copy(update={"conditions": tuple(map(Condition.model_validate, status["conditions"]))})
+        try:
+            await self._kube.request("PATCH", path, status_patch(pool.uid, status), content_type=JSON_PATCH)
+        except (NotFound, Invalid) as error:
+            log.info("pool_status_dropped", pool=f"{pool.namespace}/{pool.name}", error=str(error))
+            return
+        except TaskflowError:
+            # Not written: then it still differs.
+            kept.status = former
+            raise
+        if self._queues.put(pool.namespace, pool.name, frozenset(pool.spec.queues), _hindrance(kept)):
+            self._changed(pool.namespace)
+        stalled, before = _stalled(status), _stalled(former)
+        if stalled and stalled != before:
+            about = Regarding("WorkerPool", pool.namespace, pool.name, pool.uid)
+            self._events.warn(about, *stalled, action="Deploy")
+
+
+def _deployment_path(pool: Pool) -> str:
+    return resource_path("apis/apps/v1", "deployments", pool.namespace, deployment_name(pool.name))
+
+
+def _hindrance(kept: Kept) -> str | None:
+    """Why the pool takes nothing now, for those who wait for it; None if it does, or soon will."""
+    if (why := _closed(kept.pool)) is not None:
+        return why
+    stalled = _stalled(kept.status)
+    return f"WorkerPool {kept.pool.name!r} has no workers: {stalled[1]}" if stalled else None
+
+
+def _closed(pool: Pool) -> str | None:
+    """Why the user wants nothing new in it; None if that is not so."""
+    if not pool.spec.drain and not pool.spec.paused:
+        return None
+    return f"WorkerPool {pool.name!r} {'drains' if pool.spec.drain else 'is paused'} and takes nothing new"
+
+
+def _stalled(status: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Reason and message of a pool that is stalled."""
+    found = next((c for c in status.get("conditions") or () if c["type"] == STALLED and c["status"] == "True"), None)
+    return (found["reason"], found["message"]) if found else None

@@ -1,0 +1,79 @@
+"""What `/readyz` finds, from ages and figures: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from taskflow_core.ledger.lag import Lag
+from taskflow_operator.process.health import Finding, Level
+
+REDIS_SECONDS = 10.0
+STREAM_SECONDS = 60.0
+WATCH_SECONDS = 90.0
+API_SERVER_SECONDS = 15.0
+"""With a Lease, which is renewed every 2 s."""
+SLACK_SECONDS = 30.0
+"""Beyond the pause between two lists of all Tasks, without one."""
+OWN_GROUP, MIRROR_GROUP = "cr", "pg"
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the operator knows of itself at a moment. Ages in seconds."""
+
+    standby: bool
+    """It does not lead."""
+    holder: str
+    """Who else leads; empty if nobody does, or it has not looked yet."""
+    started: bool = False
+    """It has read all Tasks and its loops run."""
+    confirmed: bool = True
+    """Its leadership is beyond doubt."""
+    lost_loops: Sequence[str] = ()
+    redis_age: float = 0.0
+    api_server_age: float = 0.0
+    api_server_limit: float = API_SERVER_SECONDS
+    watch_down: float = 0.0
+    lags: Sequence[Lag] = field(default_factory=tuple)
+
+
+def findings(sight: Sight) -> list[Finding]:
+    """Everything that was looked at, in a fixed order."""
+    api_server = _aged("API server", sight.api_server_age, sight.api_server_limit)
+    if sight.standby:
+        if not sight.holder:
+            return [Finding("role", Level.LACKS, "standby: nobody leads yet"), api_server]
+        # Ready to take over: that is a standby's duty. It serves nothing, so what the leader lacks is not its concern.
+        return [Finding("role", Level.OK, f"standby: {sight.holder} leads"), api_server]
+    found = [Finding("role", Level.OK, "leader") if sight.confirmed else _doubt()]
+    if not sight.started:
+        return [*found, Finding("start", Level.LACKS, "has not read all Tasks yet"), api_server]
+    found += [Finding("loop", Level.LACKS, f"{name} ended; the log says why") for name in sight.lost_loops]
+    found += [_aged("Redis", sight.redis_age, REDIS_SECONDS), api_server]
+    if sight.watch_down > WATCH_SECONDS:
+        found.append(Finding("watch", Level.LACKS, f"none for {sight.watch_down:.0f} s; the log says why"))
+    elif sight.watch_down:
+        found.append(Finding("watch", Level.DEGRADED, f"starts again; none for {sight.watch_down:.0f} s"))
+    else:
+        found.append(Finding("watch", Level.OK, "runs"))
+    return [*found, *(_lag(lag) for lag in sight.lags)]
+
+
+def _doubt() -> Finding:
+    return Finding("role", Level.LACKS, "leader in doubt: the Lease could not be renewed, so nothing is written")
+
+
+def _aged(what: str, age: float, limit: float) -> Finding:
+    if age > limit:
+        return Finding(what, Level.LACKS, f"has not answered for {age:.0f} s")
+    return Finding(what, Level.OK, f"answered {age:.0f} s ago")
+
+
+def _lag(lag: Lag) -> Finding:
+    names = {OWN_GROUP: "events to resources", MIRROR_GROUP: "events to PostgreSQL"}
+    words = f"{lag.entries} waiting, the oldest for {lag.seconds:.0f} s"
+    late = lag.seconds > STREAM_SECONDS
+    # Work goes on without history, and a restart brings PostgreSQL no nearer.
+    level = (Level.LACKS if lag.group == OWN_GROUP else Level.DEGRADED) if late else Level.OK
+    return Finding(names.get(lag.group, lag.group), level, words)

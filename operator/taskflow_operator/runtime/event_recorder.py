@@ -1,0 +1,154 @@
+"""Kubernetes Events for what a person on call has to see: Tasks that failed for good, pools that cannot get their workers.
+
+Each is a write that the API server keeps for an hour, so there are few: one token bucket for all, one pause for each object. An Event is
+a hint and no record: what cannot be posted is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from taskflow_core.domain import naming
+from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.task import Task
+from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.kube.client import resource_path
+from taskflow_core.telemetry import metrics
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator.runtime import dependency_health
+
+log = get_logger(__name__)
+EVENTS = "apis/events.k8s.io/v1"
+PER_SECOND = 5.0
+BURST = 50.0
+OBJECT_PAUSE_SECONDS = 60.0
+OBJECTS = 10_000
+BACKLOG = 200
+MAX_NOTE_BYTES = 1024
+"""What the API server takes, https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/."""
+
+
+class Requests(Protocol):
+    """The API server. Raises our errors."""
+
+    async def request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """One request; the answer's JSON."""
+
+
+@dataclass(frozen=True)
+class Regarding:
+    """What an Event is about."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
+class KubeEvents:
+    """Posts Events in the background.
+
+    Args:
+        kube: the API server.
+        identity: which operator this is.
+        clock: monotonic seconds.
+        now: the time.
+    """
+
+    def __init__(
+        self,
+        kube: Requests,
+        identity: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kube = kube
+        self._identity = identity
+        self._clock = clock
+        self._now = now
+        self._tokens = BURST
+        self._refilled = clock()
+        self._latest: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._waiting: deque[dict[str, Any]] = deque()
+        self._arrived = asyncio.Event()
+
+    def failed(self, task: Task) -> None:
+        """A Task came to a bad end; nothing is said of any other."""
+        if task.status.phase is Phase.FAILED:
+            about = Regarding("Task", task.namespace, task.name, task.uid)
+            self.warn(about, task.status.reason, task.status.message, action="Run")
+
+    def warn(self, about: Regarding, reason: str, note: str, *, action: str) -> None:
+        """Post a Warning soon, unless there are too many; never waits."""
+        if not self._may(about.uid, reason) or len(self._waiting) >= BACKLOG:
+            metrics.K8S_EVENTS.labels(result="dropped").inc()
+            return
+        self._waiting.append(self._event(about, reason, note, action))
+        self._arrived.set()
+
+    async def run(self) -> None:
+        """Post what is waiting, until cancelled."""
+        while True:
+            await self._arrived.wait()
+            self._arrived.clear()
+            while self._waiting:
+                await self._post(self._waiting.popleft())
+
+    async def _post(self, event: dict[str, Any]) -> None:
+        try:
+            await self._kube.request("POST", resource_path(EVENTS, "events", event["metadata"]["namespace"]), event)
+        except Unavailable as error:
+            dependency_health.away(error)
+            metrics.K8S_EVENTS.labels(result="failed").inc()
+        except TaskflowError as error:
+            # Its namespace may be going away.
+            log.info("kubernetes_event_refused", uid=event["regarding"]["uid"], error=str(error))
+            metrics.K8S_EVENTS.labels(result="failed").inc()
+        else:
+            metrics.K8S_EVENTS.labels(result="posted").inc()
+
+    def _may(self, uid: str, reason: str) -> bool:
+        now = self._clock()
+        latest = self._latest.get((uid, reason))
+        if latest is not None and now - latest < OBJECT_PAUSE_SECONDS:
+            return False
+        self._tokens = min(BURST, self._tokens + (now - self._refilled) * PER_SECOND)
+        self._refilled = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        self._latest[uid, reason] = now
+        self._latest.move_to_end((uid, reason))
+        if len(self._latest) > OBJECTS:
+            self._latest.popitem(last=False)
+        return True
+
+    def _event(self, about: Regarding, reason: str, note: str, action: str) -> dict[str, Any]:
+        return {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            # At most 253 characters, and never the same twice.
+            "metadata": {"name": f"{about.name[:230]}.{secrets.token_hex(8)}", "namespace": about.namespace},
+            "eventTime": self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "type": "Warning",
+            "reason": reason,
+            "note": note.encode()[:MAX_NOTE_BYTES].decode(errors="ignore"),
+            "action": action,
+            "regarding": {
+                "apiVersion": naming.API_VERSION,
+                "kind": about.kind,
+                "namespace": about.namespace,
+                "name": about.name,
+                "uid": about.uid,
+            },
+            "reportingController": f"{naming.GROUP}/operator",
+            "reportingInstance": self._identity[:128],
+        }

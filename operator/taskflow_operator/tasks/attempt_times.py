@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from taskflow_core.domain.events import ENDS, Event, EventKind
+from taskflow_core.domain.phases import Reason
+from taskflow_core.domain.task import Task
+from taskflow_core.telemetry import metrics
+from taskflow_core.telemetry.tracing import AttemptSpan, Tracing
+
+
+@dataclass
+class _Times:
+    attempt: int
+    queued_ms: int | None = None
+    started_ms: int | None = None
+
+
+class AttemptTimes:
+    """When the current attempts were queued and started, all by Redis' clock; what came of it goes to metrics and spans.
+
+    Kept in memory only: of attempts that a former operator saw begin, the wait is not known and not counted.
+    """
+
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
+        self._times: dict[str, _Times] = {}
+
+    def note(self, task: Task, event: Event) -> None:
+        """An event of the Task's current attempt that counts."""
+        times = self._times.get(task.uid)
+        if times is None or times.attempt != event.attempt:
+            times = self._times[task.uid] = _Times(event.attempt)
+        if event.kind is EventKind.QUEUED:
+            times.queued_ms = times.queued_ms or event.time_ms
+        elif event.kind is EventKind.STARTED:
+            self._started(task, event, times)
+        elif event.kind in ENDS:
+            self._ended(task, event, times)
+            del self._times[task.uid]
+
+    def forget(self, uid: str) -> None:
+        """The Task is closed."""
+        self._times.pop(uid, None)
+
+    def _started(self, task: Task, event: Event, times: _Times) -> None:
+        if times.started_ms is not None:
+            return
+        times.started_ms = event.time_ms
+        queue = metrics.queue_label(task.spec.queue)
+        if event.attempt == 1:
+            latency = max(event.time_ms / 1000 - task.created.timestamp(), 0)
+            metrics.START_LATENCY.labels(queue=queue).observe(latency)
+        if times.queued_ms is not None:
+            wait = max(event.time_ms - times.queued_ms, 0) / 1000
+            metrics.QUEUE_WAIT.labels(queue=queue, priority=str(task.spec.priority)).observe(wait)
+
+    def _ended(self, task: Task, event: Event, times: _Times) -> None:
+        reason = Reason.SUCCEEDED if event.kind is EventKind.SUCCEEDED else Reason(event.payload["reason"])
+        queue, handler = metrics.queue_label(task.spec.queue), metrics.handler_label(task.spec.handler)
+        metrics.ATTEMPTS.labels(queue=queue, reason=reason.value).inc()
+        started = times.started_ms
+        run_ms = event.payload.get("run_ms") or event.payload.get("runMs") or 0
+        if started is None and run_ms:
+            started = event.time_ms - int(run_ms)
+        if started is not None:
+            seconds = max(event.time_ms - started, 0) / 1000
+            metrics.RUN.labels(queue=queue, handler=handler, outcome=event.kind.value).observe(seconds)
+        self._tracing.attempt(
+            AttemptSpan(
+                traceparent=task.traceparent,
+                namespace=task.namespace,
+                task=task.name,
+                uid=task.uid,
+                attempt=event.attempt,
+                queue=task.spec.queue,
+                handler=task.spec.handler,
+                worker=event.worker,
+                outcome=event.kind.value,
+                reason=reason.value,
+                message=str(event.payload.get("message") or ""),
+                queued_ms=times.queued_ms,
+                started_ms=started,
+                ended_ms=event.time_ms,
+            )
+        )

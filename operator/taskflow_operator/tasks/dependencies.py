@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.task import Task
+from taskflow_core.errors import NotFound, Unavailable
+from taskflow_core.kube.client import KubeClient, tasks_path
+from taskflow_operator.runtime import dependency_health
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.rules.decision import DependencyState
+
+
+class PastTasks(Protocol):
+    """The history. Raises `Unavailable`."""
+
+    async def outcome(self, namespace: str, name: str) -> Phase | None:
+        """Terminal phase of the latest Task of that name; None if there is none, or it never finished."""
+
+
+class DependencyLookup:
+    """How far the Tasks are that others wait for: from memory, else the API server, else the history of what was deleted."""
+
+    def __init__(self, tasks: OpenTasks, kube: KubeClient, past: PastTasks) -> None:
+        self._tasks = tasks
+        self._kube = kube
+        self._past = past
+
+    async def states(self, task: Task) -> tuple[Sequence[DependencyState], Sequence[str]]:
+        """States of `spec.dependsOn` in its order, and the cycle that the Task is part of, or nothing."""
+        if not task.spec.depends_on:
+            return (), ()
+        cycle = find_cycle(task, self._tasks)
+        if cycle:
+            return [DependencyState.OPEN] * len(task.spec.depends_on), cycle
+        return [await self._state(task.namespace, wanted.name) for wanted in task.spec.depends_on], ()
+
+    async def _state(self, namespace: str, name: str) -> DependencyState:
+        if self._tasks.by_name(namespace, name) is not None:
+            return DependencyState.OPEN
+        phase = self._tasks.outcome(namespace, name)
+        if phase is None:
+            try:
+                body = await self._kube.request("GET", tasks_path(namespace, name))
+            except NotFound:
+                return await self._past_state(namespace, name)
+            else:
+                found = (body.get("status") or {}).get("phase")
+                phase = Phase(found) if found else None
+        if phase is None or not phase.terminal:
+            return DependencyState.OPEN
+        return _ended(phase)
+
+    async def _past_state(self, namespace: str, name: str) -> DependencyState:
+        try:
+            phase = await self._past.outcome(namespace, name)
+        except Unavailable as error:
+            dependency_health.away(error)
+            return DependencyState.UNKNOWN
+        return DependencyState.MISSING if phase is None else _ended(phase)
+
+
+def _ended(phase: Phase) -> DependencyState:
+    return DependencyState.SUCCEEDED if phase is Phase.SUCCEEDED else DependencyState.ENDED_BADLY
+
+
+def find_cycle(task: Task, tasks: OpenTasks) -> Sequence[str]:
+    """Names of the cycle of open Tasks that leads from this one back to it, itself first and last; empty if there is none."""
+    path: list[str] = [task.name]
+    seen: set[str] = set()
+    # Depth first, without recursion: a chain may be as long as there are Tasks.
+    stack = [iter([dependency.name for dependency in task.spec.depends_on])]
+    while stack:
+        name = next(stack[-1], None)
+        if name is None:
+            stack.pop()
+            path.pop()
+            continue
+        if name == task.name:
+            return [*path, name]
+        known = tasks.by_name(task.namespace, name)
+        if known is not None and name not in seen:
+            seen.add(name)
+            path.append(name)
+            stack.append(iter([dependency.name for dependency in known.task.spec.depends_on]))
+    return ()

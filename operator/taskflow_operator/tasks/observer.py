@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import ValidationError
+
+from taskflow_core.domain.phases import OPEN_SELECTOR, Phase
+from taskflow_core.domain.sharing import shared
+from taskflow_core.domain.task import Task
+from taskflow_core.errors import NotFound, TaskflowError
+from taskflow_core.kube.client import KubeClient, tasks_path
+from taskflow_core.telemetry import metrics
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator.runtime import dependency_health
+from taskflow_operator.runtime.log_fields import trace_fields
+from taskflow_operator.runtime.status_writer import StatusWriter
+from taskflow_operator.tasks.closer import Closer
+from taskflow_operator.tasks.open_tasks import Known, OpenTasks
+
+log = get_logger(__name__)
+
+
+class Observer:
+    """Where all knowledge of Task resources comes in, from the watch and from lists alike. Cheap, idempotent, in any order."""
+
+    def __init__(
+        self,
+        tasks: OpenTasks,
+        writer: StatusWriter,
+        closer: Closer,
+        kube: KubeClient,
+        *,
+        wake: Callable[[str], None],
+        requeue: Callable[[Task], None],
+    ) -> None:
+        self._tasks = tasks
+        self._writer = writer
+        self._closer = closer
+        self._kube = kube
+        self._wake = wake
+        self._requeue = requeue
+        self._checks: set[asyncio.Task[None]] = set()
+
+    def observe(self, body: dict[str, Any], *, gone: bool = False) -> None:
+        """A Task as the API server showed it.
+
+        Args:
+            body: the Kubernetes object; its spec never changes, and its status is ours.
+            gone: it left the selection of open Tasks: it finished, or was deleted.
+        """
+        uid = body["metadata"]["uid"]
+        known = self._tasks.get(uid)
+        if gone:
+            if known is not None and not known.closing:
+                self._check_later(known.task)
+            return
+        if known is not None and known.task.generation >= body["metadata"].get("generation", 1):
+            return
+        try:
+            task = Task.from_object(body)
+        except ValidationError as error:
+            log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
+            return
+        if task.unreadable and not task.finished:
+            log.warning("task_unreadable", **trace_fields(task), error=task.unreadable)
+        if known is not None:
+            self._spec_changed(known, task)
+        elif not task.finished and self._tasks.add(task):
+            for waiting in self._tasks.waiting_for(task.namespace, task.name):
+                self._wake(waiting)
+            self._writer.seen(uid, body.get("status") or {})
+            if task.status.phase is None:
+                # Nobody has seen it before, but for an operator that ended within a moment.
+                metrics.CREATED.labels(
+                    namespace=task.namespace,
+                    queue=metrics.queue_label(task.spec.queue),
+                    handler=metrics.handler_label(task.spec.handler),
+                ).inc()
+            metrics.OPEN.set(len(self._tasks))
+            self._wake(uid)
+
+    def _spec_changed(self, known: Known, task: Task) -> None:
+        """What may change: priority, suspend, cancel, deadlines, time to live. The status stays ours."""
+        former = known.task
+        known.task = shared(
+            former.model_copy(update={"spec": task.spec, "unreadable": task.unreadable, "generation": task.generation})
+        )
+        leaves = task.spec.suspend or task.spec.cancel
+        if former.spec.priority != task.spec.priority and former.status.phase is Phase.QUEUED and not leaves:
+            self._requeue(known.task)
+        self._wake(task.uid)
+
+    async def list_open(self) -> str:
+        """Hold what is known against all open Tasks: what the watch missed comes in, what is gone is found.
+
+        Returns the resourceVersion of the list.
+
+        Raises:
+            Unavailable, Conflict: the list could not be read to its end; nothing was concluded from its absences.
+        """
+        before = {known.task.uid: known.task for known in self._tasks}
+        seen: set[str] = set()
+        version = ""
+        async for page in self._kube.list_pages(tasks_path(), OPEN_SELECTOR):
+            version = page.version
+            for body in page.items:
+                seen.add(body["metadata"]["uid"])
+                self.observe(body)
+        for uid, task in before.items():
+            known = self._tasks.get(uid)
+            if uid not in seen and known is not None and not known.closing:
+                await self._check(task)
+        self._tasks.prune(time.monotonic())
+        metrics.OPEN.set(len(self._tasks))
+        return version
+
+    def _check_later(self, task: Task) -> None:
+        job = asyncio.create_task(self._check(task))
+        self._checks.add(job)
+        job.add_done_callback(self._checks.discard)
+
+    async def _check(self, task: Task) -> None:
+        """Find out why a Task is no longer among the open ones. Only a resource that is truly gone is withdrawn."""
+        try:
+            body = await self._kube.request("GET", tasks_path(task.namespace, task.name))
+        except NotFound:
+            await self._closer.withdraw(task)
+            return
+        except TaskflowError as error:
+            # The next list finds it again.
+            dependency_health.away(error)
+            return
+        if body["metadata"]["uid"] != task.uid:
+            await self._closer.withdraw(task)

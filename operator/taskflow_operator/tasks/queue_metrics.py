@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+
+import redis.asyncio
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.lag import Lag, stream_lags
+from taskflow_core.telemetry import metrics
+from taskflow_operator.runtime import dependency_health
+from taskflow_operator.tasks.open_tasks import OpenTasks
+
+LOOK_SECONDS = 2.0
+FORGET_LOOKS = 300
+"""Ten minutes without a pool and without a Task before the series of a queue are removed: scrapers saw its last values."""
+
+
+class QueueGauges(Collector):
+    """Depth and oldest age of each queue, told when they are asked for; a queue that is gone is not told of.
+
+    Args:
+        tasks: the open Tasks.
+        served: (namespace, queue) of all pools: those are told of even when they are empty.
+        now: the time.
+    """
+
+    def __init__(
+        self,
+        tasks: OpenTasks,
+        served: Callable[[], Iterable[tuple[str, str]]],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._tasks = tasks
+        self._served = served
+        self._now = now
+
+    def queues(self) -> set[tuple[str, str]]:
+        """(namespace, queue) that have a pool or a Task."""
+        return {*self._served(), *self._tasks.queues()}
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """What `/metrics` shows."""
+        depth = GaugeMetricFamily(metrics.DEPTH[0], metrics.DEPTH[1], labels=metrics.DEPTH[2])
+        oldest = GaugeMetricFamily(metrics.OLDEST[0], metrics.OLDEST[1], labels=metrics.OLDEST[2])
+        apart, now = self._tasks.oldest_apart(), self._now()
+        for namespace, queue in sorted(self.queues()):
+            for state in ("ready", "leased", "delayed"):
+                depth.add_metric([namespace, queue, state], self._tasks.depth(namespace, queue, state))
+            began = [since for since in (self._tasks.oldest(namespace, queue), apart.get((namespace, queue))) if since]
+            oldest.add_metric([namespace, queue], max((now - min(began)).total_seconds(), 0) if began else 0.0)
+        return [depth, oldest]
+
+
+class StreamGauges:
+    """How far the readers of the event stream are behind.
+
+    Args:
+        client: Redis.
+        gauges: the queues, whose series are removed when they are gone.
+    """
+
+    def __init__(self, client: redis.asyncio.Redis, gauges: QueueGauges) -> None:
+        self._client = client
+        self._gauges = gauges
+        self._unseen: Counter[str] = Counter()
+        self.lags: dict[str, Lag] = {}
+        """By group, from the last look."""
+
+    async def run(self) -> None:
+        """Look every few seconds, until cancelled."""
+        while True:
+            try:
+                self.lags = {lag.group: lag for lag in await stream_lags(self._client)}
+            except Unavailable as error:
+                dependency_health.away(error)
+            for group, lag in self.lags.items():
+                metrics.MIRROR_LAG.labels(consumer=group).set(lag.seconds)
+                metrics.STREAM_PENDING.labels(consumer=group).set(lag.entries)
+            self._forget_queues()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _forget_queues(self) -> None:
+        present = {queue for _, queue in self._gauges.queues()}
+        for queue in metrics.known_queues():
+            self._unseen[queue] = 0 if queue in present else self._unseen[queue] + 1
+        metrics.forget_queues([queue for queue, looks in self._unseen.items() if looks < FORGET_LOOKS])
+        for queue in [queue for queue, looks in self._unseen.items() if looks >= FORGET_LOOKS]:
+            del self._unseen[queue]

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import asyncio
+import heapq
+from bisect import bisect_left, insort
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from taskflow_core.domain.phases import FINISHED_SELECTOR
+from taskflow_core.domain.task import Task
+from taskflow_core.errors import Conflict, Invalid, NotFound, TaskflowError
+from taskflow_core.kube.client import JSON_PATCH, KubeClient, delete_options, tasks_path
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator.runtime import dependency_health
+
+log = get_logger(__name__)
+SLICE = 100
+AT_ONCE = 4
+TICK_SECONDS = 1.0
+LIST_SECONDS = 600.0
+RETRY = timedelta(seconds=10)
+
+
+class PastTasks(Protocol):
+    """The history. Raises `Unavailable`."""
+
+    async def stored(self, uids: Sequence[str]) -> set[str]:
+        """Those of the uids whose end is in the history."""
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Expiry:
+    """A finished Task and when it may be deleted."""
+
+    due: datetime
+    namespace: str
+    name: str
+    uid: str
+    surplus: bool = False
+    """Its namespace keeps too many, whatever its time to live says."""
+
+
+class Retention:
+    """Deletes finished Tasks when their time to live is over, or when a namespace keeps too many; never one that the history lacks.
+
+    What is due is known from the resources, so a restart forgets nothing.
+
+    Args:
+        kube: the API server.
+        past: the history.
+        default_seconds: time to live of Tasks that say none; None keeps them.
+        per_namespace: finished Tasks that a namespace keeps; None is without a bound. The oldest go first.
+    """
+
+    def __init__(
+        self,
+        kube: KubeClient,
+        past: PastTasks,
+        *,
+        default_seconds: int | None,
+        per_namespace: int | None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._kube = kube
+        self._past = past
+        self._default = default_seconds
+        self._per_namespace = per_namespace
+        self._now = now
+        self._due: list[Expiry] = []
+        self._known: dict[str, Expiry] = {}
+        self._times: dict[str, datetime] = {}
+        """By uid, when its time to live is over, as last read."""
+        self._kept: dict[str, list[Expiry]] = defaultdict(list)
+        """By namespace, oldest end first; what is due for its namespace's sake is no longer in it."""
+
+    def finished(self, task: Task) -> None:
+        """Take note of a Task that finished, or of its time to live that was changed since."""
+        end = task.status.completion_time
+        if not task.finished or end is None:
+            return
+        seconds = task.spec.ttl_seconds_after_finished
+        seconds = self._default if seconds is None else seconds
+        if seconds is None:
+            self._times.pop(task.uid, None)
+        elif self._times.get(task.uid) != (due := end + timedelta(seconds=seconds)):
+            self._times[task.uid] = due
+            heapq.heappush(self._due, Expiry(due, task.namespace, task.name, task.uid))
+        if task.uid not in self._known and (seconds is not None or self._per_namespace is not None):
+            self._keep(Expiry(end, task.namespace, task.name, task.uid))
+
+    def _keep(self, entry: Expiry) -> None:
+        self._known[entry.uid] = entry
+        if self._per_namespace is None:
+            return
+        kept = self._kept[entry.namespace]
+        # A list shows them in the order of their names.
+        insort(kept, entry)
+        if len(kept) > self._per_namespace:
+            heapq.heappush(self._due, replace(kept.pop(0), surplus=True))
+
+    def _forget(self, uid: str) -> None:
+        """It exists no more, so it does not count any longer."""
+        self._times.pop(uid, None)
+        entry = self._known.pop(uid, None)
+        if entry is None:
+            return
+        kept = self._kept[entry.namespace]
+        place = bisect_left(kept, entry)
+        if kept[place : place + 1] == [entry]:
+            del kept[place]
+        if not kept:
+            del self._kept[entry.namespace]
+
+    def loops(self) -> tuple[Coroutine[None, None, None], ...]:
+        """What runs until cancelled."""
+        return self._list_for_ever(), self._delete_for_ever()
+
+    async def _list_for_ever(self) -> None:
+        while True:
+            try:
+                await self._list()
+            except TaskflowError as error:
+                dependency_health.away(error)
+                await asyncio.sleep(RETRY.total_seconds())
+            else:
+                await asyncio.sleep(LIST_SECONDS)
+
+    async def _list(self) -> None:
+        gone = set(self._known)
+        async for page in self._kube.list_pages(tasks_path(), FINISHED_SELECTOR):
+            for body in page.items:
+                gone.discard(body["metadata"]["uid"])
+                task = self._read(body)
+                if task is not None and task.status.observed_generation < task.generation:
+                    await self._observe(task)
+        # What somebody else deleted.
+        for uid in gone:
+            self._forget(uid)
+
+    async def _observe(self, task: Task) -> None:
+        """Its specification changed after its end, which changes nothing; but `kubectl wait` wants that said."""
+        places = ["", *(f"/conditions/{number}" for number in range(len(task.status.conditions)))]
+        paths = [f"/status{place}/observedGeneration" for place in places]
+        patch: list[dict[str, object]] = [
+            {"op": "test", "path": "/metadata/uid", "value": task.uid},
+            *({"op": "add", "path": path, "value": task.generation} for path in paths),
+        ]
+        try:
+            await self._kube.request(
+                "PATCH", tasks_path(task.namespace, task.name) + "/status", patch, content_type=JSON_PATCH
+            )
+        except (NotFound, Conflict, Invalid) as error:
+            log.info("observed_generation_not_written", uid=task.uid, error=str(error))
+
+    async def _delete_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            while due := self._take():
+                await self._delete(due)
+
+    def _take(self) -> list[Expiry]:
+        now = self._now()
+        found: list[Expiry] = []
+        while self._due and self._due[0].due <= now and len(found) < SLICE:
+            entry = heapq.heappop(self._due)
+            if entry.uid in self._known:
+                found.append(entry)
+        return found
+
+    async def _delete(self, entries: list[Expiry]) -> None:
+        try:
+            stored = await self._past.stored([entry.uid for entry in entries])
+        except TaskflowError as error:
+            dependency_health.away(error)
+            stored = set()
+        slots = asyncio.Semaphore(AT_ONCE)
+        settled = await asyncio.gather(*(self._delete_one(entry, slots) for entry in entries if entry.uid in stored))
+        done = {uid for uid in settled if uid is not None}
+        for entry in entries:
+            if entry.uid not in done:
+                # Not in the history yet, or not deleted: the resource is the only record of it, so it stays.
+                heapq.heappush(self._due, replace(entry, due=self._now() + RETRY))
+
+    async def _delete_one(self, entry: Expiry, slots: asyncio.Semaphore) -> str | None:
+        """Delete it, unless it was given more time; its uid once there is nothing left to do now."""
+        path = tasks_path(entry.namespace, entry.name)
+        async with slots:
+            try:
+                body = await self._kube.request("GET", path)
+                meta = body["metadata"]
+                if meta["uid"] == entry.uid:
+                    if not entry.surplus and self._given_more_time(body):
+                        return entry.uid
+                    # As it was just read: a change in between is a conflict, and then it is looked at again.
+                    options = delete_options(uid=entry.uid, resourceVersion=meta["resourceVersion"])
+                    await self._kube.request("DELETE", path, options)
+            except NotFound:
+                pass
+            except Conflict:
+                return None
+            except TaskflowError as error:
+                dependency_health.away(error)
+                return None
+        self._forget(entry.uid)
+        return entry.uid
+
+    def _given_more_time(self, body: dict[str, Any]) -> bool:
+        self._read(body)
+        due = self._times.get(body["metadata"]["uid"])
+        return due is None or due > self._now()
+
+    def _read(self, body: dict[str, Any]) -> Task | None:
+        try:
+            task = Task.from_object(body)
+        except ValidationError as error:
+            log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
+            return None
+        self.finished(task)
+        return task

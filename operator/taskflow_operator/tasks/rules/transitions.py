@@ -1,0 +1,269 @@
+"""What an event makes of a Task's status: pure functions from a Task and a time to its next status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from taskflow_core.domain import conditions as c
+from taskflow_core.domain.events import Advance, Event, EventKind, Failure, Success
+from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.resource import Condition
+from taskflow_core.domain.retries import GiveUp, after_failure
+from taskflow_core.domain.task import MAX_MESSAGE_CHARS, MAX_TRACE_CHARS, MAX_TYPE_CHARS, LastError, Task, TaskStatus
+from taskflow_operator.tasks.rules.decision import overdue
+
+_REFUSALS = frozenset({Reason.INVALID_SPEC, Reason.PAYLOAD_TOO_LARGE, Reason.PAYLOAD_TOO_DEEP, Reason.DEPENDENCY_CYCLE})
+"""Ends of a Task whose specification is at fault: it was never accepted."""
+_LAST_MS = 253_402_300_799_000
+"""The end of the year 9999."""
+
+
+def event_time(event: Event) -> datetime:
+    """When it happened, by Redis' clock."""
+    # A time beyond the calendar is a broken entry; any time is better than none.
+    return datetime.fromtimestamp(min(max(event.time_ms, 0), _LAST_MS) / 1000, UTC)
+
+
+def waiting(task: Task, phase: Phase, reason: str, message: str, now: datetime) -> TaskStatus:
+    """Valid, but not in its queue: Pending or Suspended."""
+    marks = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, False, reason, message)]
+    return _with(task, phase, reason, message, marks, now).model_copy(update={"queued_time": None})
+
+
+def queued(task: Task, reason: Reason, message: str, now: datetime) -> TaskStatus:
+    """In its queue."""
+    marks = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, True, reason, message)]
+    # Where nothing is timed by it, in whole seconds: so the statuses of many are equal, and one is kept for all.
+    exact = task.spec.queue_timeout_seconds is not None
+    since = task.status.queued_time or (now if exact else now.replace(microsecond=0))
+    status = _with(task, Phase.QUEUED, reason, message, marks, now)
+    return status.model_copy(update={"next_attempt_time": None, "queued_time": since})
+
+
+def running(task: Task, worker: str | None, now: datetime) -> TaskStatus:
+    """A worker claimed the attempt."""
+    message = "items run" if task.spec.array else f"attempt {task.status.attempt} runs"
+    message += f" on {worker}" if worker else ""
+    marks = [
+        (c.ACCEPTED, True, Reason.VALID, ""),
+        (c.QUEUED, False, Reason.STARTED, ""),
+        (c.RUNNING, True, Reason.STARTED, message),
+    ]
+    status = _with(task, Phase.RUNNING, Reason.STARTED, message, marks, now)
+    return status.model_copy(
+        update={
+            "worker": worker,
+            "start_time": task.status.start_time or now,
+            "next_attempt_time": None,
+            "queued_time": None,
+            # Told twice (claimed, then started) it is still one.
+            "attempts": max(task.status.attempts, task.status.attempt),
+        }
+    )
+
+
+def observed(task: Task) -> TaskStatus:
+    """The same, once the specification as it is now was looked at: what waits for a status waits for that of this generation."""
+    if task.status.observed_generation == task.generation:
+        return task.status
+    conditions = tuple(
+        each.model_copy(update={"observed_generation": task.generation}) for each in task.status.conditions
+    )
+    return task.status.model_copy(update={"observed_generation": task.generation, "conditions": conditions})
+
+
+def advanced(task: Task, advance: Advance) -> TaskStatus:
+    """The handler said how far it is, or left something for the next attempt."""
+    told = {"progress": advance.progress, "checkpoint": advance.checkpoint}
+    return task.status.model_copy(update={name: value for name, value in told.items() if value is not None})
+
+
+def completed(task: Task, message: str, now: datetime) -> TaskStatus:
+    """An array succeeded."""
+    return _finished(task, c.COMPLETE, Phase.SUCCEEDED, Reason.SUCCEEDED, message, now)
+
+
+def stopped(task: Task, phase: Phase, reason: Reason, message: str, now: datetime) -> TaskStatus:
+    """Ended without running on: refused, cancelled, or out of time."""
+    status = _finished(task, c.CANCELLED if phase is Phase.CANCELLED else c.FAILED, phase, reason, message, now)
+    if reason not in _REFUSALS:
+        return status
+    conditions = c.set_condition(
+        status.conditions, c.ACCEPTED, status=False, reason=reason, message=message, generation=task.generation, now=now
+    )
+    return status.model_copy(update={"conditions": conditions})
+
+
+def ended(task: Task, event: Event, draw: float) -> TaskStatus:
+    """What the end of the current attempt means: success, another attempt, failure or cancellation.
+
+    Raises:
+        ValueError: the event's payload does not fit its kind (pydantic's errors are ValueErrors).
+    """
+    if event.kind is EventKind.SUCCEEDED:
+        return _succeeded(task, event, Success.model_validate(event.payload))
+    return failed(task, Failure.model_validate(event.payload), event.worker or None, event_time(event), draw)
+
+
+def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw: float) -> TaskStatus:
+    """The current attempt ended badly: another one follows, or the Task ends.
+
+    Args:
+        task: as it was.
+        failure: how the attempt ended.
+        worker: who says so, if known.
+        now: when.
+        draw: a random number of [0, 1), for the jitter.
+    """
+    attempt, handbacks = task.status.attempt, task.status.handbacks
+    policy = task.spec.retry_policy
+    error = LastError(
+        attempt=attempt,
+        reason=failure.reason,
+        type=failure.type[:MAX_TYPE_CHARS],
+        message=failure.message[:MAX_MESSAGE_CHARS],
+        trace=failure.trace[:MAX_TRACE_CHARS],
+    )
+    told = f"attempt {attempt}: {failure.type + ': ' if failure.type else ''}{failure.message}"
+    attempts = max(task.status.attempts, attempt)
+    # A worker took it, whether or not we heard of it before: its time in the queue is over.
+    taken = task.model_copy(update={"status": task.status.model_copy(update={"queued_time": None})})
+    if (end := overdue(taken, now)) is not None:
+        status = stopped(task, end.phase, end.reason, end.message, now)
+        return status.model_copy(
+            update={"last_error": error, "worker": worker or task.status.worker, "attempts": attempts}
+        )
+    decision = after_failure(policy, counted=attempt - handbacks, failure=failure, draw=draw)
+    if isinstance(decision, GiveUp):
+        status = _finished(task, c.FAILED, Phase.FAILED, failure.reason, told, now)
+        return status.model_copy(
+            update={"last_error": error, "worker": worker or task.status.worker, "attempts": attempts}
+        )
+    due = now + timedelta(seconds=decision.delay_seconds)
+    message = f"{told}; attempt {attempt + 1} follows" + (
+        f" in {decision.delay_seconds} s" if decision.delay_seconds else ""
+    )
+    reason = Reason.BACKING_OFF if decision.counts else Reason.DRAIN
+    status = waiting(task, Phase.PENDING, reason, message, now)
+    return status.model_copy(
+        update={
+            "conditions": _close(status.conditions, c.RUNNING, failure.reason, task.generation, now),
+            "attempt": attempt + 1,
+            "handbacks": handbacks if decision.counts else handbacks + 1,
+            "next_attempt_time": due,
+            "last_error": error,
+            "worker": worker or task.status.worker,
+            "attempts": attempts,
+            "progress": None,
+        }
+    )
+
+
+def bare(status: TaskStatus) -> TaskStatus:
+    """The same end without anything that came from a handler or worker."""
+    told = "the API server refused the status as it was; the operator's log says why"
+    return status.model_copy(
+        update={
+            "message": told,
+            "worker": None,
+            "result": None,
+            "outputs": (),
+            "last_error": None,
+            "conditions": tuple(each.model_copy(update={"message": ""}) for each in status.conditions),
+        }
+    )
+
+
+def broken(event: Event, problem: str) -> Event:
+    """An end that cannot be read, as the failure that it has to be taken for."""
+    failure = Failure(
+        reason=Reason.HANDLER_ERROR, type="UnreadableEvent", message=f"{event.kind}: {problem}"[:MAX_MESSAGE_CHARS]
+    )
+    return event.model_copy(
+        update={"kind": EventKind.FAILED, "payload": failure.model_dump(mode="json", by_alias=True)}
+    )
+
+
+def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:
+    now = event_time(event)
+    status = _finished(task, c.COMPLETE, Phase.SUCCEEDED, Reason.SUCCEEDED, "", now)
+    # Without the started event (the reader saw the end only) the start is what the worker measured back from the end.
+    start = task.status.start_time or now - timedelta(milliseconds=success.run_ms)
+    return status.model_copy(
+        update={
+            "worker": event.worker or None,
+            "result": success.result,
+            "outputs": success.outputs,
+            "start_time": start,
+            "attempts": max(task.status.attempts, task.status.attempt),
+            "checkpoint": None,
+            "duration": _duration(now - start),
+        }
+    )
+
+
+def _finished(task: Task, condition: str, phase: Phase, reason: Reason, message: str, now: datetime) -> TaskStatus:
+    if condition == c.FAILED and reason is Reason.CANCELLED:
+        phase, condition = Phase.CANCELLED, c.CANCELLED
+    marks = [
+        (c.ACCEPTED, True, Reason.VALID, ""),
+        (condition, True, reason, message),
+        (c.FINISHED, True, reason, message),
+    ]
+    status = _with(task, phase, reason, message, marks, now)
+    closed = status.conditions
+    for kind in (c.QUEUED, c.RUNNING):
+        closed = _close(closed, kind, reason, task.generation, now)
+    start = task.status.start_time
+    return status.model_copy(
+        update={
+            "conditions": closed,
+            "completion_time": now,
+            "next_attempt_time": None,
+            "queued_time": None,
+            "duration": _duration(now - start) if start else None,
+        }
+    )
+
+
+def _with(
+    task: Task,
+    phase: Phase,
+    reason: str,
+    message: str,
+    marks: Sequence[tuple[str, bool, str, str]],
+    now: datetime,
+) -> TaskStatus:
+    conditions = task.status.conditions
+    for kind, holds, why, words in marks:
+        conditions = c.set_condition(
+            conditions, kind, status=holds, reason=why, message=words, generation=task.generation, now=now
+        )
+    return task.status.model_copy(
+        update={
+            "observed_generation": task.generation,
+            "phase": phase,
+            "reason": str(reason),
+            "message": message[:MAX_MESSAGE_CHARS],
+            "conditions": conditions,
+        }
+    )
+
+
+def _close(
+    conditions: tuple[Condition, ...], kind: str, reason: Reason, generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """Set a condition false, if the Task ever had it."""
+    if not any(condition.type == kind for condition in conditions):
+        return conditions
+    return c.set_condition(conditions, kind, status=False, reason=reason, message="", generation=generation, now=now)
+
+
+def _duration(span: timedelta) -> str:
+    seconds = max(span.total_seconds(), 0.0)
+    if seconds < 10:  # noqa: PLR2004 - below that, tenths are worth reading
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest}s"

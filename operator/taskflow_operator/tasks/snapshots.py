@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from taskflow_core.domain.events import TaskSnapshot
+from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.task import Task
+from taskflow_core.ledger.operator import Attempt
+
+
+def snapshot(task: Task) -> TaskSnapshot:
+    """The Task as the history should show it."""
+    status = task.status
+    return TaskSnapshot(
+        namespace=task.namespace,
+        name=task.name,
+        created=task.created,
+        spec=task.spec.model_dump(mode="json", by_alias=True),
+        phase=status.phase or Phase.PENDING,
+        reason=status.reason,
+        message=status.message,
+        attempt=status.attempt,
+        start_time=status.start_time,
+        completion_time=status.completion_time,
+        result=status.result,
+        outputs=status.outputs,
+        labels=task.labels,
+    )
+
+
+def current_attempt(task: Task) -> Attempt:
+    """The attempt that counts now."""
+    return Attempt(task.uid, task.status.attempt, snapshot(task))

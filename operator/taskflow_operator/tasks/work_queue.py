@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+
+from taskflow_operator.runtime.fair_queue import Turns
+
+_SWEEP = ""
+"""The flow of what is looked at to be sure, of all namespaces: it has the share of one. No namespace is called so."""
+
+
+class Agenda:
+    """Which Tasks are to be looked at, and when. It lives in memory: a restart looks at all open Tasks, and their times are in them.
+
+    Namespaces take turns, so that what one of them wants done costs the others no more than their share (`docs/scale.md`).
+
+    Args:
+        now: the time.
+        namespace_of: where a Task is, by its uid; any word for one that is not known.
+        weight: how many Tasks of a namespace are looked at in one round.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        namespace_of: Callable[[str], str] = lambda _: "one",
+        weight: Callable[[str], int] = lambda _: 1,
+    ) -> None:
+        self._now = now
+        self._namespace_of = namespace_of
+        self._due = Turns(weight)
+        self._where: dict[str, str] = {}
+        """In which flow a Task waits."""
+        self._timers: list[tuple[datetime, str]] = []
+        self._changed = asyncio.Event()
+
+    def wake(self, uid: str) -> None:
+        """Look at this Task now."""
+        self._put(uid, self._namespace_of(uid))
+        self._changed.set()
+
+    def wake_at(self, uid: str, when: datetime | None) -> None:
+        """Look at this Task at that time; None is now."""
+        if when is None:
+            self.wake(uid)
+            return
+        heapq.heappush(self._timers, (when, uid))
+        self._changed.set()
+
+    def sweep(self, uids: Iterable[str]) -> None:
+        """Look at these Tasks to be sure: nothing is known to have changed, so all of them together wait like those of one namespace."""
+        for uid in uids:
+            if uid not in self._where:
+                self._put(uid, _SWEEP)
+        self._changed.set()
+
+    def put_back(self, uids: Sequence[str]) -> None:
+        """They were taken and not looked at: they come first in their namespace."""
+        for uid in reversed(uids):
+            self._put(uid, self._namespace_of(uid), first=True)
+
+    def _put(self, uid: str, flow: str, *, first: bool = False) -> None:
+        former = self._where.get(uid)
+        if former is not None and former != flow:
+            # News of a Task does not wait behind those that have none.
+            self._due.drop(former, uid)
+        self._where[uid] = flow
+        self._due.put(flow, uid, first=first)
+
+    def due_by(self, when: datetime) -> Iterator[str]:
+        """Tasks that are to be looked at until then, some of them more than once."""
+        places = [0]
+        while places:
+            place = places.pop()
+            # A heap: below what is later, everything is.
+            if place < len(self._timers) and self._timers[place][0] <= when:
+                yield self._timers[place][1]
+                places += (2 * place + 1, 2 * place + 2)
+
+    def __len__(self) -> int:
+        """How many Tasks are to be looked at now."""
+        return len(self._due)
+
+    async def take(self, limit: int) -> list[str]:
+        """What is due, at most `limit`; waits until something is."""
+        while True:
+            now = self._now()
+            while self._timers and self._timers[0][0] <= now:
+                uid = heapq.heappop(self._timers)[1]
+                self._put(uid, self._namespace_of(uid))
+            if self._due:
+                taken = [self._due.take() for _ in range(min(limit, len(self._due)))]
+                for uid in taken:
+                    del self._where[uid]
+                return taken
+            self._changed.clear()
+            timeout = (self._timers[0][0] - now).total_seconds() if self._timers else None
+            try:
+                await asyncio.wait_for(self._changed.wait(), timeout)
+            except TimeoutError:
+                continue
