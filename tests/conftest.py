@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import settings
 from pytest_socket import disable_socket, enable_socket
+
+from tests import session as sessions
+from tests.groups import share_out
 
 UNIT = Path(__file__).parent / "unit"
 # No deadline: one example may meet a pause of a busy machine.
@@ -35,6 +38,28 @@ def _is_ambient(name: str) -> bool:
 # At import, before any test module reads settings: a shell that points at a real installation must not reach a test.
 for _name in [name for name in os.environ if _is_ambient(name)]:
     del os.environ[_name]
+
+
+_FOLDER = sessions.begin()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if sessions.WORKER in os.environ:
+        share_out(items)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """A process that is left running fails the run; the folders of a run that failed are kept."""
+    yield
+    if sessions.WORKER in os.environ:
+        return
+    if left := sessions.left_running(_FOLDER):
+        print("\nleft running:", *left, sep="\n")  # noqa: T201
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if session.exitstatus == pytest.ExitCode.OK and "TASKFLOW_KEEP" not in os.environ:
+        sessions.end(_FOLDER)
 
 
 @pytest.fixture(autouse=True)
