@@ -69,10 +69,13 @@ def is_same(identity: Identity, found: Stat | None, boot: str) -> bool:
 
 def is_alive(identity: Identity) -> bool:
     """Tell whether the process still runs; reaps it when it was started here and has ended."""
+    alive = is_same(identity, stat_of(identity.pid), boot_id())
     child = _children.get(identity.pid)
-    if child is not None and child.poll() is not None:
-        del _children[identity.pid]
-    return is_same(identity, stat_of(identity.pid), boot_id())
+    # Asked last: one that ends meanwhile is reaped too, and whoever hears that it is gone does not ask again.
+    if child is None or child.poll() is None:
+        return alive
+    _children.pop(identity.pid, None)
+    return False
 
 
 def session_members(identity: Identity) -> list[int]:

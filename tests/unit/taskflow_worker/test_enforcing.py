@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -114,8 +116,9 @@ def scene() -> Iterator[Scene]:
     force = Prefork(board, lambda _: pytest.fail("no runner is made here"))
     enforcer = Enforcer(cast("Any", holdings), board, cast("Any", ledger), force, GRACE)
     yield Scene(process, board, holdings, ledger, enforcer)
-    if process.poll() is None:
-        process.kill()
+    # Its whole group: what it started may still be there when it is not.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
 
