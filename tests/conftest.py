@@ -8,9 +8,10 @@ import pytest
 import structlog
 from hypothesis import settings
 from pytest_socket import disable_socket, enable_socket
+from xdist.remote import Producer
 
 from tests import session as sessions
-from tests.groups import share_out
+from tests.groups import Scheduler, order_of
 
 UNIT = Path(__file__).parent / "unit"
 # No deadline: one example may meet a pause of a busy machine.
@@ -44,9 +45,14 @@ _FOLDER = sessions.begin()
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if sessions.WORKER in os.environ:
-        share_out(items)
+        items.sort(key=order_of)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:
+    return Scheduler(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

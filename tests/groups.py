@@ -5,11 +5,12 @@ A process starts the servers of a package once, so the groups of a package stand
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-_HERE = Path(__file__).parent
 _FIRST = (
     "e2e",
     "chart",
@@ -25,26 +26,33 @@ _SINGLE = ("e2e/test_documents.py", "integration/local/test_stack.py")
 """Modules in which each test starts what it needs."""
 
 
-def group_of(item: pytest.Item) -> str:
-    """The name of an item's group: a package, a module or the test itself."""
-    path = item.path.relative_to(_HERE).as_posix()
+def group_of(node_id: str) -> str:
+    """The name of a test's group: a package, a module or the test itself."""
+    path = _path(node_id)
     for package in _WHOLE:
         if path.startswith(package + "/"):
             return package
-    return f"{path}::{item.name}" if path in _SINGLE else path
+    return node_id if path in _SINGLE else path
 
 
 def order_of(item: pytest.Item) -> int:
     """Where the item's folder stands."""
-    path = item.path.relative_to(_HERE)
+    path = PurePosixPath(_path(item.nodeid))
     if path.parts[0] == "unit":
         return len(_FIRST) + 1
-    folders = {PurePosixPath(each) for each in path.parents}
-    return next((at for at, each in enumerate(_FIRST) if PurePosixPath(each) in folders), len(_FIRST))
+    return next((at for at, each in enumerate(_FIRST) if PurePosixPath(each) in path.parents), len(_FIRST))
 
 
-def share_out(items: list[pytest.Item]) -> None:
-    """Give each item its group, and bring them into the order in which the groups are handed out."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
-    items.sort(key=order_of)
+def _path(node_id: str) -> str:
+    return node_id.partition("::")[0].removeprefix("tests/")
+
+
+class Scheduler(LoadScopeScheduling):
+    """Hands out the groups in the order in which they were collected."""
+
+    def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
