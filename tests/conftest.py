@@ -64,7 +64,12 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     if left := sessions.left_running(_FOLDER):
         print("\nleft running:", *left, sep="\n")  # noqa: T201
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    if session.exitstatus == pytest.ExitCode.OK and "TASKFLOW_KEEP" not in os.environ:
+    if (
+        session.exitstatus in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
+        or "TASKFLOW_KEEP" in os.environ
+    ):
+        print(f"\nkept: {_FOLDER}")  # noqa: T201
+    else:
         sessions.end(_FOLDER)
 
 

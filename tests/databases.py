@@ -61,7 +61,7 @@ class Databases:
         url = self._url.set(database=name).render_as_string(hide_password=False)
         return DatabaseSettings(url=SecretStr(url))
 
-    def _run(self, statement: sql.Composable) -> None:
+    def _run(self, statement: sql.SQL | sql.Composed) -> None:
         with psycopg.connect(
             host=self._url.host, port=self._url.port, user="postgres", password=self._password, dbname="postgres", autocommit=True
         ) as connection:  # fmt: skip

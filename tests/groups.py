@@ -47,7 +47,7 @@ def _path(node_id: str) -> str:
     return node_id.partition("::")[0].removeprefix("tests/")
 
 
-class Scheduler(LoadScopeScheduling):
+class Scheduler(LoadScopeScheduling):  # type: ignore[misc]
     """Hands out the groups in the order in which they were collected."""
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
