@@ -20,7 +20,7 @@ _FIRST = (
     "integration/taskflow_worker",
 )
 """Folders in their order; those that are not named follow, `unit` last."""
-_WHOLE = ("integration/api", "integration/crds", "contract")
+_WHOLE = ("integration/crds", "contract")
 """Packages whose servers are dear beside their tests."""
 _SINGLE = ("e2e/test_documents.py", "integration/local/test_stack.py")
 """Modules in which each test starts what it needs."""
