@@ -1,4 +1,4 @@
-"""This operator's own decisions, on the same simulated pods: `decide` for the number, `part` for the pods that go.
+"""This operator's own decisions, on the same simulated pods: `decide` for the number, `plan_scale_down` for the pods that go.
 
 What workers say is known at once here, and a pod that is removed has no grace at all: whatever it ran would count as cut off.
 """
@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 
 from bench.replay import Outcome, Replay, SimulatedPod, Trace
 from taskflow_core.ledger.presence import WorkerReport
-from taskflow_operator.pools.pod_selection import Pod, Workers, part
+from taskflow_operator.pools.pod_selection import Pod, Workers, plan_scale_down
 from taskflow_operator.pools.scaler import PAUSE_SECONDS, TICK_SECONDS
-from taskflow_operator.pools.scaling import Demand, Past, Scaling, decide
+from taskflow_operator.pools.scaling import Demand, Scaling, ScalingHistory, decide
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -32,7 +32,7 @@ class _Ours(Replay):
     def __init__(self, trace: Trace, slots: int, scaling: Scaling, start_seconds: float) -> None:
         super().__init__(trace, slots, scaling.max_replicas, start_seconds)
         self._scaling = scaling
-        self._past = Past()
+        self._past = ScalingHistory()
         self._marked: frozenset[str] = frozenset()
         self._next = 0.0
         self._woken = False
@@ -60,7 +60,7 @@ class _Ours(Replay):
         when, current = _EPOCH + timedelta(seconds=now), len(self.pods)
         demand = Demand(ready=len(self.queue), leased=running)
         decision = decide(self._scaling, self.slots, current, demand, self._past, when)
-        self._past = decision.past
+        self._past = decision.history
         if decision.replicas > current:
             for pod in self.pods:
                 pod.serving = True
@@ -68,7 +68,7 @@ class _Ours(Replay):
             return
         known = {pod.name: pod for pod in self.pods}
         workers = self._workers(now)
-        parting = part([_seen(pod, now) for pod in self.pods], workers, current - decision.replicas)
+        parting = plan_scale_down([_seen(pod, now) for pod in self.pods], workers, current - decision.replicas)
         for name in parting.resume:
             known[name].serving = True
         for name in parting.stop:

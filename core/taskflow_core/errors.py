@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,27 @@ class TaskflowError(Exception):
     """Something went wrong that TaskFlow has a name for."""
 
 
+class Dependency(StrEnum):
+    """A server that TaskFlow needs."""
+
+    REDIS = "redis"
+    API_SERVER = "api-server"
+    POSTGRES = "postgres"
+    OBJECT_STORE = "object-store"
+    CACHE = "cache"
+
+
 class Unavailable(TaskflowError):  # noqa: N818 - named for the state, as its siblings are
-    """A dependency does not answer now; the same call may succeed later."""
+    """Something does not answer now; the same call may succeed later.
+
+    Args:
+        message: what was asked and what happened.
+        dependency: which server did not answer; None if it is none of ours, or a limit of this process.
+    """
+
+    def __init__(self, message: str = "", dependency: Dependency | None = None) -> None:
+        super().__init__(message)
+        self.dependency = dependency
 
 
 class NotFound(TaskflowError):  # noqa: N818

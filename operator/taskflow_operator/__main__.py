@@ -21,8 +21,8 @@ from taskflow_operator.assembly.operator import Operator
 from taskflow_operator.kopf_handlers import lifecycle
 from taskflow_operator.kopf_handlers.runner import KopfRunner
 from taskflow_operator.process import gc_tuning
-from taskflow_operator.process.leader_election import Always, Leadership, LeaseLeadership
-from taskflow_operator.process.lifecycle import Exit, Lifetime, end_now, limit_stop
+from taskflow_operator.process.leader_election import AlwaysLeader, LeaderElection, LeaseLeaderElection
+from taskflow_operator.process.lifecycle import Exit, Lifecycle, end_now, limit_stop
 from taskflow_operator.settings import OperatorSettings
 
 
@@ -38,14 +38,14 @@ async def serve(
     kube.cares_for, kube.namespaces = settings.cares_for, sorted(settings.namespaces)
     # Of its own: a renewal must not wait for a connection that lists or writes.
     lease_kube = await KubeClient.connect(connections=2)
-    leadership: Leadership = Always()
+    leadership: LeaderElection = AlwaysLeader()
     if settings.leader_election:
-        leadership = LeaseLeadership(lease_kube, settings.leader_namespace, settings.leader_identity)
+        leadership = LeaseLeaderElection(lease_kube, settings.leader_namespace, settings.leader_identity)
     operator = Operator(settings, redis, caching, database, kube, lease_kube, leadership, setup_tracing("operator"))
     operator.runner = KopfRunner(lifecycle.watch(operator.pools, settings))
     await operator.open()
     try:
-        return await Lifetime(leadership, operator, end_now, limit_stop).run(stop)
+        return await Lifecycle(leadership, operator, end_now, limit_stop).run(stop)
     finally:
         await operator.close()
 
@@ -60,7 +60,7 @@ def main() -> int:
         print(*explain(error), sep="\n", file=sys.stderr)
         return Exit.UNUSABLE
     setup_logging(logs, "operator")
-    gc_tuning.look_rarely()
+    gc_tuning.collect_rarely()
     try:
         return asyncio.run(serve(settings, redis, caching, database))
     except Invalid as error:

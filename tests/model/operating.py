@@ -69,7 +69,7 @@ def _may_end(state: State, status: tuple[int, str]) -> bool:
 
 
 def _notice(state: State, number: int) -> Step:
-    """Reconciler._check_epoch and read_for_ever: the data is new or lost. What was in flight is held."""
+    """Reconciler._check_epoch and consume_group: the data is new or lost. What was in flight is held."""
     operator = state.operators[number]
     redis, _ = scripts.begin_epoch(state.redis, str(state.life))
     if operator.role == "leads":
@@ -174,7 +174,7 @@ def _missed(state: State, member: str) -> bool:
 
 
 def _take(state: State, number: int, design: Design) -> Iterator[Step]:
-    """ApplyToResources._apply: the next event that is not in hand."""
+    """EventConsumer._apply: the next event that is not in hand."""
     operator, redis = state.operators[number], state.redis
     if not redis.group:
         return

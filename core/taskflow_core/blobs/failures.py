@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from minio.error import InvalidResponseError, S3Error, ServerError
 from urllib3.exceptions import HTTPError
 
-from taskflow_core.errors import Forbidden, Invalid, NotFound, TaskflowError, Unavailable
+from taskflow_core.errors import Dependency, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
 
 _FORBIDDEN = 403
 _NOT_FOUND = 404
@@ -32,7 +32,9 @@ def object_errors(key: str = "") -> Iterator[None]:
     except InvalidResponseError as error:
         raise translated(error._code, "", "an answer that is not S3's", key) from error  # noqa: SLF001 - has no public name
     except HTTPError as error:
-        raise Unavailable(f"object store: {type(error).__name__}: {key or 'bucket'}") from error
+        raise Unavailable(
+            f"object store: {type(error).__name__}: {key or 'bucket'}", Dependency.OBJECT_STORE
+        ) from error
     except ValueError as error:
         raise Invalid(f"object store: {key!r}: {error}") from error
 
@@ -41,7 +43,7 @@ def translated(status: int, code: str, message: str, key: str) -> TaskflowError:
     """Our error for an answer of the store."""
     said = f"object store: {key!r}: {status} {code} {message}".rstrip()
     if code == "NoSuchBucket" or status >= _SERVER_ERRORS or status in _TRANSIENT or code == "SlowDown":
-        return Unavailable(said)
+        return Unavailable(said, Dependency.OBJECT_STORE)
     if status == _NOT_FOUND:
         return NotFound(said)
     if status == _FORBIDDEN:

@@ -25,7 +25,7 @@ from minio.deleteobjects import DeleteObject
 from taskflow_core.blobs.failures import object_errors
 from taskflow_core.blobs.links import MAX_LINK_SECONDS, attachment, signing
 from taskflow_core.blobs.multipart import MultipartUploads
-from taskflow_core.errors import Conflict, Invalid, Unavailable
+from taskflow_core.errors import Conflict, Dependency, Invalid, Unavailable
 from taskflow_core.settings import StorageSettings
 
 CONNECT_SECONDS = 5
@@ -105,7 +105,9 @@ class ObjectStore:
         """Raises Unavailable or Forbidden unless the bucket can be reached."""
         with object_errors():
             if not self._client.bucket_exists(self._bucket):
-                raise Unavailable(f"object store: there is no bucket {self._bucket!r}; create it")
+                raise Unavailable(
+                    f"object store: there is no bucket {self._bucket!r}; create it", Dependency.OBJECT_STORE
+                )
 
     def put_file(self, key: str, path: Path, content_type: str = "application/octet-stream") -> Stored:
         """Store a file, in parts of 16 MiB; at most one part is in memory.
@@ -188,7 +190,9 @@ class ObjectStore:
             finally:
                 response.close()
         if len(content) != length:
-            raise Unavailable(f"object store: {key!r} has {len(content)} of {length} bytes from {start} on")
+            raise Unavailable(
+                f"object store: {key!r} has {len(content)} of {length} bytes from {start} on", Dependency.OBJECT_STORE
+            )
         return content
 
     def _chunks(self, key: str, limit: int | None) -> Iterator[bytes]:
@@ -204,7 +208,9 @@ class ObjectStore:
                     size += len(chunk)
                     yield chunk
                 if size != announced:
-                    raise Unavailable(f"object store: {key!r} ended after {size} of {announced} bytes")
+                    raise Unavailable(
+                        f"object store: {key!r} ended after {size} of {announced} bytes", Dependency.OBJECT_STORE
+                    )
             finally:
                 # Not `release_conn`: after a broken read the connection would be used again with bytes still in it.
                 response.close()
@@ -241,7 +247,9 @@ class ObjectStore:
             with object_errors(prefix):
                 refused = list(self._client.remove_objects(self._bucket, [DeleteObject(key) for key in keys]))
             if refused:
-                raise Unavailable(f"object store: could not delete {refused[0].name!r}: {refused[0].message}")
+                raise Unavailable(
+                    f"object store: could not delete {refused[0].name!r}: {refused[0].message}", Dependency.OBJECT_STORE
+                )
             count += len(keys)
         return count
 

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from taskflow_core.broker.app import make_app
 from taskflow_core.domain import naming
 from taskflow_core.domain.message import HEADER_ENTERED, Message
-from taskflow_core.errors import Unavailable
+from taskflow_core.errors import Dependency, Unavailable
 from taskflow_core.settings import RedisSettings
 
 _SOCKET_TIMEOUT = 10
@@ -54,7 +54,7 @@ class Publisher:
                     self._send(item)
         except (KombuError, RedisError, OSError) as error:
             self._drop()
-            raise Unavailable(f"broker: {str(error) or type(error).__name__}") from error
+            raise Unavailable(f"broker: {str(error) or type(error).__name__}", Dependency.REDIS) from error
 
     def _drop(self) -> None:
         connection, self._connection, self._producer = self._connection, None, None

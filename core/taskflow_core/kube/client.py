@@ -20,7 +20,7 @@ from kubernetes.aio import client as official
 from kubernetes.aio import config as credentials
 
 from taskflow_core.domain import naming
-from taskflow_core.errors import Cause, Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
+from taskflow_core.errors import Cause, Conflict, Dependency, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.deep_json import read_json
 from taskflow_core.kube.scopes import Batch, merged, refused, scoped
 
@@ -31,14 +31,13 @@ PAGE_SIZE = 500
 WATCH_SECONDS = 300
 """The server ends a watch after this time, and it is begun anew where it was: a connection that died is not trusted for ever."""
 _ERRORS: dict[int, type[TaskflowError]] = {
-    # The credential is being renewed or is not known yet; it is read again with each request.
-    401: Unavailable,
     403: Forbidden,
     404: NotFound,
     409: Conflict,
     410: Conflict,
 }
-_RETRYABLE = {408, 429, 500, 502, 503, 504}
+# 401: the credential is being renewed or is not known yet; it is read again with each request.
+_RETRYABLE = {401, 408, 429, 500, 502, 503, 504}
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _UNTYPED = "failed to create typed patch object"
 """A server-side apply with a field that the type has not: the API server (1.36) says 500, and would say it for ever."""
@@ -162,7 +161,7 @@ class KubeClient:
             Unavailable: no answer, or one that says to come again; or this process may not write now.
         """
         if method != "GET" and not self.may_write():
-            raise Unavailable("API server: leadership is not confirmed, so nothing is written")
+            raise Unavailable("API server: leadership is not confirmed, so nothing is written", Dependency.API_SERVER)
         verb = "list" if params and "limit" in params else _VERBS.get(method, method.lower())
         headers = {"Content-Type": content_type, **await self._authorization()}
         try:
@@ -176,10 +175,12 @@ class KubeClient:
                     return answer
                 raise _error(response.status, payload)
         except ValueError as error:
-            raise Unavailable(f"API server: {method} {path}: the answer is no JSON") from error
+            raise Unavailable(f"API server: {method} {path}: the answer is no JSON", Dependency.API_SERVER) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             self.answered(verb, NO_ANSWER)
-            raise Unavailable(f"API server: {method} {path}: {str(error) or type(error).__name__}") from error
+            raise Unavailable(
+                f"API server: {method} {path}: {str(error) or type(error).__name__}", Dependency.API_SERVER
+            ) from error
 
     async def _authorization(self) -> dict[str, str]:
         # Also reads the pod's token again when it is about to expire.
@@ -267,9 +268,13 @@ class KubeClient:
                     *lines, rest = (rest + chunk).split(b"\n")
                     yield [self._event(line) for line in lines]
         except ValueError as error:
-            raise Unavailable(f"API server: watch of {path}: what it sends is no JSON") from error
+            raise Unavailable(
+                f"API server: watch of {path}: what it sends is no JSON", Dependency.API_SERVER
+            ) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unavailable(f"API server: watch of {path}: {str(error) or type(error).__name__}") from error
+            raise Unavailable(
+                f"API server: watch of {path}: {str(error) or type(error).__name__}", Dependency.API_SERVER
+            ) from error
 
     def _event(self, line: bytes) -> dict[str, Any]:
         event = _watch_event(line)
@@ -295,7 +300,7 @@ class KubeClient:
             await self.request("PATCH", path, status_patch(uid, status), content_type=JSON_PATCH, params=params)
         except Conflict as error:
             # Another write came between the server's read and its write; ours does not depend on what was read.
-            raise Unavailable(str(error)) from error
+            raise Unavailable(str(error), Dependency.API_SERVER) from error
         except Invalid as error:
             # All that the API server says of a failed `test` (apiserver 1.36); a refusal of the status itself has causes.
             if not error.causes and "the server rejected our request" in str(error):
@@ -312,8 +317,10 @@ def _watch_event(line: bytes) -> dict[str, Any]:
     event: dict[str, Any] = read_json(line)
     if event["type"] == "ERROR":
         status = event["object"]
-        kind = Conflict if status.get("code") == HTTPStatus.GONE else Unavailable
-        raise kind(f"API server ended the watch: {status.get('code')} {status.get('message')}")
+        message = f"API server ended the watch: {status.get('code')} {status.get('message')}"
+        if status.get("code") == HTTPStatus.GONE:
+            raise Conflict(message)
+        raise Unavailable(message, Dependency.API_SERVER)
     return event
 
 
@@ -334,6 +341,6 @@ def _error(status: int, payload: bytes) -> TaskflowError:
     except (ValueError, AttributeError):
         message, found = payload.decode(errors="replace")[:500], []
     if status in _RETRYABLE and _UNTYPED not in message:
-        return Unavailable(f"API server answered {status}: {message}")
+        return Unavailable(f"API server answered {status}: {message}", Dependency.API_SERVER)
     kind = _ERRORS.get(status)
     return Invalid(message, found) if kind is None else kind(message)

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 import redis.asyncio
 
 from taskflow_core.domain import naming
-from taskflow_core.errors import Unavailable
+from taskflow_core.errors import Dependency, Unavailable
 from taskflow_core.ledger.connect import answering
 from taskflow_core.telemetry.logs import get_logger
 
@@ -58,7 +58,7 @@ class CircuitBreaker:
             if not self._failing:
                 _log.warning("cache_away", cause=str(error))
             self._failing = True
-            raise Unavailable("the cache does not answer") from error
+            raise Unavailable("the cache does not answer", Dependency.CACHE) from error
         if self._failing:
             _log.info("cache_back")
         self._failing = False

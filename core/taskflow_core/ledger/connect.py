@@ -12,7 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from taskflow_core.errors import Unavailable
+from taskflow_core.errors import Dependency, Unavailable
 from taskflow_core.settings import RedisSettings
 
 MAX_STREAM_LENGTH = 1_000_000
@@ -71,7 +71,7 @@ def redis_errors() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:
-        raise Unavailable(f"Redis: {str(error) or type(error).__name__}") from error
+        raise Unavailable(f"Redis: {str(error) or type(error).__name__}", Dependency.REDIS) from error
 
 
 @asynccontextmanager
@@ -86,4 +86,4 @@ async def answering(seconds: float) -> AsyncIterator[None]:
             with redis_errors():
                 yield
     except TimeoutError as error:
-        raise Unavailable(f"Redis: no answer in {seconds} s") from error
+        raise Unavailable(f"Redis: no answer in {seconds} s", Dependency.REDIS) from error

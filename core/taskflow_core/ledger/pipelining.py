@@ -7,7 +7,7 @@ from typing import Any
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from taskflow_core.errors import Unavailable
+from taskflow_core.errors import Dependency, Unavailable
 from taskflow_core.ledger.connect import answering
 
 Command = tuple[Any, ...]
@@ -73,7 +73,7 @@ def refusals(answers: list[Any]) -> list[Any]:
     """
     for answer in answers:
         if isinstance(answer, RedisError):
-            raise Unavailable(f"Redis: {answer}")
+            raise Unavailable(f"Redis: {answer}", Dependency.REDIS)
     return answers
 
 

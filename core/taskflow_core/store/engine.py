@@ -9,7 +9,7 @@ import psycopg
 from sqlalchemy import exc, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from taskflow_core.errors import Invalid, TaskflowError, Unavailable
+from taskflow_core.errors import Dependency, Invalid, TaskflowError, Unavailable
 from taskflow_core.settings import DatabaseSettings
 
 DRIVER = "postgresql+psycopg"
@@ -81,7 +81,9 @@ def database_errors() -> Iterator[None]:
     try:
         yield
     except exc.TimeoutError as error:
-        raise Unavailable(f"history database: no free connection within {POOL_WAIT_SECONDS} s") from error
+        raise Unavailable(
+            f"history database: no free connection within {POOL_WAIT_SECONDS} s", Dependency.POSTGRES
+        ) from error
     except exc.DBAPIError as error:
         lost = error.connection_invalidated or isinstance(error, exc.InterfaceError)
         raise _translated(error.orig, lost=lost, operational=isinstance(error, exc.OperationalError)) from error
@@ -99,9 +101,9 @@ def _translated(error: BaseException | None, *, lost: bool, operational: bool) -
     state = str(getattr(error, "sqlstate", None) or "")
     said = str(error).strip().partition("\n")[0]
     if state in _UNMIGRATED:
-        return Unavailable(f"history database: {said}; run python -m taskflow_core.store.migrate")
+        return Unavailable(f"history database: {said}; run python -m taskflow_core.store.migrate", Dependency.POSTGRES)
     if lost or state[:2] in _TRANSIENT_CLASSES or (operational and not state):
-        return Unavailable(f"history database: {said}")
+        return Unavailable(f"history database: {said}", Dependency.POSTGRES)
     return TaskflowError(f"history database refused a statement ({state}): {said}")
 
 

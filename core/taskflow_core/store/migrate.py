@@ -22,7 +22,7 @@ from sqlalchemy import Engine, NullPool, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from taskflow_core import resources
-from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.errors import Dependency, TaskflowError, Unavailable
 from taskflow_core.settings import DatabaseSettings
 from taskflow_core.store.engine import CONNECT_SECONDS, DRIVER, database_errors
 
@@ -66,7 +66,9 @@ def check_schema(engine: Engine) -> str:
     # One that we have never heard of is newer: steps only ever add, so what ran before runs on it.
     older = found is None or (found != head and found in {step.revision for step in steps.walk_revisions()})
     if older:
-        raise Unavailable(f"history database: schema {found or 'none'}, needed {head}; waiting for the migration")
+        raise Unavailable(
+            f"history database: schema {found or 'none'}, needed {head}; waiting for the migration", Dependency.POSTGRES
+        )
     return ""
 
 

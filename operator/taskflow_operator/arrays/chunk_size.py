@@ -19,7 +19,7 @@ LEAST_MEASURED = 0.0005
 
 
 @dataclass(frozen=True)
-class Pace:
+class ChunkSizer:
     """What is known of the time that an item takes: the mean over all items seen, of which those long ago count less."""
 
     seen: float = 0.0
@@ -27,7 +27,7 @@ class Pace:
     size: int = 1
     """Items of the next chunk, if there are enough."""
 
-    def after(self, ran: int, seconds: float, *, cut: bool) -> Pace:
+    def after(self, ran: int, seconds: float, *, cut: bool) -> ChunkSizer:
         """Once a chunk has run.
 
         Args:
@@ -39,7 +39,7 @@ class Pace:
             return self
         seen, spent = self.seen * MEMORY + ran, self.seconds * MEMORY + max(seconds, LEAST_MEASURED)
         most = ran if cut else max(ran * GROWTH, self.size)
-        return Pace(seen, spent, max(min(int(TARGET_SECONDS * seen / spent), most, MOST_ITEMS), 1))
+        return ChunkSizer(seen, spent, max(min(int(TARGET_SECONDS * seen / spent), most, MOST_ITEMS), 1))
 
     def items(self, left: int, chunks: int) -> int:
         """How many items the next chunk gets.

@@ -1,7 +1,7 @@
 """What is known of one open array, and what follows from what happens to it. No I/O, no clock.
 
 Each item that has not ended is in exactly one place: *fresh* (never handed out), *waiting* for another attempt, or in a chunk
-in flight. What has ended is in the history, and here only as numbers. So memory goes with what is in flight, not with the
+in chunk. What has ended is in the history, and here only as numbers. So memory goes with what is in chunk, not with the
 number of items.
 """
 
@@ -21,7 +21,7 @@ from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.retries import Retry, after_failure
 from taskflow_core.domain.task import RetryPolicy
-from taskflow_operator.arrays.chunk_size import Pace
+from taskflow_operator.arrays.chunk_size import ChunkSizer
 
 SHOWN_FAILED = 200
 """Ranges of failed indices that are kept for the status."""
@@ -35,12 +35,12 @@ _FATAL = frozenset({Reason.UNKNOWN_HANDLER, Reason.INPUT_MISSING, Reason.ITEMS_I
 
 NOT_CHUNKS = frozenset({"waiting", "source"})
 """Fields of an array's notes that are no chunks: what waits for another attempt, and where its items are."""
-Place = tuple[int, int]
+ChunkId = tuple[int, int]
 """Attempt and first index of a chunk."""
 
 
 @dataclass
-class Flight:
+class InFlightChunk:
     """A chunk that was handed out and is not settled."""
 
     attempt: int
@@ -53,7 +53,7 @@ class Flight:
     """Taken out of the ledger while the array is suspended."""
 
     @property
-    def place(self) -> Place:
+    def place(self) -> ChunkId:
         """What names it within the array."""
         return self.attempt, self.first
 
@@ -76,10 +76,10 @@ class Waiting:
 
 
 @dataclass
-class Fold:
+class ChunkOutcome:
     """What an event came to."""
 
-    settle: Place
+    settle: ChunkId
     """The chunk that is over."""
     rows: list[ItemRow] = field(default_factory=list)
     """Items that ended, for the history."""
@@ -89,7 +89,7 @@ class Fold:
     """No item can be run: the handler is unknown, an input is missing ..."""
 
 
-class ArrayRun:
+class ArrayState:
     """One array.
 
     Args:
@@ -113,12 +113,12 @@ class ArrayRun:
         self.total = None if universe is None else len(universe)
         self.succeeded, self.failed, self.retried = past.succeeded, past.failed, past.retried
         self.failed_shown = past.failed_first
-        self.pace = Pace()
+        self.sizer = ChunkSizer()
         self.waiting: list[Waiting] = []
-        self.flights: dict[Place, Flight] = {}
+        self.in_flight: dict[ChunkId, InFlightChunk] = {}
         self.fresh = RangeSet() if universe is None else universe - past.ended
         self._read(notes, past.ended)
-        counting = universe is None and not self.flights
+        counting = universe is None and not self.in_flight
         self._count: Waiting | None = Waiting(1, 0, 0, ORIGIN, RangeSet()) if counting else None
 
     @property
@@ -128,18 +128,18 @@ class ArrayRun:
 
     def _read(self, notes: Mapping[str, str], ended: RangeSet) -> None:
         # An operator may have died between two steps: then an item is in two places, and the later attempt is the true one.
-        found: list[Waiting | Flight] = list(_read_waiting(notes.get("waiting", "[]")))
+        found: list[Waiting | InFlightChunk] = list(_read_waiting(notes.get("waiting", "[]")))
         for place, note in notes.items():
             if place not in NOT_CHUNKS:
                 attempt, first = naming.split_place(place)
                 handbacks, items = json.loads(note)
-                found.append(Flight(attempt, first or 0, handbacks, RangeSet.parse(items)))
+                found.append(InFlightChunk(attempt, first or 0, handbacks, RangeSet.parse(items)))
         seen = ended
         for each in sorted(found, key=lambda one: (-one.attempt, isinstance(one, Waiting))):
             each.items = each.items - seen
             seen = seen | each.items
-            if isinstance(each, Flight):
-                self.flights[each.place] = each
+            if isinstance(each, InFlightChunk):
+                self.in_flight[each.place] = each
             elif each.items:
                 self.waiting.append(each)
         self.fresh = self.fresh - seen
@@ -151,13 +151,13 @@ class ArrayRun:
 
     @property
     def over(self) -> bool:
-        """No item is left, and no chunk in flight."""
-        return self.total is not None and not self.fresh and not self.waiting and not self.flights
+        """No item is left, and no chunk in chunk."""
+        return self.total is not None and not self.fresh and not self.waiting and not self.in_flight
 
     @property
     def running(self) -> int:
         """Items of the chunks that workers hold."""
-        return sum(len(flight.items) for flight in self.flights.values() if flight.started)
+        return sum(len(chunk.items) for chunk in self.in_flight.values() if chunk.started)
 
     @property
     def waiting_note(self) -> str:
@@ -174,46 +174,46 @@ class ArrayRun:
         counting = [self._count] if self._count is not None else []
         return min((each.due for each in (*self.waiting, *counting)), default=None)
 
-    def hand_out(self, now: datetime, chunks: int) -> list[Flight]:
-        """Put items into chunks until so many are in flight. What waits and is due goes before what is fresh."""
-        new: list[Flight] = []
-        while len(self.flights) < chunks and (flight := self._next(now, chunks)) is not None:
-            self.flights[flight.place] = flight
-            new.append(flight)
+    def hand_out(self, now: datetime, chunks: int) -> list[InFlightChunk]:
+        """Put items into chunks until so many are in chunk. What waits and is due goes before what is fresh."""
+        new: list[InFlightChunk] = []
+        while len(self.in_flight) < chunks and (chunk := self._next(now, chunks)) is not None:
+            self.in_flight[chunk.place] = chunk
+            new.append(chunk)
         return new
 
-    def _next(self, now: datetime, chunks: int) -> Flight | None:
+    def _next(self, now: datetime, chunks: int) -> InFlightChunk | None:
         if self._count is not None and self._count.due <= now:
             counting, self._count = self._count, None
-            return Flight(counting.attempt, COUNT, counting.handbacks, RangeSet())
+            return InFlightChunk(counting.attempt, COUNT, counting.handbacks, RangeSet())
         due = next((each for each in self.waiting if each.due <= now), None)
         if due is not None:
-            size = self.pace.items(len(due.items) + len(self.fresh), chunks)
+            size = self.sizer.items(len(due.items) + len(self.fresh), chunks)
             items, due.items = due.items.take(min(size, due.limit or size))
             if not due.items:
                 self.waiting.remove(due)
-            return Flight(due.attempt, items.first, due.handbacks, items)
+            return InFlightChunk(due.attempt, items.first, due.handbacks, items)
         if not self.fresh or sum(each.items.ranges for each in self.waiting) > MOST_WAITING:
             return None
-        items, self.fresh = self.fresh.take(self.pace.items(len(self.fresh), chunks))
-        return Flight(1, items.first, 0, items)
+        items, self.fresh = self.fresh.take(self.sizer.items(len(self.fresh), chunks))
+        return InFlightChunk(1, items.first, 0, items)
 
-    def refused(self, flight: Flight, now: datetime) -> None:
+    def refused(self, chunk: InFlightChunk, now: datetime) -> None:
         """Its name was used before, by an attempt that Redis remembers and we do not: its items get another one."""
-        del self.flights[flight.place]
-        if flight.first == COUNT:
-            self._count = Waiting(flight.attempt + 1, flight.handbacks + 1, 0, now, RangeSet())
-        self._wait(flight.items, flight.attempt + 1, flight.handbacks + 1, 0, _due(now, 0))
+        del self.in_flight[chunk.place]
+        if chunk.first == COUNT:
+            self._count = Waiting(chunk.attempt + 1, chunk.handbacks + 1, 0, now, RangeSet())
+        self._wait(chunk.items, chunk.attempt + 1, chunk.handbacks + 1, 0, _due(now, 0))
 
     def started(self, event: Event) -> bool:
         """A worker claimed a chunk; True if that is news."""
-        flight = self.flights.get((event.attempt, event.chunk or 0))
-        if flight is None or flight.started:
+        chunk = self.in_flight.get((event.attempt, event.chunk or 0))
+        if chunk is None or chunk.started:
             return False
-        flight.started = True
+        chunk.started = True
         return True
 
-    def end(self, event: Event, now: datetime, draw: float) -> Fold:
+    def end(self, event: Event, now: datetime, draw: float) -> ChunkOutcome:
         """A chunk ended, one way or another. An item that has ended before stays as it ended.
 
         Raises:
@@ -222,67 +222,69 @@ class ArrayRun:
         if event.chunk == COUNT:
             return self._counted(event, now, draw)
         place = event.attempt, event.chunk or 0
-        outcome = ChunkEnd.model_validate(event.payload) if event.kind is EventKind.SUCCEEDED else None
-        failure = None if outcome is not None else Failure.model_validate(event.payload)
-        flight = self.flights.pop(place, None)
-        if flight is None:
+        end = ChunkEnd.model_validate(event.payload) if event.kind is EventKind.SUCCEEDED else None
+        failure = None if end is not None else Failure.model_validate(event.payload)
+        chunk = self.in_flight.pop(place, None)
+        if chunk is None:
             # Redis lost its data and an operator its memory; what was run counts all the same, if it has not ended since.
-            flight = Flight(event.attempt, place[1], 0, self._withdrawn(_named(outcome)))
-        fold = Fold(settle=place)
-        if outcome is not None:
-            self._ran(flight, outcome, fold, now, draw)
+            chunk = InFlightChunk(event.attempt, place[1], 0, self._withdrawn(_named(end)))
+        outcome = ChunkOutcome(settle=place)
+        if end is not None:
+            self._ran(chunk, end, outcome, now, draw)
         elif failure is not None:
-            self._broke(flight, failure, fold, now, draw)
-        return fold
+            self._broke(chunk, failure, outcome, now, draw)
+        return outcome
 
-    def _counted(self, event: Event, now: datetime, draw: float) -> Fold:
+    def _counted(self, event: Event, now: datetime, draw: float) -> ChunkOutcome:
         """The items of an object were counted, or could not be."""
         place = event.attempt, COUNT
-        flight = self.flights.pop(place, None)
-        if self.total is not None or flight is None:
-            return Fold(settle=place)
+        chunk = self.in_flight.pop(place, None)
+        if self.total is not None or chunk is None:
+            return ChunkOutcome(settle=place)
         if event.kind is EventKind.SUCCEEDED:
-            return Fold(settle=place, counted=Counted.model_validate(event.payload))
+            return ChunkOutcome(settle=place, counted=Counted.model_validate(event.payload))
         failure = Failure.model_validate(event.payload)
-        counted = flight.attempt - flight.handbacks
+        counted = chunk.attempt - chunk.handbacks
         answer = after_failure(self._policy, counted=counted, failure=failure, draw=draw)
         if not isinstance(answer, Retry):
-            return Fold(settle=place, fatal=failure)
-        handbacks = flight.handbacks if answer.counts else flight.handbacks + 1
+            return ChunkOutcome(settle=place, fatal=failure)
+        handbacks = chunk.handbacks if answer.counts else chunk.handbacks + 1
         due = _due(now, answer.delay_seconds)
-        self._count = Waiting(flight.attempt + 1, handbacks, 0, due, RangeSet())
-        return Fold(settle=place)
+        self._count = Waiting(chunk.attempt + 1, handbacks, 0, due, RangeSet())
+        return ChunkOutcome(settle=place)
 
     def _withdrawn(self, named: RangeSet) -> RangeSet:
         found = self.fresh & named
         self.fresh = self.fresh - named
-        places: list[Waiting | Flight] = [*self.waiting, *self.flights.values()]
+        places: list[Waiting | InFlightChunk] = [*self.waiting, *self.in_flight.values()]
         for each in places:
             found = found | (each.items & named)
             each.items = each.items - named
         self.waiting = [each for each in self.waiting if each.items]
         return found
 
-    def _ran(self, flight: Flight, outcome: ChunkEnd, fold: Fold, now: datetime, draw: float) -> None:
-        left = flight.items
-        attempts = flight.attempt - flight.handbacks
-        ok = RangeSet.parse(outcome.ok) & left
-        results = [(index, value) for index, value in outcome.results if index in left]
-        errors = [error for error in outcome.errors if error.index in left]
+    def _ran(self, chunk: InFlightChunk, end: ChunkEnd, outcome: ChunkOutcome, now: datetime, draw: float) -> None:
+        left = chunk.items
+        attempts = chunk.attempt - chunk.handbacks
+        ok = RangeSet.parse(end.ok) & left
+        results = [(index, value) for index, value in end.results if index in left]
+        errors = [error for error in end.errors if error.index in left]
         left = left - ok - RangeSet.of(index for index, _ in results) - RangeSet.of(error.index for error in errors)
-        fold.rows += [ItemRow(first, last, ItemState.SUCCEEDED, attempts) for first, last in ok.pairs()]
-        fold.rows += [ItemRow(index, index, ItemState.SUCCEEDED, attempts, result=value) for index, value in results]
+        outcome.rows += [ItemRow(first, last, ItemState.SUCCEEDED, attempts) for first, last in ok.pairs()]
+        outcome.rows += [ItemRow(index, index, ItemState.SUCCEEDED, attempts, result=value) for index, value in results]
         self.succeeded += len(ok) + len(results)
         self.retried += len(ok) + len(results) if attempts > 1 else 0
-        self.pace = self.pace.after(outcome.ran, outcome.run_ms / 1000, cut=bool(left))
+        self.sizer = self.sizer.after(end.ran, end.run_ms / 1000, cut=bool(left))
         if left:
-            self._wait(left, flight.attempt + 1, flight.handbacks + 1, 0, _due(now, 0))
-        for delay, again in self._judge(flight, errors, fold, draw).items():
-            self._wait(RangeSet.of(again), flight.attempt + 1, flight.handbacks, 0, _due(now, delay))
+            self._wait(left, chunk.attempt + 1, chunk.handbacks + 1, 0, _due(now, 0))
+        for delay, again in self._judge(chunk, errors, outcome, draw).items():
+            self._wait(RangeSet.of(again), chunk.attempt + 1, chunk.handbacks, 0, _due(now, delay))
 
-    def _judge(self, flight: Flight, errors: Sequence[ItemError], fold: Fold, draw: float) -> Mapping[int, list[int]]:
+    def _judge(
+        self, chunk: InFlightChunk, errors: Sequence[ItemError], outcome: ChunkOutcome, draw: float
+    ) -> Mapping[int, list[int]]:
         """Which of the failed items get another attempt, by the seconds until then; the others have failed."""
-        counted = flight.attempt - flight.handbacks
+        counted = chunk.attempt - chunk.handbacks
         again: dict[int, list[int]] = {}
         lost: list[int] = []
         for error in errors:
@@ -292,7 +294,7 @@ class ArrayRun:
                 again.setdefault(answer.delay_seconds, []).append(error.index)
             else:
                 lost.append(error.index)
-                fold.rows.append(
+                outcome.rows.append(
                     ItemRow(
                         error.index,
                         error.index,
@@ -306,20 +308,20 @@ class ArrayRun:
         self._fail(RangeSet.of(lost), counted)
         return again
 
-    def _broke(self, flight: Flight, failure: Failure, fold: Fold, now: datetime, draw: float) -> None:
+    def _broke(self, chunk: InFlightChunk, failure: Failure, outcome: ChunkOutcome, now: datetime, draw: float) -> None:
         """The chunk as a whole ended badly: nothing is known of its items."""
         if failure.reason in _STOPPED:
-            self._wait(flight.items, flight.attempt + 1, flight.handbacks + 1, 0, _due(now, 0))
+            self._wait(chunk.items, chunk.attempt + 1, chunk.handbacks + 1, 0, _due(now, 0))
             return
-        counted = flight.attempt - flight.handbacks
+        counted = chunk.attempt - chunk.handbacks
         answer = after_failure(self._policy, counted=counted, failure=failure, draw=draw)
         if isinstance(answer, Retry):
-            handbacks = flight.handbacks if answer.counts else flight.handbacks + 1
+            handbacks = chunk.handbacks if answer.counts else chunk.handbacks + 1
             due = _due(now, answer.delay_seconds)
-            limit = self._smaller(len(flight.items), counted + 1) if answer.counts else 0
-            self._wait(flight.items, flight.attempt + 1, handbacks, limit, due)
+            limit = self._smaller(len(chunk.items), counted + 1) if answer.counts else 0
+            self._wait(chunk.items, chunk.attempt + 1, handbacks, limit, due)
             return
-        fold.rows += [
+        outcome.rows += [
             ItemRow(
                 first,
                 last,
@@ -329,11 +331,11 @@ class ArrayRun:
                 error_type=failure.type,
                 message=failure.message,
             )
-            for first, last in flight.items.pairs()
+            for first, last in chunk.items.pairs()
         ]
-        self._fail(flight.items, counted)
+        self._fail(chunk.items, counted)
         if failure.reason in _FATAL:
-            fold.fatal = failure
+            outcome.fatal = failure
 
     def _smaller(self, size: int, attempt: int) -> int:
         """One of the items may be what kills its process. Alone at its last attempt, it takes no other with it."""
@@ -360,12 +362,12 @@ def _due(now: datetime, delay: int) -> datetime:
     return (now + timedelta(seconds=delay + 1 if delay else 0)).replace(microsecond=0)
 
 
-def _named(outcome: ChunkEnd | None) -> RangeSet:
+def _named(end: ChunkEnd | None) -> RangeSet:
     """Items that it tells the end of."""
-    if outcome is None:
+    if end is None:
         return RangeSet()
-    singles: Iterable[int] = [*(index for index, _ in outcome.results), *(error.index for error in outcome.errors)]
-    return RangeSet.parse(outcome.ok) | RangeSet.of(singles)
+    singles: Iterable[int] = [*(index for index, _ in end.results), *(error.index for error in end.errors)]
+    return RangeSet.parse(end.ok) | RangeSet.of(singles)
 
 
 def _read_waiting(text: str) -> Iterator[Waiting]:

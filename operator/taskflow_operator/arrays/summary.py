@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_FAILED_CHARS, ArraySpec, ArrayStatus, Progress
-from taskflow_operator.arrays.state import ArrayRun
+from taskflow_operator.arrays.state import ArrayState
 from taskflow_operator.tasks.rules.decision import End
 
 _IN_MESSAGE = 200
 """Characters of failed indices that a message shows."""
 
 
-def array_status(run: ArrayRun) -> ArrayStatus:
+def array_status(run: ArrayState) -> ArrayStatus:
     """Its counters; less than 2 KiB, whatever happened."""
     of = "?" if run.total is None else run.total
     items = f"{run.ended}/{of}" + (f" ({run.failed} failed)" if run.failed else "")
@@ -25,17 +25,17 @@ def array_status(run: ArrayRun) -> ArrayStatus:
         failed=run.failed,
         running=run.running,
         retried=run.retried,
-        chunk_items=run.pace.size,
+        chunk_items=run.sizer.size,
         failed_indexes=shown,
     )
 
 
-def progress(run: ArrayRun) -> Progress:
+def progress(run: ArrayState) -> Progress:
     """The same for whoever watches the progress of any Task."""
     return Progress(done=run.ended, total=run.total)
 
 
-def too_many(spec: ArraySpec, run: ArrayRun) -> End | None:
+def too_many(spec: ArraySpec, run: ArrayState) -> End | None:
     """Whether so many items failed that the others need not be run."""
     if spec.max_failures is None or run.failed <= spec.max_failures:
         return None
@@ -46,7 +46,7 @@ def too_many(spec: ArraySpec, run: ArrayRun) -> End | None:
     )
 
 
-def verdict(spec: ArraySpec, run: ArrayRun) -> End:
+def verdict(spec: ArraySpec, run: ArrayState) -> End:
     """What the Task comes to once all items have ended."""
     if (end := too_many(spec, run)) is not None:
         return end

@@ -18,7 +18,7 @@ from taskflow_core.domain.items import ItemHistory, ItemRow
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import TaskflowError
+from taskflow_core.errors import Dependency, TaskflowError
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_core.ledger.arrays import ArrayLedger
 from taskflow_core.ledger.cache_versions import CacheVersions
@@ -32,39 +32,39 @@ from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_core.telemetry.tracing import Tracing
-from taskflow_operator.arrays.chunk_delivery import Broker
+from taskflow_operator.arrays.chunk_delivery import ChunkDelivery
 from taskflow_operator.arrays.controller import Arrays
-from taskflow_operator.arrays.driver import Surroundings
+from taskflow_operator.arrays.driver import ArrayServices
 from taskflow_operator.arrays.item_writer import ItemWriter
-from taskflow_operator.history.mirror import ApplyToStore
-from taskflow_operator.isolated.controller import JobKeeper
+from taskflow_operator.history.mirror import HistoryMirror
+from taskflow_operator.isolated.controller import JobController
 from taskflow_operator.kopf_handlers.runner import KopfRunner
-from taskflow_operator.pools.controller import PoolKeeper
-from taskflow_operator.pools.metrics import PoolGauges
+from taskflow_operator.pools.controller import PoolController
+from taskflow_operator.pools.metrics import PoolMetrics
 from taskflow_operator.pools.scaler import Scaler
 from taskflow_operator.process import gc_tuning
-from taskflow_operator.process.health import Finding, HealthServer
-from taskflow_operator.process.leader_election import LEASE_NAME, Leadership
-from taskflow_operator.process.readiness import API_SERVER_SECONDS, SLACK_SECONDS, Sight, findings
+from taskflow_operator.process.health import CheckResult, HealthServer
+from taskflow_operator.process.leader_election import LEASE_NAME, LeaderElection
+from taskflow_operator.process.readiness import API_SERVER_SECONDS, SLACK_SECONDS, OperatorState, check_results
 from taskflow_operator.runtime import dependency_health
-from taskflow_operator.runtime.event_recorder import KubeEvents
-from taskflow_operator.runtime.kind_watch import TaskWatch
+from taskflow_operator.runtime.event_recorder import EventRecorder
+from taskflow_operator.runtime.kind_watch import KindWatch
 from taskflow_operator.runtime.status_writer import StatusWriter
-from taskflow_operator.runtime.supervisor import keep_running, together
+from taskflow_operator.runtime.supervisor import keep_running, run_all
 from taskflow_operator.settings import OperatorSettings
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 from taskflow_operator.tasks.closer import Closer
 from taskflow_operator.tasks.dependencies import DependencyLookup
 from taskflow_operator.tasks.dispatcher import Dispatcher
-from taskflow_operator.tasks.event_consumer import ApplyToResources
+from taskflow_operator.tasks.event_consumer import EventConsumer
 from taskflow_operator.tasks.finished import Finished
 from taskflow_operator.tasks.observer import Observer
 from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
-from taskflow_operator.tasks.orphaned_ends import UnknownEnds
-from taskflow_operator.tasks.queue_metrics import QueueGauges, StreamGauges
+from taskflow_operator.tasks.orphaned_ends import OrphanedEnds
+from taskflow_operator.tasks.queue_metrics import QueueMetrics, StreamMetrics
 from taskflow_operator.tasks.reconciler import Reconciler
 from taskflow_operator.tasks.retention import Retention
-from taskflow_operator.tasks.work_queue import Agenda
+from taskflow_operator.tasks.work_queue import WorkQueue
 
 log = get_logger(__name__)
 START_RETRY_SECONDS = 2.0
@@ -80,7 +80,7 @@ class Database:
         self._marks = marks
 
     async def apply_events(self, events: Sequence[Event]) -> None:
-        """Fold events into the tables, in one transaction."""
+        """ChunkOutcome events into the tables, in one transaction."""
         touched: Collection[str] = ()
         async with transaction(self._engine) as connection:
             await repository.apply_events(connection, events)
@@ -144,7 +144,7 @@ class Operator:
         database: DatabaseSettings,
         kube: KubeClient,
         lease_kube: KubeClient,
-        leadership: Leadership,
+        leadership: LeaderElection,
         tracing: Tracing,
     ) -> None:
         self._settings = settings
@@ -162,9 +162,9 @@ class Operator:
         times = AttemptTimes(tracing)
         self.runner: KopfRunner | None = None
         """Set before it works."""
-        self._events = KubeEvents(kube, settings.leader_identity)
+        self._events = EventRecorder(kube, settings.leader_identity)
         self._writer = StatusWriter(kube, settings.status_writes_per_second, weight=settings.weight)
-        self._agenda = Agenda(namespace_of=tasks.namespace_of, weight=settings.weight)
+        self._work_queue = WorkQueue(namespace_of=tasks.namespace_of, weight=settings.weight)
         self._wire_pools(tasks, queues)
         self._retention = Retention(
             kube,
@@ -173,11 +173,13 @@ class Operator:
             per_namespace=settings.finished_tasks_per_namespace,
         )
         finished = Finished(times, self._events, self._retention.finished, lambda task: self._arrays.forget(task))  # noqa: PLW0108 - made below
-        closer = Closer(tasks, self._writer, ledger, self._agenda.wake_at, finished)
+        closer = Closer(tasks, self._writer, ledger, self._work_queue.wake_at, finished)
         self._arrays = self._make_arrays(tasks, ledger, closer)
         self._wire_dispatch(tasks, queues, ledger, closer)
-        observer = Observer(tasks, self._writer, closer, kube, wake=self._agenda.wake, requeue=self._dispatcher.requeue)
-        self._watch = TaskWatch(kube, observer)
+        observer = Observer(
+            tasks, self._writer, closer, kube, wake=self._work_queue.wake, requeue=self._dispatcher.requeue
+        )
+        self._watch = KindWatch(kube, observer)
         self._wire_streams(tasks, ledger, closer, observer, times)
         self._leads = self._started = False
         self._failing: set[str] = set()
@@ -185,7 +187,7 @@ class Operator:
 
     def _make_arrays(self, tasks: OpenTasks, ledger: OperatorLedger, closer: Closer) -> Arrays:
         now = partial(datetime.now, UTC)
-        broker = Broker(
+        broker = ChunkDelivery(
             ledger,
             ArrayLedger(self._redis),
             send=lambda messages: self._dispatcher.send(messages),  # noqa: PLW0108 - made later
@@ -194,7 +196,7 @@ class Operator:
             now=now,
         )
         return Arrays(
-            Surroundings(
+            ArrayServices(
                 tasks,
                 broker,
                 self._items,
@@ -202,14 +204,14 @@ class Operator:
                 closer,
                 queued=lambda task: self._dispatcher.queued_status(task),  # noqa: PLW0108
                 slots=self._scaler.slots,
-                wake=self._agenda.wake,
+                wake=self._work_queue.wake,
                 now=now,
             )
         )
 
     def _wire_dispatch(self, tasks: OpenTasks, queues: PoolQueues, ledger: OperatorLedger, closer: Closer) -> None:
         kube, settings = self._kube, self._settings
-        self._jobs = JobKeeper(
+        self._jobs = JobController(
             tasks,
             kube,
             ledger,
@@ -220,7 +222,7 @@ class Operator:
         )
         self._dispatcher = Dispatcher(
             tasks,
-            self._agenda,
+            self._work_queue,
             queues,
             DependencyLookup(tasks, kube, self._database),
             ledger,
@@ -235,7 +237,7 @@ class Operator:
         )
 
     def _wire_pools(self, tasks: OpenTasks, queues: PoolQueues) -> None:
-        self.pools = PoolKeeper(
+        self.pools = PoolController(
             self._kube,
             queues,
             image=self._settings.worker_image,
@@ -245,7 +247,7 @@ class Operator:
         )
         self._scaler = Scaler(
             tasks,
-            self._agenda,
+            self._work_queue,
             self.pools,
             self._kube,
             PoolView(self._redis),
@@ -259,7 +261,7 @@ class Operator:
         self._reconciler = Reconciler(
             tasks,
             ledger,
-            self._agenda,
+            self._work_queue,
             self._dispatcher,
             self._arrays,
             observer,
@@ -269,10 +271,10 @@ class Operator:
             caught_up=lambda: self._resources.caught_up,
         )
         may_read = self._leadership.until_confirmed
-        self._store = ApplyToStore(
+        self._store = HistoryMirror(
             self._database, StreamReader(self._redis, "pg"), lambda: self._kube.list_pages(tasks_path()), may_read
         )
-        self._resources = ApplyToResources(
+        self._resources = EventConsumer(
             tasks,
             self._writer,
             closer,
@@ -280,8 +282,8 @@ class Operator:
             StreamReader(self._redis, "cr"),
             token_key=settings.token_key.get_secret_value(),
             quiet_seconds=settings.quiet_seconds,
-            wake_at=self._agenda.wake_at,
-            unknown=UnknownEnds(ledger, self._kube, self._database, self._store.mirror_again).close,
+            wake_at=self._work_queue.wake_at,
+            unknown=OrphanedEnds(ledger, self._kube, self._database, self._store.mirror_again).close,
             data_lost=self._reconciler.recover,
             times=times,
             may_read=may_read,
@@ -301,14 +303,14 @@ class Operator:
                 await self._watch.list()
                 await self._reconciler.start()
             except TaskflowError as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
                 await asyncio.sleep(START_RETRY_SECONDS)
             else:
                 break
-        gc_tuning.spare_what_is_known()
+        gc_tuning.freeze_known()
         self._started = True
         log.info("operator_started")
-        await together([keep_running(kind, start, self._failing) for kind, start in self._loops().items()])
+        await run_all([keep_running(kind, start, self._failing) for kind, start in self._loops().items()])
 
     async def drain(self) -> None:
         """Let running writes end, acknowledge what is done, let the running publication end."""
@@ -344,13 +346,13 @@ class Operator:
             "dispatch": self._dispatcher.run,
             "arrays": self._arrays.run,
             "items": self._items.run,
-            "resources": lambda: together(self._resources.loops()),
-            "history": lambda: together(self._store.loops()),
-            "reconcile": lambda: together(self._reconciler.loops()),
+            "resources": lambda: run_all(self._resources.loops()),
+            "history": lambda: run_all(self._store.loops()),
+            "reconcile": lambda: run_all(self._reconciler.loops()),
             "pools": self.pools.run,
             "scaling": self._scaler.run,
             "jobs": self._jobs.run,
-            "retention": lambda: together(self._retention.loops()),
+            "retention": lambda: run_all(self._retention.loops()),
             "watch": self._watch.run,
             "kopf": runner.run,
             "events": self._events.run,
@@ -359,32 +361,32 @@ class Operator:
 
     def _wire_face(self, tasks: OpenTasks) -> None:
         self._health = HealthServer(self._settings.health_host, self._settings.health_port, self._findings)
-        self._queue_gauges = QueueGauges(tasks, self.pools.served)
-        self._pool_gauges = PoolGauges(self.pools.kept)
-        self._stream_gauges = StreamGauges(self._redis, self._queue_gauges)
+        self._queue_gauges = QueueMetrics(tasks, self.pools.served)
+        self._pool_gauges = PoolMetrics(self.pools.kept)
+        self._stream_gauges = StreamMetrics(self._redis, self._queue_gauges)
 
         def answered(verb: str, code: int) -> None:
             metrics.K8S_REQUESTS.labels(verb=verb, code=str(code)).inc()
             if 0 < code < 500:  # noqa: PLR2004 - HTTP's own border
-                dependency_health.back(dependency_health.API_SERVER)
+                dependency_health.succeeded(Dependency.API_SERVER)
             if 0 < code < 400:  # noqa: PLR2004 - likewise
-                dependency_health.back(dependency_health.RIGHTS)
+                dependency_health.succeeded(dependency_health.PERMISSIONS)
 
         self._kube.answered = self._lease_kube.answered = answered
         self._kube.may_write = lambda: self._leadership.confirmed
         metrics.BUILD.labels(version=version("taskflow-operator")).set(1)
         metrics.LEADER.set_function(lambda: float(self._leads and self._leadership.confirmed))
         metrics.WATCH_AGE.set_function(lambda: time.monotonic() - self._watch.latest)
-        for name, each in dependency_health.OUTAGES.items():
+        for name, each in dependency_health.DEPENDENCIES.items():
             metrics.DEPENDENCY_AWAY.labels(dependency=name).set_function(lambda each=each: each.seconds)  # type: ignore[misc]
         REGISTRY.register(self._queue_gauges)
         REGISTRY.register(self._pool_gauges)
 
-    def _findings(self) -> list[Finding]:
+    def _findings(self) -> list[CheckResult]:
         now, settings = time.monotonic(), self._settings
         unrenewed = self._reconciler.pause + SLACK_SECONDS
-        return findings(
-            Sight(
+        return check_results(
+            OperatorState(
                 standby=not self._leads,
                 holder=self._leadership.holder if self._leadership.holder != settings.leader_identity else "",
                 started=self._started,

@@ -8,13 +8,13 @@ from pydantic import ValidationError
 
 from taskflow_core.domain.events import Event
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.errors import Dependency, TaskflowError, Unavailable
 from taskflow_core.kube.client import Page
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
-from taskflow_operator.runtime.stream_group import read_for_ever
-from taskflow_operator.runtime.supervisor import Stumbles
+from taskflow_operator.runtime.stream_group import consume_group
+from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 
 log = get_logger(__name__)
 RETRY_SECONDS = 5.0
@@ -32,7 +32,7 @@ class History(Protocol):
         """Mirror Tasks as they stand."""
 
 
-class ApplyToStore:
+class HistoryMirror:
     """Stream group `pg`: folds events into PostgreSQL. When the database is away only this group falls behind.
 
     Args:
@@ -55,7 +55,7 @@ class ApplyToStore:
         self._may_read = may_read
         self._wanted = asyncio.Event()
         self._waiting: list[asyncio.Future[None]] = []
-        self._stumbles = Stumbles("history")
+        self._errors = ConsecutiveErrors("history")
 
     def mirror_again(self, why: str) -> asyncio.Future[None]:
         """Mirror all Tasks that still exist, because events may be missing; the future tells when that is done."""
@@ -68,13 +68,13 @@ class ApplyToStore:
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs until cancelled."""
-        reading = read_for_ever(
+        reading = consume_group(
             self._reader, self._take, self.mirror_again, self._may_read, gather_seconds=GATHER_SECONDS
         )
         return reading, self._mirror_when_wanted()
 
     async def _take(self, events: tuple[Event, ...], broken: tuple[str, ...]) -> None:
-        self._stumbles.check()
+        self._errors.check()
         try:
             await self._history.apply_events(events)
         except Unavailable:
@@ -82,8 +82,8 @@ class ApplyToStore:
         except Exception:  # noqa: BLE001 - one of them is at fault: find it, keep the others
             await self._one_by_one(events)
         else:
-            self._stumbles.passed()
-        dependency_health.back(dependency_health.POSTGRES)
+            self._errors.clear()
+        dependency_health.succeeded(Dependency.POSTGRES)
         await self._reader.acknowledge([*(event.id for event in events), *broken])
 
     async def _one_by_one(self, events: Sequence[Event]) -> None:
@@ -93,9 +93,9 @@ class ApplyToStore:
             except Unavailable:
                 raise
             except Exception as error:  # noqa: BLE001 - left out of the history, and said
-                self._stumbles.over(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
+                self._errors.record(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
             else:
-                self._stumbles.passed()
+                self._errors.clear()
 
     async def _mirror_when_wanted(self) -> None:
         while True:
@@ -106,7 +106,7 @@ class ApplyToStore:
             try:
                 count = await self._mirror()
             except TaskflowError as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
                 self._wanted.set()
                 await asyncio.sleep(RETRY_SECONDS)
             else:
@@ -135,8 +135,8 @@ class ApplyToStore:
             raise
         except Exception as error:  # noqa: BLE001 - one of them is at fault: find it, keep the others
             if len(tasks) == 1:
-                self._stumbles.over(error, uid=tasks[0].uid)
+                self._errors.record(error, uid=tasks[0].uid)
                 return 0
             return sum([await self._upsert([task]) for task in tasks])
-        self._stumbles.passed()
+        self._errors.clear()
         return len(tasks)

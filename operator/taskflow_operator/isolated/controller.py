@@ -16,7 +16,7 @@ from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.isolated.jobs import AGAIN_SECONDS, SELECTOR, Job, job, trouble
 from taskflow_operator.runtime import dependency_health
-from taskflow_operator.runtime.supervisor import Stumbles
+from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 from taskflow_operator.tasks.open_tasks import OpenTasks
 
 log = get_logger(__name__)
@@ -29,7 +29,7 @@ SLACK_SECONDS = 10.0
 Member = tuple[str, int]
 
 
-class JobKeeper:
+class JobController:
     """Makes the Job of each attempt that runs in a pod of its own, and looks after those Jobs.
 
     An attempt is in the ledger first, then its message is left in Redis, then its Job is made. What was not done of that, when the
@@ -77,7 +77,7 @@ class JobKeeper:
         self._over: dict[str, float] = {}
         """Jobs that still run though nobody holds their attempt, by uid, and since when."""
         self._any = True
-        self._stumbles = Stumbles("jobs")
+        self._errors = ConsecutiveErrors("jobs")
 
     def trouble(self, task: Task) -> str | None:
         """Why the pod of the current attempt does not start; None if it has only begun to."""
@@ -95,7 +95,7 @@ class JobKeeper:
             log.warning("job_refused", uid=task.uid, attempt=task.status.attempt, error=str(error))
             self._tell(member, str(error))
         except Unavailable as error:
-            dependency_health.away(error)
+            dependency_health.failed(error)
         finally:
             self._launching.discard(member)
 
@@ -112,16 +112,16 @@ class JobKeeper:
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            self._stumbles.check()
+            self._errors.check()
             try:
                 with metrics.RECONCILE.labels(kind="jobs").time():
                     await self.look()
             except TaskflowError as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
             except Exception as error:  # noqa: BLE001 - the next look may well succeed
-                self._stumbles.over(error)
+                self._errors.record(error)
             else:
-                self._stumbles.passed()
+                self._errors.clear()
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:

@@ -11,16 +11,16 @@ import kopf
 from kopf._cogs.structs.references import Insights
 
 from taskflow_core.domain import naming
-from taskflow_core.errors import Unavailable
+from taskflow_core.errors import Dependency, Unavailable
 from taskflow_operator.kopf_handlers import pools
 from taskflow_operator.kopf_handlers.runner import Watch
-from taskflow_operator.pools.controller import PoolKeeper
+from taskflow_operator.pools.controller import PoolController
 from taskflow_operator.settings import OperatorSettings
 
 END_SECONDS = 3.0
 
 
-def watch(keeper: PoolKeeper, operator: OperatorSettings) -> Watch:
+def watch(keeper: PoolController, operator: OperatorSettings) -> Watch:
     """What the runner runs in a thread of its own; make it on the event loop that everything else lives on."""
     home = asyncio.get_running_loop()
     quieten()
@@ -58,7 +58,7 @@ async def _check_kinds(insights: Insights) -> None:
     """End Kopf, so that it is begun again, if the API server did not name our kind yet: it will not look for new kinds."""
     await insights.ready_resources.wait()
     if not any(each.group == naming.GROUP for each in insights.watched_resources):
-        raise Unavailable(f"API server: it serves no workerpools.{naming.GROUP} yet")
+        raise Unavailable(f"API server: it serves no workerpools.{naming.GROUP} yet", Dependency.API_SERVER)
     await asyncio.Event().wait()
 
 

@@ -9,7 +9,7 @@ import kopf
 
 from taskflow_core.domain import naming
 from taskflow_core.errors import Unavailable
-from taskflow_operator.pools.controller import PoolKeeper
+from taskflow_operator.pools.controller import PoolController
 from taskflow_operator.runtime import dependency_health
 
 RETRY_SECONDS = 5
@@ -17,7 +17,7 @@ RETRY_SECONDS = 5
 
 def register(
     registry: kopf.OperatorRegistry,
-    keeper: PoolKeeper,
+    keeper: PoolController,
     home: asyncio.AbstractEventLoop,
     cares_for: Callable[[str], bool],
 ) -> None:
@@ -55,7 +55,7 @@ def register(
                 await at_home(keeper.deployment_seen(dict(event["object"]), gone=event["type"] == "DELETED"))
             except Unavailable as error:
                 # Kopf does not repeat such a handler. Later events of the same Deployment wait for this one.
-                home.call_soon_threadsafe(dependency_health.away, error)
+                home.call_soon_threadsafe(dependency_health.failed, error)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return

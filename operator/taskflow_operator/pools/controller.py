@@ -15,15 +15,15 @@ from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.pools.status import (
     STALLED,
-    Findings,
     Pool,
+    PoolFacts,
     deployment,
     deployment_name,
     pod_template,
     pool_status,
 )
 from taskflow_operator.runtime import dependency_health
-from taskflow_operator.runtime.event_recorder import KubeEvents, Regarding
+from taskflow_operator.runtime.event_recorder import EventRecorder, Regarding
 from taskflow_operator.tasks.open_tasks import PoolQueues
 
 log = get_logger(__name__)
@@ -32,11 +32,11 @@ LIST_SECONDS = 60.0
 
 
 @dataclass
-class Kept:
+class PoolState:
     """A pool, and what there is of it."""
 
     pool: Pool
-    found: Findings = field(default_factory=Findings)
+    found: PoolFacts = field(default_factory=PoolFacts)
     status: Mapping[str, Any] = field(default_factory=dict)
     """As it was last written or read."""
 
@@ -47,7 +47,7 @@ class Kept:
         return None if deployment is None else int(deployment["spec"].get("replicas", 1))
 
 
-class PoolKeeper:
+class PoolController:
     """Keeps the Deployment of each WorkerPool as the pool wants it, and the pool's status as the Deployment is.
 
     How many pods there are is `spec.replicas`, or the scaler's decision.
@@ -69,7 +69,7 @@ class PoolKeeper:
         image: str,
         lease_seconds: int,
         changed: Callable[[str], None],
-        events: KubeEvents,
+        events: EventRecorder,
     ) -> None:
         self._kube = kube
         self._queues = queues
@@ -77,7 +77,7 @@ class PoolKeeper:
         self._lease_seconds = lease_seconds
         self._changed = changed
         self._events = events
-        self.kept: dict[tuple[str, str], Kept] = {}
+        self.kept: dict[tuple[str, str], PoolState] = {}
         """Every pool, by namespace and name."""
 
     def served(self) -> set[tuple[str, str]]:
@@ -126,7 +126,7 @@ class PoolKeeper:
             try:
                 await self.list_pools()
             except TaskflowError as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
 
     def _forget(self, namespace: str, name: str) -> None:
         self.kept.pop((namespace, name), None)
@@ -143,11 +143,11 @@ class PoolKeeper:
         if self._queues.put(namespace, name, frozenset(kept.pool.spec.queues), _hindrance(kept)):
             self._changed(namespace)
 
-    def _keep(self, body: Mapping[str, Any]) -> Kept:
+    def _keep(self, body: Mapping[str, Any]) -> PoolState:
         pool = Pool.from_object(body)
         former = self.kept.get((pool.namespace, pool.name))
         if former is None or former.pool.uid != pool.uid:
-            former = self.kept[pool.namespace, pool.name] = Kept(pool)
+            former = self.kept[pool.namespace, pool.name] = PoolState(pool)
         former.pool, former.status = pool, body.get("status") or {}
         return former
 
@@ -160,7 +160,7 @@ class PoolKeeper:
         with metrics.RECONCILE.labels(kind="pool").time():
             await self._apply(self._keep(body))
 
-    async def _apply(self, kept: Kept) -> None:
+    async def _apply(self, kept: PoolState) -> None:
         pool = kept.pool
         path = _deployment_path(pool)
         try:
@@ -173,7 +173,7 @@ class PoolKeeper:
             kept.found = replace(kept.found, deployment=found, refusal=None)
         await self.show(kept)
 
-    async def _replicas(self, kept: Kept) -> int:
+    async def _replicas(self, kept: PoolState) -> int:
         pool = kept.pool
         if pool.fixed_replicas is not None:
             return pool.fixed_replicas
@@ -186,7 +186,7 @@ class PoolKeeper:
             return kept.replicas
         return pool.spec.scaling.min_replicas if pool.spec.scaling and not pool.spec.drain else 0
 
-    async def scale(self, kept: Kept, replicas: int) -> None:
+    async def scale(self, kept: PoolState, replicas: int) -> None:
         """Set the number of pods.
 
         Raises:
@@ -225,7 +225,7 @@ class PoolKeeper:
         kept.found = replace(kept.found, deployment=found)
         await self.show(kept)
 
-    async def show(self, kept: Kept) -> None:
+    async def show(self, kept: PoolState) -> None:
         """Write the pool's status, if it is not as it was.
 
         Raises:
@@ -259,7 +259,7 @@ def _deployment_path(pool: Pool) -> str:
     return resource_path("apis/apps/v1", "deployments", pool.namespace, deployment_name(pool.name))
 
 
-def _hindrance(kept: Kept) -> str | None:
+def _hindrance(kept: PoolState) -> str | None:
     """Why the pool takes nothing now, for those who wait for it; None if it does, or soon will."""
     if (why := _closed(kept.pool)) is not None:
         return why

@@ -6,17 +6,17 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from taskflow_core.telemetry import metrics
-from taskflow_operator.pools.controller import Kept
+from taskflow_operator.pools.controller import PoolState
 
 
-class PoolGauges(Collector):
+class PoolMetrics(Collector):
     """Workers of each pool, what they do and what they are wanted for; a pool that is gone is not told of.
 
     Args:
         pools: all pools, by namespace and name.
     """
 
-    def __init__(self, pools: Mapping[tuple[str, str], Kept]) -> None:
+    def __init__(self, pools: Mapping[tuple[str, str], PoolState]) -> None:
         self._pools = pools
 
     def collect(self) -> Iterable[GaugeMetricFamily]:

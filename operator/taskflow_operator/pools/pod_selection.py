@@ -100,7 +100,7 @@ class Workers:
 
 
 @dataclass(frozen=True)
-class Parting:
+class ScaleDown:
     """What to do so that a number of pods can go without work being lost."""
 
     go: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class Parting:
     """They were asked, and are to stay."""
 
 
-def part(pods: Sequence[Pod], workers: Workers, count: int, *, busy_too: bool = False) -> Parting:
+def plan_scale_down(pods: Sequence[Pod], workers: Workers, count: int, *, busy_too: bool = False) -> ScaleDown:
     """Which pods go, of those that are not leaving already.
 
     Only idle ones: first those that cannot start, then those that said that they take nothing more, then the youngest. A pod that
@@ -142,7 +142,7 @@ def part(pods: Sequence[Pod], workers: Workers, count: int, *, busy_too: bool = 
     kept = {*go, *waiting}
     present = {pod.name for pod in here}
     resume = sorted(name for name in workers.asked if name in present and name not in kept)
-    return Parting(tuple(go), tuple(stop), tuple(resume))
+    return ScaleDown(tuple(go), tuple(stop), tuple(resume))
 
 
 class Fault(StrEnum):

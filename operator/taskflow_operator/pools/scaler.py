@@ -15,14 +15,14 @@ from taskflow_core.kube.client import MERGE_PATCH, KubeClient, delete_options, r
 from taskflow_core.ledger.presence import PoolView, WorkerReport, WorkerSnapshot
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator.pools.controller import Kept, PoolKeeper
-from taskflow_operator.pools.pod_selection import Pod, Workers, faulty, part
-from taskflow_operator.pools.scaling import Demand, Past, Why, decide
-from taskflow_operator.pools.status import Figures, LastDecision, Pool
+from taskflow_operator.pools.controller import PoolController, PoolState
+from taskflow_operator.pools.pod_selection import Pod, Workers, faulty, plan_scale_down
+from taskflow_operator.pools.scaling import Demand, ScalingHistory, Why, decide
+from taskflow_operator.pools.status import LastDecision, Pool, PoolFigures
 from taskflow_operator.runtime import dependency_health
-from taskflow_operator.runtime.supervisor import Stumbles
+from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 from taskflow_operator.tasks.open_tasks import OpenTasks
-from taskflow_operator.tasks.work_queue import Agenda
+from taskflow_operator.tasks.work_queue import WorkQueue
 
 log = get_logger(__name__)
 TICK_SECONDS = 1.0
@@ -43,10 +43,10 @@ DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
 
 
 @dataclass
-class _Course:
+class _PoolMemory:
     """What is remembered of a pool between two ticks."""
 
-    past: Past = field(default_factory=Past)
+    history: ScalingHistory = field(default_factory=ScalingHistory)
     marked: frozenset[str] = frozenset()
     """Pods whose deletion cost was lowered at the last tick: the ReplicaSet's controller has seen it by now."""
     shown: float = 0.0
@@ -62,7 +62,7 @@ class Scaler:
 
     Args:
         tasks: the open Tasks.
-        agenda: when they become due.
+        work_queue: when they become due.
         keeper: the pools and their Deployments.
         kube: for pods.
         view: what the workers say, in Redis.
@@ -74,8 +74,8 @@ class Scaler:
     def __init__(
         self,
         tasks: OpenTasks,
-        agenda: Agenda,
-        keeper: PoolKeeper,
+        work_queue: WorkQueue,
+        keeper: PoolController,
         kube: KubeClient,
         view: PoolView,
         arrays: Callable[[str, str], tuple[int, int]],
@@ -84,7 +84,7 @@ class Scaler:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tasks = tasks
-        self._agenda = agenda
+        self._work_queue = work_queue
         self._keeper = keeper
         self._kube = kube
         self._view = view
@@ -94,8 +94,8 @@ class Scaler:
         self._clock = clock
         self._changed = asyncio.Event()
         self._queued_at: float | None = None
-        self._courses: dict[str, _Course] = {}
-        self._stumbles = Stumbles("scaling")
+        self._memories: dict[str, _PoolMemory] = {}
+        self._errors = ConsecutiveErrors("scaling")
 
     def slots(self, namespace: str, queue: str) -> int:
         """Slots of the workers that serve a queue, as they said a moment ago."""
@@ -110,11 +110,11 @@ class Scaler:
     async def run(self) -> None:
         """Decide until cancelled."""
         while True:
-            self._stumbles.check()
+            self._errors.check()
             try:
                 await self._tick()
             except TaskflowError as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
                 await asyncio.sleep(TICK_SECONDS)
             else:
                 self._queued_at = None
@@ -126,8 +126,8 @@ class Scaler:
     async def _tick(self) -> None:
         pools = list(self._keeper.kept.values())
         uids = {kept.pool.uid for kept in pools}
-        for uid in [uid for uid in self._courses if uid not in uids]:
-            del self._courses[uid]
+        for uid in [uid for uid in self._memories if uid not in uids]:
+            del self._memories[uid]
         if not pools:
             return
         queues = sorted(self._keeper.served())
@@ -143,11 +143,11 @@ class Scaler:
             try:
                 await self._one(kept, snapshot, depths, due)
             except TaskflowError as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
             except Exception as error:  # noqa: BLE001 - one pool at fault must not stop the others
-                self._stumbles.over(error, pool=f"{kept.pool.namespace}/{kept.pool.name}")
+                self._errors.record(error, pool=f"{kept.pool.namespace}/{kept.pool.name}")
             else:
-                self._stumbles.passed()
+                self._errors.clear()
 
     def _count_slots(self, snapshot: WorkerSnapshot) -> None:
         self._slots = Counter()
@@ -159,7 +159,7 @@ class Scaler:
     def _due_soon(self) -> Mapping[tuple[str, str], int]:
         now = self._now()
         soon: dict[tuple[str, str], set[str]] = {}
-        for uid in self._agenda.due_by(now + SOON):
+        for uid in self._work_queue.due_by(now + SOON):
             known = self._tasks.get(uid)
             if known is None or known.task.status.phase is not Phase.PENDING or known.task.isolated:
                 continue
@@ -184,19 +184,19 @@ class Scaler:
 
     async def _one(
         self,
-        kept: Kept,
+        kept: PoolState,
         snapshot: WorkerSnapshot,
         depths: Mapping[tuple[str, str], int],
         due: Mapping[tuple[str, str], int],
     ) -> None:
-        pool, course = kept.pool, self._courses.setdefault(kept.pool.uid, _Course())
+        pool, memory = kept.pool, self._memories.setdefault(kept.pool.uid, _PoolMemory())
         workers = _workers_of(pool, snapshot)
         fresh = [report for name in workers.reports if (report := workers.report(name)) is not None]
         demand = self._demand(pool, due)
-        course.waits_since = (course.waits_since or self._now()) if demand.ready else None
+        memory.waits_since = (memory.waits_since or self._now()) if demand.ready else None
         kept.found = replace(
             kept.found,
-            figures=Figures(
+            figures=PoolFigures(
                 demand,
                 {
                     queue: depths[pool.namespace, queue]
@@ -207,13 +207,13 @@ class Scaler:
                 sum(report.busy for report in fresh),
             ),
         )
-        at_once = await self._scale(kept, course, workers, demand)
-        await self._look_at_pods(kept, course, workers)
-        if at_once or self._clock() - course.shown >= SHOW_SECONDS:
-            course.shown = self._clock()
+        at_once = await self._scale(kept, memory, workers, demand)
+        await self._look_at_pods(kept, memory, workers)
+        if at_once or self._clock() - memory.shown >= SHOW_SECONDS:
+            memory.shown = self._clock()
             await self._keeper.show(kept)
 
-    async def _scale(self, kept: Kept, course: _Course, workers: Workers, demand: Demand) -> bool:
+    async def _scale(self, kept: PoolState, memory: _PoolMemory, workers: Workers, demand: Demand) -> bool:
         """Bring the number of pods nearer to what is wanted; True if anything was decided."""
         spec, current = kept.pool.spec, kept.replicas
         if spec.paused and not spec.drain:
@@ -225,42 +225,42 @@ class Scaler:
             await self._view.resume_intake(sorted(workers.asked))
             return False
         if spec.drain:
-            return await self._down(kept, course, workers, 0, Why.DRAINING, "the pool drains")
+            return await self._down(kept, memory, workers, 0, Why.DRAINING, "the pool drains")
         assert spec.scaling is not None, "else its number is fixed"  # noqa: S101 - a mistake of ours, not of a user
-        decision = decide(spec.scaling, spec.concurrency, current, demand, course.past, self._now())
-        course.past = decision.past
+        decision = decide(spec.scaling, spec.concurrency, current, demand, memory.history, self._now())
+        memory.history = decision.history
         kept.found = replace(kept.found, desired=decision.replicas)
         if decision.replicas > current:
             await self._view.resume_intake(sorted(workers.asked))
-            await self._set(kept, course, decision.replicas, decision.reason, decision.message)
+            await self._set(kept, memory, decision.replicas, decision.reason, decision.message)
             if self._queued_at is not None:
                 metrics.SCALE_REACTION.observe(self._clock() - self._queued_at)
             return True
-        return await self._down(kept, course, workers, decision.replicas, decision.reason, decision.message)
+        return await self._down(kept, memory, workers, decision.replicas, decision.reason, decision.message)
 
     async def _down(
-        self, kept: Kept, course: _Course, workers: Workers, wanted: int, reason: Why, message: str
+        self, kept: PoolState, memory: _PoolMemory, workers: Workers, wanted: int, reason: Why, message: str
     ) -> bool:
         current = kept.replicas or 0
         if current <= wanted and not workers.asked:
-            course.marked = frozenset()
+            memory.marked = frozenset()
             return False
         pods = await self._pods(kept.pool)
-        parting = part(pods, workers, current - wanted, busy_too=kept.pool.spec.drain)
+        parting = plan_scale_down(pods, workers, current - wanted, busy_too=kept.pool.spec.drain)
         now = self._clock()
-        course.parting = {name: when for name, when in course.parting.items() if now - when < PARTING_SECONDS}
-        await self._view.resume_intake([name for name in parting.resume if name not in course.parting])
+        memory.parting = {name: when for name, when in memory.parting.items() if now - when < PARTING_SECONDS}
+        await self._view.resume_intake([name for name in parting.resume if name not in memory.parting])
         await self._view.stop_intake(parting.stop)
-        going = [name for name in parting.go if name in course.marked]
-        await self._mark(kept.pool, [name for name in parting.go if name not in course.marked])
-        course.marked = frozenset(parting.go)
+        going = [name for name in parting.go if name in memory.marked]
+        await self._mark(kept.pool, [name for name in parting.go if name not in memory.marked])
+        memory.marked = frozenset(parting.go)
         if not going:
             return False
-        await self._set(kept, course, current - len(going), reason, message)
-        course.parting |= dict.fromkeys(going, now)
+        await self._set(kept, memory, current - len(going), reason, message)
+        memory.parting |= dict.fromkeys(going, now)
         return True
 
-    async def _set(self, kept: Kept, course: _Course, replicas: int, reason: Why, message: str) -> None:
+    async def _set(self, kept: PoolState, memory: _PoolMemory, replicas: int, reason: Why, message: str) -> None:
         former = kept.replicas or 0
         await self._keeper.scale(kept, replicas)
         direction = "up" if replicas > former else "down"
@@ -268,7 +268,7 @@ class Scaler:
         kept.found = replace(
             kept.found, decision=LastDecision(self._now(), replicas, reason.value, message), desired=replicas
         )
-        course.shown = self._clock()
+        memory.shown = self._clock()
         log.info(
             "pool_scaled",
             pool=f"{kept.pool.namespace}/{kept.pool.name}",
@@ -278,19 +278,19 @@ class Scaler:
             why=message,
         )
 
-    async def _look_at_pods(self, kept: Kept, course: _Course, workers: Workers) -> None:
+    async def _look_at_pods(self, kept: PoolState, memory: _PoolMemory, workers: Workers) -> None:
         """Find pods that cannot start, and workers that are of no use."""
         ready = ((kept.found.deployment or {}).get("status") or {}).get("readyReplicas", 0)
-        well = ready == (kept.replicas or 0) and course.waits_since is None and len(workers.reports) <= ready
-        if (well and kept.found.trouble is None) or self._clock() - course.looked < LOOK_SECONDS:
+        well = ready == (kept.replicas or 0) and memory.waits_since is None and len(workers.reports) <= ready
+        if (well and kept.found.trouble is None) or self._clock() - memory.looked < LOOK_SECONDS:
             return
-        course.looked = self._clock()
+        memory.looked = self._clock()
         pods = await self._pods(kept.pool)
         trouble = next((f"pod {pod.name}: {pod.trouble}" for pod in pods if pod.trouble and not pod.leaving), None)
         if trouble != kept.found.trouble:
             kept.found = replace(kept.found, trouble=trouble)
             await self._keeper.show(kept)
-        waiting = (self._now() - course.waits_since).total_seconds() if course.waits_since else 0.0
+        waiting = (self._now() - memory.waits_since).total_seconds() if memory.waits_since else 0.0
         uids = {pod.name: pod.uid for pod in pods}
         for name, fault in faulty(pods, workers, waiting, self._now()).items():
             log.warning("worker_replaced", pod=f"{kept.pool.namespace}/{name}", fault=fault.value)

@@ -59,7 +59,7 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Past:
+class ScalingHistory:
     """What earlier decisions have to be remembered for; empty at the start, which only delays scaling down."""
 
     wanted: tuple[tuple[datetime, int], ...] = ()
@@ -74,10 +74,12 @@ class Decision:
     replicas: int
     reason: Why
     message: str
-    past: Past
+    history: ScalingHistory
 
 
-def decide(scaling: Scaling, concurrency: int, current: int, demand: Demand, past: Past, now: datetime) -> Decision:
+def decide(
+    scaling: Scaling, concurrency: int, current: int, demand: Demand, history: ScalingHistory, now: datetime
+) -> Decision:
     """How many pods there should be.
 
     wanted = ceil(demand / tasksPerReplica), within minReplicas and maxReplicas. Up at once, by at most scaleUpLimit. Down to the
@@ -86,9 +88,9 @@ def decide(scaling: Scaling, concurrency: int, current: int, demand: Demand, pas
     per_pod = scaling.tasks_per_replica or concurrency
     asked = -(-demand.slots // per_pod)
     wanted = min(max(asked, scaling.min_replicas), scaling.max_replicas)
-    idle_since = None if demand.slots else past.idle_since or now
+    idle_since = None if demand.slots else history.idle_since or now
     # At the start nothing is known of what was wanted, but for what there is.
-    former = past.wanted or ((now, current),)
+    former = history.wanted or ((now, current),)
     remembered = _remember(former, wanted, now, timedelta(seconds=scaling.scale_down_delay_seconds))
     least = min(max(count for _, count in remembered), scaling.max_replicas, max(current, wanted))
     words = f"{demand.slots} slots wanted ({demand.ready} ready, {demand.leased} running, {demand.due_soon} due soon)"
@@ -108,7 +110,7 @@ def decide(scaling: Scaling, concurrency: int, current: int, demand: Demand, pas
         replicas, reason = wanted, Why.DEMAND
     if reason is Why.DEMAND and asked != wanted:
         reason = Why.AT_MAXIMUM if asked > wanted else Why.AT_MINIMUM
-    return Decision(replicas, reason, words, Past(remembered, idle_since))
+    return Decision(replicas, reason, words, ScalingHistory(remembered, idle_since))
 
 
 def _remember(

@@ -199,7 +199,7 @@ def deployment_name(pool: str) -> str:
 
 
 @dataclass(frozen=True)
-class Figures:
+class PoolFigures:
     """What the workers and queues of a pool are like at the moment."""
 
     demand: Demand = field(default_factory=Demand)
@@ -220,7 +220,7 @@ class LastDecision:
 
 
 @dataclass(frozen=True)
-class Findings:
+class PoolFacts:
     """All that a pool's status is made of, besides what is wanted."""
 
     deployment: Mapping[str, Any] | None = None
@@ -231,11 +231,11 @@ class Findings:
     """Why pods of it cannot start."""
     desired: int | None = None
     """Pods that scaling wants."""
-    figures: Figures = field(default_factory=Figures)
+    figures: PoolFigures = field(default_factory=PoolFigures)
     decision: LastDecision | None = None
 
 
-def pool_status(pool: Pool, found: Findings, now: datetime) -> dict[str, Any]:
+def pool_status(pool: Pool, found: PoolFacts, now: datetime) -> dict[str, Any]:
     """The pool's status by the rules of kstatus: Ready, Reconciling while it is on its way, Stalled when it can't get there.
 
     Args:
@@ -285,7 +285,7 @@ def pool_status(pool: Pool, found: Findings, now: datetime) -> dict[str, Any]:
     return status
 
 
-def _reason(pool: Pool, found: Findings, stuck: str | None, words: str, *, settled: bool) -> tuple[str, str]:
+def _reason(pool: Pool, found: PoolFacts, stuck: str | None, words: str, *, settled: bool) -> tuple[str, str]:
     if stuck:
         why = "DeploymentRefused" if found.refusal else "PodsFailing" if found.trouble else "DeploymentStuck"
         return why, stuck

@@ -12,13 +12,13 @@ _NET_ALLOCATIONS, _YOUNG, _MIDDLE = 10_000, 10, 50
 """See `gc.set_threshold`. A look at the youngest takes some milliseconds."""
 
 
-def look_rarely() -> None:
+def collect_rarely() -> None:
     """Once all is imported: that stays, and is looked at no more."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_NET_ALLOCATIONS, _YOUNG, _MIDDLE)
 
 
-def spare_what_is_known() -> None:
+def freeze_known() -> None:
     """After the list of all open Tasks, of which there may be very many: they are looked at no more. Each is still freed when it ends."""
     gc.freeze()

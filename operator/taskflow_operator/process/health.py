@@ -14,12 +14,12 @@ class Level(StrEnum):
     OK = "ok"
     DEGRADED = "degraded"
     """Worth knowing, but restarting or avoiding this process would not help."""
-    LACKS = "lacks"
+    FAILED = "lacks"
     """Not ready."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at."""
 
     what: str
@@ -33,13 +33,13 @@ class HealthServer:
     Args:
         host: address to listen on.
         port: likewise; 0 takes a free one.
-        findings: looks at everything; cheap.
+        check_results: looks at everything; cheap.
     """
 
-    def __init__(self, host: str, port: int, findings: Callable[[], Sequence[Finding]]) -> None:
+    def __init__(self, host: str, port: int, check_results: Callable[[], Sequence[CheckResult]]) -> None:
         self._host = host
         self.port = port
-        self._findings = findings
+        self._findings = check_results
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -66,11 +66,11 @@ class HealthServer:
         return web.Response(text="ok\n")
 
     async def _ready(self, request: web.Request) -> web.Response:
-        findings = self._findings()
-        ready = all(finding.level is not Level.LACKS for finding in findings)
+        check_results = self._findings()
+        ready = all(finding.level is not Level.FAILED for finding in check_results)
         if "verbose" not in request.query:
-            findings = [finding for finding in findings if finding.level is Level.LACKS]
-        lines = [f"{finding.what}: {finding.level}: {finding.words}" for finding in findings]
+            check_results = [finding for finding in check_results if finding.level is Level.FAILED]
+        lines = [f"{finding.what}: {finding.level}: {finding.words}" for finding in check_results]
         return web.Response(status=200 if ready else 503, text="\n".join(lines or ["ok"]) + "\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from taskflow_core.errors import Conflict, NotFound, TaskflowError, Unavailable
+from taskflow_core.errors import Conflict, Dependency, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import resource_path
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
@@ -40,7 +40,7 @@ class Requests(Protocol):
         """One request; the answer's JSON."""
 
 
-class Leadership(Protocol):
+class LeaderElection(Protocol):
     """Whether this process acts."""
 
     @property
@@ -68,8 +68,8 @@ class LeaseLostError(Exception):
     """Another process holds the Lease."""
 
 
-class Always:
-    """Leadership of the only one there is: somebody else sees to that."""
+class AlwaysLeader:
+    """LeaderElection of the only one there is: somebody else sees to that."""
 
     confirmed = True
     holder = ""
@@ -88,8 +88,8 @@ class Always:
         """There is nobody else."""
 
 
-class LeaseLeadership:
-    """Leadership by the Lease `taskflow-operator`.
+class LeaseLeaderElection:
+    """LeaderElection by the Lease `taskflow-operator`.
 
     Args:
         kube: the API server.
@@ -141,7 +141,7 @@ class LeaseLeadership:
                     log.info("leading", identity=self._identity, lease=f"{self._namespace}/{LEASE_NAME}")
                     return
             except Unavailable as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
             except TaskflowError as error:
                 # Said once for each reason: no such namespace, no permission.
                 if str(error) != self._refusal:
@@ -161,7 +161,7 @@ class LeaseLeadership:
             try:
                 await self._renew()
             except Unavailable as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
             except TaskflowError as error:
                 log.error("lease_refused", lease=f"{self._namespace}/{LEASE_NAME}", error=str(error))  # noqa: TRY400
             except LeaseLostError:
@@ -285,14 +285,16 @@ class LeaseLeadership:
     def _took(self, lease: dict[str, Any]) -> None:
         self._lease = lease
         self._seen, self._seen_at = lease["spec"], self._clock()
-        dependency_health.back(dependency_health.API_SERVER)
+        dependency_health.succeeded(Dependency.API_SERVER)
 
     async def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 return await self._kube.request(method, path, body)
         except TimeoutError as error:
-            raise Unavailable(f"API server: {method} {path}: no answer within {REQUEST_SECONDS:.0f} s") from error
+            raise Unavailable(
+                f"API server: {method} {path}: no answer within {REQUEST_SECONDS:.0f} s", Dependency.API_SERVER
+            ) from error
 
     def _path(self) -> str:
         return resource_path(LEASES, "leases", self._namespace, LEASE_NAME)

@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import Protocol
 
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator.process.leader_election import Leadership, LeaseLostError
+from taskflow_operator.process.leader_election import LeaderElection, LeaseLostError
 
 log = get_logger(__name__)
 STOP_SECONDS = 20.0
@@ -40,7 +40,7 @@ class Work(Protocol):
         """After `work`: let running writes end, and say what was done."""
 
 
-class Lifetime:
+class Lifecycle:
     """Stand by, lead, stop: in this order, each once.
 
     Args:
@@ -51,7 +51,7 @@ class Lifetime:
     """
 
     def __init__(
-        self, leadership: Leadership, work: Work, end_now: Callable[[int], None], stopping: Callable[[], None]
+        self, leadership: LeaderElection, work: Work, end_now: Callable[[int], None], stopping: Callable[[], None]
     ) -> None:
         self._leadership = leadership
         self._work = work

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from taskflow_core.ledger.lag import Lag
-from taskflow_operator.process.health import Finding, Level
+from taskflow_operator.process.health import CheckResult, Level
 
 REDIS_SECONDS = 10.0
 STREAM_SECONDS = 60.0
@@ -19,7 +19,7 @@ OWN_GROUP, MIRROR_GROUP = "cr", "pg"
 
 
 @dataclass(frozen=True)
-class Sight:
+class OperatorState:
     """What the operator knows of itself at a moment. Ages in seconds."""
 
     standby: bool
@@ -38,42 +38,42 @@ class Sight:
     lags: Sequence[Lag] = field(default_factory=tuple)
 
 
-def findings(sight: Sight) -> list[Finding]:
+def check_results(state: OperatorState) -> list[CheckResult]:
     """Everything that was looked at, in a fixed order."""
-    api_server = _aged("API server", sight.api_server_age, sight.api_server_limit)
-    if sight.standby:
-        if not sight.holder:
-            return [Finding("role", Level.LACKS, "standby: nobody leads yet"), api_server]
+    api_server = _aged("API server", state.api_server_age, state.api_server_limit)
+    if state.standby:
+        if not state.holder:
+            return [CheckResult("role", Level.FAILED, "standby: nobody leads yet"), api_server]
         # Ready to take over: that is a standby's duty. It serves nothing, so what the leader lacks is not its concern.
-        return [Finding("role", Level.OK, f"standby: {sight.holder} leads"), api_server]
-    found = [Finding("role", Level.OK, "leader") if sight.confirmed else _doubt()]
-    if not sight.started:
-        return [*found, Finding("start", Level.LACKS, "has not read all Tasks yet"), api_server]
-    found += [Finding("loop", Level.LACKS, f"{name} ended; the log says why") for name in sight.lost_loops]
-    found += [_aged("Redis", sight.redis_age, REDIS_SECONDS), api_server]
-    if sight.watch_down > WATCH_SECONDS:
-        found.append(Finding("watch", Level.LACKS, f"none for {sight.watch_down:.0f} s; the log says why"))
-    elif sight.watch_down:
-        found.append(Finding("watch", Level.DEGRADED, f"starts again; none for {sight.watch_down:.0f} s"))
+        return [CheckResult("role", Level.OK, f"standby: {state.holder} leads"), api_server]
+    found = [CheckResult("role", Level.OK, "leader") if state.confirmed else _doubt()]
+    if not state.started:
+        return [*found, CheckResult("start", Level.FAILED, "has not read all Tasks yet"), api_server]
+    found += [CheckResult("loop", Level.FAILED, f"{name} ended; the log says why") for name in state.lost_loops]
+    found += [_aged("Redis", state.redis_age, REDIS_SECONDS), api_server]
+    if state.watch_down > WATCH_SECONDS:
+        found.append(CheckResult("watch", Level.FAILED, f"none for {state.watch_down:.0f} s; the log says why"))
+    elif state.watch_down:
+        found.append(CheckResult("watch", Level.DEGRADED, f"starts again; none for {state.watch_down:.0f} s"))
     else:
-        found.append(Finding("watch", Level.OK, "runs"))
-    return [*found, *(_lag(lag) for lag in sight.lags)]
+        found.append(CheckResult("watch", Level.OK, "runs"))
+    return [*found, *(_lag(lag) for lag in state.lags)]
 
 
-def _doubt() -> Finding:
-    return Finding("role", Level.LACKS, "leader in doubt: the Lease could not be renewed, so nothing is written")
+def _doubt() -> CheckResult:
+    return CheckResult("role", Level.FAILED, "leader in doubt: the Lease could not be renewed, so nothing is written")
 
 
-def _aged(what: str, age: float, limit: float) -> Finding:
+def _aged(what: str, age: float, limit: float) -> CheckResult:
     if age > limit:
-        return Finding(what, Level.LACKS, f"has not answered for {age:.0f} s")
-    return Finding(what, Level.OK, f"answered {age:.0f} s ago")
+        return CheckResult(what, Level.FAILED, f"has not answered for {age:.0f} s")
+    return CheckResult(what, Level.OK, f"answered {age:.0f} s ago")
 
 
-def _lag(lag: Lag) -> Finding:
+def _lag(lag: Lag) -> CheckResult:
     names = {OWN_GROUP: "events to resources", MIRROR_GROUP: "events to PostgreSQL"}
     words = f"{lag.entries} waiting, the oldest for {lag.seconds:.0f} s"
     late = lag.seconds > STREAM_SECONDS
     # Work goes on without history, and a restart brings PostgreSQL no nearer.
-    level = (Level.LACKS if lag.group == OWN_GROUP else Level.DEGRADED) if late else Level.OK
-    return Finding(names.get(lag.group, lag.group), level, words)
+    level = (Level.FAILED if lag.group == OWN_GROUP else Level.DEGRADED) if late else Level.OK
+    return CheckResult(names.get(lag.group, lag.group), level, words)

@@ -1,4 +1,4 @@
-"""Says once that something went away and once that it is back, whoever notices and however often it is tried meanwhile."""
+"""Logs once when a dependency becomes unavailable and once when it recovers, however many callers notice."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from taskflow_core.errors import Forbidden, TaskflowError, Unavailable
+from taskflow_core.errors import Dependency, Forbidden, TaskflowError, Unavailable
 from taskflow_core.telemetry.logs import get_logger
 
 T = TypeVar("T")
 log = get_logger(__name__)
 RETRY_SECONDS = 1.0
-SETTLED_SECONDS = 3.0
-"""It is back when it answers and nobody failed for so long; else each of several callers would say so in turn."""
+RECOVERY_SECONDS = 3.0
+"""A dependency has recovered after one success and no failure for this long. Otherwise each of several callers would report it."""
+PERMISSION_RECOVERY_SECONDS = 30.0
+"""The same for permissions: a refused request is retried every few seconds, while other requests are granted."""
 
-GRANTED_SECONDS = 30.0
-"""The same for rights: what is refused is tried again every few seconds, while other requests are granted."""
-
-REDIS, API_SERVER, POSTGRES, RIGHTS = "redis", "api-server", "postgres", "api-server-rights"
-_FROM_WORDS = {"Redis": REDIS, "broker": REDIS, "API server": API_SERVER, "history database": POSTGRES}
+PERMISSIONS = "api-server-rights"
+"""Name of the operator's permissions at the API server, which can be missing while the server answers."""
 
 
-class Outage:
-    """One thing that others depend on.
+class DependencyHealth:
+    """Availability of one dependency.
 
     Args:
-        dependency: its name.
-        settled_seconds: it is back when it answers and nobody failed for so long.
+        dependency: its name in logs and metrics.
         clock: monotonic seconds.
+        recovery_seconds: it has recovered after one success and no failure for this long.
     """
 
     def __init__(
@@ -37,10 +36,10 @@ class Outage:
         dependency: str,
         clock: Callable[[], float] = time.monotonic,
         *,
-        settled_seconds: float = SETTLED_SECONDS,
+        recovery_seconds: float = RECOVERY_SECONDS,
     ) -> None:
         self._dependency = dependency
-        self._settled = settled_seconds
+        self._recovery_seconds = recovery_seconds
         self._clock = clock
         self._since: float | None = None
         self._latest = 0.0
@@ -48,57 +47,57 @@ class Outage:
 
     @property
     def seconds(self) -> float:
-        """How long it has been away; 0 when it is there."""
+        """How long it has been unavailable; 0 while it is available."""
         return 0.0 if self._since is None else self._clock() - self._since
 
-    def away(self, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
         """A call failed."""
         self._latest = self._clock()
         self._failures += 1
         if self._since is None:
             self._since = self._latest
-            log.warning("dependency_away", dependency=self._dependency, error=str(error))
+            log.warning("dependency_unavailable", dependency=self._dependency, error=str(error))
 
-    def back(self) -> None:
+    def succeeded(self) -> None:
         """A call succeeded."""
-        if self._since is None or self._clock() - self._latest < self._settled:
+        if self._since is None or self._clock() - self._latest < self._recovery_seconds:
             return
         seconds = round(self.seconds, 1)
-        log.info("dependency_back", dependency=self._dependency, seconds=seconds, failures=self._failures)
+        log.info("dependency_recovered", dependency=self._dependency, seconds=seconds, failures=self._failures)
         self._since, self._failures = None, 0
 
 
-OUTAGES = {name: Outage(name) for name in (REDIS, API_SERVER, POSTGRES)} | {
-    RIGHTS: Outage(RIGHTS, settled_seconds=GRANTED_SECONDS)
+DEPENDENCIES: dict[str, DependencyHealth] = {
+    **{name: DependencyHealth(name) for name in (Dependency.REDIS, Dependency.API_SERVER, Dependency.POSTGRES)},
+    PERMISSIONS: DependencyHealth(PERMISSIONS, recovery_seconds=PERMISSION_RECOVERY_SECONDS),
 }
-"""One of each in the process, as there is one log."""
+"""One of each in the process, because there is one log."""
 
 
-def away(error: TaskflowError) -> None:
-    """A call failed; which dependency it was says the beginning of the message, which our own adapters write."""
-    words = str(error)
+def failed(error: TaskflowError) -> None:
+    """A call failed with this error."""
     if isinstance(error, Forbidden):
-        # A server that just started refuses everybody: it has not read its RBAC rules.
-        OUTAGES[RIGHTS].away(error)
+        # A server that has just started refuses everybody: it has not read its RBAC rules.
+        DEPENDENCIES[PERMISSIONS].failed(error)
         return
-    name = next((name for prefix, name in _FROM_WORDS.items() if words.startswith(prefix)), None)
-    if name is None:
-        # No outage but a refusal, such as a list whose snapshot expired: it is tried again, and told of each time.
-        log.warning("postponed", error=words)
+    dependency = error.dependency if isinstance(error, Unavailable) else None
+    if dependency is None or dependency not in DEPENDENCIES:
+        # A refusal, such as a list whose snapshot expired: it is retried, and logged each time.
+        log.warning("postponed", error=str(error))
         return
-    OUTAGES[name].away(error)
+    DEPENDENCIES[dependency].failed(error)
 
 
-def back(name: str) -> None:
+def succeeded(dependency: str) -> None:
     """A call to this dependency succeeded."""
-    OUTAGES[name].back()
+    DEPENDENCIES[dependency].succeeded()
 
 
-async def insist(action: Callable[[], Awaitable[T]]) -> T:
-    """Do it; while it raises `Unavailable`, say so, wait and do it again."""
+async def retry_until_available(action: Callable[[], Awaitable[T]]) -> T:
+    """Run the action. While it raises `Unavailable`, report that, wait, and run it again."""
     while True:
         try:
             return await action()
         except Unavailable as error:
-            away(error)
+            failed(error)
             await asyncio.sleep(RETRY_SECONDS)

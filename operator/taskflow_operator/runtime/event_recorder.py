@@ -52,7 +52,7 @@ class Regarding:
     uid: str
 
 
-class KubeEvents:
+class EventRecorder:
     """Posts Events in the background.
 
     Args:
@@ -106,7 +106,7 @@ class KubeEvents:
         try:
             await self._kube.request("POST", resource_path(EVENTS, "events", event["metadata"]["namespace"]), event)
         except Unavailable as error:
-            dependency_health.away(error)
+            dependency_health.failed(error)
             metrics.K8S_EVENTS.labels(result="failed").inc()
         except TaskflowError as error:
             # Its namespace may be going away.

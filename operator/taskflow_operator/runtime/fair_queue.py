@@ -6,7 +6,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 
-class Turns:
+class FairQueue:
     """Keys of several flows, taken in turns: weighted round robin, which is deficit round robin (Shreedhar and Varghese, 1995) for
     pieces of work of one size.
 

@@ -12,7 +12,7 @@ from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
-from taskflow_operator.runtime.supervisor import Stumbles
+from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 from taskflow_operator.tasks.observer import Observer
 
 log = get_logger(__name__)
@@ -22,7 +22,7 @@ SHORT_SECONDS = 1.0
 """A watch that ends sooner is trouble, even if the server ended it in order."""
 
 
-class TaskWatch:
+class KindWatch:
     """Watches the open Tasks of all namespaces, and lists them anew when the API server has forgotten where the watch was.
 
     Tasks are many and change often, and Kopf spends ten times as much on an event as this loop does (`docs/decisions/0005`).
@@ -48,7 +48,7 @@ class TaskWatch:
         self._sleep = sleep
         self._version: str | None = None
         self._down_since: float | None = None
-        self._stumbles = Stumbles("watch")
+        self._errors = ConsecutiveErrors("watch")
         self.latest = clock()
         """When the API server last sent something, if only a bookmark, which comes every minute (monotonic seconds)."""
 
@@ -99,14 +99,14 @@ class TaskWatch:
             self._version = None
             return error
         except TaskflowError as error:
-            dependency_health.away(error)
+            dependency_health.failed(error)
             return error
         return None
 
     async def _follow(self, version: str) -> None:
         async for events in self._kube.watch(tasks_path(), version, OPEN_SELECTOR):
             self.latest, self._down_since = self._clock(), None
-            self._stumbles.check()
+            self._errors.check()
             for event in events:
                 self._take(event)
             # A long burst must not hold up a renewal of the Lease.
@@ -120,9 +120,9 @@ class TaskWatch:
                 # DELETED means "left the selection of open Tasks": it finished, or it is gone.
                 self._observer.observe(body, gone=event["type"] == "DELETED")
             except Exception as error:  # noqa: BLE001 - one object that nobody thought of must not stop the others
-                self._stumbles.over(
+                self._errors.record(
                     error, object=f"Task {meta.get('namespace')}/{meta.get('name')}", uid=meta.get("uid")
                 )
             else:
-                self._stumbles.passed()
+                self._errors.clear()
         self._version = meta["resourceVersion"]

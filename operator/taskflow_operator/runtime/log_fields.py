@@ -4,7 +4,7 @@ from taskflow_core.domain.task import Task
 from taskflow_core.telemetry.logs import trace_id
 
 
-def trace_fields(task: Task) -> dict[str, str | int | None]:
+def log_fields(task: Task) -> dict[str, str | int | None]:
     """What every log line about a Task says: which it is, its current attempt, and its trace."""
     return {
         "task": f"{task.namespace}/{task.name}",

@@ -15,9 +15,9 @@ from taskflow_core.errors import Conflict, Forbidden, NotFound, TaskflowError, U
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
-from taskflow_operator.runtime.fair_queue import Turns
-from taskflow_operator.runtime.log_fields import trace_fields
-from taskflow_operator.runtime.supervisor import Stumbles
+from taskflow_operator.runtime.fair_queue import FairQueue
+from taskflow_operator.runtime.log_fields import log_fields
+from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 
 log = get_logger(__name__)
 TICK_SECONDS = 0.05
@@ -78,13 +78,13 @@ class StatusWriter:
         self._refilled = clock()
         self._pending: dict[str, _Pending] = {}
         self._schedule: list[tuple[float, str]] = []
-        self._ready = Turns(weight)
+        self._ready = FairQueue(weight)
         self._last: dict[str, bytes] = {}
         """By Task, the digest of the status that its resource has: the status itself is 3 KiB."""
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._writing: set[str] = set()
         self._running: set[asyncio.Task[None]] = set()
-        self._stumbles = Stumbles("status")
+        self._errors = ConsecutiveErrors("status")
 
     def submit(self, task: Task, delay: float = 0.0) -> asyncio.Future[Written]:
         """Write the Task's status after `delay` seconds, unless a later call replaces it; the future tells when it stands."""
@@ -112,7 +112,7 @@ class StatusWriter:
     async def run(self) -> None:
         """Write what is due, until cancelled."""
         while True:
-            self._stumbles.check()
+            self._errors.check()
             self._find_due()
             while self._ready:
                 await self._slots.acquire()
@@ -160,7 +160,7 @@ class StatusWriter:
         try:
             result = await self._write_once(entry.task)
         except (Unavailable, Forbidden) as error:
-            dependency_health.away(error)
+            dependency_health.failed(error)
             metrics.STATUS_WRITES.labels(result="postponed").inc()
             self._again(uid, entry)
             return
@@ -187,13 +187,13 @@ class StatusWriter:
         except (NotFound, Conflict):
             result = Written.GONE
         except TaskflowError as error:
-            log.error("status_refused", **trace_fields(task), error=str(error))  # noqa: TRY400
+            log.error("status_refused", **log_fields(task), error=str(error))  # noqa: TRY400
             result = Written.REFUSED
         except Exception as error:  # noqa: BLE001 - whoever waits for it must not wait for ever
-            self._stumbles.over(error, **trace_fields(task))
+            self._errors.record(error, **log_fields(task))
             result = Written.REFUSED
         else:
-            self._stumbles.passed()
+            self._errors.clear()
         metrics.STATUS_WRITES.labels(result=result.value).inc()
         return result
 

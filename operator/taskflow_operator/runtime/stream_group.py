@@ -18,7 +18,7 @@ AGAIN_SECONDS = 30.0
 Take = Callable[[tuple[Event, ...], tuple[str, ...]], Awaitable[None]]
 
 
-async def read_for_ever(
+async def consume_group(
     reader: StreamReader,
     take: Take,
     data_lost: Callable[[str], Awaitable[None] | None],
@@ -61,7 +61,7 @@ async def read_for_ever(
             fresh_until = 0.0
             continue
         except Unavailable as error:
-            dependency_health.away(error)
+            dependency_health.failed(error)
             # After an outage the group may be gone, or entries trimmed: look before reading on.
             fresh_until = 0.0
             await asyncio.sleep(RETRY_SECONDS)
@@ -80,5 +80,7 @@ async def _done(work: Awaitable[None] | None) -> None:
 async def _hand_on(batch: Batch, take: Take, gather_seconds: float) -> None:
     for stream_id, problem in batch.broken:
         log.error("stream_entry_broken", id=stream_id, error=problem)
-    await dependency_health.insist(lambda: take(batch.events, tuple(stream_id for stream_id, _ in batch.broken)))
+    await dependency_health.retry_until_available(
+        lambda: take(batch.events, tuple(stream_id for stream_id, _ in batch.broken))
+    )
     await asyncio.sleep(gather_seconds)

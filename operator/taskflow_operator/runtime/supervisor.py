@@ -15,11 +15,11 @@ HEALTHY_SECONDS = 60.0
 RESTARTS = 5
 
 
-class EverythingFailsError(Exception):
+class TooManyErrorsError(Exception):
     """A loop could handle nothing of what it got: that is no poisoned object."""
 
 
-class Stumbles:
+class ConsecutiveErrors:
     """The unexpected errors of one loop, one object at a time.
 
     Args:
@@ -30,11 +30,11 @@ class Stumbles:
         self._kind = kind
         self._row = 0
 
-    def passed(self) -> None:
+    def clear(self) -> None:
         """An object was handled."""
         self._row = 0
 
-    def over(self, error: Exception, **fields: object) -> None:
+    def record(self, error: Exception, **fields: object) -> None:
         """An object could not be handled; what it was is in `fields`."""
         metrics.ERRORS.labels(kind=self._kind).inc()
         log.error("unexpected", kind=self._kind, exc_info=error, **fields)
@@ -44,10 +44,10 @@ class Stumbles:
         """For the loop itself, whenever it turns.
 
         Raises:
-            EverythingFailsError: `IN_A_ROW` objects failed, and none was handled in between.
+            TooManyErrorsError: `IN_A_ROW` objects failed, and none was handled in between.
         """
         if self._row >= IN_A_ROW:
-            raise EverythingFailsError(f"{self._kind}: {self._row} errors in a row")
+            raise TooManyErrorsError(f"{self._kind}: {self._row} errors in a row")
 
 
 async def keep_running(
@@ -68,7 +68,7 @@ async def keep_running(
         sleep: how to wait.
 
     Raises:
-        EverythingFailsError: it failed `RESTARTS` times, each within `HEALTHY_SECONDS` of its start.
+        TooManyErrorsError: it failed `RESTARTS` times, each within `HEALTHY_SECONDS` of its start.
     """
     row = 0
     while True:
@@ -83,13 +83,13 @@ async def keep_running(
         metrics.ERRORS.labels(kind=kind).inc()
         log.error("loop_failed", kind=kind, times=row, exc_info=error)
         if row >= RESTARTS:
-            raise EverythingFailsError(f"{kind}: failed {row} times, each right after its start") from error
+            raise TooManyErrorsError(f"{kind}: failed {row} times, each right after its start") from error
         failing.add(kind)
         await sleep(float(2 ** (row - 1)))
         failing.discard(kind)
 
 
-async def together(loops: Iterable[Coroutine[None, None, None]]) -> None:
+async def run_all(loops: Iterable[Coroutine[None, None, None]]) -> None:
     """Run loops side by side; when one fails, or this is cancelled, all of them end."""
     jobs = [asyncio.ensure_future(loop) for loop in loops]
     try:
@@ -97,10 +97,10 @@ async def together(loops: Iterable[Coroutine[None, None, None]]) -> None:
         for job in done:
             job.result()
     finally:
-        await end(jobs)
+        await cancel_all(jobs)
 
 
-async def end(jobs: Iterable[asyncio.Future[None]]) -> None:
+async def cancel_all(jobs: Iterable[asyncio.Future[None]]) -> None:
     """Cancel jobs until all of them have ended."""
     while running := [job for job in jobs if not job.done()]:
         for job in running:

@@ -8,11 +8,11 @@ from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator.runtime.log_fields import trace_fields
+from taskflow_operator.runtime.log_fields import log_fields
 from taskflow_operator.runtime.status_writer import StatusWriter, Written
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.rules import transitions
-from taskflow_operator.tasks.settlement import Settling
+from taskflow_operator.tasks.settlement import Settlement
 from taskflow_operator.tasks.snapshots import snapshot
 
 log = get_logger(__name__)
@@ -35,7 +35,7 @@ class Closer:
     ) -> None:
         self._tasks = tasks
         self._writer = writer
-        self._settling = Settling(ledger)
+        self._settlement = Settlement(ledger)
         self._dispatch_at = dispatch_at
         self._closed = closed
 
@@ -55,11 +55,11 @@ class Closer:
         if written is Written.GONE:
             await self.withdraw(after)
             return
-        await self._settling.settle(Attempt(task.uid, ended, snapshot(after)), EventKind.SETTLED)
+        await self._settlement.settle(Attempt(task.uid, ended, snapshot(after)), EventKind.SETTLED)
         if after.finished:
             # A status that the API server refuses stays open there, and the next resync shows it again; see the log.
             self._forget(after)
-            log.info("task_finished", **trace_fields(after), phase=status.phase, reason=status.reason)
+            log.info("task_finished", **log_fields(after), phase=status.phase, reason=status.reason)
             return
         known.closing = False
         # Now, and not when the next attempt is due: the user may have cancelled or changed it meanwhile.
@@ -69,9 +69,9 @@ class Closer:
         """The resource is gone before it finished: nobody may claim it any more, and a late finish is refused."""
         known = self._tasks.get(task.uid)
         task = known.task if known is not None else task
-        await self._settling.settle(Attempt(task.uid, task.status.attempt, snapshot(task)), EventKind.DELETED)
+        await self._settlement.settle(Attempt(task.uid, task.status.attempt, snapshot(task)), EventKind.DELETED)
         self._forget(task)
-        log.info("task_withdrawn", **trace_fields(task))
+        log.info("task_withdrawn", **log_fields(task))
 
     def _forget(self, task: Task) -> None:
         self._tasks.close(task.uid, time.monotonic())

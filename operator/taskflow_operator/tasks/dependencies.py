@@ -56,7 +56,7 @@ class DependencyLookup:
         try:
             phase = await self._past.outcome(namespace, name)
         except Unavailable as error:
-            dependency_health.away(error)
+            dependency_health.failed(error)
             return DependencyState.UNKNOWN
         return DependencyState.MISSING if phase is None else _ended(phase)
 

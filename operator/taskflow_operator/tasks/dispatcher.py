@@ -16,7 +16,7 @@ from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.runtime.status_writer import StatusWriter
-from taskflow_operator.runtime.supervisor import Stumbles
+from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 from taskflow_operator.tasks.closer import Closer
 from taskflow_operator.tasks.messages import message_of
 from taskflow_operator.tasks.open_tasks import OpenTasks
@@ -33,7 +33,7 @@ from taskflow_operator.tasks.rules.decision import (
     no_pool,
 )
 from taskflow_operator.tasks.snapshots import current_attempt
-from taskflow_operator.tasks.work_queue import Agenda
+from taskflow_operator.tasks.work_queue import WorkQueue
 
 log = get_logger(__name__)
 BATCH = 32
@@ -92,7 +92,7 @@ class Dispatcher:
     def __init__(
         self,
         tasks: OpenTasks,
-        agenda: Agenda,
+        work_queue: WorkQueue,
         pools: Pools,
         dependencies: Dependencies,
         ledger: OperatorLedger,
@@ -108,7 +108,7 @@ class Dispatcher:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._tasks = tasks
-        self._agenda = agenda
+        self._work_queue = work_queue
         self._pools = pools
         self._dependencies = dependencies
         self._ledger = ledger
@@ -128,7 +128,7 @@ class Dispatcher:
         """From the ledger to the queue one at a time: whose message is missed is found by the order of both."""
         self._asking: dict[str, bool] = {}
         self._jobs: set[asyncio.Task[None]] = set()
-        self._stumbles = Stumbles("dispatch")
+        self._errors = ConsecutiveErrors("dispatch")
 
     def pools_changed(self, namespace: str) -> None:
         """The queues that are served in the namespace changed: look again at what waits there."""
@@ -140,23 +140,23 @@ class Dispatcher:
                 self._show_queued(task)
             elif task.status.phase is Phase.QUEUED or task.status.reason == Reason.NO_WORKER_POOL:
                 # There may be many, so each is looked at when it is its turn.
-                self._agenda.wake(task.uid)
+                self._work_queue.wake(task.uid)
 
     async def run(self) -> None:
         """Dispatch what is due, until cancelled."""
         while True:
-            batch = await self._agenda.take(BATCH)
-            self._stumbles.check()
+            batch = await self._work_queue.take(BATCH)
+            self._errors.check()
             try:
                 with metrics.RECONCILE.labels(kind="dispatch").time():
                     await self._dispatch(batch)
             except TaskflowError as error:
-                dependency_health.away(error)
-                self._agenda.put_back(batch)
+                dependency_health.failed(error)
+                self._work_queue.put_back(batch)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 # A lone Task is dispatched at once; of many, those that come meanwhile go together.
-                await asyncio.sleep(0 if self._agenda else GATHER_SECONDS)
+                await asyncio.sleep(0 if self._work_queue else GATHER_SECONDS)
 
     def close(self) -> None:
         """Let the running publication end."""
@@ -185,9 +185,9 @@ class Dispatcher:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - one Task at fault; it is looked at again at the next resync
-            self._stumbles.over(error, uid=uid)
+            self._errors.record(error, uid=uid)
         else:
-            self._stumbles.passed()
+            self._errors.clear()
 
     async def _close(self, task: Task, status: TaskStatus) -> None:
         try:
@@ -218,9 +218,9 @@ class Dispatcher:
             except TaskflowError:
                 raise
             except Exception as error:  # noqa: BLE001 - one Task at fault; it is looked at again at the next resync
-                self._stumbles.over(error, uid=uid)
+                self._errors.record(error, uid=uid)
             else:
-                self._stumbles.passed()
+                self._errors.clear()
         if admitted:
             await self._enter(admitted, again=False)
 
@@ -231,7 +231,7 @@ class Dispatcher:
             # What is being closed is looked at again when that is done.
             return None
         if known.held:
-            self._agenda.wake_at(uid, self._now() + LOOK_AGAIN)
+            self._work_queue.wake_at(uid, self._now() + LOOK_AGAIN)
             return None
         return known.task
 
@@ -252,8 +252,8 @@ class Dispatcher:
                     await self._decide(uid)
         except TaskflowError as error:
             # That is this Task's problem, and no other's.
-            dependency_health.away(error)
-            self._agenda.wake_at(uid, self._now() + LOOK_AGAIN)
+            dependency_health.failed(error)
+            self._work_queue.wake_at(uid, self._now() + LOOK_AGAIN)
         finally:
             del self._asking[uid]
 
@@ -275,7 +275,7 @@ class Dispatcher:
         decision = decide(task, self._pools, states, cycle, self._now())
         if task.spec.array is not None:
             if isinstance(decision, Keep | Hold) and decision.until is not None:
-                self._agenda.wake_at(task.uid, decision.until)
+                self._work_queue.wake_at(task.uid, decision.until)
             self._arrays.decided(task, decision)
         elif isinstance(decision, Enqueue):
             admitted.append(task)
@@ -288,7 +288,7 @@ class Dispatcher:
 
     def _keep(self, task: Task, until: datetime | None, admitted: list[Task]) -> None:
         if until is not None:
-            self._agenda.wake_at(task.uid, until)
+            self._work_queue.wake_at(task.uid, until)
         if task.status.phase is Phase.QUEUED:
             # Entering it again is harmless, and finds out if it is in no ledger, claim or lease.
             admitted.append(task)
@@ -297,7 +297,7 @@ class Dispatcher:
 
     async def _hold(self, task: Task, decision: Hold) -> None:
         if decision.until is not None:
-            self._agenda.wake_at(task.uid, decision.until)
+            self._work_queue.wake_at(task.uid, decision.until)
         if (task.status.phase, task.status.message) == (decision.phase, decision.message[:MAX_MESSAGE_CHARS]):
             self._show(task, transitions.observed(task))
             return
@@ -315,7 +315,7 @@ class Dispatcher:
             if decision.reason is Reason.QUEUE_TIMEOUT:
                 return
             await self._ledger.request_stop(task.uid, attempt, decision.reason)
-            self._agenda.wake_at(task.uid, self._now() + LOOK_AGAIN)
+            self._work_queue.wake_at(task.uid, self._now() + LOOK_AGAIN)
             return
         status = transitions.stopped(task, decision.phase, decision.reason, decision.message, self._now())
         self._in_background(task.uid, self._close(task, status))
@@ -327,13 +327,13 @@ class Dispatcher:
             raise
         except Exception as error:  # noqa: BLE001 - one of them is at fault: find it, and enter the others
             if len(tasks) == 1:
-                self._stumbles.over(error, uid=tasks[0].uid)
+                self._errors.record(error, uid=tasks[0].uid)
                 return
             for task in tasks:
                 # Again: it may be in the ledger by now without having been sent.
                 await self._enter([task], again=True)
         else:
-            self._stumbles.passed()
+            self._errors.clear()
 
     async def _enter_together(self, tasks: Sequence[Task], *, again: bool) -> None:
         attempts = [current_attempt(self._as_queued(task)) for task in tasks]
@@ -373,7 +373,7 @@ class Dispatcher:
             after = self._show_queued(known.task)
             seconds, since = after.spec.queue_timeout_seconds, after.status.queued_time
             if seconds is not None and since is not None:
-                self._agenda.wake_at(after.uid, since + timedelta(seconds=seconds))
+                self._work_queue.wake_at(after.uid, since + timedelta(seconds=seconds))
         elif known.task.status.phase not in (Phase.QUEUED, Phase.RUNNING):
             self._show(known.task, transitions.running(known.task, None, self._now()))
 

@@ -16,13 +16,13 @@ from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.arrays.controller import OURS, Arrays
 from taskflow_operator.runtime import dependency_health
-from taskflow_operator.runtime.log_fields import trace_fields
+from taskflow_operator.runtime.log_fields import log_fields
 from taskflow_operator.runtime.status_writer import StatusWriter
-from taskflow_operator.runtime.stream_group import read_for_ever
-from taskflow_operator.runtime.supervisor import Stumbles
+from taskflow_operator.runtime.stream_group import consume_group
+from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 from taskflow_operator.tasks.closer import Closer
-from taskflow_operator.tasks.open_tasks import Known, OpenTasks
+from taskflow_operator.tasks.open_tasks import OpenTask, OpenTasks
 from taskflow_operator.tasks.rules import transitions
 
 log = get_logger(__name__)
@@ -36,7 +36,7 @@ _WITH_TOKEN = frozenset(
 )
 
 
-class ApplyToResources:
+class EventConsumer:
     """Stream group `cr`: folds events into the status of Tasks. An event is acknowledged after what it caused is durable."""
 
     def __init__(
@@ -70,7 +70,7 @@ class ApplyToResources:
         self._may_read = may_read
         self._arrays = arrays
         arrays.acknowledge_by(lambda event_id: self._done.append(event_id))  # noqa: PLW0108 - the list is replaced
-        self._stumbles = Stumbles("resources")
+        self._errors = ConsecutiveErrors("resources")
         self._done: list[str] = []
         self._closing: dict[str, asyncio.Task[None]] = {}
         self._strange: dict[str, asyncio.Task[None]] = {}
@@ -79,7 +79,7 @@ class ApplyToResources:
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs until cancelled."""
-        reading = read_for_ever(
+        reading = consume_group(
             self._reader,
             self._take,
             self._data_lost,
@@ -113,9 +113,9 @@ class ApplyToResources:
         try:
             self._apply(event)
         except Exception as error:  # noqa: BLE001
-            self._stumbles.over(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
+            self._errors.record(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
         else:
-            self._stumbles.passed()
+            self._errors.clear()
 
     def _apply(self, event: Event) -> None:
         if event.chunk is not None and event.kind in OURS and self._arrays.take(event):
@@ -134,7 +134,7 @@ class ApplyToResources:
             return
         self._done.append(event.id)
 
-    def _told(self, known: Known, event: Event) -> None:
+    def _told(self, known: OpenTask, event: Event) -> None:
         if self._counts(known, event):
             known.sequence = event.sequence
             if event.kind in ENDS:
@@ -158,9 +158,9 @@ class ApplyToResources:
             if known is not None:
                 # It counts again when it is read again.
                 known.closing, known.sequence = False, min(known.sequence, event.sequence - 1)
-            self._stumbles.over(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
+            self._errors.record(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
 
-    def _counts(self, known: Known, event: Event) -> bool:
+    def _counts(self, known: OpenTask, event: Event) -> bool:
         if event.kind in _REFUSALS:
             if _follows(known, event):
                 self._tally(known, event)
@@ -176,11 +176,11 @@ class ApplyToResources:
         if event.attempt != task.status.attempt or not newer or known.closing:
             return False
         if event.kind in _WITH_TOKEN and event.token != attempt_token(self._token_key, event.uid, event.attempt):
-            log.warning("event_forged", **trace_fields(task), event_kind=event.kind, worker=event.worker)
+            log.warning("event_forged", **log_fields(task), event_kind=event.kind, worker=event.worker)
             return False
         return not again or _follows(known, event)
 
-    def _tally(self, known: Known, event: Event) -> None:
+    def _tally(self, known: OpenTask, event: Event) -> None:
         """Count a refused delivery or outcome; told with the next status, not by a write of its own."""
         status = known.task.status
         _REFUSALS[event.kind].labels(queue=metrics.queue_label(known.task.spec.queue)).inc()
@@ -192,18 +192,18 @@ class ApplyToResources:
         if not (known.closing and known.task.finished):
             self._tasks.set_status(event.uid, status.model_copy(update=counted))
 
-    def _show(self, known: Known, event: Event) -> None:
+    def _show(self, known: OpenTask, event: Event) -> None:
         if event.kind is EventKind.STARTED:
             self._start(known, event)
             return
         try:
             status = transitions.advanced(known.task, Advance.model_validate(event.payload))
         except ValueError as error:
-            log.error("event_broken", id=event.id, **trace_fields(known.task), error=str(error))  # noqa: TRY400
+            log.error("event_broken", id=event.id, **log_fields(known.task), error=str(error))  # noqa: TRY400
             return
         self._writer.submit(self._tasks.set_status(event.uid, status), self._quiet)
 
-    def _start(self, known: Known, event: Event) -> None:
+    def _start(self, known: OpenTask, event: Event) -> None:
         task = known.task
         when = transitions.event_time(event)
         self._times.note(task, event)
@@ -214,12 +214,12 @@ class ApplyToResources:
             if after.spec.cancel or (seconds is not None and start is not None):
                 self._wake_at(event.uid, start + timedelta(seconds=seconds) if seconds and start else None)
 
-    async def _end(self, known: Known, event: Event) -> None:
+    async def _end(self, known: OpenTask, event: Event) -> None:
         try:
             status = transitions.ended(known.task, event, random.random())  # noqa: S311 - spreads retries, no secret
         except ValueError as error:
             # Whatever it was, the attempt is over: its worker gave it up.
-            log.error("event_broken", id=event.id, **trace_fields(known.task), error=str(error))  # noqa: TRY400
+            log.error("event_broken", id=event.id, **log_fields(known.task), error=str(error))  # noqa: TRY400
             event = transitions.broken(event, str(error))
             status = transitions.ended(known.task, event, 0.0)
         self._times.note(known.task, event)
@@ -237,17 +237,17 @@ class ApplyToResources:
     async def _acknowledge_for_ever(self) -> None:
         while True:
             await asyncio.sleep(ACKNOWLEDGE_SECONDS)
-            self._stumbles.check()
+            self._errors.check()
             done, self._done = self._done, []
             try:
                 await self._reader.acknowledge(done)
             except Unavailable as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
                 self._done = done + self._done
                 await asyncio.sleep(RETRY_SECONDS)
 
 
-def _follows(known: Known, event: Event) -> bool:
+def _follows(known: OpenTask, event: Event) -> bool:
     """Whether an event of a kind that may come many times is a new one; after an outage the backlog is read again."""
     position = tuple(int(part) for part in event.id.split("-"))
     if position <= known.position:

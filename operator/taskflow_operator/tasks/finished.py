@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from taskflow_core.domain.task import Task
 from taskflow_core.telemetry import metrics
-from taskflow_operator.runtime.event_recorder import KubeEvents
+from taskflow_operator.runtime.event_recorder import EventRecorder
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 
 
@@ -14,7 +14,7 @@ class Finished:
     def __init__(
         self,
         times: AttemptTimes,
-        events: KubeEvents,
+        events: EventRecorder,
         retention: Callable[[Task], None],
         arrays: Callable[[Task], None],
     ) -> None:

@@ -15,10 +15,10 @@ from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
-from taskflow_operator.runtime.log_fields import trace_fields
+from taskflow_operator.runtime.log_fields import log_fields
 from taskflow_operator.runtime.status_writer import StatusWriter
 from taskflow_operator.tasks.closer import Closer
-from taskflow_operator.tasks.open_tasks import Known, OpenTasks
+from taskflow_operator.tasks.open_tasks import OpenTask, OpenTasks
 
 log = get_logger(__name__)
 
@@ -65,7 +65,7 @@ class Observer:
             log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
             return
         if task.unreadable and not task.finished:
-            log.warning("task_unreadable", **trace_fields(task), error=task.unreadable)
+            log.warning("task_unreadable", **log_fields(task), error=task.unreadable)
         if known is not None:
             self._spec_changed(known, task)
         elif not task.finished and self._tasks.add(task):
@@ -82,7 +82,7 @@ class Observer:
             metrics.OPEN.set(len(self._tasks))
             self._wake(uid)
 
-    def _spec_changed(self, known: Known, task: Task) -> None:
+    def _spec_changed(self, known: OpenTask, task: Task) -> None:
         """What may change: priority, suspend, cancel, deadlines, time to live. The status stays ours."""
         former = known.task
         known.task = shared(
@@ -131,7 +131,7 @@ class Observer:
             return
         except TaskflowError as error:
             # The next list finds it again.
-            dependency_health.away(error)
+            dependency_health.failed(error)
             return
         if body["metadata"]["uid"] != task.uid:
             await self._closer.withdraw(task)

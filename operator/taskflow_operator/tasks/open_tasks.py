@@ -21,7 +21,7 @@ FORGET_SECONDS = 900.0
 
 
 @dataclass(slots=True)
-class Known:
+class OpenTask:
     """An open Task and how far its current attempt has come."""
 
     task: Task
@@ -39,7 +39,7 @@ class Known:
 class OpenTasks:
     """Tasks that still need work, by uid."""
 
-    _known: dict[str, Known] = field(default_factory=dict)
+    _known: dict[str, OpenTask] = field(default_factory=dict)
     _closed: dict[str, float] = field(default_factory=dict)
     _names: dict[tuple[str, str], str] = field(default_factory=dict)
     _dependents: dict[tuple[str, str], set[str]] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class OpenTasks:
         """Take note of a Task; False if it is known or was closed lately."""
         if task.uid in self._known or task.uid in self._closed:
             return False
-        self._known[task.uid] = Known(shared(task))
+        self._known[task.uid] = OpenTask(shared(task))
         self._places[task.namespace, task.spec.queue] += 1
         self._count(task, 1)
         if task.isolated:
@@ -72,7 +72,7 @@ class OpenTasks:
             self._dependents.setdefault((task.namespace, dependency.name), set()).add(task.uid)
         return True
 
-    def get(self, uid: str) -> Known | None:
+    def get(self, uid: str) -> OpenTask | None:
         """An open Task; None if there is none of that uid."""
         return self._known.get(uid)
 
@@ -81,7 +81,7 @@ class OpenTasks:
         known = self._known.get(uid)
         return known.task.namespace if known is not None else ""
 
-    def by_name(self, namespace: str, name: str) -> Known | None:
+    def by_name(self, namespace: str, name: str) -> OpenTask | None:
         """An open Task by its name."""
         uid = self._names.get((namespace, name))
         return self._known.get(uid) if uid else None
@@ -104,7 +104,7 @@ class OpenTasks:
         self._count(known.task, 1)
         return known.task
 
-    def isolated(self) -> list[Known]:
+    def isolated(self) -> list[OpenTask]:
         """The open Tasks that run in pods of their own."""
         return [self._known[uid] for uid in self._isolated]
 
@@ -197,7 +197,7 @@ class OpenTasks:
         for uid in [uid for uid, when in self._closed.items() if now - when > FORGET_SECONDS]:
             del self._closed[uid]
 
-    def __iter__(self) -> Iterator[Known]:
+    def __iter__(self) -> Iterator[OpenTask]:
         """A snapshot of all open Tasks."""
         return iter(list(self._known.values()))
 

@@ -10,7 +10,7 @@ from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.kube.client import Requests, tasks_path
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
 from taskflow_operator.runtime import dependency_health
-from taskflow_operator.tasks.settlement import Settling
+from taskflow_operator.tasks.settlement import Settlement
 from taskflow_operator.tasks.snapshots import snapshot
 
 AT_ONCE = 16
@@ -26,7 +26,7 @@ class Names(Protocol):
         """Namespace and name of the Task; None if it was never heard of."""
 
 
-class UnknownEnds:
+class OrphanedEnds:
     """Ends of attempts whose Task is not open: it finished, or is gone.
 
     Mostly that is old news. But an operator may have died between the last status of a Task and settling its attempt; then whoever
@@ -47,7 +47,7 @@ class UnknownEnds:
         self._kube = kube
         self._names = names
         self._mirror_again = mirror_again
-        self._settling = Settling(ledger)
+        self._settlement = Settlement(ledger)
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def close(self, event: Event) -> None:
@@ -64,7 +64,7 @@ class UnknownEnds:
                 async with self._slots:
                     found = await self._look(event)
             except Unavailable as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
             else:
                 if found:
                     return True
@@ -88,5 +88,5 @@ class UnknownEnds:
         if not task.finished:
             # The watch has not shown it yet; what is open is settled by its own path, at the latest when this is read again.
             return False
-        await self._settling.settle(Attempt(event.uid, event.attempt, snapshot(task)), EventKind.SETTLED)
+        await self._settlement.settle(Attempt(event.uid, event.attempt, snapshot(task)), EventKind.SETTLED)
         return True

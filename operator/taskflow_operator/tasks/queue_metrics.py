@@ -20,7 +20,7 @@ FORGET_LOOKS = 300
 """Ten minutes without a pool and without a Task before the series of a queue are removed: scrapers saw its last values."""
 
 
-class QueueGauges(Collector):
+class QueueMetrics(Collector):
     """Depth and oldest age of each queue, told when they are asked for; a queue that is gone is not told of.
 
     Args:
@@ -56,7 +56,7 @@ class QueueGauges(Collector):
         return [depth, oldest]
 
 
-class StreamGauges:
+class StreamMetrics:
     """How far the readers of the event stream are behind.
 
     Args:
@@ -64,7 +64,7 @@ class StreamGauges:
         gauges: the queues, whose series are removed when they are gone.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, gauges: QueueGauges) -> None:
+    def __init__(self, client: redis.asyncio.Redis, gauges: QueueMetrics) -> None:
         self._client = client
         self._gauges = gauges
         self._unseen: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class StreamGauges:
             try:
                 self.lags = {lag.group: lag for lag in await stream_lags(self._client)}
             except Unavailable as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
             for group, lag in self.lags.items():
                 metrics.MIRROR_LAG.labels(consumer=group).set(lag.seconds)
                 metrics.STREAM_PENDING.labels(consumer=group).set(lag.entries)

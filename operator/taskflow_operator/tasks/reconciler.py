@@ -10,18 +10,18 @@ from taskflow_core.domain.events import Failure
 from taskflow_core.domain.message import entered_ms
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import Conflict, TaskflowError, Unavailable
+from taskflow_core.errors import Conflict, Dependency, TaskflowError, Unavailable
 from taskflow_core.ledger.operator import OperatorLedger, State
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.arrays.controller import Arrays
 from taskflow_operator.runtime import dependency_health
-from taskflow_operator.runtime.log_fields import trace_fields
-from taskflow_operator.runtime.supervisor import Stumbles
+from taskflow_operator.runtime.log_fields import log_fields
+from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 from taskflow_operator.tasks.dispatcher import Dispatcher
 from taskflow_operator.tasks.observer import Observer
 from taskflow_operator.tasks.open_tasks import OpenTasks
-from taskflow_operator.tasks.work_queue import Agenda
+from taskflow_operator.tasks.work_queue import WorkQueue
 
 log = get_logger(__name__)
 TICK_SECONDS = 1.0
@@ -71,7 +71,7 @@ class Reconciler:
         self,
         tasks: OpenTasks,
         ledger: OperatorLedger,
-        agenda: Agenda,
+        work_queue: WorkQueue,
         dispatcher: Dispatcher,
         arrays: Arrays,
         observer: Observer,
@@ -84,7 +84,7 @@ class Reconciler:
     ) -> None:
         self._tasks = tasks
         self._ledger = ledger
-        self._agenda = agenda
+        self._work_queue = work_queue
         self._dispatcher = dispatcher
         self._arrays = arrays
         self._observer = observer
@@ -97,7 +97,7 @@ class Reconciler:
         self._contact = clock()
         self._hold_until = 0.0
         self._scanned_ms = self._ticks = 0
-        self._stumbles = Stumbles("reconcile")
+        self._errors = ConsecutiveErrors("reconcile")
         self._recoveries: set[asyncio.Task[None]] = set()
         self._was_adrift: set[tuple[str, int]] = set()
         self._looked = 0.0
@@ -108,7 +108,7 @@ class Reconciler:
         return self._clock() - self._contact
 
     async def start(self) -> None:
-        """Begin or join the epoch, before anything is dispatched. If Redis knows nothing of Tasks that were in flight, recover.
+        """Begin or join the epoch, before anything is dispatched. If Redis knows nothing of Tasks that were in chunk, recover.
 
         Raises:
             Unavailable: Redis does not answer.
@@ -122,7 +122,7 @@ class Reconciler:
         return self._tick_for_ever(), self._resync_for_ever()
 
     def recover(self, why: str) -> None:
-        """Redis forgot things: after half a lease, in which workers enter again what they run, take stock of what was in flight.
+        """Redis forgot things: after half a lease, in which workers enter again what they run, take stock of what was in chunk.
 
         They renew three times a lease, so each that is well has renewed by then. One that is slower finds its attempt given to another.
         """
@@ -145,17 +145,17 @@ class Reconciler:
 
     async def _tick_for_ever(self) -> None:
         while True:
-            self._stumbles.check()
+            self._errors.check()
             try:
                 with metrics.RECONCILE.labels(kind="tick").time():
                     await self._tick()
             except Unavailable as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
             except Exception as error:  # noqa: BLE001 - the next look may well succeed
-                self._stumbles.over(error)
+                self._errors.record(error)
             else:
-                dependency_health.back(dependency_health.REDIS)
-                self._stumbles.passed()
+                dependency_health.succeeded(Dependency.REDIS)
+                self._errors.clear()
             await asyncio.sleep(TICK_SECONDS)
 
     async def _tick(self) -> None:
@@ -169,7 +169,7 @@ class Reconciler:
         for name in await self._ledger.expire():
             known = self._tasks.get(name.partition(":")[0])
             queue = metrics.queue_label(known.task.spec.queue) if known else metrics.UNKNOWN
-            log.warning("lease_expired", member=name, **(trace_fields(known.task) if known else {}))
+            log.warning("lease_expired", member=name, **(log_fields(known.task) if known else {}))
             metrics.LOST.labels(queue=queue).inc()
         await self._publish_lost()
         self._ticks += 1
@@ -214,7 +214,7 @@ class Reconciler:
         heads = dict(zip(distinct, await self._ledger.oldest_messages(distinct), strict=True))
         lost = lost_messages(waiting, lists, heads)
         if lost:
-            log.warning("messages_lost", count=len(lost), **trace_fields(tasks[lost[0]]))
+            log.warning("messages_lost", count=len(lost), **log_fields(tasks[lost[0]]))
             for name in lost:
                 metrics.REPUBLISHED.labels(queue=metrics.queue_label(tasks[name].spec.queue)).inc()
             await self._dispatcher.publish_again([tasks[name] for name in lost if tasks[name].spec.array is None])
@@ -231,13 +231,13 @@ class Reconciler:
                 with metrics.RECONCILE.labels(kind="resync").time():
                     await self._observer.list_open()
             except TaskflowError as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
                 continue
             except Exception as error:  # noqa: BLE001 - the next list may well succeed
-                self._stumbles.over(error)
+                self._errors.record(error)
                 continue
             self.pause = pause_after(self._resync, self._clock() - began)
-            self._stumbles.passed()
+            self._errors.clear()
             if self._clock() < self._hold_until:
                 continue
             await self._look_at_waiting()
@@ -257,10 +257,10 @@ class Reconciler:
             try:
                 states = await self._ledger.states([(task.uid, task.status.attempt) for task in queued])
             except Unavailable as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
                 return
             there = {task.uid for task, state in zip(queued, states, strict=True) if state.waiting}
-            self._agenda.sweep(task.uid for task in part if task.uid not in there)
+            self._work_queue.sweep(task.uid for task in part if task.uid not in there)
             # However many they are, others come in between.
             await asyncio.sleep(0)
 
@@ -310,16 +310,16 @@ class Reconciler:
                 try:
                     await self._take_stock(part)
                 except Unavailable as error:
-                    dependency_health.away(error)
+                    dependency_health.failed(error)
                     await asyncio.sleep(TICK_SECONDS)
                     continue
                 except Exception as error:  # noqa: BLE001 - the next look at what runs finds what was not given up
-                    self._stumbles.over(error)
+                    self._errors.record(error)
                 break
             for task in part:
                 if (known := self._tasks.get(task.uid)) is not None:
                     known.held = False
-                    self._agenda.wake(task.uid)
+                    self._work_queue.wake(task.uid)
 
     async def _take_stock(self, in_flight: Sequence[Task]) -> None:
         """Give up what ran and is held by nobody. What only waited is entered again when it is woken."""
@@ -344,7 +344,7 @@ class Reconciler:
 
 
 def _adrift(task: Task, state: State) -> bool:
-    """Nobody holds what was in flight, and it cannot be entered again: it ran, or somebody had it."""
+    """Nobody holds what was in chunk, and it cannot be entered again: it ran, or somebody had it."""
     if state.leased or state.waiting:
         return False
     return task.status.phase is Phase.RUNNING or (task.status.phase is Phase.QUEUED and bool(state.claim))

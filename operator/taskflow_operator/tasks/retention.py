@@ -125,7 +125,7 @@ class Retention:
             try:
                 await self._list()
             except TaskflowError as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
                 await asyncio.sleep(RETRY.total_seconds())
             else:
                 await asyncio.sleep(LIST_SECONDS)
@@ -176,7 +176,7 @@ class Retention:
         try:
             stored = await self._past.stored([entry.uid for entry in entries])
         except TaskflowError as error:
-            dependency_health.away(error)
+            dependency_health.failed(error)
             stored = set()
         slots = asyncio.Semaphore(AT_ONCE)
         settled = await asyncio.gather(*(self._delete_one(entry, slots) for entry in entries if entry.uid in stored))
@@ -204,7 +204,7 @@ class Retention:
             except Conflict:
                 return None
             except TaskflowError as error:
-                dependency_health.away(error)
+                dependency_health.failed(error)
                 return None
         self._forget(entry.uid)
         return entry.uid

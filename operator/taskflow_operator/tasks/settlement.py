@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 from taskflow_core.domain.events import EventKind
 from taskflow_core.ledger.operator import Attempt, OperatorLedger
-from taskflow_operator.runtime.dependency_health import insist
+from taskflow_operator.runtime.dependency_health import retry_until_available
 
 GATHER_SECONDS = 0.01
 _Wanted = tuple[Attempt, EventKind, asyncio.Future[None]]
 
 
-class Settling:
+class Settlement:
     """Closes attempts in the ledger: those that end within 10 ms of each other in one round trip.
 
     A round trip costs the operator more CPU than the script costs Redis, and under load attempts end all the time.
@@ -39,7 +39,9 @@ class Settling:
 
     async def _close(self, batch: Sequence[_Wanted]) -> None:
         try:
-            await insist(lambda: self._ledger.settle_all([(attempt, kind) for attempt, kind, _ in batch]))
+            await retry_until_available(
+                lambda: self._ledger.settle_all([(attempt, kind) for attempt, kind, _ in batch])
+            )
         except Exception as error:  # noqa: BLE001 - told to whoever waits for the one at fault
             if len(batch) == 1:
                 _answer(batch[0][2], error)

@@ -5,13 +5,13 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from taskflow_operator.runtime.fair_queue import Turns
+from taskflow_operator.runtime.fair_queue import FairQueue
 
 _SWEEP = ""
 """The flow of what is looked at to be sure, of all namespaces: it has the share of one. No namespace is called so."""
 
 
-class Agenda:
+class WorkQueue:
     """Which Tasks are to be looked at, and when. It lives in memory: a restart looks at all open Tasks, and their times are in them.
 
     Namespaces take turns, so that what one of them wants done costs the others no more than their share (`docs/scale.md`).
@@ -30,7 +30,7 @@ class Agenda:
     ) -> None:
         self._now = now
         self._namespace_of = namespace_of
-        self._due = Turns(weight)
+        self._due = FairQueue(weight)
         self._where: dict[str, str] = {}
         """In which flow a Task waits."""
         self._timers: list[tuple[datetime, str]] = []

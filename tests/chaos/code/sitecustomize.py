@@ -41,7 +41,9 @@ class Point:
 
 
 POINTS = {
-    "operator-lead": Point("taskflow_operator", "taskflow_operator.process.leader_election", "LeaseLeadership.acquire"),
+    "operator-lead": Point(
+        "taskflow_operator", "taskflow_operator.process.leader_election", "LeaseLeaderElection.acquire"
+    ),
     "operator-enter": Point("taskflow_operator", "taskflow_core.ledger.operator", "OperatorLedger.enqueue"),
     "operator-send": Point("taskflow_operator", "taskflow_core.broker.publish", "Publisher._send"),
     "operator-publish": Point("taskflow_operator", "taskflow_core.broker.publish", "Publisher.publish"),

@@ -34,19 +34,19 @@ from taskflow_core.settings import DatabaseSettings, RedisSettings
 from taskflow_core.store import items
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.telemetry.tracing import NoTracing
-from taskflow_operator.arrays.chunk_delivery import Broker
+from taskflow_operator.arrays.chunk_delivery import ChunkDelivery
 from taskflow_operator.arrays.controller import Arrays
-from taskflow_operator.arrays.driver import Surroundings
+from taskflow_operator.arrays.driver import ArrayServices
 from taskflow_operator.arrays.item_writer import ItemWriter
 from taskflow_operator.runtime.status_writer import StatusWriter
-from taskflow_operator.runtime.supervisor import end
+from taskflow_operator.runtime.supervisor import cancel_all
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 from taskflow_operator.tasks.closer import Closer
-from taskflow_operator.tasks.event_consumer import ApplyToResources
+from taskflow_operator.tasks.event_consumer import EventConsumer
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.rules import transitions
 from taskflow_operator.tasks.rules.decision import Decision, Enqueue
-from taskflow_operator.tasks.work_queue import Agenda
+from taskflow_operator.tasks.work_queue import WorkQueue
 from taskflow_worker.chunk import run_chunk
 from taskflow_worker.context import Context
 from taskflow_worker.items import ItemReader
@@ -179,23 +179,23 @@ class Site:
         """An operator begins, with the Tasks that are open."""
         ledger = self.ledger = OperatorLedger(self.client)
         writer = StatusWriter(self.api, 1000)
-        agenda = Agenda()
-        closer = Closer(self.tasks, writer, ledger, agenda.wake_at, self._closed)
+        work_queue = WorkQueue()
+        closer = Closer(self.tasks, writer, ledger, work_queue.wake_at, self._closed)
         items_writer = ItemWriter(self.database)
         now, lock = partial(datetime.now, UTC), asyncio.Lock()
-        broker = Broker(
+        broker = ChunkDelivery(
             ledger, ArrayLedger(self.client), send=self._send, in_order=lambda: lock, token_key=TOKEN_KEY, now=now
         )
         self.arrays = Arrays(
-            Surroundings(
+            ArrayServices(
                 self.tasks, broker, items_writer, writer, closer, queued=lambda task: transitions.queued(task, Reason.WAITING_FOR_WORKER, "waits", now()), slots=lambda *_: 2,
                 wake=lambda _: None, now=now,
             )
         )  # fmt: skip
         reader = StreamReader(self.client, "cr")
-        resources = ApplyToResources(
+        resources = EventConsumer(
             self.tasks, writer, closer, ledger, reader, token_key=TOKEN_KEY, quiet_seconds=0,
-            wake_at=agenda.wake_at, unknown=self._unknown, data_lost=self.lost.append,
+            wake_at=work_queue.wake_at, unknown=self._unknown, data_lost=self.lost.append,
             times=AttemptTimes(NoTracing()), may_read=self._may_read, arrays=self.arrays,
         )  # fmt: skip
         loops = [
@@ -243,7 +243,7 @@ class Site:
 
     async def die(self) -> None:
         """The operator is killed: nothing of it is left but what is in Redis, PostgreSQL and the API server."""
-        await end(self._jobs)
+        await cancel_all(self._jobs)
         kept = [known.task for known in self.tasks]
         self.tasks = OpenTasks()
         for task in kept:
@@ -298,7 +298,7 @@ class Site:
     async def close(self) -> None:
         for worker in self.workers:
             worker.close()
-        await end(self._jobs)
+        await cancel_all(self._jobs)
         await self.database.engine.dispose()
         await self.client.aclose()
         await self.client.connection_pool.disconnect()

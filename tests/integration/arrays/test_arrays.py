@@ -13,7 +13,7 @@ from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.ledger.connect import connect_sync
 from taskflow_operator.arrays import driver
-from taskflow_operator.arrays.chunk_delivery import Broker
+from taskflow_operator.arrays.chunk_delivery import ChunkDelivery
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.rules.decision import End, Enqueue, Hold
@@ -335,7 +335,7 @@ async def test_an_operator_that_dies_after_the_end_stands_leaves_nothing_for_eve
         await never.wait()
 
     # It has written the status and told the history, and dies before it takes away what Redis has of the array.
-    monkeypatch.setattr(Broker, "forget", hang)
+    monkeypatch.setattr(ChunkDelivery, "forget", hang)
     site.work(1)
     site.add(array={"count": 100})
     await site.until(lambda: site.api.statuses.get(UID, {}).get("phase") == "Succeeded")

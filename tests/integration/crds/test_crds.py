@@ -11,7 +11,7 @@ from taskflow_core.domain.phases import FINISHED_SELECTOR, OPEN_SELECTOR, Phase
 from taskflow_core.domain.task import RetryPolicy, Task, TaskStatus
 from taskflow_core.errors import Conflict, Invalid, NotFound
 from taskflow_core.kube.client import KubeClient
-from taskflow_operator.pools.status import Findings, Pool, pool_status
+from taskflow_operator.pools.status import Pool, PoolFacts, pool_status
 from tests.builders import NOW
 from tests.integration.crds.conftest import Cluster
 
@@ -228,7 +228,7 @@ def test_a_pool_can_be_scaled(empty: Cluster) -> None:
     made = empty.create(pool("main"))
     assert ("replicas" in made["spec"], made["spec"]["concurrency"], made["spec"]["template"]) == (False, 1, {})
     empty.kubectl("scale", "workerpool.taskflow.dev/main", "--replicas=5")
-    status = pool_status(Pool.from_object(made), Findings(), NOW)
+    status = pool_status(Pool.from_object(made), PoolFacts(), NOW)
     set_status(empty, "tfp", "main", status)
     scale = empty.raw(f"{POOLS}/main/scale")
     assert scale["spec"]["replicas"] == 5

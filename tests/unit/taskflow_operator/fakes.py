@@ -22,10 +22,10 @@ from taskflow_operator.runtime.status_writer import StatusWriter
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 from taskflow_operator.tasks.closer import Closer
 from taskflow_operator.tasks.dispatcher import Dispatcher
-from taskflow_operator.tasks.event_consumer import ApplyToResources
+from taskflow_operator.tasks.event_consumer import EventConsumer
 from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
 from taskflow_operator.tasks.rules.decision import Decision, DependencyState
-from taskflow_operator.tasks.work_queue import Agenda
+from taskflow_operator.tasks.work_queue import WorkQueue
 from tests.builders import NOW, NOW_MS, TOKEN_KEY
 
 
@@ -268,16 +268,16 @@ class Parts:
         self.finished: list[Task] = []
         self.writer = StatusWriter(self.api, 10_000, clock)
         ledger = cast("Any", self.ledger)
-        self.agenda = Agenda(now=lambda: self.now, namespace_of=self.tasks.namespace_of)
-        self.closer = Closer(self.tasks, self.writer, ledger, self.agenda.wake_at, self.finished.append)
+        self.work_queue = WorkQueue(now=lambda: self.now, namespace_of=self.tasks.namespace_of)
+        self.closer = Closer(self.tasks, self.writer, ledger, self.work_queue.wake_at, self.finished.append)
         self.dependencies, self.launcher, self.arrays = FakeDependencies(), FakeLauncher(self.journal), FakeArrays()
         self.dispatcher = Dispatcher(
-            self.tasks, self.agenda, self.pools, self.dependencies, ledger, self.publisher, self.launcher, self.arrays, self.writer, self.closer,
+            self.tasks, self.work_queue, self.pools, self.dependencies, ledger, self.publisher, self.launcher, self.arrays, self.writer, self.closer,
             queued=lambda: None, token_key=TOKEN_KEY, quiet_seconds=quiet, now=lambda: self.now,
         )  # fmt: skip
-        self.resources = ApplyToResources(
+        self.resources = EventConsumer(
             self.tasks, self.writer, self.closer, ledger, cast("Any", self.reader), token_key=TOKEN_KEY,
-            quiet_seconds=quiet, wake_at=self.agenda.wake_at, unknown=self._unknown, data_lost=self.lost.append, times=AttemptTimes(NoTracing()), may_read=at_once, arrays=cast("Any", self.arrays),
+            quiet_seconds=quiet, wake_at=self.work_queue.wake_at, unknown=self._unknown, data_lost=self.lost.append, times=AttemptTimes(NoTracing()), may_read=at_once, arrays=cast("Any", self.arrays),
         )  # fmt: skip
         self._jobs: list[asyncio.Task[None]] = []
 

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-from taskflow_operator.tasks.work_queue import Agenda
+from taskflow_operator.tasks.work_queue import WorkQueue
 
 
-def agenda() -> Agenda:
+def work_queue() -> WorkQueue:
     """Uids are named for their namespaces: `a-1` is in `a`."""
-    return Agenda(namespace_of=lambda uid: uid.partition("-")[0])
+    return WorkQueue(namespace_of=lambda uid: uid.partition("-")[0])
 
 
 async def test_namespaces_take_turns() -> None:
-    due = agenda()
+    due = work_queue()
     for uid in ("a-1", "a-2", "a-3", "b-1"):
         due.wake(uid)
     assert await due.take(2) == ["a-1", "b-1"]
@@ -19,7 +19,7 @@ async def test_namespaces_take_turns() -> None:
 
 
 async def test_what_is_looked_at_to_be_sure_has_one_share_whatever_its_namespaces() -> None:
-    due = agenda()
+    due = work_queue()
     due.sweep([f"{namespace}-{number}" for namespace in "abc" for number in range(100)])
     due.wake("d-1")
     assert "d-1" in await due.take(2)
@@ -27,7 +27,7 @@ async def test_what_is_looked_at_to_be_sure_has_one_share_whatever_its_namespace
 
 
 async def test_news_does_not_wait_in_the_sweep_and_the_sweep_does_not_put_news_back() -> None:
-    due = agenda()
+    due = work_queue()
     due.sweep([f"a-{number}" for number in range(100)])
     due.wake("a-99")
     due.sweep(["a-99"])
@@ -36,7 +36,7 @@ async def test_news_does_not_wait_in_the_sweep_and_the_sweep_does_not_put_news_b
 
 
 async def test_what_was_put_back_comes_first_in_its_order() -> None:
-    due = agenda()
+    due = work_queue()
     for number in range(4):
         due.wake(f"a-{number}")
     taken = await due.take(2)

@@ -11,7 +11,7 @@ from taskflow_core.domain.task import Task
 from taskflow_core.errors import Unavailable
 from taskflow_core.kube.client import Page
 from taskflow_operator.history import mirror
-from taskflow_operator.history.mirror import ApplyToStore
+from taskflow_operator.history.mirror import HistoryMirror
 from tests.unit.taskflow_operator.fakes import at_once, eventually
 
 
@@ -45,8 +45,8 @@ class Lists:
         yield Page([], "9")
 
 
-def store(history: FakeHistory, lists: Lists) -> ApplyToStore:
-    return ApplyToStore(history, cast("Any", None), lists.pages, at_once)
+def store(history: FakeHistory, lists: Lists) -> HistoryMirror:
+    return HistoryMirror(history, cast("Any", None), lists.pages, at_once)
 
 
 async def test_who_asked_for_a_mirror_hears_of_it_after_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:

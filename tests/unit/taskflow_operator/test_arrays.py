@@ -16,7 +16,7 @@ from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import MAX_ARRAY_ITEMS, ArraySpec, RetryPolicy
 from taskflow_core.errors import Conflict, Unavailable
 from taskflow_operator.arrays.item_writer import ItemWriter
-from taskflow_operator.arrays.state import ArrayRun
+from taskflow_operator.arrays.state import ArrayState
 from taskflow_operator.arrays.summary import array_status, too_many, verdict
 from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
 from taskflow_operator.tasks.rules.decision import End, Enqueue, Hold, Keep, decide
@@ -79,7 +79,7 @@ async def test_a_decision_on_an_array_goes_to_its_drive_and_nothing_of_it_into_t
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task(array={"count": 5}))
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.arrays.decisions)
     assert isinstance(parts.arrays.decisions[0], Enqueue)
     assert parts.journal == []
@@ -115,9 +115,9 @@ async def test_the_end_of_a_chunk_whose_array_has_ended_takes_away_what_redis_ha
     assert (parts.arrays.gone, parts.unknown) == ([UID], [UID])
 
 
-def run_of(total: int, failed: Sequence[int] = (), *, succeeded: int = 0) -> ArrayRun:
+def run_of(total: int, failed: Sequence[int] = (), *, succeeded: int = 0) -> ArrayState:
     past = ItemHistory(RangeSet(), succeeded, len(failed), 0, RangeSet(list(RangeSet.of(failed).pairs())[:200]))
-    return ArrayRun(RetryPolicy(), RangeSet([(0, total - 1)]), past, {})
+    return ArrayState(RetryPolicy(), RangeSet([(0, total - 1)]), past, {})
 
 
 def test_a_status_is_small_whatever_failed() -> None:

@@ -42,7 +42,7 @@ async def test_the_attempt_that_ended_is_settled_and_the_next_one_is_due() -> No
         assert parts.ledger.settled[0][0].attempt == 1
         parts.serve("default")
         parts.pass_time(60)
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.publisher.sent)
     assert parts.journal[:2] == ["written Pending", "settled 1"]
 
@@ -55,7 +55,7 @@ async def test_while_the_status_is_written_the_task_is_not_dispatched() -> None:
         status = transitions.ended(task, make_event(EventKind.RELEASED, reason=Reason.DRAIN, message="stop"), 0.0)
         job = asyncio.create_task(parts.closer.close(task, status))
         await eventually(lambda: parts.api.running)
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await asyncio.sleep(0.01)
         assert parts.publisher.sent == []
         parts.api.open.set()

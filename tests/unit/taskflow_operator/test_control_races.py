@@ -32,7 +32,7 @@ def change(parts: Parts, **fields: Any) -> None:
     known = parts.tasks.get(UID)
     assert known is not None
     known.task = known.task.model_copy(update={"spec": known.task.spec.model_copy(update=fields)})
-    parts.agenda.wake(UID)
+    parts.work_queue.wake(UID)
 
 
 def failed(seconds: float = 3) -> Event:
@@ -60,12 +60,12 @@ async def test_a_stop_that_fell_due_while_redis_data_were_recovered_is_asked_for
         known = parts.tasks.get(UID)
         assert known is not None
         known.held = True
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await asyncio.sleep(0.02)
         assert parts.ledger.stops == []
         known.held = False
         parts.pass_time(5)
-        parts.agenda.wake_at("nobody", NOW)
+        parts.work_queue.wake_at("nobody", NOW)
         await eventually(lambda: parts.ledger.stops)
 
 
@@ -107,8 +107,8 @@ async def test_a_dependency_that_cannot_be_looked_up_delays_no_other_task() -> N
         parts.serve("default")
         parts.add(make_task(uid="waits", name="waits", dependsOn=[{"name": "long-gone"}]))
         parts.add(make_task())
-        parts.agenda.wake("waits")
-        parts.agenda.wake(UID)
+        parts.work_queue.wake("waits")
+        parts.work_queue.wake(UID)
         await eventually(lambda: [sent.message.name for sent in parts.publisher.sent] == ["report"])
 
 

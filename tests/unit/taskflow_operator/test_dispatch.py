@@ -37,7 +37,7 @@ async def test_an_admitted_task_is_entered_before_it_is_published() -> None:
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task(args=[1], priority=3))
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.publisher.sent and parts.api.written)
     assert parts.journal[:2] == ["entered 1", "published 1"]
     (sent,) = parts.publisher.sent
@@ -53,7 +53,7 @@ async def test_waking_a_task_twice_publishes_it_once() -> None:
         parts.serve("default")
         parts.add(make_task())
         for _ in range(3):
-            parts.agenda.wake(UID)
+            parts.work_queue.wake(UID)
             await eventually(lambda: parts.publisher.sent)
         await asyncio.sleep(0.01)
     assert parts.journal.count("published 1") == 1
@@ -64,7 +64,7 @@ async def test_while_redis_is_away_nothing_is_lost() -> None:
         parts.serve("default")
         parts.ledger.down = True
         parts.add(make_task())
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await asyncio.sleep(0.02)
         assert parts.publisher.sent == []
         parts.ledger.down = False
@@ -76,7 +76,7 @@ async def test_a_failed_publication_keeps_the_entry_for_the_reconciler() -> None
         parts.serve("default")
         parts.publisher.down = True
         task = parts.add(make_task())
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.ledger.waiting)
         parts.publisher.down = False
         await eventually(lambda: parts.status(UID).phase is Phase.QUEUED)
@@ -89,7 +89,7 @@ async def test_a_failed_publication_keeps_the_entry_for_the_reconciler() -> None
 async def test_a_task_waits_for_a_pool_and_goes_when_one_appears() -> None:
     async with Parts() as parts:
         parts.add(make_task(queue="reports"))
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.api.written)
         assert parts.status(UID).reason == Reason.NO_WORKER_POOL
         assert [note.attempt for note in parts.ledger.notes] == [1]
@@ -106,7 +106,7 @@ async def test_a_wait_that_goes_on_is_noted_once() -> None:
     async with Parts() as parts:
         parts.add(make_task())
         for _ in range(3):
-            parts.agenda.wake(UID)
+            parts.work_queue.wake(UID)
             await eventually(lambda: parts.api.written)
         await asyncio.sleep(0.01)
     assert len(parts.ledger.notes) == 1
@@ -117,7 +117,7 @@ async def test_a_queued_task_says_when_its_last_pool_went() -> None:
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task())
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.publisher.sent)
         parts.pools.remove("team-a", "main")
         parts.dispatcher.pools_changed("team-a")
@@ -132,11 +132,11 @@ async def test_a_backoff_is_dispatched_at_its_time() -> None:
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task(phase=Phase.PENDING, attempt=2, status=backing_off(5)))
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await asyncio.sleep(0.02)
         assert parts.publisher.sent == []
         parts.pass_time(5)
-        parts.agenda.wake_at("nobody", NOW)
+        parts.work_queue.wake_at("nobody", NOW)
         await eventually(lambda: parts.publisher.sent)
     assert parts.publisher.sent[0].message.attempt == 2
 
@@ -145,7 +145,7 @@ async def test_a_payload_that_is_too_large_fails_the_task_without_a_message() ->
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task(args=["x" * MAX_PAYLOAD_BYTES]))
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.tasks.get(UID) is None)
     assert parts.journal == ["written Failed", "settled 1"]
     assert parts.api.written[0][1]["reason"] == "PayloadTooLarge"
@@ -161,7 +161,7 @@ async def test_what_is_busy_is_left_alone(state: str) -> None:
         known = parts.tasks.get(UID)
         assert known is not None
         known.closing, known.held = state == "closing", state == "held"
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await asyncio.sleep(0.02)
     assert parts.journal == []
 
@@ -171,7 +171,7 @@ async def test_an_attempt_that_is_claimed_already_is_shown_as_running() -> None:
         parts.serve("default")
         parts.ledger.claims[UID, 1] = "pod-1|7|x"
         parts.add(make_task())
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.status(UID).phase is Phase.RUNNING)
     assert parts.publisher.sent == []
 
@@ -183,7 +183,7 @@ async def test_a_start_that_came_while_redis_answered_is_not_overwritten() -> No
         known = parts.tasks.get(UID)
         assert known is not None
         known.sequence = 2
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.publisher.sent)
     assert parts.status(UID).phase is None
 
@@ -194,7 +194,7 @@ async def test_a_large_batch_goes_in_parts_and_in_order() -> None:
         names = [f"{number:04}" for number in range(dispatcher.BATCH + 20)]
         for name in names:
             parts.add(make_task(uid=name, name=name))
-            parts.agenda.wake(name)
+            parts.work_queue.wake(name)
         await eventually(lambda: len(parts.publisher.sent) == len(names))
     assert [sent.message.name for sent in parts.publisher.sent] == names
 
@@ -208,8 +208,8 @@ async def test_a_task_that_cannot_be_sent_stops_no_other() -> None:
         parts.serve("default")
         parts.add(make_task(uid="deep", name="deep", args=[deep]))
         parts.add(make_task())
-        parts.agenda.wake("deep")
-        parts.agenda.wake(UID)
+        parts.work_queue.wake("deep")
+        parts.work_queue.wake(UID)
         await eventually(lambda: UID in {sent.message.uid for sent in parts.publisher.sent}, seconds=2)
 
 
@@ -232,10 +232,10 @@ async def test_an_end_that_fails_unexpectedly_is_tried_again() -> None:
         parts.ledger.bug = [AssertionError("nobody thought of it")]
         parts.add(make_task(phase=Phase.QUEUED, cancel=True))
         parts.ledger.waiting.add((UID, 1))
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.ledger.bug == [] and not parts.dispatcher._jobs)
         assert parts.tasks.get(UID) is not None
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.tasks.get(UID) is None)
     assert parts.ledger.settled[0][1] is EventKind.SETTLED
 
@@ -245,8 +245,8 @@ async def test_a_status_of_another_version_stops_nothing() -> None:
         parts.serve("default")
         parts.add(make_task(uid="odd", phase=Phase.PENDING, attempt=2, status=backing_off(60) | {"reason": "Newer"}))
         parts.add(make_task())
-        parts.agenda.wake("odd")
-        parts.agenda.wake(UID)
+        parts.work_queue.wake("odd")
+        parts.work_queue.wake(UID)
         await eventually(lambda: UID in {sent.message.uid for sent in parts.publisher.sent}, seconds=2)
 
 
@@ -255,7 +255,7 @@ async def test_suspending_a_queued_task_takes_it_out_of_the_ledger() -> None:
         parts.serve("default")
         parts.add(make_task(phase=Phase.QUEUED, suspend=True))
         parts.ledger.waiting.add((UID, 1))
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.api.phases == ["Suspended"])
     assert parts.ledger.waiting == set()
     assert parts.publisher.sent == []
@@ -266,7 +266,7 @@ async def test_cancelling_a_queued_task_ends_it_at_once() -> None:
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.QUEUED, cancel=True))
         parts.ledger.waiting.add((UID, 1))
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.tasks.get(UID) is None)
     assert parts.journal == ["withdrawn 1", "written Cancelled", "settled 1"]
 
@@ -275,10 +275,10 @@ async def test_cancelling_what_runs_asks_for_a_stop_again_and_again() -> None:
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.RUNNING, cancel=True))
         parts.ledger.claims[UID, 1] = "pod-1|7|x"
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: len(parts.ledger.stops) == 1)
         parts.pass_time(6)
-        parts.agenda.wake_at("nobody", NOW)
+        parts.work_queue.wake_at("nobody", NOW)
         await eventually(lambda: len(parts.ledger.stops) == 2)
     assert parts.ledger.stops[0] == (UID, 1, Reason.CANCELLED)
     assert parts.api.written == []
@@ -289,7 +289,7 @@ async def test_what_a_worker_took_just_before_the_queue_timeout_goes_on() -> Non
         parts.add(make_task(phase=Phase.QUEUED, queue_timeout_seconds=1, status={"queued_time": NOW}))
         parts.ledger.claims[UID, 1] = "pod-1|7|x"
         parts.pass_time(5)
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await asyncio.sleep(0.02)
     assert parts.journal == []
     assert parts.ledger.stops == []
@@ -299,10 +299,10 @@ async def test_a_queue_timeout_is_looked_at_in_time() -> None:
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task(queue_timeout_seconds=5))
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.publisher.sent)
         parts.pass_time(5)
-        parts.agenda.wake_at("nobody", NOW)
+        parts.work_queue.wake_at("nobody", NOW)
         await eventually(lambda: parts.tasks.get(UID) is None)
     assert parts.api.written[-1][1]["reason"] == "QueueTimeout"
 
@@ -324,7 +324,7 @@ async def test_a_specification_that_changes_nothing_is_observed_nevertheless(pha
         parts.serve("default")
         task = make_task(suspend=phase is Phase.SUSPENDED)
         parts.add(task)
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.api.written)
         if phase is Phase.RUNNING:
             parts.tasks.set_status(UID, transitions.running(task, "w", NOW))
@@ -332,7 +332,7 @@ async def test_a_specification_that_changes_nothing_is_observed_nevertheless(pha
         known = parts.tasks.get(UID)
         assert known is not None
         known.task = known.task.model_copy(update={"generation": 2})
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.api.written[-1][1]["observedGeneration"] == 2)
         assert parts.status(UID).phase is phase
 
@@ -356,10 +356,10 @@ async def test_what_tasks_wait_for_is_asked_for_many_at_a_time_and_holds_up_no_o
         parts.dependencies.states = slow.states  # type: ignore[method-assign]
         for uid in ("odd", *(f"waits-{number}" for number in range(40))):
             parts.add(make_task(uid=uid, name=uid, depends_on=[{"name": "first"}]))
-            parts.agenda.wake(uid)
+            parts.work_queue.wake(uid)
         await eventually(lambda: slow.asked == dispatcher.LOOKUPS)
         parts.add(make_task())
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: [each.message.uid for each in parts.publisher.sent] == [UID])
         slow.answer.set()
         await eventually(lambda: len(parts.publisher.sent) == 41)
@@ -370,7 +370,7 @@ async def test_an_isolated_task_is_entered_and_launched_in_place_of_published() 
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task(args=[1], isolation="Pod"))
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.launcher.launched and parts.api.written)
         assert parts.journal[:2] == ["entered 1", "launched 1"]
         assert parts.launcher.launched[0].args == (1,)
@@ -384,7 +384,7 @@ async def test_an_isolated_task_is_entered_and_launched_in_place_of_published() 
 async def test_an_isolated_task_waits_for_a_pool_too() -> None:
     async with Parts() as parts:
         parts.add(make_task(isolation="Pod"))
-        parts.agenda.wake(UID)
+        parts.work_queue.wake(UID)
         await eventually(lambda: parts.api.written)
         assert parts.status(UID).reason == Reason.NO_WORKER_POOL
         parts.serve("default")

@@ -7,20 +7,20 @@ SCRIPT = """
 import gc, weakref
 from taskflow_operator.process import gc_tuning
 
-class Known: pass
+class OpenTask: pass
 
-gc_tuning.look_rarely()
+gc_tuning.collect_rarely()
 imported = gc.get_freeze_count()
-known = [Known() for _ in range(1000)]
+known = [OpenTask() for _ in range(1000)]
 ended = weakref.ref(known[0])
-gc_tuning.spare_what_is_known()
+gc_tuning.freeze_known()
 assert gc.get_freeze_count() >= imported + 1000, "what is known is looked at"
 del known[0]
 assert ended() is None, "what is spared is not freed by its last reference"
 looks = [generation["collections"] for generation in gc.get_stats()]
-more = [Known() for _ in range(50_000)]
+more = [OpenTask() for _ in range(50_000)]
 assert [generation["collections"] for generation in gc.get_stats()][2] == looks[2], "growth alone made it look at everything"
-cycle = Known()
+cycle = OpenTask()
 cycle.self, left = cycle, weakref.ref(cycle)
 del cycle
 gc.collect()

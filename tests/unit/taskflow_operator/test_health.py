@@ -6,36 +6,38 @@ import pytest
 
 from taskflow_core.ledger.lag import Lag
 from taskflow_operator.process.health import Level
-from taskflow_operator.process.readiness import Sight, findings
+from taskflow_operator.process.readiness import OperatorState, check_results
 
-WELL = Sight(standby=False, holder="a", started=True, lags=[Lag("cr", 0, 0.0), Lag("pg", 0, 0.0)])
+WELL = OperatorState(standby=False, holder="a", started=True, lags=[Lag("cr", 0, 0.0), Lag("pg", 0, 0.0)])
 
 
-def lacking(sight: Sight) -> list[str]:
-    return [f"{each.what}: {each.words}" for each in findings(sight) if each.level is Level.LACKS]
+def lacking(state: OperatorState) -> list[str]:
+    return [f"{each.what}: {each.words}" for each in check_results(state) if each.level is Level.FAILED]
 
 
 def test_a_leader_that_has_everything_lacks_nothing() -> None:
     assert lacking(WELL) == []
-    assert {each.what for each in findings(WELL)} >= {"role", "Redis", "API server", "watch"}
+    assert {each.what for each in check_results(WELL)} >= {"role", "Redis", "API server", "watch"}
 
 
 def test_a_standby_is_ready_and_says_that_it_stands_by() -> None:
-    found = findings(Sight(standby=True, holder="other", redis_age=1000))
-    assert lacking(Sight(standby=True, holder="other", redis_age=1000)) == []
+    found = check_results(OperatorState(standby=True, holder="other", redis_age=1000))
+    assert lacking(OperatorState(standby=True, holder="other", redis_age=1000)) == []
     assert found[0].words == "standby: other leads"
 
 
 def test_a_standby_that_does_not_reach_the_api_server_could_not_take_over() -> None:
-    assert lacking(Sight(standby=True, holder="a", api_server_age=16)) == ["API server: has not answered for 16 s"]
+    assert lacking(OperatorState(standby=True, holder="a", api_server_age=16)) == [
+        "API server: has not answered for 16 s"
+    ]
 
 
 def test_one_that_has_not_seen_a_leader_yet_is_not_ready() -> None:
-    assert lacking(Sight(standby=True, holder="")) == ["role: standby: nobody leads yet"]
+    assert lacking(OperatorState(standby=True, holder="")) == ["role: standby: nobody leads yet"]
 
 
 @pytest.mark.parametrize(
-    ("sight", "words"),
+    ("state", "words"),
     [
         (replace(WELL, started=False), ["start: has not read all Tasks yet"]),
         (replace(WELL, lost_loops=["dispatch", "history"]), ["loop: dispatch ended", "loop: history ended"]),
@@ -47,15 +49,15 @@ def test_one_that_has_not_seen_a_leader_yet_is_not_ready() -> None:
         (replace(WELL, redis_age=11, api_server_age=16), ["Redis: has", "API server: has"]),
     ],
 )
-def test_what_is_lacking_is_said_line_by_line(sight: Sight, words: list[str]) -> None:
-    said = lacking(sight)
+def test_what_is_lacking_is_said_line_by_line(state: OperatorState, words: list[str]) -> None:
+    said = lacking(state)
     assert len(said) == len(words)
     assert all(line.startswith(begin) for line, begin in zip(said, words, strict=True))
 
 
 @pytest.mark.parametrize(
-    "sight", [replace(WELL, lags=[Lag("pg", 900, 3600.0)]), replace(WELL, watch_down=3)], ids=["mirror", "watch"]
+    "state", [replace(WELL, lags=[Lag("pg", 900, 3600.0)]), replace(WELL, watch_down=3)], ids=["mirror", "watch"]
 )
-def test_a_late_mirror_and_a_short_gap_of_the_watch_degrade_without_making_unready(sight: Sight) -> None:
-    assert lacking(sight) == []
-    assert [each.level for each in findings(sight)].count(Level.DEGRADED) == 1
+def test_a_late_mirror_and_a_short_gap_of_the_watch_degrade_without_making_unready(state: OperatorState) -> None:
+    assert lacking(state) == []
+    assert [each.level for each in check_results(state)].count(Level.DEGRADED) == 1

@@ -15,7 +15,7 @@ from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import Page
 from taskflow_core.ledger.operator import State
-from taskflow_operator.isolated.controller import SLACK_SECONDS, JobKeeper
+from taskflow_operator.isolated.controller import SLACK_SECONDS, JobController
 from taskflow_operator.isolated.jobs import AGAIN_SECONDS
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from tests.builders import NOW, UID, make_task
@@ -77,7 +77,7 @@ class World:
         self.shown: list[str] = []
         self.closed: str | None = None
         self.now = NOW
-        self.keeper = JobKeeper(
+        self.keeper = JobController(
             self.tasks, cast("Any", self.cluster), cast("Any", self.ledger), self._template, lease_seconds=LEASE,
             again=self._again, show=self.shown.append, now=lambda: self.now, clock=self.clock,
         )  # fmt: skip

@@ -86,7 +86,7 @@ def test_its_pod_is_none_of_the_pools_and_goes_with_the_task() -> None:
 def test_a_job_has_room_for_its_pods_names(name: str) -> None:
     made = job_name(isolated(name, attempt=100))
     assert len(made) <= 63 - 6
-    assert all(part and part.isalnum() for part in made.split("-"))
+    assert all(plan_scale_down and plan_scale_down.isalnum() for plan_scale_down in made.split("-"))
 
 
 def test_no_two_attempts_or_tasks_have_one_job() -> None:

@@ -20,7 +20,7 @@ import pytest
 from taskflow_core.domain.events import Advance, EventKind, Failure
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Progress, Task, TaskStatus
-from taskflow_operator.pools.status import Findings, Pool, pool_status
+from taskflow_operator.pools.status import Pool, PoolFacts, pool_status
 from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, make_event, make_object, make_task
 
@@ -183,7 +183,7 @@ STUCK = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineEx
 def test_a_pool_is_in_progress_current_or_failed(found: Any, refusal: str | None, expected: Kstatus) -> None:
     metadata = {"uid": "u", "namespace": "team-a", "name": "main", "generation": 2}
     body: dict[str, Any] = {"metadata": metadata, "spec": {"queues": ["default"], "replicas": 2}}
-    body["status"] = pool_status(Pool.from_object(body), Findings(deployment=found, refusal=refusal), NOW)
+    body["status"] = pool_status(Pool.from_object(body), PoolFacts(deployment=found, refusal=refusal), NOW)
     assert compute(body) is expected
     metadata["generation"] = 3
     assert compute(body) is Kstatus.IN_PROGRESS

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import TaskStatus
 from taskflow_core.errors import Forbidden, TaskflowError
-from taskflow_operator.runtime.event_recorder import BURST, OBJECT_PAUSE_SECONDS, KubeEvents, Regarding
+from taskflow_operator.runtime.event_recorder import BURST, OBJECT_PAUSE_SECONDS, EventRecorder, Regarding
 from tests.unit.taskflow_operator.builders import failed_task, make_task
 from tests.unit.taskflow_operator.clock import Clock, until
 
@@ -32,11 +32,11 @@ class FakeApi:
         return {}
 
 
-def make(api: FakeApi, clock: Clock) -> KubeEvents:
-    return KubeEvents(api, "op-1", clock=clock, now=lambda: datetime(2030, 1, 1, tzinfo=UTC))
+def make(api: FakeApi, clock: Clock) -> EventRecorder:
+    return EventRecorder(api, "op-1", clock=clock, now=lambda: datetime(2030, 1, 1, tzinfo=UTC))
 
 
-async def post_all(events: KubeEvents) -> None:
+async def post_all(events: EventRecorder) -> None:
     running = asyncio.create_task(events.run())
     await until(lambda: not events._waiting and not events._arrived.is_set())
     await asyncio.sleep(0)

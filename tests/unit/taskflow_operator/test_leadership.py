@@ -12,12 +12,12 @@ from taskflow_core.errors import Conflict, Forbidden, NotFound, TaskflowError, U
 from taskflow_operator.process.leader_election import (
     LEASE_DURATION,
     RENEW_DEADLINE,
-    Always,
-    Leadership,
-    LeaseLeadership,
+    AlwaysLeader,
+    LeaderElection,
+    LeaseLeaderElection,
     LeaseLostError,
 )
-from taskflow_operator.process.lifecycle import Exit, Lifetime
+from taskflow_operator.process.lifecycle import Exit, Lifecycle
 from tests.unit.taskflow_operator.clock import Clock, until
 
 
@@ -67,11 +67,11 @@ class FakeLeases:
         return str(self.lease["spec"]["holderIdentity"])
 
 
-def make(leases: FakeLeases, clock: Clock, identity: str = "a") -> LeaseLeadership:
-    return LeaseLeadership(leases, "ns", identity, clock=clock, sleep=clock.sleep)
+def make(leases: FakeLeases, clock: Clock, identity: str = "a") -> LeaseLeaderElection:
+    return LeaseLeaderElection(leases, "ns", identity, clock=clock, sleep=clock.sleep)
 
 
-async def lead(leases: FakeLeases, clock: Clock, identity: str = "a") -> LeaseLeadership:
+async def lead(leases: FakeLeases, clock: Clock, identity: str = "a") -> LeaseLeaderElection:
     leadership = make(leases, clock, identity)
     await leadership.acquire()
     return leadership
@@ -253,7 +253,7 @@ class FakeWork:
         self._record.append("drain")
 
 
-class FakeLeadership(Always):
+class FakeLeadership(AlwaysLeader):
     def __init__(self, record: list[str], *, lost: bool = False) -> None:
         self._record = record
         self._lost = lost
@@ -271,8 +271,8 @@ def never(code: int) -> None:
     raise AssertionError(f"ended with {code}")
 
 
-def lifetime(leadership: Leadership, work: FakeWork, end_now: Callable[[int], None] = never) -> Lifetime:
-    return Lifetime(leadership, work, end_now, lambda: None)
+def lifetime(leadership: LeaderElection, work: FakeWork, end_now: Callable[[int], None] = never) -> Lifecycle:
+    return Lifecycle(leadership, work, end_now, lambda: None)
 
 
 async def test_the_lease_is_released_after_everything_else_stopped() -> None:

@@ -13,13 +13,13 @@ from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import TaskStatus
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.tracing import NoTracing
-from taskflow_operator.pools.controller import Kept
-from taskflow_operator.pools.metrics import PoolGauges
+from taskflow_operator.pools.controller import PoolState
+from taskflow_operator.pools.metrics import PoolMetrics
 from taskflow_operator.pools.scaling import Demand
-from taskflow_operator.pools.status import Figures, Findings, Pool, PoolSpec
+from taskflow_operator.pools.status import Pool, PoolFacts, PoolFigures, PoolSpec
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 from taskflow_operator.tasks.open_tasks import OpenTasks
-from taskflow_operator.tasks.queue_metrics import QueueGauges
+from taskflow_operator.tasks.queue_metrics import QueueMetrics
 from tests.unit.taskflow_operator.builders import CREATED, make_event, make_task
 
 
@@ -91,7 +91,7 @@ def test_depth_and_age_are_told_for_what_is_open_or_served_and_for_nothing_else(
         since = queued + timedelta(seconds="abcdefg".index(uid) % 5) if phase is Phase.QUEUED else None
         tasks.add(make_task(uid, status=TaskStatus(phase=phase, reason=Reason.VALID, queued_time=since), **spec))
     registry = CollectorRegistry()
-    gauges = QueueGauges(tasks, lambda: {("team", "idle")}, now=lambda: CREATED + timedelta(seconds=65))
+    gauges = QueueMetrics(tasks, lambda: {("team", "idle")}, now=lambda: CREATED + timedelta(seconds=65))
     registry.register(gauges)
 
     def depth(queue: str, state: str) -> float | None:
@@ -117,14 +117,14 @@ def test_depth_and_age_are_told_for_what_is_open_or_served_and_for_nothing_else(
 
 
 def test_pools_are_told_of_until_they_are_gone() -> None:
-    kept = Kept(
+    kept = PoolState(
         Pool(uid="u", namespace="team", name="main", generation=1, spec=PoolSpec(queues=("default",))),
-        Findings(figures=Figures(Demand(ready=3, leased=2, due_soon=1), slots=6, busy=2)),
+        PoolFacts(figures=PoolFigures(Demand(ready=3, leased=2, due_soon=1), slots=6, busy=2)),
         {"desiredReplicas": 4, "readyReplicas": 2},
     )
     pools = {("team", "main"): kept}
     registry = CollectorRegistry()
-    registry.register(PoolGauges(pools))
+    registry.register(PoolMetrics(pools))
 
     def told() -> list[float | None]:
         where = {"namespace": "team", "pool": "main"}

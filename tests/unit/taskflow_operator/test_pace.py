@@ -4,14 +4,14 @@ from itertools import pairwise
 
 import pytest
 
-from taskflow_operator.arrays.chunk_size import GROWTH, MOST_ITEMS, Pace
+from taskflow_operator.arrays.chunk_size import GROWTH, MOST_ITEMS, ChunkSizer
 
 
-def settled(item_seconds: float, rounds: int = 30) -> Pace:
-    pace = Pace()
+def settled(item_seconds: float, rounds: int = 30) -> ChunkSizer:
+    sizer = ChunkSizer()
     for _ in range(rounds):
-        pace = pace.after(pace.size, pace.size * item_seconds, cut=False)
-    return pace
+        sizer = sizer.after(sizer.size, sizer.size * item_seconds, cut=False)
+    return sizer
 
 
 @pytest.mark.parametrize("item_seconds", [0.000005, 0.0001, 0.001, 0.02, 0.1, 0.4])
@@ -24,10 +24,10 @@ def test_an_item_that_lasts_longer_is_a_chunk_of_its_own() -> None:
 
 
 def test_the_first_is_one_item_and_growth_is_bounded() -> None:
-    pace, sizes = Pace(), [1]
+    sizer, sizes = ChunkSizer(), [1]
     for _ in range(6):
-        pace = pace.after(pace.size, 0.0, cut=False)
-        sizes.append(pace.size)
+        sizer = sizer.after(sizer.size, 0.0, cut=False)
+        sizes.append(sizer.size)
     assert sizes == [1, 8, 64, 512, 4096, 32768, MOST_ITEMS]
     assert all(after <= before * GROWTH for before, after in pairwise(sizes))
 
@@ -37,19 +37,19 @@ def test_a_chunk_that_was_cut_is_not_exceeded() -> None:
 
 
 def test_items_that_become_slow_make_small_chunks_within_some() -> None:
-    pace = settled(0.0001)
+    sizer = settled(0.0001)
     for _ in range(20):
-        pace = pace.after(max(pace.size // 10, 1), max(pace.size // 10, 1) * 0.1, cut=True)
-    assert pace.size <= 5
+        sizer = sizer.after(max(sizer.size // 10, 1), max(sizer.size // 10, 1) * 0.1, cut=True)
+    assert sizer.size <= 5
 
 
 def test_nothing_that_ran_teaches_nothing() -> None:
-    assert Pace().after(0, 5.0, cut=True) == Pace()
+    assert ChunkSizer().after(0, 5.0, cut=True) == ChunkSizer()
 
 
 def test_near_the_end_chunks_become_smaller_but_not_too_small() -> None:
-    pace = settled(0.001)
-    assert pace.items(100_000, 8) == pace.size
-    assert pace.items(800, 8) == 100
-    assert pace.items(80, 8) == 50
-    assert pace.items(3, 8) == 50
+    sizer = settled(0.001)
+    assert sizer.items(100_000, 8) == sizer.size
+    assert sizer.items(800, 8) == 100
+    assert sizer.items(80, 8) == 50
+    assert sizer.items(3, 8) == 50

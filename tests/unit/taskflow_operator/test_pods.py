@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskflow_core.ledger.presence import WorkerReport
-from taskflow_operator.pools.pod_selection import Fault, Parting, Pod, Workers, faulty, part
+from taskflow_operator.pools.pod_selection import Fault, Pod, ScaleDown, Workers, faulty, plan_scale_down
 from tests.builders import NOW, NOW_MS
 
 
@@ -32,43 +32,45 @@ TWO = [pod("old", created=NOW - timedelta(hours=1)), pod("new")]
 
 
 def test_the_youngest_idle_pod_is_asked_first_and_goes_when_it_says_that_it_takes_nothing() -> None:
-    assert part(TWO, workers(old=report(), new=report()), 1) == Parting(stop=("new",))
-    assert part(TWO, workers("new", old=report(), new=report()), 1) == Parting()
-    assert part(TWO, workers("new", old=report(), new=report(serving=False)), 1) == Parting(go=("new",))
+    assert plan_scale_down(TWO, workers(old=report(), new=report()), 1) == ScaleDown(stop=("new",))
+    assert plan_scale_down(TWO, workers("new", old=report(), new=report()), 1) == ScaleDown()
+    assert plan_scale_down(TWO, workers("new", old=report(), new=report(serving=False)), 1) == ScaleDown(go=("new",))
 
 
 def test_a_pod_that_took_something_before_it_heard_ends_that_first() -> None:
-    assert part(TWO, workers("new", old=report(), new=report(serving=False, busy=1)), 1) == Parting()
+    assert plan_scale_down(TWO, workers("new", old=report(), new=report(serving=False, busy=1)), 1) == ScaleDown()
 
 
 def test_busy_pods_stay_however_few_are_wanted() -> None:
-    assert part(TWO, workers(old=report(busy=1), new=report(busy=2)), 2) == Parting()
-    assert part(TWO, workers(old=report(), new=report(busy=2)), 2) == Parting(stop=("old",))
+    assert plan_scale_down(TWO, workers(old=report(busy=1), new=report(busy=2)), 2) == ScaleDown()
+    assert plan_scale_down(TWO, workers(old=report(), new=report(busy=2)), 2) == ScaleDown(stop=("old",))
 
 
 def test_a_pool_that_drains_asks_busy_pods_too() -> None:
-    assert part(TWO, workers(old=report(busy=1), new=report(busy=2)), 2, busy_too=True) == Parting(stop=("new", "old"))
+    assert plan_scale_down(TWO, workers(old=report(busy=1), new=report(busy=2)), 2, busy_too=True) == ScaleDown(
+        stop=("new", "old")
+    )
 
 
 def test_those_that_were_asked_resume_when_they_are_wanted_again() -> None:
     stopped = workers("old", "new", old=report(serving=False), new=report(serving=False))
-    assert part(TWO, stopped, 0) == Parting(resume=("new", "old"))
-    assert part(TWO, stopped, 1) == Parting(go=("old",), resume=("new",))
+    assert plan_scale_down(TWO, stopped, 0) == ScaleDown(resume=("new", "old"))
+    assert plan_scale_down(TWO, stopped, 1) == ScaleDown(go=("old",), resume=("new",))
 
 
 def test_what_cannot_start_goes_first() -> None:
     pods = [*TWO, pod("stuck", started=False, trouble="ImagePullBackOff")]
-    assert part(pods, workers(old=report(), new=report()), 1) == Parting(go=("stuck",))
+    assert plan_scale_down(pods, workers(old=report(), new=report()), 1) == ScaleDown(go=("stuck",))
 
 
 @pytest.mark.parametrize("says", [{}, {"new": report(age=11)}], ids=["nothing yet", "nothing any more"])
 def test_a_silent_pod_stays_since_nobody_knows_what_it_holds(says: dict[str, WorkerReport]) -> None:
-    assert part([pod("new")], Workers(NOW_MS, says), 1) == Parting()
+    assert plan_scale_down([pod("new")], Workers(NOW_MS, says), 1) == ScaleDown()
 
 
 def test_a_pod_that_is_leaving_counts_no_more() -> None:
     pods = [pod("old"), pod("new", leaving=True)]
-    assert part(pods, workers("new", old=report(), new=report(serving=False)), 1) == Parting(stop=("old",))
+    assert plan_scale_down(pods, workers("new", old=report(), new=report(serving=False)), 1) == ScaleDown(stop=("old",))
 
 
 def test_a_worker_that_takes_nothing_while_something_waits_is_found() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from taskflow_core.errors import Invalid
-from taskflow_operator.pools.status import Findings, Pool, deployment, deployment_name, pool_status
+from taskflow_operator.pools.status import Pool, PoolFacts, deployment, deployment_name, pool_status
 from tests.builders import NOW
 
 
@@ -169,7 +169,7 @@ QUOTA = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "
     ],
 )
 def test_a_pool_is_ready_reconciling_or_stalled(state: Any, refusal: str | None, true: str, reason: str) -> None:
-    status = pool_status(pool(), Findings(deployment=state, refusal=refusal), NOW)
+    status = pool_status(pool(), PoolFacts(deployment=state, refusal=refusal), NOW)
     holds = {each["type"]: each["status"] for each in status["conditions"]}
     assert holds == {kind: str(kind == true) for kind in ("Ready", "Reconciling", "Stalled")}
     assert {each["reason"] for each in status["conditions"]} == {reason}
@@ -177,20 +177,20 @@ def test_a_pool_is_ready_reconciling_or_stalled(state: Any, refusal: str | None,
 
 
 def test_a_pool_of_no_workers_is_ready_when_none_is_left() -> None:
-    status = pool_status(pool(replicas=0), Findings(deployment=found()), NOW)
+    status = pool_status(pool(replicas=0), PoolFacts(deployment=found()), NOW)
     assert status["conditions"][0]["status"] == "True"
     assert status["replicas"] == status["readyReplicas"] == 0
 
 
 def test_the_selector_is_the_one_of_its_pods() -> None:
     labels = made()["spec"]["template"]["metadata"]["labels"]
-    assert pool_status(pool(), Findings(), NOW)["selector"] == ",".join(f"{k}={v}" for k, v in sorted(labels.items()))
+    assert pool_status(pool(), PoolFacts(), NOW)["selector"] == ",".join(f"{k}={v}" for k, v in sorted(labels.items()))
 
 
 def test_a_status_that_did_not_change_is_the_same_and_times_stay() -> None:
-    first = pool_status(pool(), Findings(deployment=found(**READY)), NOW)
+    first = pool_status(pool(), PoolFacts(deployment=found(**READY)), NOW)
     later = pool().model_copy(update={"conditions": Pool.from_object(body(first)).conditions})
-    assert pool_status(later, Findings(deployment=found(**READY)), NOW + timedelta(hours=1)) == first
+    assert pool_status(later, PoolFacts(deployment=found(**READY)), NOW + timedelta(hours=1)) == first
 
 
 def body(status: dict[str, Any]) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def body(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_long_refusal_is_cut_to_what_the_resource_holds() -> None:
-    status = pool_status(pool(), Findings(refusal="x" * 5000), NOW)
+    status = pool_status(pool(), PoolFacts(refusal="x" * 5000), NOW)
     assert {len(each["message"]) for each in status["conditions"]} == {1024}
 
 

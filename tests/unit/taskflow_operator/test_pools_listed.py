@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 from taskflow_core.kube.client import Page
-from taskflow_operator.pools.controller import PoolKeeper
+from taskflow_operator.pools.controller import PoolController
 from taskflow_operator.tasks.open_tasks import PoolQueues
 
 
@@ -29,9 +29,9 @@ def body(uid: str, name: str, queue: str) -> dict[str, Any]:
     return {"metadata": meta, "spec": {"queues": [queue]}}
 
 
-def keeper(api: Listed) -> tuple[PoolKeeper, list[str]]:
+def keeper(api: Listed) -> tuple[PoolController, list[str]]:
     changed: list[str] = []
-    made = PoolKeeper(
+    made = PoolController(
         cast("Any", api), PoolQueues(), image="w", lease_seconds=15, changed=changed.append, events=cast("Any", None)
     )
     return made, changed

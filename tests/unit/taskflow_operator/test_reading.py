@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from taskflow_core.ledger.stream import Batch
-from taskflow_operator.runtime.stream_group import read_for_ever
+from taskflow_operator.runtime.stream_group import consume_group
 from tests.unit.taskflow_operator.fakes import at_once, eventually
 
 
@@ -46,7 +46,7 @@ async def take(*_: Any) -> None:
 
 
 def reading(group: Group, data_lost: Callable[[str], Any]) -> asyncio.Task[None]:
-    return asyncio.create_task(read_for_ever(cast("Any", group), take, data_lost, at_once, gather_seconds=0.0))
+    return asyncio.create_task(consume_group(cast("Any", group), take, data_lost, at_once, gather_seconds=0.0))
 
 
 async def test_a_missing_group_is_made_only_after_what_was_lost_has_been_made_up_for() -> None:

@@ -14,7 +14,7 @@ from taskflow_core.errors import Conflict, Unavailable
 from taskflow_core.ledger.operator import State
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.reconciler import Reconciler, lost_messages, pause_after
-from taskflow_operator.tasks.work_queue import Agenda
+from taskflow_operator.tasks.work_queue import WorkQueue
 from tests.builders import make_task
 from tests.unit.taskflow_operator.fakes import FakeArrays
 
@@ -94,7 +94,7 @@ def make_reconciler(
     now: Sequence[float] = (100.0,),
     *,
     tasks: OpenTasks | None = None,
-    agenda: Agenda | None = None,
+    work_queue: WorkQueue | None = None,
     arrays: object = None,
     observer: object = None,
     read: Sequence[float] | None = None,
@@ -103,7 +103,7 @@ def make_reconciler(
     return Reconciler(
         OpenTasks() if tasks is None else tasks,
         cast("Any", ledger),
-        Agenda() if agenda is None else agenda,
+        WorkQueue() if work_queue is None else work_queue,
         cast("Any", None),
         cast("Any", arrays),
         cast("Any", observer),
@@ -169,10 +169,10 @@ class Forgotten:
 async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_holds_is_given_up_in_one_call(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tasks, agenda, ledger = OpenTasks(), Agenda(), Forgotten("held")
+    tasks, work_queue, ledger = OpenTasks(), WorkQueue(), Forgotten("held")
     for uid, phase in (("waits", Phase.QUEUED), ("held", Phase.RUNNING), ("adrift", Phase.RUNNING)):
         tasks.add(make_task(uid=uid, name=uid, phase=phase))
-    reconciler = make_reconciler(ledger, tasks=tasks, agenda=agenda, arrays=FakeArrays())
+    reconciler = make_reconciler(ledger, tasks=tasks, work_queue=work_queue, arrays=FakeArrays())
     slept: list[float] = []
     held: list[bool] = []
 
@@ -189,7 +189,7 @@ async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_h
     assert not any(known.held for known in tasks)
     assert ledger.given_up == [("adrift", 1)]
     assert ledger.reasons == {Reason.BROKER_DATA_LOST}
-    assert set(await agenda.take(10)) == {"waits", "held", "adrift"}
+    assert set(await work_queue.take(10)) == {"waits", "held", "adrift"}
 
 
 class There:
@@ -208,18 +208,18 @@ class There:
 
 
 async def test_what_is_queued_and_in_the_ledger_is_not_entered_again() -> None:
-    tasks, agenda, ledger = OpenTasks(), Agenda(), There(*map(str, range(0, 500, 2)))
+    tasks, work_queue, ledger = OpenTasks(), WorkQueue(), There(*map(str, range(0, 500, 2)))
     for number in range(500):
         tasks.add(make_task(uid=str(number), name=f"t{number}", phase=Phase.QUEUED))
     for uid, phase in (("held", Phase.PENDING), ("runs", Phase.RUNNING)):
         tasks.add(make_task(uid=uid, name=uid, phase=phase))
-    reconciler = make_reconciler(ledger, tasks=tasks, agenda=agenda)
+    reconciler = make_reconciler(ledger, tasks=tasks, work_queue=work_queue)
     await reconciler._look_at_waiting()
-    assert set(await agenda.take(1000)) == {"held", *map(str, range(1, 500, 2))}
+    assert set(await work_queue.take(1000)) == {"held", *map(str, range(1, 500, 2))}
     assert ledger.asked == [str(number) for number in range(500)]
     ledger.away = True
     await reconciler._look_at_waiting()
-    assert not agenda
+    assert not work_queue
 
 
 async def test_all_are_listed_again_after_a_pause_that_the_last_list_sets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ from typing import Any, cast
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.ledger.presence import WorkerReport, WorkerSnapshot
-from taskflow_operator.pools.controller import PoolKeeper
+from taskflow_operator.pools.controller import PoolController
 from taskflow_operator.pools.scaler import DELETION_COST, LOOK_SECONDS, SHOW_SECONDS, Scaler
-from taskflow_operator.pools.status import Findings
+from taskflow_operator.pools.status import PoolFacts
 from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
-from taskflow_operator.tasks.work_queue import Agenda
+from taskflow_operator.tasks.work_queue import WorkQueue
 from tests.builders import NOW, NOW_MS, make_task
 from tests.unit.taskflow_operator.fakes import FakeClock
 
@@ -121,17 +121,17 @@ class World:
         self.now, self.made = NOW, 0
         self.clock = FakeClock()
         self.tasks, self.cluster = OpenTasks(), Cluster()
-        self.agenda = Agenda(now=lambda: self.now)
+        self.work_queue = WorkQueue(now=lambda: self.now)
         self.view = View(self.cluster)
         kube = cast("Any", self.cluster)
         self.queues = PoolQueues()
-        self.keeper = PoolKeeper(
+        self.keeper = PoolController(
             kube, self.queues, image="w", lease_seconds=15, changed=lambda _: None, events=cast("Any", None)
         )
         self.chunks = 0, 0
         self.scaler = Scaler(
             self.tasks,
-            self.agenda,
+            self.work_queue,
             self.keeper,
             kube,
             cast("Any", self.view),
@@ -200,7 +200,7 @@ async def test_what_becomes_due_within_seconds_has_its_pod_in_time() -> None:
     world = World()
     await world.change()
     world.tasks.add(make_task(uid="later", phase=Phase.PENDING, not_before=world.now + timedelta(seconds=20)))
-    world.agenda.wake_at("later", world.now + timedelta(seconds=20))
+    world.work_queue.wake_at("later", world.now + timedelta(seconds=20))
     assert await world.tick(14) == 0
     assert await world.tick(1) == 1
 
@@ -317,6 +317,6 @@ async def test_one_pool_at_fault_stops_no_other_and_an_outage_is_outlived() -> N
     world.cluster.down = False
     assert await world.tick() == 1
     kept = world.keeper.kept["team-a", "main"]
-    world.keeper.kept["team-a", "a-bad-one"] = replace(kept, found=Findings(deployment={"spec": None}))
+    world.keeper.kept["team-a", "a-bad-one"] = replace(kept, found=PoolFacts(deployment={"spec": None}))
     world.queue(2)
     assert await world.tick() == 3

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskflow_operator.pools.scaling import Decision, Demand, Past, Scaling, Why, decide
+from taskflow_operator.pools.scaling import Decision, Demand, Scaling, ScalingHistory, Why, decide
 from tests.builders import NOW
 
 POOL = Scaling(max_replicas=10)
@@ -14,10 +14,10 @@ POOL = Scaling(max_replicas=10)
 
 def after(*demands: tuple[float, int], current: int = 0, scaling: Scaling = POOL, concurrency: int = 1) -> Decision:
     """The last decision of those made at these seconds with that many ready; each is carried out."""
-    past, decision = Past(), None
+    history, decision = ScalingHistory(), None
     for seconds, ready in demands:
-        decision = decide(scaling, concurrency, current, Demand(ready=ready), past, NOW + timedelta(seconds=seconds))
-        current, past = decision.replicas, decision.past
+        decision = decide(scaling, concurrency, current, Demand(ready=ready), history, NOW + timedelta(seconds=seconds))
+        current, history = decision.replicas, decision.history
     assert decision is not None
     return decision
 
@@ -39,7 +39,10 @@ def test_a_pool_wants_as_many_pods_as_its_demand_fills(
     demand: Demand, concurrency: int, per_replica: int | None, replicas: int
 ) -> None:
     scaling = POOL.model_copy(update={"tasks_per_replica": per_replica})
-    assert decide(scaling, concurrency, 0, demand, Past(idle_since=NOW - timedelta(days=1)), NOW).replicas == replicas
+    assert (
+        decide(scaling, concurrency, 0, demand, ScalingHistory(idle_since=NOW - timedelta(days=1)), NOW).replicas
+        == replicas
+    )
 
 
 def test_up_at_once_and_says_when_the_maximum_holds_it_back() -> None:
@@ -93,11 +96,11 @@ def test_never_outside_its_bounds_nor_below_what_runs_within_them(
     steps: list[tuple[float, int]], least: int, most: int
 ) -> None:
     scaling = Scaling(min_replicas=least, max_replicas=most)
-    current, past, now = least, Past(), NOW
+    current, history, now = least, ScalingHistory(), NOW
     for seconds, running in steps:
         now += timedelta(seconds=seconds)
-        decision = decide(scaling, 1, current, Demand(leased=running), past, now)
+        decision = decide(scaling, 1, current, Demand(leased=running), history, now)
         assert least <= decision.replicas <= most
         assert decision.replicas >= min(running, most)
-        assert len(decision.past.wanted) <= most + 2
-        current, past = decision.replicas, decision.past
+        assert len(decision.history.wanted) <= most + 2
+        current, history = decision.replicas, decision.history

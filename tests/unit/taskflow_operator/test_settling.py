@@ -10,7 +10,7 @@ from taskflow_core.domain.events import EventKind
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.operator import Attempt
 from taskflow_operator.runtime import dependency_health
-from taskflow_operator.tasks.settlement import Settling
+from taskflow_operator.tasks.settlement import Settlement
 
 
 class Ledger:
@@ -35,14 +35,14 @@ def attempt(uid: str) -> Attempt:
 
 async def test_what_ends_together_is_closed_in_one_round_trip() -> None:
     ledger = Ledger()
-    settling_ = Settling(cast("Any", ledger))
+    settling_ = Settlement(cast("Any", ledger))
     await asyncio.gather(*(settling_.settle(attempt(str(number)), EventKind.SETTLED) for number in range(20)))
     assert ledger.calls == [[str(number) for number in range(20)]]
 
 
 async def test_one_at_fault_is_told_to_its_own_and_the_others_are_closed() -> None:
     ledger = Ledger()
-    settling_ = Settling(cast("Any", ledger))
+    settling_ = Settlement(cast("Any", ledger))
     names = ["a", "poisoned", "b"]
     answers = await asyncio.gather(
         *(settling_.settle(attempt(name), EventKind.SETTLED) for name in names), return_exceptions=True
@@ -57,5 +57,5 @@ async def test_it_waits_while_redis_is_away(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(dependency_health, "RETRY_SECONDS", 0.001)
     ledger = Ledger()
     ledger.down = 3
-    await Settling(cast("Any", ledger)).settle(attempt("a"), EventKind.DELETED)
+    await Settlement(cast("Any", ledger)).settle(attempt("a"), EventKind.DELETED)
     assert ledger.calls == [["a"]] * 4

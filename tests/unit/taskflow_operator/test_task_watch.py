@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from taskflow_core.errors import Conflict, TaskflowError, Unavailable
 from taskflow_operator.runtime import kind_watch
-from taskflow_operator.runtime.kind_watch import TaskWatch
+from taskflow_operator.runtime.kind_watch import KindWatch
 from tests.unit.taskflow_operator.fakes import FakeClock
 
 Batch = Sequence[dict[str, Any]]
@@ -72,7 +72,7 @@ class Running:
         self.observer = FakeObserver(lists or ["1"])
         self.server = FakeServer(self.clock, list(watches))
         self.pauses: list[float] = []
-        self.watch = TaskWatch(
+        self.watch = KindWatch(
             cast("Any", self.server), cast("Any", self.observer), clock=self.clock, sleep=self._sleep
         )
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from taskflow_core.domain.events import EventKind
 from taskflow_core.telemetry.logs import trace_id
 from taskflow_core.telemetry.tracing import ENDPOINT, AttemptSpan, NoTracing, OpenTelemetry, setup_tracing
-from taskflow_operator.runtime.log_fields import trace_fields
+from taskflow_operator.runtime.log_fields import log_fields
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 from tests.unit.taskflow_operator.builders import CREATED_MS, make_event, make_task
 
@@ -123,11 +123,11 @@ def test_a_missing_package_is_said_and_the_operator_goes_on(monkeypatch: pytest.
 
 def test_log_lines_carry_uid_attempt_and_trace() -> None:
     task = make_task().model_copy(update={"annotated_traceparent": PARENT})
-    assert trace_fields(task) == {
+    assert log_fields(task) == {
         "task": "team/task-u1",
         "uid": "u1",
         "attempt": 1,
         "trace_id": "0af7651916cd43dd8448eb211c80319c",
     }
     # One that nobody annotated has a trace as well, the same after every restart.
-    assert trace_fields(make_task())["trace_id"] == trace_id(make_task().traceparent) is not None
+    assert log_fields(make_task())["trace_id"] == trace_id(make_task().traceparent) is not None

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskflow_operator.runtime.fair_queue import Turns
+from taskflow_operator.runtime.fair_queue import FairQueue
 
 
-def taken(turns: Turns) -> list[str]:
+def taken(turns: FairQueue) -> list[str]:
     return [turns.take() for _ in range(len(turns))]
 
 
@@ -25,7 +25,7 @@ def taken(turns: Turns) -> list[str]:
     ],
 )
 def test_flows_take_turns_by_their_weight(waiting: dict[str, int], weights: dict[str, int], order: str) -> None:
-    turns = Turns(lambda flow: weights.get(flow, 1))
+    turns = FairQueue(lambda flow: weights.get(flow, 1))
     for flow, count in waiting.items():
         for number in range(count):
             turns.put(flow, f"{flow}{number}")
@@ -34,7 +34,7 @@ def test_flows_take_turns_by_their_weight(waiting: dict[str, int], weights: dict
 
 
 def test_who_comes_later_waits_for_one_of_each_other_flow() -> None:
-    turns = Turns()
+    turns = FairQueue()
     for number in range(10):
         turns.put("a", f"a{number}")
     assert turns.take() == "a0"
@@ -43,7 +43,7 @@ def test_who_comes_later_waits_for_one_of_each_other_flow() -> None:
 
 
 def test_a_key_keeps_its_place_may_come_first_and_may_be_dropped() -> None:
-    turns = Turns()
+    turns = FairQueue()
     for key in ("x", "y", "z", "x"):
         turns.put("a", key)
     turns.put("a", "z", first=True)
@@ -55,7 +55,7 @@ def test_a_key_keeps_its_place_may_come_first_and_may_be_dropped() -> None:
 
 
 def test_a_flow_of_which_all_was_dropped_takes_no_turn() -> None:
-    turns = Turns(lambda _: 2)
+    turns = FairQueue(lambda _: 2)
     for key in ("a0", "a1", "b0"):
         turns.put(key[0], key)
     assert turns.take() == "a0"
@@ -72,7 +72,7 @@ PUT, DROP, TAKE = "put", "drop", "take"
     st.fixed_dictionaries({flow: st.integers(1, 4) for flow in FLOWS}),
 )
 def test_nobody_waits_for_more_than_its_share(steps: list[tuple[str, str, int]], weights: dict[str, int]) -> None:
-    turns = Turns(weights.__getitem__)
+    turns = FairQueue(weights.__getitem__)
     model: dict[str, list[str]] = defaultdict(list)
     waited: dict[str, int] = {}
     bound: dict[str, int] = {}
@@ -107,7 +107,7 @@ def test_nobody_waits_for_more_than_its_share(steps: list[tuple[str, str, int]],
 
 def test_the_thousandth_costs_as_much_as_the_first() -> None:
     """Quadratic, as with the first key of a plain dict, this takes minutes."""
-    turns = Turns()
+    turns = FairQueue()
     for number in range(200_000):
         turns.put("a", str(number))
     began = time.process_time()

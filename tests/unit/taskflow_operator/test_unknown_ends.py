@@ -12,7 +12,7 @@ from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_operator.tasks import orphaned_ends
-from taskflow_operator.tasks.orphaned_ends import UnknownEnds
+from taskflow_operator.tasks.orphaned_ends import OrphanedEnds
 from tests.builders import make_event, make_task
 from tests.unit.taskflow_operator.fakes import FakeLedger, Journal, eventually
 
@@ -46,8 +46,8 @@ class World:
     async def mirror_again(self, why: str) -> None:
         self.mirrored.append(why)
 
-    def ends(self) -> UnknownEnds:
-        return UnknownEnds(cast("Any", self.ledger), cast("Any", self), self, self.mirror_again)
+    def ends(self) -> OrphanedEnds:
+        return OrphanedEnds(cast("Any", self.ledger), cast("Any", self), self, self.mirror_again)
 
     def finished(self, uid: str, *, phase: Phase = Phase.SUCCEEDED) -> None:
         task = make_task(uid=uid, name=uid, phase=phase)
