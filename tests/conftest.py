@@ -61,9 +61,12 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     yield
     if sessions.WORKER in os.environ:
         return
-    if left := sessions.left_running(_FOLDER):
-        print("\nleft running:", *left, sep="\n")  # noqa: T201
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
+    if left := sessions.left_running(_FOLDER, seconds=0 if interrupted else 10):
+        sessions.kill(left)
+        if not interrupted:
+            print("\nleft running, and killed:", *(f"{pid} {said}" for pid, said in left.items()), sep="\n")  # noqa: T201
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if (
         session.exitstatus in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
         or "TASKFLOW_KEEP" in os.environ

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 WORKER = "PYTEST_XDIST_WORKER"
-_SECONDS = 10
 
 
 def begin() -> Path:
@@ -27,16 +29,16 @@ def begin() -> Path:
     return Path(tempfile.gettempdir())
 
 
-def left_running(folder: Path) -> list[str]:
-    """Processes of the run that are still there, with their arguments; those that are ending are waited for."""
-    deadline = time.monotonic() + _SECONDS
+def left_running(folder: Path, seconds: float = 10) -> dict[int, str]:
+    """Processes of the run that are still there, and their arguments; those that are ending are waited for."""
+    deadline = time.monotonic() + seconds
     while (found := _running(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
 
 
-def _running(folder: Path) -> list[str]:
-    name, found = os.fsencode(folder), []
+def _running(folder: Path) -> dict[int, str]:
+    name, found = os.fsencode(folder), dict[int, str]()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
@@ -47,8 +49,15 @@ def _running(folder: Path) -> list[str]:
             continue
         if any(name in text for text in known):
             said = arguments.replace(b"\0", b" ").decode(errors="replace")
-            found.append(f"{entry.name} {said[:200]}")
+            found[int(entry.name)] = said[:200].strip()
     return found
+
+
+def kill(pids: Iterable[int]) -> None:
+    """End them, whatever they do."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def end(folder: Path) -> None:

@@ -43,13 +43,14 @@ class Stream(threading.Thread):
         except IncompleteRead:
             if not self._cut:
                 raise
+        finally:
+            self._connection.close()
 
     def cut(self) -> None:
         """Hang up, and end."""
         self._cut = True
         self._connection.sock.shutdown(socket.SHUT_RDWR)
         self.join()
-        self._connection.close()
 
     @property
     def states(self) -> list[tuple[int, str, str]]:
