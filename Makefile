@@ -11,7 +11,7 @@ BUILDER := docker
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PYTEST := $(BIN)/python -m pytest
 # Much of a test's time is waiting: more processes than cores.
-WORKERS := 3
+WORKERS := 4
 SHARED := $(PYTEST) -n $(WORKERS)
 # Runs these folders, then the check of the rights that all the stacks of tests/e2e used.
 define WITH_RIGHTS
@@ -36,7 +36,7 @@ status: setup ## show what runs
 	@$(BIN)/taskflow-local status
 
 ##@ Check it
-test: setup programs ## all tests: unit, contract, integration, end to end (a quarter of an hour); WORKERS=3 processes
+test: setup programs ## all tests: unit, contract, integration, end to end (a quarter of an hour); WORKERS=4 processes
 	@$(call WITH_RIGHTS,tests)
 
 test-unit: setup ## tests without a socket (a minute)

@@ -12,6 +12,8 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 _FIRST = (
+    "e2e/test_documents.py",
+    "e2e/test_webhooks.py",
     "e2e",
     "chart",
     "integration/api",
@@ -19,7 +21,10 @@ _FIRST = (
     "integration/taskflow_operator",
     "integration/taskflow_worker",
 )
-"""Folders in their order; those that are not named follow, `unit` last."""
+"""Modules and folders in their order; those that are not named follow, `unit` last.
+
+Modules with stacks of their own come before the rest of their folder, or its stack would run beside theirs.
+"""
 _WHOLE = ("integration/crds", "contract")
 """Packages whose servers are dear beside their tests."""
 _SINGLE = ("e2e/test_documents.py", "integration/local/test_stack.py")
@@ -40,7 +45,8 @@ def order_of(item: pytest.Item) -> int:
     path = PurePosixPath(_path(item.nodeid))
     if path.parts[0] == "unit":
         return len(_FIRST) + 1
-    return next((at for at, each in enumerate(_FIRST) if PurePosixPath(each) in path.parents), len(_FIRST))
+    places = {str(path), *map(str, path.parents)}
+    return next((at for at, each in enumerate(_FIRST) if each in places), len(_FIRST))
 
 
 def _path(node_id: str) -> str:
