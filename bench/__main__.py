@@ -94,7 +94,7 @@ async def throughput_floor(kube: KubeClient, at_once: int) -> float:
 
     async def one(number: int) -> None:
         made = await create(kube, "floor", body(f"write-{number}", "bench.noop"))
-        await kube.patch_task_status("floor", made["metadata"]["name"], made["metadata"]["uid"], SUCCEEDED)
+        await kube.patch_status("tasks", "floor", made["metadata"]["name"], made["metadata"]["uid"], SUCCEEDED)
 
     start = time.monotonic()
     await each(range(COUNT), one, at_once)

@@ -8,10 +8,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from bench.replay import Outcome, Replay, SimulatedPod, Trace
+from taskflow_core.domain.workerpool import Scaling
 from taskflow_core.ledger.presence import WorkerReport
-from taskflow_operator.pools.pod_selection import Pod, Workers, plan_scale_down
+from taskflow_operator.pools.pod_selection import Workers, plan_scale_down
 from taskflow_operator.pools.scaler import PAUSE_SECONDS, TICK_SECONDS
-from taskflow_operator.pools.scaling import Demand, Scaling, ScalingHistory, decide
+from taskflow_operator.pools.scaling import Demand, ScalingHistory, decide
+from taskflow_operator.runtime.pod import Pod
 
 _EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -74,9 +76,9 @@ class _Ours(Replay):
         for name in parting.stop:
             known[name].serving = False
         # Marked at one decision, removed at the next: meanwhile the ReplicaSet's controller has seen the mark.
-        for name in self._marked.intersection(parting.go):
+        for name in self._marked.intersection(parting.remove):
             self.remove(now, known[name])
-        self._marked = frozenset(parting.go)
+        self._marked = frozenset(parting.remove)
 
     def _workers(self, now: float) -> Workers:
         at_ms = int(now * 1000)

@@ -33,7 +33,7 @@ async def finish(kube: KubeClient) -> None:
 
     async def one(number: int) -> None:
         made = await create(kube, PAST, body(f"past-{number}", "bench.noop", ttlSecondsAfterFinished=0))
-        await kube.patch_task_status(PAST, made["metadata"]["name"], made["metadata"]["uid"], STATUS)
+        await kube.patch_status("tasks", PAST, made["metadata"]["name"], made["metadata"]["uid"], STATUS)
 
     await each(range(COUNT), one, AT_ONCE)
 

@@ -14,7 +14,7 @@ from bench import elsewhere, ours
 from bench.machine import percentile
 from bench.replay import Outcome, Trace
 from bench.scaling import MOST, SEED, SLOTS, trace
-from taskflow_operator.pools.scaling import Scaling
+from taskflow_core.domain.workerpool import Scaling
 
 START_SECONDS = 3.0
 BURST, LONG_SHARE, LONG_SECONDS = 400, 0.15, (60.0, 600.0)

@@ -125,7 +125,7 @@ def operator_part(name: str, point: str, passages: int, says: str, *, kick: bool
     return Fault(name, "operator", at_point(point, passages, "operator", kick=kick), (OPERATOR, says))
 
 
-AWAY = "dependency_away"
+AWAY = "dependency_unavailable"
 STARTED = "operator_started"
 TABLE = (
     Fault("worker-main", "worker", basic.worker_main, (STREAM, "lost")),

@@ -22,7 +22,7 @@ from bench.tasks import each
 from taskflow_core import resources
 from taskflow_core.domain import naming
 from taskflow_core.errors import TaskflowError
-from taskflow_core.kube.client import KubeClient, resource_path, tasks_path
+from taskflow_core.kube.client import Hooks, KubeClient, resource_path, tasks_path
 from tests.e2e.manifests import Manifests
 from tests.e2e.product import Product, task
 from tests.e2e.test_operator_production import ask, metric, operator_lines
@@ -121,8 +121,8 @@ async def until_none(kube: KubeClient, path: str, selector: str, seconds: float)
 
 async def fuzz() -> Outcome:
     outcome = Outcome()
-    kube = await KubeClient.connect()
-    kube.answered = lambda verb, code: outcome.codes.update([code] if verb == "create" else [])
+    hooks = Hooks(answered=lambda verb, code: outcome.codes.update([code] if verb == "create" else []))
+    kube = await KubeClient.connect(hooks=hooks)
     try:
         began = time.monotonic()
         made = Manifests(crd("tasks"), SEED)

@@ -65,7 +65,10 @@ def test_an_api_server_restarted_in_the_middle_of_work_costs_nothing_but_time(
     gate, record = tmp_path / "gate", tmp_path / "record"
     product.apply(task("over-restart", "e2e.wait_for_file", kwargs={"record": str(record), "path": str(gate)}))
     eventually(lambda: records(record, "start"), lambda starts: len(starts) == 1)
-    away, refused = "dependency_away .*dependency=api-server ", "dependency_away .*dependency=api-server-rights "
+    away, refused = (
+        "dependency_unavailable .*dependency=api-server ",
+        "dependency_unavailable .*dependency=api-server-rights ",
+    )
     before, before_refused = len(operator_lines(product, away)), len(operator_lines(product, refused))
     product.stack.stop("kube-apiserver")
     gate.touch()

@@ -44,7 +44,7 @@ def operator_steps(state: State, number: int, design: Design) -> Iterator[Step]:
 
 
 def landed(state: State, status: tuple[int, str], design: Design) -> State:
-    """KubeClient.patch_task_status: tests the uid; the schema tests that an end stays one."""
+    """KubeClient.patch_status: tests the uid; the schema tests that an end stays one."""
     if state.status[1] in TERMINAL and status[1] != state.status[1]:
         if design.end_is_guarded:
             return state

@@ -7,11 +7,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from taskflow_core.domain.naming import ANNOTATION_TRACEPARENT
+from taskflow_core.domain.naming import ANNOTATION_TRACEPARENT, GROUP
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.resource import Condition, Model, Time
 
@@ -260,9 +260,25 @@ def _readable(model: type[M], fields: Mapping[str, Any], required: Mapping[str, 
         return model.model_validate({**required, **kept}), told
 
 
-class Task(Model):
-    """One unit of work: identity, wish and state."""
+def _owner(meta: Mapping[str, Any]) -> Owner | None:
+    for each in meta.get("ownerReferences") or ():
+        if each.get("controller") and str(each.get("apiVersion")).startswith(f"{GROUP}/"):
+            return Owner(kind=each["kind"], name=each["name"], uid=each["uid"])
+    return None
 
+
+class Owner(Model):
+    """The resource that created a Task and is its controller."""
+
+    kind: str
+    name: str
+    uid: str
+
+
+class Task(Model):
+    """One unit of work: identity, specification and status."""
+
+    PLURAL: ClassVar[str] = "tasks"
     uid: str
     namespace: str
     name: str
@@ -271,6 +287,8 @@ class Task(Model):
     labels: dict[str, str] = Field(default_factory=dict)
     """The first 64 by name: nothing bounds their number in Kubernetes, and each event carries them."""
     annotated_traceparent: str = ""
+    owner: Owner | None = None
+    """Its controller, if that is a resource of TaskFlow."""
     payload_too_deep: bool = False
     """args, kwargs or array.items are nested deeper than `MAX_JSON_LEVELS`, and were left out when the object was read."""
     unreadable: str = ""
@@ -313,11 +331,21 @@ class Task(Model):
             created=meta["creationTimestamp"],
             labels=dict(sorted((meta.get("labels") or {}).items())[:MAX_LABELS]),
             annotated_traceparent=(meta.get("annotations") or {}).get(ANNOTATION_TRACEPARENT, ""),
+            owner=_owner(meta),
             payload_too_deep=too_deep,
             unreadable=problem,
             spec=readable,
             status=status,
         )
+
+    @property
+    def plural(self) -> str:
+        """Plural name of the kind."""
+        return self.PLURAL
+
+    def status_object(self) -> dict[str, Any]:
+        """The JSON of `/status`."""
+        return self.status.to_object()
 
     @property
     def isolated(self) -> bool:

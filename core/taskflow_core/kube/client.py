@@ -97,25 +97,40 @@ class Page:
     """The resourceVersion that all pages of the list have in common; a watch may go on from it."""
 
 
-class KubeClient:
-    """JSON requests to the API server with this process's identity. One instance per process; close it at the end."""
+@dataclass(frozen=True)
+class Hooks:
+    """What a process adds to the requests of its `KubeClient`."""
 
-    def __init__(self, session: aiohttp.ClientSession, configuration: official.Configuration) -> None:
+    may_write: Callable[[], bool] = lambda: True
+    """Whether this process may change anything at the moment: a leader in doubt may not."""
+    cares_for: Callable[[str], bool] = lambda _namespace: True
+    """Whether this process is responsible for a namespace. Lists and watches show nothing of others."""
+    namespaces: Sequence[str] = ()
+    """The only namespaces that lists and watches of the whole cluster read, and may read; empty means all."""
+    answered: Callable[[str, int], None] = lambda _verb, _code: None
+    """Called after each request with the API verb and the HTTP status, or `NO_ANSWER`."""
+
+
+class KubeClient:
+    """JSON requests to the API server with this process's identity. Close it at the end.
+
+    Args:
+        session: the connections.
+        configuration: the credentials.
+        hooks: what the process that uses it adds to each request.
+    """
+
+    def __init__(
+        self, session: aiohttp.ClientSession, configuration: official.Configuration, hooks: Hooks | None = None
+    ) -> None:
         self._session = session
         self._configuration = configuration
+        self._hooks = hooks or Hooks()
         self.answered_at = time.monotonic()
         """When the API server last answered other than by a 5xx (monotonic seconds)."""
-        self.may_write: Callable[[], bool] = lambda: True
-        """Whether this process may change anything at the moment: a leader in doubt may not."""
-        self.cares_for: Callable[[str], bool] = lambda _namespace: True
-        """Whether this process has to do with a namespace; of others, no list or watch shows anything."""
-        self.namespaces: Sequence[str] = ()
-        """The only namespaces that lists and watches of the whole cluster are about, and may be; none is all."""
-        self.answered: Callable[[str, int], None] = lambda _verb, _code: None
-        """Called after each request with the API verb and the HTTP status, or `NO_ANSWER`."""
 
     @classmethod
-    async def connect(cls, connections: int = 32) -> KubeClient:
+    async def connect(cls, connections: int = 32, hooks: Hooks | None = None) -> KubeClient:
         """Find credentials ($KUBECONFIG or ~/.kube/config, else the pod's) and open a session.
 
         Raises:
@@ -139,7 +154,7 @@ class KubeClient:
         session = aiohttp.ClientSession(
             configuration.host, connector=connector, timeout=_TIMEOUT, headers={"User-Agent": naming.FIELD_MANAGER}
         )
-        return cls(session, configuration)
+        return cls(session, configuration, hooks)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -160,7 +175,7 @@ class KubeClient:
             NotFound, Conflict, Forbidden, Invalid: as the API server says, with its message.
             Unavailable: no answer, or one that says to come again; or this process may not write now.
         """
-        if method != "GET" and not self.may_write():
+        if method != "GET" and not self._hooks.may_write():
             raise Unavailable("API server: leadership is not confirmed, so nothing is written", Dependency.API_SERVER)
         verb = "list" if params and "limit" in params else _VERBS.get(method, method.lower())
         headers = {"Content-Type": content_type, **await self._authorization()}
@@ -177,7 +192,7 @@ class KubeClient:
         except ValueError as error:
             raise Unavailable(f"API server: {method} {path}: the answer is no JSON", Dependency.API_SERVER) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self.answered(verb, NO_ANSWER)
+            self._hooks.answered(verb, NO_ANSWER)
             raise Unavailable(
                 f"API server: {method} {path}: {str(error) or type(error).__name__}", Dependency.API_SERVER
             ) from error
@@ -190,7 +205,7 @@ class KubeClient:
     def _note(self, verb: str, code: int) -> None:
         if code < 500:  # noqa: PLR2004 - HTTP's own border
             self.answered_at = time.monotonic()
-        self.answered(verb, code)
+        self._hooks.answered(verb, code)
 
     async def list_pages(self, path: str, field_selector: str = "", label_selector: str = "") -> AsyncIterator[Page]:
         """All objects of the namespaces that this process cares for, up to 500 a page.
@@ -203,7 +218,7 @@ class KubeClient:
             Forbidden: all of them are refused.
         """
         version, refusal = "", None
-        for namespace, where in scoped(path, self.namespaces).items():
+        for namespace, where in scoped(path, self._hooks.namespaces).items():
             try:
                 async for page in self._list(where, field_selector, label_selector):
                     version = version or page.version
@@ -232,7 +247,7 @@ class KubeClient:
             params["continue"] = token
 
     def _mine(self, body: Mapping[str, Any]) -> bool:
-        return self.cares_for(body.get("metadata", {}).get("namespace", ""))
+        return self._hooks.cares_for(body.get("metadata", {}).get("namespace", ""))
 
     async def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
         """What happens after that version, as it arrives: `{"type", "object"}`, bookmarks among them; ends when the server ends it.
@@ -245,7 +260,7 @@ class KubeClient:
         """
         watches = {
             namespace: self._watch(where, version, field_selector)
-            for namespace, where in scoped(path, self.namespaces).items()
+            for namespace, where in scoped(path, self._hooks.namespaces).items()
         }
         only = watches.get("")
         async for batch in merged(watches, version) if only is None else only:
@@ -284,18 +299,25 @@ class KubeClient:
         version = event["object"]["metadata"]["resourceVersion"]
         return {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": version}}}
 
-    async def patch_task_status(self, namespace: str, name: str, uid: str, status: dict[str, Any]) -> None:
-        """Replace a Task's status, only if it is still the same Task.
+    async def patch_status(self, plural: str, namespace: str, name: str, uid: str, status: dict[str, Any]) -> None:
+        """Replace the status of a TaskFlow resource, only if it is still the same resource.
 
         A JSON Patch with a `test`: merge patch and server-side apply ignore a wrong uid on `/status` and would give a
-        re-created Task of the same name its predecessor's state.
+        re-created resource of the same name its predecessor's state.
+
+        Args:
+            plural: of the kind, such as `tasks`.
+            namespace: of the resource.
+            name: of the resource.
+            uid: of the resource.
+            status: the whole status.
 
         Raises:
-            NotFound: there is no such Task.
-            Conflict: the name belongs to another Task now.
+            NotFound: there is no such resource.
+            Conflict: the name belongs to another resource now.
         """
         params = {"fieldManager": naming.FIELD_MANAGER}
-        path = tasks_path(namespace, name) + "/status"
+        path = resource_path(f"apis/{naming.API_VERSION}", plural, namespace, name) + "/status"
         try:
             await self.request("PATCH", path, status_patch(uid, status), content_type=JSON_PATCH, params=params)
         except Conflict as error:
@@ -304,7 +326,7 @@ class KubeClient:
         except Invalid as error:
             # All that the API server says of a failed `test` (apiserver 1.36); a refusal of the status itself has causes.
             if not error.causes and "the server rejected our request" in str(error):
-                raise Conflict(f"Task {namespace}/{name} is no longer the one with uid {uid}") from error
+                raise Conflict(f"{plural} {namespace}/{name} is no longer the one with uid {uid}") from error
             raise
 
     async def apply(self, path: str, body: dict[str, Any], *, manager: str = naming.FIELD_MANAGER) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from typing import Any
 import redis.asyncio
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import Entered, Entry
 from taskflow_core.domain.events import EventKind
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, redis_errors, script
-from taskflow_core.ledger.operator import Entered, Entry
 
 WAITING, SOURCE = "waiting", "source"
 """Fields of an array's key: what waits for another attempt, and where its items are. Every other one is a chunk, by its place."""

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import redis.asyncio
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import Attempt, AttemptKey, Entered, Entry, State
 from taskflow_core.domain.events import EventKind, Failure, TaskSnapshot
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
@@ -18,52 +17,6 @@ EXPIRE_LIMIT = 500
 """Leases taken away in one call."""
 SERVE_SECONDS = 30
 """After its operator ended for good, another one may have this Redis."""
-Place = tuple[str, int] | tuple[str, int, int | None]
-"""Uid and attempt, and the chunk if it is one of an array."""
-
-
-class Entry(StrEnum):
-    """What the ledger knew of an attempt when it was entered."""
-
-    NEW = "new"
-    """It was entered now: publish its message."""
-    WAITING = "waiting"
-    """It was entered before and nobody has claimed it."""
-    TAKEN = "taken"
-    """Somebody claimed it, or it is closed."""
-
-
-@dataclass(frozen=True)
-class Entered:
-    """Answer to `enqueue`."""
-
-    entry: Entry
-    time_ms: int
-    """Since when it is in the ledger, by Redis' clock; 0 when taken."""
-
-
-@dataclass(frozen=True)
-class State:
-    """What Redis knows of an attempt."""
-
-    claim: str
-    """Who holds or held it, or the tombstone; empty when nobody ever claimed it, or Redis forgot."""
-    leased: bool
-    waiting: bool
-
-    @property
-    def settled(self) -> bool:
-        """Its end stands in the resource and was told to the history."""
-        return self.claim in (EventKind.SETTLED, EventKind.DELETED)
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One attempt, with the Task as the history should show it."""
-
-    uid: str
-    attempt: int
-    snapshot: TaskSnapshot
 
 
 class OperatorLedger:
@@ -179,7 +132,7 @@ class OperatorLedger:
             )
         return members
 
-    async def give_up(self, attempts: Sequence[Place], failure: Failure) -> list[bool]:
+    async def give_up(self, attempts: Sequence[AttemptKey], failure: Failure) -> list[bool]:
         """Declare each attempt lost, in one round trip; False for one that somebody holds or may claim.
 
         What follows from it comes by its `lost` event, behind an end that may be in the stream already.
@@ -236,7 +189,7 @@ class OperatorLedger:
             )
         return [(str(member), int(score)) for member, score in rows]
 
-    async def states(self, attempts: Sequence[Place]) -> list[State]:
+    async def states(self, attempts: Sequence[AttemptKey]) -> list[State]:
         """What is known of each attempt, in one round trip and the same order."""
         with redis_errors():
             async with self._client.pipeline(transaction=False) as pipe:

@@ -1,3 +1,5 @@
+"""The controller of arrays: one driver for each open array."""
+
 from __future__ import annotations
 
 import asyncio
@@ -6,126 +8,146 @@ from collections.abc import Callable, Sequence
 from taskflow_core.domain.events import ENDS, Event, EventKind
 from taskflow_core.domain.task import Task
 from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator.arrays.chunks import ChunkId
 from taskflow_operator.arrays.driver import ArrayDriver, ArrayServices
-from taskflow_operator.arrays.state import ChunkId
+from taskflow_operator.arrays.item_writer import ItemWriter
 from taskflow_operator.runtime.supervisor import ConsecutiveErrors, cancel_all
-from taskflow_operator.tasks.rules.decision import Decision
+from taskflow_operator.tasks.rules.decision import Decision, Hold, Keep
 
 log = get_logger(__name__)
-AGAIN_SECONDS = 1.0
-TURN_SECONDS = 1.0
-OURS = ENDS | {EventKind.STARTED, EventKind.PROGRESS}
-"""Kinds of events that a drive is told of; refusals are counted as for any Task."""
+RESTART_SECONDS = 1.0
+CHECK_SECONDS = 1.0
+_HANDLED = ENDS | {EventKind.STARTED, EventKind.PROGRESS}
+"""Kinds of events that go to a driver; refusals are counted as for any Task."""
 
 
-class Arrays:
-    """The open arrays. Each has a drive of its own, which is started anew when it fails: all it knows is kept elsewhere.
+class ArrayController:
+    """Runs the open arrays. A driver that fails is restarted: everything that it knows is kept elsewhere.
 
     Args:
-        services: what drives work with.
+        services: what drivers use.
+        items: writes what ended; stopped with the controller.
+        acknowledge: acknowledges an event, by its id.
     """
 
-    def __init__(self, services: ArrayServices) -> None:
+    def __init__(self, services: ArrayServices, items: ItemWriter, acknowledge: Callable[[str], None]) -> None:
         self._services = services
-        self._drives: dict[str, ArrayDriver] = {}
-        self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._items = items
+        self._acknowledge = acknowledge
+        self._drivers: dict[str, ArrayDriver] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
         self._decisions: dict[str, Decision] = {}
-        self._done: Callable[[str], None] = lambda _: None
         self._errors = ConsecutiveErrors("arrays")
 
-    def acknowledge_by(self, done: Callable[[str], None]) -> None:
-        """Set once: what acknowledges an event, by its id."""
-        self._done = done
+    async def apply(self, decisions: Sequence[tuple[Task, Decision]]) -> None:
+        """Hand decisions to the drivers."""
+        for task, decision in decisions:
+            self.decided(task, decision)
 
     def decided(self, task: Task, decision: Decision) -> None:
-        """What is to be done with an open array now."""
+        """Hand a decision to the driver of an array."""
+        if isinstance(decision, Keep | Hold) and decision.until is not None:
+            self._services.dispatch_at(task.uid, decision.until)
         self._decisions[task.uid] = decision
-        self._drive(task.uid).decided(decision)
+        self._driver(task.uid).decided(decision)
 
-    def take(self, event: Event) -> bool:
-        """An event of a chunk; False if its array is not open."""
-        known = self._services.tasks.get(event.uid)
-        if known is None or known.task.spec.array is None:
-            return False
-        self._drive(event.uid).take(event)
-        return True
-
-    def has(self, event: Event) -> bool:
-        """Whether the event is being worked on."""
-        drive = self._drives.get(event.uid)
-        return drive is not None and event.id in drive.pending
-
-    async def left(self, uid: str) -> None:
-        """An array that is not open has left something: an operator died before it took that away."""
-        if uid not in self._drives:
-            await self._services.broker.forget(uid)
-
-    def forget(self, task: Task) -> None:
-        """The Task finished, or its resource is gone."""
-        if (drive := self._drives.get(task.uid)) is not None:
-            drive.look()
-
-    def data_lost(self, seconds: float) -> None:
-        """Redis forgot things: after that time take stock."""
-        for drive in self._drives.values():
-            drive.data_lost(seconds)
-
-    def waits(self, uid: str, place: ChunkId) -> bool:
-        """Whether a chunk is in the ledger, as far as is known."""
-        drive = self._drives.get(uid)
-        return drive is not None and drive.waits(place)
-
-    async def republish(self, uid: str, places: Sequence[ChunkId] | None = None) -> None:
-        """Send chunks again whose messages were lost; all that wait if none are named.
+    async def republish(self, task: Task) -> None:
+        """Send again the chunks that wait: their list is another one now.
 
         Raises:
             Unavailable: Redis does not answer.
         """
-        if (drive := self._drives.get(uid)) is not None:
-            await drive.republish(places)
+        if (driver := self._drivers.get(task.uid)) is not None:
+            await driver.republish()
+
+    async def republish_chunks(self, uid: str, chunks: Sequence[ChunkId]) -> None:
+        """Send chunks again whose messages were lost.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        if (driver := self._drivers.get(uid)) is not None:
+            await driver.republish(chunks)
+
+    def owns(self, event: Event) -> bool:
+        """Whether an event is of a chunk of an open array, and of a kind that its driver handles."""
+        if event.chunk is None or event.kind not in _HANDLED:
+            return False
+        known = self._services.tasks.get(event.uid)
+        return known is not None and known.task.spec.array is not None
+
+    def take(self, event: Event) -> None:
+        """Hand an event to the driver of its array."""
+        self._driver(event.uid).take(event)
+
+    def in_hand(self, event: Event) -> bool:
+        """Whether a driver is working on the event."""
+        driver = self._drivers.get(event.uid)
+        return driver is not None and event.id in driver.pending
+
+    async def clean_up(self, uid: str) -> None:
+        """Remove what an array that is not open left in Redis: an operator died before it did that."""
+        if uid not in self._drivers:
+            await self._services.delivery.forget(uid)
+
+    def task_finished(self, task: Task) -> None:
+        """The Task finished, or its resource is gone."""
+        if (driver := self._drivers.get(task.uid)) is not None:
+            driver.look()
+
+    def data_lost(self, seconds: float) -> None:
+        """Redis lost data: take stock after that time."""
+        for driver in self._drivers.values():
+            driver.data_lost(seconds)
+
+    def waits(self, uid: str, attempt: int, chunk: int) -> bool:
+        """Whether a chunk is in the ledger, as far as is known."""
+        driver = self._drivers.get(uid)
+        return driver is not None and driver.waits((attempt, chunk))
 
     def demand(self, namespace: str, queue: str) -> tuple[int, int]:
-        """Chunks of a queue that wait for a worker, and that one runs."""
+        """Chunks of a queue that wait for a worker, and chunks that one runs."""
         ready = running = 0
-        for uid, drive in self._drives.items():
+        for uid, driver in self._drivers.items():
             known = self._services.tasks.get(uid)
             if known is not None and (known.task.namespace, known.task.spec.queue) == (namespace, queue):
-                waits, runs = drive.demand
+                waits, runs = driver.demand
                 ready, running = ready + waits, running + runs
         return ready, running
 
     async def run(self) -> None:
-        """Look after the drives, until cancelled; with it they end."""
+        """Watch over the drivers, until cancelled; they end with it."""
         try:
             while True:
                 self._errors.check()
-                await asyncio.sleep(TURN_SECONDS)
+                await asyncio.sleep(CHECK_SECONDS)
         finally:
-            await cancel_all(list(self._jobs.values()))
+            await cancel_all(list(self._running.values()))
+            await self._items.stop()
 
-    def _drive(self, uid: str) -> ArrayDriver:
-        drive = self._drives.get(uid)
-        if drive is None:
-            drive = self._drives[uid] = ArrayDriver(uid, self._services, self._done)
+    def _driver(self, uid: str) -> ArrayDriver:
+        driver = self._drivers.get(uid)
+        if driver is None:
+            driver = self._drivers[uid] = ArrayDriver(uid, self._services, self._acknowledge)
             if (decision := self._decisions.get(uid)) is not None:
-                drive.decided(decision)
-            self._jobs[uid] = asyncio.create_task(self._safely(uid, drive))
-        return drive
+                driver.decided(decision)
+            self._running[uid] = asyncio.create_task(self._run(uid, driver))
+        return driver
 
-    async def _safely(self, uid: str, drive: ArrayDriver) -> None:
+    async def _run(self, uid: str, driver: ArrayDriver) -> None:
         failed = False
         try:
-            await drive.run()
+            await driver.run()
         except Exception as error:  # noqa: BLE001 - one array at fault must not stop the others
             failed = True
             self._errors.record(error, uid=uid)
         else:
             self._errors.clear()
         if failed:
-            await asyncio.sleep(AGAIN_SECONDS)
-        del self._drives[uid], self._jobs[uid]
+            await asyncio.sleep(RESTART_SECONDS)
+        del self._drivers[uid], self._running[uid]
         if failed and self._services.tasks.get(uid) is not None:
-            # Events that it had in its hands are not acknowledged, and come again with the next look at the backlog.
-            self._drive(uid)
+            # Events that it was given are not acknowledged, and come again when the backlog is read.
+            self._driver(uid)
         else:
             self._decisions.pop(uid, None)

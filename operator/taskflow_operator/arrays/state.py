@@ -1,19 +1,17 @@
-"""What is known of one open array, and what follows from what happens to it. No I/O, no clock.
+"""The state of one open array, and how events change it. Pure.
 
 Each item that has not ended is in exactly one place: *fresh* (never handed out), *waiting* for another attempt, or in a chunk
-in chunk. What has ended is in the history, and here only as numbers. So memory goes with what is in chunk, not with the
-number of items.
+in flight. What has ended is in the history, and here only as numbers. So memory grows with what is in flight, not with
+the number of items.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 
-from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import State
 from taskflow_core.domain.chunks import COUNT, ChunkEnd, Counted, ItemError, Source
 from taskflow_core.domain.events import Event, EventKind, Failure
 from taskflow_core.domain.items import ItemHistory, ItemRow, ItemState
@@ -22,71 +20,24 @@ from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.retries import Retry, after_failure
 from taskflow_core.domain.task import RetryPolicy
 from taskflow_operator.arrays.chunk_size import ChunkSizer
+from taskflow_operator.arrays.chunks import (
+    ORIGIN,
+    ChunkId,
+    ChunkOutcome,
+    InFlightChunk,
+    Waiting,
+    read_notes,
+    write_waiting,
+)
 
 SHOWN_FAILED = 200
 """Ranges of failed indices that are kept for the status."""
-MOST_WAITING = 2000
-"""Ranges that wait for another attempt, beyond which nothing fresh is handed out: they are kept in memory and in Redis."""
-ORIGIN = datetime(1970, 1, 1, tzinfo=UTC)
+MAX_WAITING = 2000
+"""Nothing fresh is handed out while more ranges wait for another attempt: they are kept in memory and in Redis."""
 _STOPPED = frozenset({Reason.CANCELLED, Reason.DEADLINE_EXCEEDED, Reason.TOO_MANY_FAILURES})
-"""Ends of chunks that were told to stop: their items did not fail."""
+"""Ends of chunks that were asked to stop: their items did not fail."""
 _FATAL = frozenset({Reason.UNKNOWN_HANDLER, Reason.INPUT_MISSING, Reason.ITEMS_INVALID})
-"""Ends of chunks that say that no item can be run."""
-
-NOT_CHUNKS = frozenset({"waiting", "source"})
-"""Fields of an array's notes that are no chunks: what waits for another attempt, and where its items are."""
-ChunkId = tuple[int, int]
-"""Attempt and first index of a chunk."""
-
-
-@dataclass
-class InFlightChunk:
-    """A chunk that was handed out and is not settled."""
-
-    attempt: int
-    first: int
-    handbacks: int
-    items: RangeSet
-    """Those that have not ended."""
-    started: bool = False
-    parked: bool = False
-    """Taken out of the ledger while the array is suspended."""
-
-    @property
-    def place(self) -> ChunkId:
-        """What names it within the array."""
-        return self.attempt, self.first
-
-    @property
-    def note(self) -> str:
-        """What a later operator has to know."""
-        return json.dumps([self.handbacks, str(self.items)])
-
-
-@dataclass
-class Waiting:
-    """Items that get another attempt."""
-
-    attempt: int
-    handbacks: int
-    limit: int
-    """At most so many of them in a chunk: 0 is without a limit."""
-    due: datetime
-    items: RangeSet
-
-
-@dataclass
-class ChunkOutcome:
-    """What an event came to."""
-
-    settle: ChunkId
-    """The chunk that is over."""
-    rows: list[ItemRow] = field(default_factory=list)
-    """Items that ended, for the history."""
-    counted: Counted | None = None
-    """How many items there are, and where."""
-    fatal: Failure | None = None
-    """No item can be run: the handler is unknown, an input is missing ..."""
+"""Ends of chunks after which no item can be run."""
 
 
 class ArrayState:
@@ -94,9 +45,9 @@ class ArrayState:
 
     Args:
         policy: of each item.
-        universe: the indices that are to be run; None while they are not counted, which is then the first thing to be done.
+        universe: the indices to run; None while they are not counted, which the first chunk then does.
         past: what the history has.
-        notes: what Redis has; empty when it lost its data.
+        notes: what Redis has; empty if it lost its data.
         counted: where the items are, if they come from an object.
     """
 
@@ -127,19 +78,13 @@ class ArrayState:
         return None if self.counted is None else self.counted.source
 
     def _read(self, notes: Mapping[str, str], ended: RangeSet) -> None:
-        # An operator may have died between two steps: then an item is in two places, and the later attempt is the true one.
-        found: list[Waiting | InFlightChunk] = list(_read_waiting(notes.get("waiting", "[]")))
-        for place, note in notes.items():
-            if place not in NOT_CHUNKS:
-                attempt, first = naming.split_place(place)
-                handbacks, items = json.loads(note)
-                found.append(InFlightChunk(attempt, first or 0, handbacks, RangeSet.parse(items)))
+        # An operator may have died between two steps. Then an item is in two places, and the later attempt counts.
         seen = ended
-        for each in sorted(found, key=lambda one: (-one.attempt, isinstance(one, Waiting))):
+        for each in sorted(read_notes(notes), key=lambda one: (-one.attempt, isinstance(one, Waiting))):
             each.items = each.items - seen
             seen = seen | each.items
             if isinstance(each, InFlightChunk):
-                self.in_flight[each.place] = each
+                self.in_flight[each.id] = each
             elif each.items:
                 self.waiting.append(each)
         self.fresh = self.fresh - seen
@@ -151,7 +96,7 @@ class ArrayState:
 
     @property
     def over(self) -> bool:
-        """No item is left, and no chunk in chunk."""
+        """No item is left, and no chunk in flight."""
         return self.total is not None and not self.fresh and not self.waiting and not self.in_flight
 
     @property
@@ -161,13 +106,8 @@ class ArrayState:
 
     @property
     def waiting_note(self) -> str:
-        """What waits, for Redis."""
-        return json.dumps(
-            [
-                [each.attempt, each.handbacks, each.limit, int((each.due - ORIGIN).total_seconds()), str(each.items)]
-                for each in self.waiting
-            ]
-        )
+        """What waits for another attempt, for Redis."""
+        return write_waiting(self.waiting)
 
     def next_due(self) -> datetime | None:
         """When the first of what waits is due."""
@@ -175,10 +115,10 @@ class ArrayState:
         return min((each.due for each in (*self.waiting, *counting)), default=None)
 
     def hand_out(self, now: datetime, chunks: int) -> list[InFlightChunk]:
-        """Put items into chunks until so many are in chunk. What waits and is due goes before what is fresh."""
+        """Put items into chunks until this many are in flight. What waits and is due comes before what is fresh."""
         new: list[InFlightChunk] = []
         while len(self.in_flight) < chunks and (chunk := self._next(now, chunks)) is not None:
-            self.in_flight[chunk.place] = chunk
+            self.in_flight[chunk.id] = chunk
             new.append(chunk)
         return new
 
@@ -193,14 +133,74 @@ class ArrayState:
             if not due.items:
                 self.waiting.remove(due)
             return InFlightChunk(due.attempt, items.first, due.handbacks, items)
-        if not self.fresh or sum(each.items.ranges for each in self.waiting) > MOST_WAITING:
+        if not self.fresh or sum(each.items.ranges for each in self.waiting) > MAX_WAITING:
             return None
         items, self.fresh = self.fresh.take(self.sizer.items(len(self.fresh), chunks))
         return InFlightChunk(1, items.first, 0, items)
 
-    def refused(self, chunk: InFlightChunk, now: datetime) -> None:
-        """Its name was used before, by an attempt that Redis remembers and we do not: its items get another one."""
-        del self.in_flight[chunk.place]
+    def found(self, states: Iterable[tuple[InFlightChunk, State]]) -> None:
+        """Apply what the ledger says of chunks that an earlier operator handed out."""
+        for chunk, state in states:
+            chunk.started = state.leased
+            chunk.parked = not (state.leased or state.waiting or state.claim)
+
+    def entered(self, chunks: Iterable[InFlightChunk]) -> None:
+        """Chunks are in the ledger now."""
+        for chunk in chunks:
+            chunk.parked = False
+
+    def taken(self, states: Iterable[tuple[InFlightChunk, State]], now: datetime) -> None:
+        """Chunks could not be entered: somebody holds them, or did once. After data was lost, names may come a second time."""
+        for chunk, state in states:
+            if state.leased:
+                chunk.started = True
+            elif state.settled:
+                self._refused(chunk, now)
+
+    def parked(self, chunk: InFlightChunk) -> None:
+        """A chunk was taken out of the ledger."""
+        chunk.parked = True
+
+    def restored(self, states: Iterable[tuple[InFlightChunk, State]]) -> list[ChunkId]:
+        """Redis lost data, and workers have entered again what they run. Returns chunks that ran and are lost."""
+        lost: list[ChunkId] = []
+        for chunk, state in states:
+            if state.leased:
+                chunk.started = True
+            elif chunk.started and not state.waiting:
+                lost.append(chunk.id)
+            elif not state.waiting:
+                # It was queued, and is handed out again.
+                chunk.parked = True
+        return lost
+
+    def take_stock(
+        self, states: Iterable[tuple[InFlightChunk, State]], before: frozenset[ChunkId]
+    ) -> tuple[frozenset[ChunkId], list[ChunkId]]:
+        """Find chunks that are neither held nor waiting. At two looks in a row, their end was lost on its way.
+
+        Returns those of this look, and those of both that ran and are lost.
+        """
+        adrift: dict[ChunkId, tuple[InFlightChunk, State]] = {}
+        for chunk, state in states:
+            if state.leased:
+                chunk.started = True
+            elif not state.waiting and not chunk.parked:
+                adrift[chunk.id] = chunk, state
+        lost: list[ChunkId] = []
+        for name, (chunk, state) in adrift.items():
+            if name not in before:
+                continue
+            if state.claim or chunk.started:
+                lost.append(name)
+            else:
+                # Nobody ever claimed it, so it is handed out again.
+                chunk.parked = True
+        return frozenset(adrift), lost
+
+    def _refused(self, chunk: InFlightChunk, now: datetime) -> None:
+        """The name of the chunk was used before, by an attempt that only Redis remembers: its items get another one."""
+        del self.in_flight[chunk.id]
         if chunk.first == COUNT:
             self._count = Waiting(chunk.attempt + 1, chunk.handbacks + 1, 0, now, RangeSet())
         self._wait(chunk.items, chunk.attempt + 1, chunk.handbacks + 1, 0, _due(now, 0))
@@ -214,7 +214,7 @@ class ArrayState:
         return True
 
     def end(self, event: Event, now: datetime, draw: float) -> ChunkOutcome:
-        """A chunk ended, one way or another. An item that has ended before stays as it ended.
+        """A chunk ended. An item that has ended before stays as it is.
 
         Raises:
             ValueError: the event's payload does not fit its kind.
@@ -226,7 +226,7 @@ class ArrayState:
         failure = None if end is not None else Failure.model_validate(event.payload)
         chunk = self.in_flight.pop(place, None)
         if chunk is None:
-            # Redis lost its data and an operator its memory; what was run counts all the same, if it has not ended since.
+            # Redis lost its data and an operator its memory. What was run still counts, if it has not ended since.
             chunk = InFlightChunk(event.attempt, place[1], 0, self._withdrawn(_named(end)))
         outcome = ChunkOutcome(settle=place)
         if end is not None:
@@ -283,7 +283,7 @@ class ArrayState:
     def _judge(
         self, chunk: InFlightChunk, errors: Sequence[ItemError], outcome: ChunkOutcome, draw: float
     ) -> Mapping[int, list[int]]:
-        """Which of the failed items get another attempt, by the seconds until then; the others have failed."""
+        """The failed items that get another attempt, by the seconds until then. The others have failed for good."""
         counted = chunk.attempt - chunk.handbacks
         again: dict[int, list[int]] = {}
         lost: list[int] = []
@@ -309,7 +309,7 @@ class ArrayState:
         return again
 
     def _broke(self, chunk: InFlightChunk, failure: Failure, outcome: ChunkOutcome, now: datetime, draw: float) -> None:
-        """The chunk as a whole ended badly: nothing is known of its items."""
+        """The chunk as a whole failed: nothing is known of its items."""
         if failure.reason in _STOPPED:
             self._wait(chunk.items, chunk.attempt + 1, chunk.handbacks + 1, 0, _due(now, 0))
             return
@@ -338,7 +338,7 @@ class ArrayState:
             outcome.fatal = failure
 
     def _smaller(self, size: int, attempt: int) -> int:
-        """One of the items may be what kills its process. Alone at its last attempt, it takes no other with it."""
+        """One of the items may kill its process. At its last attempt it is alone, so it takes no other with it."""
         return 1 if attempt >= self._policy.max_attempts else math.isqrt(size)
 
     def _fail(self, items: RangeSet, attempts: int) -> None:
@@ -358,18 +358,13 @@ class ArrayState:
 
 
 def _due(now: datetime, delay: int) -> datetime:
-    """By whole seconds, so that what fails at about the same time comes back together; never too soon."""
+    """In whole seconds, so that items which fail at about the same time come back together; never too soon."""
     return (now + timedelta(seconds=delay + 1 if delay else 0)).replace(microsecond=0)
 
 
 def _named(end: ChunkEnd | None) -> RangeSet:
-    """Items that it tells the end of."""
+    """Items whose end it reports."""
     if end is None:
         return RangeSet()
     singles: Iterable[int] = [*(index for index, _ in end.results), *(error.index for error in end.errors)]
     return RangeSet.parse(end.ok) | RangeSet.of(singles)
-
-
-def _read_waiting(text: str) -> Iterator[Waiting]:
-    for attempt, handbacks, limit, due, items in json.loads(text):
-        yield Waiting(attempt, handbacks, limit, ORIGIN + timedelta(seconds=due), RangeSet.parse(items))

@@ -1,8 +1,10 @@
-"""What the status of an array says, from what is known of it. Pure."""
+"""The status of an array, and how it ends. Pure."""
 
 from __future__ import annotations
 
+from taskflow_core.domain.chunks import Counted
 from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import MAX_FAILED_CHARS, ArraySpec, ArrayStatus, Progress
 from taskflow_operator.arrays.state import ArrayState
 from taskflow_operator.tasks.rules.decision import End
@@ -12,7 +14,7 @@ _IN_MESSAGE = 200
 
 
 def array_status(run: ArrayState) -> ArrayStatus:
-    """Its counters; less than 2 KiB, whatever happened."""
+    """The counters; always less than 2 KiB."""
     of = "?" if run.total is None else run.total
     items = f"{run.ended}/{of}" + (f" ({run.failed} failed)" if run.failed else "")
     shown = run.failed_shown.shown(MAX_FAILED_CHARS)
@@ -31,12 +33,12 @@ def array_status(run: ArrayState) -> ArrayStatus:
 
 
 def progress(run: ArrayState) -> Progress:
-    """The same for whoever watches the progress of any Task."""
+    """The same as the progress of any Task."""
     return Progress(done=run.ended, total=run.total)
 
 
 def too_many(spec: ArraySpec, run: ArrayState) -> End | None:
-    """Whether so many items failed that the others need not be run."""
+    """Whether too many items failed to run the others."""
     if spec.max_failures is None or run.failed <= spec.max_failures:
         return None
     return End(
@@ -47,7 +49,7 @@ def too_many(spec: ArraySpec, run: ArrayState) -> End | None:
 
 
 def verdict(spec: ArraySpec, run: ArrayState) -> End:
-    """What the Task comes to once all items have ended."""
+    """How the Task ends once all items have ended."""
     if (end := too_many(spec, run)) is not None:
         return end
     if run.failed and spec.max_failures is None:
@@ -55,3 +57,14 @@ def verdict(spec: ArraySpec, run: ArrayState) -> End:
         return End(Phase.FAILED, Reason.ITEMS_FAILED, f"{run.failed} of {run.total} items failed: {failed}")
     allowed = f", {run.failed} failed of {spec.max_failures} that may" if run.failed else ""
     return End(Phase.SUCCEEDED, Reason.SUCCEEDED, f"{run.total} items ended{allowed}")
+
+
+def universe(spec: ArraySpec, counted: Counted | None) -> RangeSet | None:
+    """The indices to run, before `failedOf` is applied; None while it is unknown how many items there are."""
+    total = spec.count if spec.items is None else len(spec.items)
+    if spec.items_from is not None:
+        if counted is None:
+            return None
+        total = counted.total
+    everything = RangeSet([(0, total - 1)]) if total else RangeSet()
+    return everything if spec.indexes is None else RangeSet.parse(spec.indexes) & everything

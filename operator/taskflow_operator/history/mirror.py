@@ -1,3 +1,5 @@
+"""Consumer group `pg` of the event stream: mirrors events and Tasks into PostgreSQL."""
+
 from __future__ import annotations
 
 import asyncio
@@ -6,9 +8,10 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
+from taskflow_core.batching import isolate_failures
 from taskflow_core.domain.events import Event
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import Dependency, TaskflowError, Unavailable
+from taskflow_core.errors import Dependency, TaskflowError
 from taskflow_core.kube.client import Page
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.telemetry.logs import get_logger
@@ -19,7 +22,7 @@ from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 log = get_logger(__name__)
 RETRY_SECONDS = 5.0
 GATHER_SECONDS = 0.25
-"""History may be so much later than the resource."""
+"""How much later than the resource the history may be."""
 
 
 class History(Protocol):
@@ -33,7 +36,7 @@ class History(Protocol):
 
 
 class HistoryMirror:
-    """Stream group `pg`: folds events into PostgreSQL. When the database is away only this group falls behind.
+    """Applies events to PostgreSQL. When the database is unavailable, only this group falls behind.
 
     Args:
         history: the database.
@@ -58,7 +61,7 @@ class HistoryMirror:
         self._errors = ConsecutiveErrors("history")
 
     def mirror_again(self, why: str) -> asyncio.Future[None]:
-        """Mirror all Tasks that still exist, because events may be missing; the future tells when that is done."""
+        """Mirror all Tasks that still exist, because events may be missing. The future is done when they are stored."""
         if not self._wanted.is_set():
             log.warning("mirroring_again", why=why)
         mirrored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -75,33 +78,23 @@ class HistoryMirror:
 
     async def _take(self, events: tuple[Event, ...], broken: tuple[str, ...]) -> None:
         self._errors.check()
-        try:
-            await self._history.apply_events(events)
-        except Unavailable:
-            raise
-        except Exception:  # noqa: BLE001 - one of them is at fault: find it, keep the others
-            await self._one_by_one(events)
-        else:
-            self._errors.clear()
+        await isolate_failures(events, self._apply, self._left_out)
         dependency_health.succeeded(Dependency.POSTGRES)
         await self._reader.acknowledge([*(event.id for event in events), *broken])
 
-    async def _one_by_one(self, events: Sequence[Event]) -> None:
-        for event in events:
-            try:
-                await self._history.apply_events([event])
-            except Unavailable:
-                raise
-            except Exception as error:  # noqa: BLE001 - left out of the history, and said
-                self._errors.record(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
-            else:
-                self._errors.clear()
+    async def _apply(self, events: Sequence[Event]) -> None:
+        await self._history.apply_events(events)
+        self._errors.clear()
+
+    def _left_out(self, event: Event, error: Exception) -> None:
+        """The history lacks this event; the log says so."""
+        self._errors.record(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
 
     async def _mirror_when_wanted(self) -> None:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            # Who asks from now on may have seen what this list does not show yet.
+            # A later request may be about something that this list does not show yet.
             asked = len(self._waiting)
             try:
                 count = await self._mirror()
@@ -125,18 +118,10 @@ class HistoryMirror:
                     tasks.append(Task.from_object(body))
                 except ValidationError as error:
                     log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
-            count += await self._upsert(tasks)
+            await isolate_failures(tasks, self._upsert, lambda task, error: self._errors.record(error, uid=task.uid))
+            count += len(tasks)
         return count
 
-    async def _upsert(self, tasks: Sequence[Task]) -> int:
-        try:
-            await self._history.upsert_tasks(tasks)
-        except Unavailable:
-            raise
-        except Exception as error:  # noqa: BLE001 - one of them is at fault: find it, keep the others
-            if len(tasks) == 1:
-                self._errors.record(error, uid=tasks[0].uid)
-                return 0
-            return sum([await self._upsert([task]) for task in tasks])
+    async def _upsert(self, tasks: Sequence[Task]) -> None:
+        await self._history.upsert_tasks(tasks)
         self._errors.clear()
-        return len(tasks)

@@ -1,4 +1,4 @@
-"""Jobs of Tasks that run in pods of their own: what they are like, and what there is to say of them. Pure."""
+"""Builds the Jobs of Tasks that run in pods of their own, and explains why one does not start. Pure."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from typing import Any
 from taskflow_core.domain import naming
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Invalid
-from taskflow_operator.pools.pod_selection import Pod
+from taskflow_operator.runtime.pod import Pod
 
+BATCH = "apis/batch/v1"
 LINGER_SECONDS = 30
-"""How long a Job stays that ended: long enough to look at its pod."""
-AGAIN_SECONDS = 15.0
-"""After a Job that ended without having taken its attempt, or was refused, until the next."""
+"""How long a finished Job stays: long enough to look at its pod."""
+RETRY_SECONDS = 15.0
+"""The time until the next Job, after one that ended without taking its attempt or was refused."""
 POD_SECONDS = 10.0
-"""A Job that has no pod after this time does not get one."""
+"""A Job that has no pod after this time does not get one by itself."""
 _NAME_CHARS = 40
-"""Of the Task's name in its Job's, which pods and labels take up: 63 in all."""
+"""Characters of the Task's name in its Job's name, which is also a label value of at most 63."""
 MANAGED = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
 SELECTOR = f"{naming.LABEL_MANAGED_BY}={naming.MANAGED_BY},{naming.LABEL_TASK_UID}"
 
 
 def job_name(task: Task) -> str:
-    """Name of the Job of the current attempt: no two Tasks share it, even if one has the other's name later."""
+    """Name of the Job of the current attempt. No two Tasks share it, even if one gets the name of the other later."""
     digest = hashlib.sha256(task.uid.encode()).hexdigest()[:8]
     return f"{task.name[:_NAME_CHARS].replace('.', '-').rstrip('-')}-{digest}-{task.status.attempt}"
 
@@ -35,15 +36,15 @@ def job(task: Task, template: Mapping[str, Any]) -> dict[str, Any]:
     """The Job of the Task's current attempt.
 
     Args:
-        task: goes with it: when it is deleted, so is the Job.
-        template: pods of the pool that it belongs to; with a container `worker`.
+        task: owns the Job, which is deleted with it.
+        template: pod template of a pool that serves its queue, with a container `worker`.
 
     Raises:
         Invalid: the container's arguments are no list.
     """
     labels = {**MANAGED, naming.LABEL_TASK_UID: task.uid, naming.LABEL_ATTEMPT: str(task.status.attempt)}
     metadata, spec = template["metadata"], template["spec"]
-    # Without those of the pool: nothing must count or serve this pod as one of its workers.
+    # Without the labels of the pool: nothing may count this pod as one of its workers.
     own = {key: value for key, value in metadata["labels"].items() if key != naming.LABEL_POOL}
     containers = [
         _once(each, task) if each.get("name") == naming.WORKER_CONTAINER else each for each in spec["containers"]
@@ -66,7 +67,7 @@ def job(task: Task, template: Mapping[str, Any]) -> dict[str, Any]:
             ],
         },
         "spec": {
-            # Another attempt is another Job: the ledger decides on it, and not Kubernetes.
+            # The ledger decides on another attempt, not Kubernetes, and it gets another Job.
             "backoffLimit": 0,
             "ttlSecondsAfterFinished": LINGER_SECONDS,
             "template": {
@@ -83,7 +84,7 @@ def _once(container: Mapping[str, Any], task: Task) -> dict[str, Any]:
     arguments = container.get("args") or []
     if not isinstance(arguments, list):
         raise Invalid(f"container worker: args: expected list, found {type(arguments).__name__}")
-    # The name of the message alone: what a Pod says is read by many.
+    # Only the name of the message: many users may read Pods.
     key = naming.once_key(task.uid, task.status.attempt)
     return {
         **container,
@@ -102,14 +103,14 @@ class Job:
     task_uid: str
     attempt: int
     created: datetime
-    leaving: bool
+    terminating: bool
     """It was deleted and is ending."""
     ended: datetime | None
-    """When its pod came to an end; None while it has not."""
+    """When its pod ended; None if it has not."""
 
     @property
     def member(self) -> tuple[str, int]:
-        """The attempt that it is for."""
+        """Its attempt."""
         return self.task_uid, self.attempt
 
     @classmethod
@@ -133,17 +134,17 @@ class Job:
             task_uid=meta["labels"][naming.LABEL_TASK_UID],
             attempt=int(meta["labels"][naming.LABEL_ATTEMPT]),
             created=datetime.fromisoformat(meta["creationTimestamp"]),
-            leaving="deletionTimestamp" in meta,
+            terminating="deletionTimestamp" in meta,
             ended=min(over, default=None),
         )
 
 
-def trouble(found: Job, pod: Mapping[str, Any] | None, now: datetime) -> str | None:
-    """Why an attempt that is still in the ledger does not start, in words; None if there is no reason to worry.
+def problem(found: Job, pod: Mapping[str, Any] | None, now: datetime) -> str | None:
+    """Why an attempt that is still in the ledger does not start; None if there is no problem.
 
     Args:
         found: the Job of the attempt.
-        pod: the latest of its pods, as the API server shows it, if it has one.
+        pod: its latest pod, as the API server shows it, if it has one.
         now: the time.
     """
     if pod is None:
@@ -152,7 +153,7 @@ def trouble(found: Job, pod: Mapping[str, Any] | None, now: datetime) -> str | N
     name, status = pod["metadata"]["name"], pod.get("status") or {}
     if found.ended is not None:
         return f"pod {name} ended{_exit(status)} before it took the attempt, see its log; another follows"
-    if (why := Pod.from_object(pod).trouble or _unscheduled(status)) is not None:
+    if (why := Pod.from_object(pod).problem or _unscheduled(status)) is not None:
         return f"pod {name}: {why}"
     return None
 

@@ -1,3 +1,5 @@
+"""Keeps the Deployment and the status of each WorkerPool."""
+
 from __future__ import annotations
 
 import asyncio
@@ -9,22 +11,16 @@ from typing import Any
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.resource import Condition
+from taskflow_core.domain.workerpool import WorkerPool
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError
 from taskflow_core.kube.client import JSON_PATCH, MERGE_PATCH, KubeClient, resource_path, status_patch
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator.pools.status import (
-    STALLED,
-    Pool,
-    PoolFacts,
-    deployment,
-    deployment_name,
-    pod_template,
-    pool_status,
-)
+from taskflow_operator.pools.deployment import deployment, deployment_name, pod_template
+from taskflow_operator.pools.served_queues import ServedQueues
+from taskflow_operator.pools.status import STALLED, PoolFacts, pool_status
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.runtime.event_recorder import EventRecorder, Regarding
-from taskflow_operator.tasks.open_tasks import PoolQueues
 
 log = get_logger(__name__)
 POOLS = f"apis/{naming.API_VERSION}"
@@ -33,38 +29,38 @@ LIST_SECONDS = 60.0
 
 @dataclass
 class PoolState:
-    """A pool, and what there is of it."""
+    """A pool and what exists of it."""
 
-    pool: Pool
+    pool: WorkerPool
     found: PoolFacts = field(default_factory=PoolFacts)
     status: Mapping[str, Any] = field(default_factory=dict)
     """As it was last written or read."""
 
     @property
     def replicas(self) -> int | None:
-        """Pods that its Deployment asks for; None if none was seen."""
+        """Pods that its Deployment asks for; None if there is no Deployment."""
         deployment = self.found.deployment
         return None if deployment is None else int(deployment["spec"].get("replicas", 1))
 
 
 class PoolController:
-    """Keeps the Deployment of each WorkerPool as the pool wants it, and the pool's status as the Deployment is.
+    """Applies the Deployment of each WorkerPool, and writes the pool's status from its Deployment.
 
-    How many pods there are is `spec.replicas`, or the scaler's decision.
+    The number of pods is `spec.replicas`, or decided by the scaler.
 
     Args:
         kube: the API server.
-        queues: what the pools serve, for admission.
-        image: of workers whose pool names none.
-        lease_seconds: handed to the workers.
-        changed: called with the namespace when the queues served in it change, or whether their pools get workers.
-        events: where a pool that cannot get its workers is told of.
+        queues: the queues that pools serve, for admission.
+        image: of workers whose pool sets none.
+        lease_seconds: passed to the workers.
+        changed: called with a namespace when the queues that are served in it change, or whether their pools get workers.
+        events: records pools that cannot get their workers.
     """
 
     def __init__(
         self,
         kube: KubeClient,
-        queues: PoolQueues,
+        queues: ServedQueues,
         *,
         image: str,
         lease_seconds: int,
@@ -77,21 +73,21 @@ class PoolController:
         self._lease_seconds = lease_seconds
         self._changed = changed
         self._events = events
-        self.kept: dict[tuple[str, str], PoolState] = {}
+        self.pools: dict[tuple[str, str], PoolState] = {}
         """Every pool, by namespace and name."""
 
     def served(self) -> set[tuple[str, str]]:
         """(namespace, queue) of all pools."""
-        return {(namespace, queue) for (namespace, _), kept in self.kept.items() for queue in kept.pool.spec.queues}
+        return {(namespace, queue) for (namespace, _), kept in self.pools.items() for queue in kept.pool.spec.queues}
 
     def pod_template(self, namespace: str, queue: str) -> dict[str, Any]:
-        """Pods of a pool that serves the queue, for a Task that runs in one of its own.
+        """Pod template of a pool that serves the queue, for a Task that runs in a pod of its own.
 
         Raises:
-            Invalid: no pool that serves it takes anything now, or none has a template that can be read; the message says why.
+            Invalid: no pool that serves it takes anything now, or none has a readable template; the message says why.
         """
         refusals: list[str] = []
-        for (where, _), kept in sorted(self.kept.items()):
+        for (where, _), kept in sorted(self.pools.items()):
             if where != namespace or queue not in kept.pool.spec.queues:
                 continue
             try:
@@ -103,24 +99,24 @@ class PoolController:
         raise Invalid("; ".join(refusals) or f"no WorkerPool in namespace {namespace!r} serves queue {queue!r}")
 
     async def list_pools(self) -> None:
-        """Learn which queues are served, before the first Task is admitted; forget the pools that are no more.
+        """Read all pools, before the first Task is admitted; forget those that are gone.
 
         Raises:
             Unavailable, Conflict: the list could not be read.
         """
-        before = {kept.pool.uid: where for where, kept in self.kept.items()}
+        before = {kept.pool.uid: where for where, kept in self.pools.items()}
         async for page in self._kube.list_pages(resource_path(POOLS, "workerpools")):
             for body in page.items:
                 before.pop(body["metadata"]["uid"], None)
                 self.observe(body)
         for uid, (namespace, name) in before.items():
-            kept = self.kept.get((namespace, name))
-            # Another pool may have got the name meanwhile.
+            kept = self.pools.get((namespace, name))
+            # Another pool may have the name now.
             if kept is not None and kept.pool.uid == uid:
                 self._forget(namespace, name)
 
     async def run(self) -> None:
-        """List the pools now and then, until cancelled: Kopf tells of no deletion that happened while it had no watch."""
+        """List the pools periodically, until cancelled: Kopf does not report a deletion that happened while it had no watch."""
         while True:
             await asyncio.sleep(LIST_SECONDS)
             try:
@@ -129,30 +125,30 @@ class PoolController:
                 dependency_health.failed(error)
 
     def _forget(self, namespace: str, name: str) -> None:
-        self.kept.pop((namespace, name), None)
+        self.pools.pop((namespace, name), None)
         if self._queues.remove(namespace, name):
             self._changed(namespace)
 
     def observe(self, body: Mapping[str, Any], *, gone: bool = False) -> None:
-        """A WorkerPool as the API server showed it."""
+        """Take in a WorkerPool as the API server shows it."""
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         if gone or body["metadata"].get("deletionTimestamp"):
             self._forget(namespace, name)
             return
         kept = self._keep(body)
-        if self._queues.put(namespace, name, frozenset(kept.pool.spec.queues), _hindrance(kept)):
+        if self._queues.put(namespace, name, frozenset(kept.pool.spec.queues), _blocked(kept)):
             self._changed(namespace)
 
     def _keep(self, body: Mapping[str, Any]) -> PoolState:
-        pool = Pool.from_object(body)
-        former = self.kept.get((pool.namespace, pool.name))
+        pool = WorkerPool.from_object(body)
+        former = self.pools.get((pool.namespace, pool.name))
         if former is None or former.pool.uid != pool.uid:
-            former = self.kept[pool.namespace, pool.name] = PoolState(pool)
+            former = self.pools[pool.namespace, pool.name] = PoolState(pool)
         former.pool, former.status = pool, body.get("status") or {}
         return former
 
     async def apply(self, body: Mapping[str, Any]) -> None:
-        """Bring the Deployment to what the pool wants. What the API server refuses becomes the pool's Stalled condition.
+        """Apply the pool's Deployment. If the API server refuses it, the pool's Stalled condition says so.
 
         Raises:
             Unavailable: try again.
@@ -178,7 +174,7 @@ class PoolController:
         if pool.fixed_replicas is not None:
             return pool.fixed_replicas
         if kept.replicas is None:
-            # After a restart: what is there stays until the scaler has decided.
+            # After a restart the number of pods stays until the scaler has decided.
             with suppress(NotFound):
                 found = await self._kube.request("GET", _deployment_path(pool))
                 kept.found = replace(kept.found, deployment=found)
@@ -197,7 +193,7 @@ class PoolController:
         kept.found = replace(kept.found, deployment=found)
 
     async def deployment_seen(self, found: Mapping[str, Any], *, gone: bool = False) -> None:
-        """A pool's Deployment changed: show that in the pool; if it was deleted under the pool, bring it back.
+        """A pool's Deployment changed: show that in the pool's status; if it was deleted, create it again.
 
         Raises:
             Unavailable: try again.
@@ -216,7 +212,7 @@ class PoolController:
         kept = self._keep(body)
         known = (kept.found.deployment or {}).get("metadata") or {}
         if known.get("uid") == found["metadata"]["uid"] and known["generation"] > found["metadata"]["generation"]:
-            # Older than the answer to what was written since.
+            # Older than the answer to our last write.
             return
         if gone:
             kept.found = replace(kept.found, deployment=None)
@@ -226,7 +222,7 @@ class PoolController:
         await self.show(kept)
 
     async def show(self, kept: PoolState) -> None:
-        """Write the pool's status, if it is not as it was.
+        """Write the pool's status, if it changed.
 
         Raises:
             Unavailable: try again.
@@ -244,10 +240,10 @@ class PoolController:
             log.info("pool_status_dropped", pool=f"{pool.namespace}/{pool.name}", error=str(error))
             return
         except TaskflowError:
-            # Not written: then it still differs.
+            # It was not written, so it still differs.
             kept.status = former
             raise
-        if self._queues.put(pool.namespace, pool.name, frozenset(pool.spec.queues), _hindrance(kept)):
+        if self._queues.put(pool.namespace, pool.name, frozenset(pool.spec.queues), _blocked(kept)):
             self._changed(pool.namespace)
         stalled, before = _stalled(status), _stalled(former)
         if stalled and stalled != before:
@@ -255,20 +251,20 @@ class PoolController:
             self._events.warn(about, *stalled, action="Deploy")
 
 
-def _deployment_path(pool: Pool) -> str:
+def _deployment_path(pool: WorkerPool) -> str:
     return resource_path("apis/apps/v1", "deployments", pool.namespace, deployment_name(pool.name))
 
 
-def _hindrance(kept: PoolState) -> str | None:
-    """Why the pool takes nothing now, for those who wait for it; None if it does, or soon will."""
+def _blocked(kept: PoolState) -> str | None:
+    """Why the pool takes nothing now, for Tasks that wait for it; None if it does, or soon will."""
     if (why := _closed(kept.pool)) is not None:
         return why
     stalled = _stalled(kept.status)
     return f"WorkerPool {kept.pool.name!r} has no workers: {stalled[1]}" if stalled else None
 
 
-def _closed(pool: Pool) -> str | None:
-    """Why the user wants nothing new in it; None if that is not so."""
+def _closed(pool: WorkerPool) -> str | None:
+    """That the user paused or drains it; None otherwise."""
     if not pool.spec.drain and not pool.spec.paused:
         return None
     return f"WorkerPool {pool.name!r} {'drains' if pool.spec.drain else 'is paused'} and takes nothing new"

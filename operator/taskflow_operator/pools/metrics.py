@@ -1,3 +1,5 @@
+"""Metrics of WorkerPools."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +12,7 @@ from taskflow_operator.pools.controller import PoolState
 
 
 class PoolMetrics(Collector):
-    """Workers of each pool, what they do and what they are wanted for; a pool that is gone is not told of.
+    """Workers, slots and demand of each pool; a pool that is gone is left out.
 
     Args:
         pools: all pools, by namespace and name.
@@ -20,17 +22,20 @@ class PoolMetrics(Collector):
         self._pools = pools
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """What `/metrics` shows."""
+        """The gauges of `/metrics`."""
         replicas, slots, busy, demand = (
-            GaugeMetricFamily(name, words, labels=labels)
-            for name, words, labels in (
-                metrics.POOL_REPLICAS, metrics.POOL_SLOTS, metrics.POOL_BUSY, metrics.POOL_DEMAND,
+            GaugeMetricFamily(name, help_text, labels=labels)
+            for name, help_text, labels in (
+                metrics.POOL_REPLICAS,
+                metrics.POOL_SLOTS,
+                metrics.POOL_BUSY,
+                metrics.POOL_DEMAND,
             )
-        )  # fmt: skip
-        for (namespace, name), kept in sorted(self._pools.items(), key=lambda item: item[0]):
-            figures = kept.found.figures
-            replicas.add_metric([namespace, name, "desired"], kept.status.get("desiredReplicas", 0))
-            replicas.add_metric([namespace, name, "ready"], kept.status.get("readyReplicas", 0))
+        )
+        for (namespace, name), state in sorted(self._pools.items(), key=lambda item: item[0]):
+            figures = state.found.figures
+            replicas.add_metric([namespace, name, "desired"], state.status.get("desiredReplicas", 0))
+            replicas.add_metric([namespace, name, "ready"], state.status.get("readyReplicas", 0))
             slots.add_metric([namespace, name], figures.slots)
             busy.add_metric([namespace, name], figures.busy)
             demand.add_metric([namespace, name], figures.demand.slots)

@@ -1,3 +1,5 @@
+"""HTTP endpoints for probes and metrics."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -9,37 +11,37 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 
 class Level(StrEnum):
-    """What a finding means for readiness."""
+    """What a check means for readiness."""
 
     OK = "ok"
     DEGRADED = "degraded"
     """Worth knowing, but restarting or avoiding this process would not help."""
-    FAILED = "lacks"
+    FAILED = "failed"
     """Not ready."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing that was looked at."""
+    """The result of one check."""
 
-    what: str
+    name: str
     level: Level
-    words: str
+    message: str
 
 
 class HealthServer:
-    """/livez: the event loop turns. /readyz: what is lacking, a line each; `?verbose` everything. /metrics: for Prometheus.
+    """Serves /livez (the event loop runs), /readyz (failed checks, one a line; with `?verbose` all) and /metrics.
 
     Args:
         host: address to listen on.
-        port: likewise; 0 takes a free one.
-        check_results: looks at everything; cheap.
+        port: to listen on; 0 takes a free one.
+        checks: runs all checks; must be cheap.
     """
 
-    def __init__(self, host: str, port: int, check_results: Callable[[], Sequence[CheckResult]]) -> None:
+    def __init__(self, host: str, port: int, checks: Callable[[], Sequence[CheckResult]]) -> None:
         self._host = host
         self.port = port
-        self._findings = check_results
+        self._checks = checks
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -66,11 +68,11 @@ class HealthServer:
         return web.Response(text="ok\n")
 
     async def _ready(self, request: web.Request) -> web.Response:
-        check_results = self._findings()
-        ready = all(finding.level is not Level.FAILED for finding in check_results)
+        results = self._checks()
+        ready = all(result.level is not Level.FAILED for result in results)
         if "verbose" not in request.query:
-            check_results = [finding for finding in check_results if finding.level is Level.FAILED]
-        lines = [f"{finding.what}: {finding.level}: {finding.words}" for finding in check_results]
+            results = [result for result in results if result.level is Level.FAILED]
+        lines = [f"{result.name}: {result.level}: {result.message}" for result in results]
         return web.Response(status=200 if ready else 503, text="\n".join(lines or ["ok"]) + "\n")
 
     async def _metrics(self, _: web.Request) -> web.Response:

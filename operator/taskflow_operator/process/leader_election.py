@@ -1,14 +1,15 @@
-"""One operator acts, others stand by: leadership by a Lease, as Kubernetes' own components do it (15, 10 and 2 seconds).
+"""Leader election by a Lease, with the durations of Kubernetes' own components (15, 10 and 2 seconds). Others stand by.
 
-Two never write at once. A holder that could not renew for `RENEW_DEADLINE` is in doubt: it writes nothing and reads no events, while another
-may take the Lease only `LEASE_DURATION` after the last renewal that it saw. Each change is guarded by the Lease's resourceVersion, so
-when the API server comes back the holder learns at once which of the two it is: still the holder (nobody else asked), or not, and then
-its process ends. An API server that is away for everybody therefore costs a pause, not a restart.
+Two operators never write at once. A holder that could not renew for `RENEW_DEADLINE` is in doubt: it writes nothing and reads no
+events. Another operator may take the Lease only `LEASE_DURATION` after the last renewal that it saw. Each change is guarded by the
+Lease's resourceVersion, so when the API server is back the holder learns at once whether it still holds the Lease. If not, its process
+ends. An API server that is unavailable for everybody therefore costs a pause, not a restart.
 
-Whether a Lease has run out is judged by the own clock, from the moment its last change was seen: clocks of two machines may differ.
+Whether a Lease has expired is judged by the process' own monotonic clock, from the moment its last change was seen: the clocks of two
+machines may differ.
 
-`kubernetes.aio.leaderelection` is not used: it judges by the wall clock, sets no bound on a renewal that hangs, ends on a lost connection, and
-cannot release.
+`kubernetes.aio.leaderelection` is not used: it judges by the wall clock, sets no bound on a renewal that hangs, ends on a lost
+connection, and cannot release.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from taskflow_core.errors import Conflict, Dependency, NotFound, TaskflowError, Unavailable
-from taskflow_core.kube.client import resource_path
+from taskflow_core.kube.client import Requests, resource_path
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
 
@@ -33,35 +34,27 @@ REQUEST_SECONDS = 5.0
 LEASES = "apis/coordination.k8s.io/v1"
 
 
-class Requests(Protocol):
-    """The API server, by connections that nothing else uses: a renewal must not wait for them. Raises our errors."""
-
-    async def request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """One request; the answer's JSON."""
-
-
 class LeaderElection(Protocol):
-    """Whether this process acts."""
+    """Whether this process is the leader."""
 
-    @property
-    def confirmed(self) -> bool:
-        """It may write."""
+    def is_confirmed(self) -> bool:
+        """Whether it may write."""
 
     @property
     def holder(self) -> str:
-        """Who leads, as far as is known; empty if nobody."""
+        """The leader, as far as is known; empty if there is none."""
 
     async def acquire(self) -> None:
         """Wait until this process leads."""
 
     async def hold(self) -> None:
-        """Keep it that way, until cancelled or lost."""
+        """Stay the leader, until cancelled or lost."""
 
     async def until_confirmed(self) -> None:
-        """Wait out a doubt."""
+        """Wait until leadership is beyond doubt."""
 
     async def release(self) -> None:
-        """Let another one lead, now that nothing is written any more."""
+        """Let another process lead, after the last write."""
 
 
 class LeaseLostError(Exception):
@@ -69,33 +62,36 @@ class LeaseLostError(Exception):
 
 
 class AlwaysLeader:
-    """LeaderElection of the only one there is: somebody else sees to that."""
+    """Leadership of the only operator; whoever runs it makes sure of that."""
 
-    confirmed = True
     holder = ""
 
+    def is_confirmed(self) -> bool:
+        """Always."""
+        return True
+
     async def acquire(self) -> None:
-        """At once."""
+        """Return at once."""
 
     async def hold(self) -> None:
-        """For ever."""
+        """Wait for cancellation."""
         await asyncio.Event().wait()
 
     async def until_confirmed(self) -> None:
-        """There is no doubt."""
+        """Return at once."""
 
     async def release(self) -> None:
-        """There is nobody else."""
+        """Do nothing."""
 
 
 class LeaseLeaderElection:
-    """LeaderElection by the Lease `taskflow-operator`.
+    """Leadership by the Lease `taskflow-operator`.
 
     Args:
         kube: the API server.
         namespace: where the Lease is.
-        identity: who this is. A process that finds it in the Lease goes on with it at once, so no two living ones may share it; if two do,
-            the one that came first ends.
+        identity: of this process. A process that finds its identity in the Lease continues with it at once, so no two may share one;
+            if two do, the first one ends.
         clock: monotonic seconds.
         now: the time, for people who read the Lease.
         sleep: how to wait.
@@ -123,14 +119,13 @@ class LeaseLeaderElection:
         self._seen_at = 0.0
         self._refusal = ""
 
-    @property
-    def confirmed(self) -> bool:
-        """The Lease is ours beyond doubt."""
+    def is_confirmed(self) -> bool:
+        """Whether the Lease is ours beyond doubt."""
         return self._renewed_at is not None and self._clock() - self._renewed_at < RENEW_DEADLINE
 
     @property
     def holder(self) -> str:
-        """Who holds the Lease, by the last look at it."""
+        """The holder of the Lease, when it was last read."""
         return str(self._seen.get("holderIdentity") or "")
 
     async def acquire(self) -> None:
@@ -143,7 +138,7 @@ class LeaseLeaderElection:
             except Unavailable as error:
                 dependency_health.failed(error)
             except TaskflowError as error:
-                # Said once for each reason: no such namespace, no permission.
+                # Logged once for each reason, such as a missing namespace or permission.
                 if str(error) != self._refusal:
                     self._refusal = str(error)
                     log.error("lease_refused", lease=f"{self._namespace}/{LEASE_NAME}", error=str(error))  # noqa: TRY400
@@ -167,20 +162,20 @@ class LeaseLeaderElection:
             except LeaseLostError:
                 self._renewed_at = None
                 raise
-            if doubt == self.confirmed:
-                doubt = not self.confirmed
+            if doubt == self.is_confirmed():
+                doubt = not self.is_confirmed()
                 log.warning("leadership_in_doubt" if doubt else "leadership_confirmed", identity=self._identity)
 
     async def until_confirmed(self) -> None:
-        """Wait out a doubt."""
-        while not self.confirmed:
+        """Wait until leadership is beyond doubt."""
+        while not self.is_confirmed():
             await self._sleep(0.2)
 
     async def release(self) -> None:
-        """Leave the Lease without a holder, so that a standby need not wait until it runs out."""
-        if not self.confirmed:
+        """Leave the Lease without a holder, so that a standby need not wait until it expires."""
+        if not self.is_confirmed():
             return
-        # No holder, and the shortest duration: what client-go's own release writes.
+        # No holder and the shortest duration, as client-go's release writes.
         spec = {**self._lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1, "renewTime": self._time()}
         self._renewed_at = None
         try:
@@ -221,11 +216,11 @@ class LeaseLeaderElection:
         self._renewed_at = began
 
     async def _find_out(self, began: float) -> None:
-        """Somebody changed the Lease: a user its labels, the answer to an earlier renewal was lost, or another one took it."""
+        """Somebody changed the Lease: a user changed its labels, the answer to a renewal was lost, or another process took it."""
         lease = await self._get()
         if lease is None:
             if not await self._create():
-                raise LeaseLostError("the Lease was deleted, and another one made it anew")
+                raise LeaseLostError("the Lease was deleted, and another process created it again")
             self._renewed_at = began
             return
         spec, ours = lease.get("spec") or {}, self._lease["spec"]
@@ -241,7 +236,7 @@ class LeaseLeaderElection:
         return self._seen_at + float(self._seen.get("leaseDurationSeconds") or LEASE_DURATION)
 
     def _pause(self) -> float:
-        # Not longer than until it runs out, so that a takeover takes the duration and not a look more.
+        # At most until it expires, so that a takeover takes no longer than the duration.
         left = self._runs_out() - self._clock() if self.holder else RETRY_PERIOD
         return min(RETRY_PERIOD, max(left, 0.05))
 

@@ -1,3 +1,5 @@
+"""The lifecycle of the process: stand by, lead, stop."""
+
 from __future__ import annotations
 
 import asyncio
@@ -13,40 +15,40 @@ from taskflow_operator.process.leader_election import LeaderElection, LeaseLostE
 
 log = get_logger(__name__)
 STOP_SECONDS = 20.0
-"""From the signal to the end of the process, whatever hangs; below any sensible grace period of a pod."""
+"""From the signal to the end of the process, whatever hangs; shorter than any sensible grace period of a pod."""
 CANCEL_SECONDS = 8.0
 
 
 class Exit(IntEnum):
-    """How the process ended."""
+    """Exit codes."""
 
     STOPPED = 0
-    """As it was told."""
+    """Stopped by a signal."""
     BROKEN = 1
-    """A part of it did; the log says why."""
+    """A part failed; the log says why."""
     UNUSABLE = 2
-    """Settings or credentials are; stderr says which."""
+    """Settings or credentials are unusable; stderr says which."""
     LEASE_LOST = 3
-    """Another operator holds the Lease; nothing was written since."""
+    """Another operator holds the Lease; nothing was written since then."""
 
 
 class Work(Protocol):
     """What only the leader does."""
 
     async def work(self) -> None:
-        """Act until cancelled; ends by itself only when it is broken."""
+        """Work until cancelled; ends by itself only when a part fails."""
 
     async def drain(self) -> None:
-        """After `work`: let running writes end, and say what was done."""
+        """After `work`: let running writes end, and acknowledge what was done."""
 
 
 class Lifecycle:
-    """Stand by, lead, stop: in this order, each once.
+    """Stands by, leads and stops, each once and in this order.
 
     Args:
-        leadership: when to begin, and whether to go on.
-        work: what to do meanwhile.
-        end_now: ends the process at once with that code.
+        leadership: when to begin, and whether to continue.
+        work: what the leader does.
+        end_now: ends the process at once with an exit code.
         stopping: called when it begins to stop.
     """
 
@@ -59,10 +61,10 @@ class Lifecycle:
         self._stopping = stopping
 
     async def run(self, stop: asyncio.Event) -> Exit:
-        """Until `stop` is set, or something breaks."""
-        told = asyncio.create_task(stop.wait())
+        """Run until `stop` is set, or a part fails."""
+        stopped = asyncio.create_task(stop.wait())
         acquiring = asyncio.create_task(self._leadership.acquire())
-        await asyncio.wait([told, acquiring], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([stopped, acquiring], return_when=asyncio.FIRST_COMPLETED)
         if not acquiring.done():
             self._stopping()
             acquiring.cancel()
@@ -71,8 +73,8 @@ class Lifecycle:
         acquiring.result()
         holding = asyncio.create_task(self._hold())
         working = asyncio.create_task(self._work.work())
-        await asyncio.wait([told, working, holding], return_when=asyncio.FIRST_COMPLETED)
-        told.cancel()
+        await asyncio.wait([stopped, working, holding], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
         self._stopping()
         code = Exit.STOPPED
         for job in (working, holding):
@@ -84,7 +86,7 @@ class Lifecycle:
         await self._work.drain()
         holding.cancel()
         await asyncio.wait([holding])
-        # Last of all: from now on another one may write.
+        # Last of all: from now on another operator may write.
         await self._leadership.release()
         return code
 
@@ -93,7 +95,7 @@ class Lifecycle:
             await self._leadership.hold()
         except LeaseLostError as error:
             log.critical("lease_lost", error=str(error), exit_code=int(Exit.LEASE_LOST))
-            # Not in order, but at once: whatever would still be written belongs to the other one now.
+            # At once and not in order: whatever would still be written is up to the other operator now.
             self._end_now(Exit.LEASE_LOST)
 
 
@@ -105,7 +107,7 @@ def end_now(code: int) -> None:
 
 
 def limit_stop() -> None:
-    """End the process `STOP_SECONDS` from now, should anything hang until then: a thread, a connection, the interpreter."""
+    """End the process `STOP_SECONDS` from now, if anything still hangs then: a thread, a connection, the interpreter."""
 
     def overdue() -> None:
         log.critical("stop_overdue", seconds=STOP_SECONDS)

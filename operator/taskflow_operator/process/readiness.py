@@ -1,4 +1,4 @@
-"""What `/readyz` finds, from ages and figures: pure."""
+"""The checks of `/readyz`, from ages and figures. Pure."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ WATCH_SECONDS = 90.0
 API_SERVER_SECONDS = 15.0
 """With a Lease, which is renewed every 2 s."""
 SLACK_SECONDS = 30.0
-"""Beyond the pause between two lists of all Tasks, without one."""
+"""Added to the pause between two lists of all Tasks, without a Lease."""
 OWN_GROUP, MIRROR_GROUP = "cr", "pg"
 
 
 @dataclass(frozen=True)
 class OperatorState:
-    """What the operator knows of itself at a moment. Ages in seconds."""
+    """What the operator knows about itself at a moment. Ages are in seconds."""
 
     standby: bool
     """It does not lead."""
     holder: str
-    """Who else leads; empty if nobody does, or it has not looked yet."""
+    """The other process that leads; empty if there is none, or it is not known yet."""
     started: bool = False
-    """It has read all Tasks and its loops run."""
+    """It has read all Tasks, and its loops run."""
     confirmed: bool = True
     """Its leadership is beyond doubt."""
-    lost_loops: Sequence[str] = ()
+    failing_loops: Sequence[str] = ()
     redis_age: float = 0.0
     api_server_age: float = 0.0
     api_server_limit: float = API_SERVER_SECONDS
@@ -39,17 +39,17 @@ class OperatorState:
 
 
 def check_results(state: OperatorState) -> list[CheckResult]:
-    """Everything that was looked at, in a fixed order."""
+    """The results of all checks, in a fixed order."""
     api_server = _aged("API server", state.api_server_age, state.api_server_limit)
     if state.standby:
         if not state.holder:
             return [CheckResult("role", Level.FAILED, "standby: nobody leads yet"), api_server]
-        # Ready to take over: that is a standby's duty. It serves nothing, so what the leader lacks is not its concern.
+        # A standby is ready when it can take over. It serves nothing, so it does not need what the leader needs.
         return [CheckResult("role", Level.OK, f"standby: {state.holder} leads"), api_server]
     found = [CheckResult("role", Level.OK, "leader") if state.confirmed else _doubt()]
     if not state.started:
         return [*found, CheckResult("start", Level.FAILED, "has not read all Tasks yet"), api_server]
-    found += [CheckResult("loop", Level.FAILED, f"{name} ended; the log says why") for name in state.lost_loops]
+    found += [CheckResult("loop", Level.FAILED, f"{name} ended; the log says why") for name in state.failing_loops]
     found += [_aged("Redis", state.redis_age, REDIS_SECONDS), api_server]
     if state.watch_down > WATCH_SECONDS:
         found.append(CheckResult("watch", Level.FAILED, f"none for {state.watch_down:.0f} s; the log says why"))
@@ -72,8 +72,8 @@ def _aged(what: str, age: float, limit: float) -> CheckResult:
 
 def _lag(lag: Lag) -> CheckResult:
     names = {OWN_GROUP: "events to resources", MIRROR_GROUP: "events to PostgreSQL"}
-    words = f"{lag.entries} waiting, the oldest for {lag.seconds:.0f} s"
+    message = f"{lag.entries} waiting, the oldest for {lag.seconds:.0f} s"
     late = lag.seconds > STREAM_SECONDS
-    # Work goes on without history, and a restart brings PostgreSQL no nearer.
+    # Work continues without history, and a restart does not bring PostgreSQL back.
     level = (Level.FAILED if lag.group == OWN_GROUP else Level.DEGRADED) if late else Level.OK
-    return CheckResult(names.get(lag.group, lag.group), level, words)
+    return CheckResult(names.get(lag.group, lag.group), level, message)

@@ -1,7 +1,7 @@
-"""Kubernetes Events for what a person on call has to see: Tasks that failed for good, pools that cannot get their workers.
+"""Records Kubernetes Events for people on call: Tasks that failed for good, pools that cannot get their workers.
 
-Each is a write that the API server keeps for an hour, so there are few: one token bucket for all, one pause for each object. An Event is
-a hint and no record: what cannot be posted is dropped and counted.
+Each Event is a write that the API server keeps for an hour, so there are few: a token bucket for all, and a pause for each object.
+Events are hints, not records: those that cannot be posted are dropped and counted.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import TaskflowError, Unavailable
-from taskflow_core.kube.client import resource_path
+from taskflow_core.kube.client import Requests, resource_path
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
@@ -35,16 +35,9 @@ MAX_NOTE_BYTES = 1024
 """What the API server takes, https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/."""
 
 
-class Requests(Protocol):
-    """The API server. Raises our errors."""
-
-    async def request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
-        """One request; the answer's JSON."""
-
-
 @dataclass(frozen=True)
 class Regarding:
-    """What an Event is about."""
+    """The resource that an Event is about."""
 
     kind: str
     namespace: str
@@ -81,14 +74,14 @@ class EventRecorder:
         self._arrived = asyncio.Event()
 
     def failed(self, task: Task) -> None:
-        """A Task came to a bad end; nothing is said of any other."""
+        """Record the end of a Task that failed; other Tasks are ignored."""
         if task.status.phase is Phase.FAILED:
             about = Regarding("Task", task.namespace, task.name, task.uid)
             self.warn(about, task.status.reason, task.status.message, action="Run")
 
     def warn(self, about: Regarding, reason: str, note: str, *, action: str) -> None:
-        """Post a Warning soon, unless there are too many; never waits."""
-        if not self._may(about.uid, reason) or len(self._waiting) >= BACKLOG:
+        """Post a Warning soon, unless there are too many; does not wait."""
+        if not self._allowed(about.uid, reason) or len(self._waiting) >= BACKLOG:
             metrics.K8S_EVENTS.labels(result="dropped").inc()
             return
         self._waiting.append(self._event(about, reason, note, action))
@@ -109,13 +102,13 @@ class EventRecorder:
             dependency_health.failed(error)
             metrics.K8S_EVENTS.labels(result="failed").inc()
         except TaskflowError as error:
-            # Its namespace may be going away.
+            # Its namespace may be terminating.
             log.info("kubernetes_event_refused", uid=event["regarding"]["uid"], error=str(error))
             metrics.K8S_EVENTS.labels(result="failed").inc()
         else:
             metrics.K8S_EVENTS.labels(result="posted").inc()
 
-    def _may(self, uid: str, reason: str) -> bool:
+    def _allowed(self, uid: str, reason: str) -> bool:
         now = self._clock()
         latest = self._latest.get((uid, reason))
         if latest is not None and now - latest < OBJECT_PAUSE_SECONDS:

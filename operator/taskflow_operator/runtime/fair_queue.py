@@ -1,4 +1,4 @@
-"""Whose turn it is, when several namespaces want what there is one of."""
+"""Shares one worker among several flows."""
 
 from __future__ import annotations
 
@@ -7,30 +7,28 @@ from collections.abc import Callable
 
 
 class FairQueue:
-    """Keys of several flows, taken in turns: weighted round robin, which is deficit round robin (Shreedhar and Varghese, 1995) for
-    pieces of work of one size.
+    """Keys of several flows, served by weighted round robin. For items of one size that is deficit round robin (Shreedhar and
+    Varghese, 1995).
 
-    In each round a flow gives at most as many keys as its weight, in the order in which they came. So a key waits for at most the
-    weights of the other flows, times the number of keys before it in its own flow over its weight, rounded up. Calls take
+    In each round a flow gives at most as many keys as its weight, in the order in which they came. A key therefore waits for at
+    most the weights of the other flows, times the number of keys before it in its own flow over its weight, rounded up. Calls take
     constant time, however many keys and flows there are.
 
     Args:
-        weight: of a flow, at least 1; asked for once a round.
+        weight: of a flow, at least 1; asked once a round.
     """
 
     def __init__(self, weight: Callable[[str], int] = lambda _: 1) -> None:
         self._weight = weight
-        # A plain dict passes over the places of all that were taken, again each time.
+        # Taking the first key of a plain dict scans over all keys that were removed before.
         self._flows: dict[str, OrderedDict[str, None]] = {}
         self._order: deque[str] = deque()
         self._left = 0
-        """Keys that the flow whose turn it is may still give in this round; 0 when its turn has not begun."""
+        """Keys that the current flow may still give in this round; 0 before its turn begins."""
         self._count = 0
 
     def put(self, flow: str, key: str, *, first: bool = False) -> None:
-        """Let a key wait in a flow, behind its others or before them. One that waits there already keeps its
-        place, unless it shall be first.
-        """
+        """Add a key to a flow, at its end or its front. A key that waits there already keeps its place, unless `first`."""
         keys = self._flows.get(flow)
         if keys is None:
             keys = self._flows[flow] = OrderedDict()
@@ -42,15 +40,15 @@ class FairQueue:
             keys.move_to_end(key, last=False)
 
     def drop(self, flow: str, key: str) -> None:
-        """The key waits there no longer, if it did."""
+        """Remove a key from a flow, if it is there."""
         keys = self._flows.get(flow, OrderedDict())
         if key in keys:
-            # A flow that is empty now is left where it is: whoever comes to its turn removes it.
+            # An empty flow stays in the order until its turn, which removes it.
             del keys[key]
             self._count -= 1
 
     def take(self) -> str:
-        """The next key; there must be one."""
+        """Remove and return the next key; there must be one."""
         while not (keys := self._flows[self._order[0]]):
             self._remove()
         if self._left == 0:

@@ -1,35 +1,49 @@
+"""Watches resources of one kind, by a loop of the operator's own."""
+
 from __future__ import annotations
 
 import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
-from taskflow_core.domain.phases import OPEN_SELECTOR
+from taskflow_core.domain import naming
 from taskflow_core.errors import Conflict, TaskflowError
-from taskflow_core.kube.client import KubeClient, tasks_path
+from taskflow_core.kube.client import KubeClient, resource_path
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.runtime.supervisor import ConsecutiveErrors
-from taskflow_operator.tasks.observer import Observer
 
 log = get_logger(__name__)
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 10.0
 SHORT_SECONDS = 1.0
-"""A watch that ends sooner is trouble, even if the server ended it in order."""
+"""A watch that ends sooner is a failure, even if the server ended it in order."""
+
+
+class Observer(Protocol):
+    """Takes in the resources of one kind."""
+
+    def observe(self, body: dict[str, Any], *, gone: bool = False) -> None:
+        """Take in a resource; `gone` means that it left the selection."""
+
+    async def list(self) -> str:
+        """List all resources and take them in; the resourceVersion of the list. Raises our errors."""
 
 
 class KindWatch:
-    """Watches the open Tasks of all namespaces, and lists them anew when the API server has forgotten where the watch was.
+    """Watches one kind in all namespaces, and lists it again when the API server no longer knows where the watch was.
 
-    Tasks are many and change often, and Kopf spends ten times as much on an event as this loop does (`docs/decisions/0005`).
+    For kinds of which there are many that change often: Kopf spends ten times as much on an event as this loop does
+    (`docs/decisions/0005`).
 
     Args:
         kube: the API server.
-        observer: gets each Task.
+        plural: of the kind, such as `tasks`.
+        observer: takes in each resource.
+        selector: field selector; only these resources are watched.
         clock: monotonic seconds.
         sleep: how to wait.
     """
@@ -37,20 +51,25 @@ class KindWatch:
     def __init__(
         self,
         kube: KubeClient,
+        plural: str,
         observer: Observer,
         *,
+        selector: str = "",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._kube = kube
+        self._plural = plural
+        self._path = resource_path(f"apis/{naming.API_VERSION}", plural)
         self._observer = observer
+        self._selector = selector
         self._clock = clock
         self._sleep = sleep
         self._version: str | None = None
         self._down_since: float | None = None
         self._errors = ConsecutiveErrors("watch")
         self.latest = clock()
-        """When the API server last sent something, if only a bookmark, which comes every minute (monotonic seconds)."""
+        """When the API server last sent something (monotonic seconds). It sends a bookmark at least every minute."""
 
     @property
     def down_seconds(self) -> float:
@@ -58,12 +77,12 @@ class KindWatch:
         return 0.0 if self._down_since is None else self._clock() - self._down_since
 
     async def list(self) -> None:
-        """Read all open Tasks; the watch goes on from there.
+        """List all resources; the watch continues from there.
 
         Raises:
             Unavailable, Conflict: the list could not be read to its end.
         """
-        self._version = await self._observer.list_open()
+        self._version = await self._observer.list()
         self.latest = self._clock()
 
     async def run(self) -> None:
@@ -73,19 +92,21 @@ class KindWatch:
             began = self._clock()
             error = await self._once()
             if self._down_since is None and self._clock() - began > SHORT_SECONDS:
-                # There was a watch, so this is a new trouble.
+                # There was a watch, so this is a new failure.
                 pause = FIRST_PAUSE
                 if error is None:
                     continue
             if isinstance(error, Conflict) and not expired:
-                # The API server answers; what is needed is a list, and not patience.
+                # The API server answers. A new list is needed, not a longer pause.
                 pause = FIRST_PAUSE
             expired = isinstance(error, Conflict)
             if self._down_since is None:
                 self._down_since = self._clock()
-            metrics.WATCH_ENDS.labels(watch="tasks").inc()
-            log.warning("watch_ended", watch="tasks", error=str(error) if error else "at once", again_in_seconds=pause)
-            # Spread, or all operators that lost the same API server come back in the same moment.
+            metrics.WATCH_ENDS.labels(watch=self._plural).inc()
+            log.warning(
+                "watch_ended", watch=self._plural, error=str(error) if error else "at once", again_in_seconds=pause
+            )
+            # Spread, or all operators that lost the same API server come back at once.
             await self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
             pause = min(pause * 2, LONGEST_PAUSE)
 
@@ -95,7 +116,7 @@ class KindWatch:
                 await self.list()
             await self._follow(self._version or "")
         except Conflict as error:
-            # Compacted in etcd: what happened in between is in the next list.
+            # etcd was compacted: the next list shows what happened in between.
             self._version = None
             return error
         except TaskflowError as error:
@@ -104,12 +125,12 @@ class KindWatch:
         return None
 
     async def _follow(self, version: str) -> None:
-        async for events in self._kube.watch(tasks_path(), version, OPEN_SELECTOR):
+        async for events in self._kube.watch(self._path, version, self._selector):
             self.latest, self._down_since = self._clock(), None
             self._errors.check()
             for event in events:
                 self._take(event)
-            # A long burst must not hold up a renewal of the Lease.
+            # A long burst must not delay a renewal of the Lease.
             await asyncio.sleep(0)
 
     def _take(self, event: dict[str, Any]) -> None:
@@ -117,11 +138,11 @@ class KindWatch:
         meta = body["metadata"]
         if event["type"] != "BOOKMARK":
             try:
-                # DELETED means "left the selection of open Tasks": it finished, or it is gone.
+                # DELETED means that it left the selection; it may still exist.
                 self._observer.observe(body, gone=event["type"] == "DELETED")
-            except Exception as error:  # noqa: BLE001 - one object that nobody thought of must not stop the others
+            except Exception as error:  # noqa: BLE001 - one unexpected object must not stop the others
                 self._errors.record(
-                    error, object=f"Task {meta.get('namespace')}/{meta.get('name')}", uid=meta.get("uid")
+                    error, object=f"{self._plural} {meta.get('namespace')}/{meta.get('name')}", uid=meta.get("uid")
                 )
             else:
                 self._errors.clear()

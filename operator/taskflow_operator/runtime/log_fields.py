@@ -1,3 +1,5 @@
+"""Fields of log lines."""
+
 from __future__ import annotations
 
 from taskflow_core.domain.task import Task
@@ -5,7 +7,7 @@ from taskflow_core.telemetry.logs import trace_id
 
 
 def log_fields(task: Task) -> dict[str, str | int | None]:
-    """What every log line about a Task says: which it is, its current attempt, and its trace."""
+    """Fields of every log line about a Task: its identity, current attempt and trace."""
     return {
         "task": f"{task.namespace}/{task.name}",
         "uid": task.uid,

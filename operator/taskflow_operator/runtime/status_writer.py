@@ -1,3 +1,5 @@
+"""Writes the status of resources with as few requests as possible."""
+
 from __future__ import annotations
 
 import asyncio
@@ -10,13 +12,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Forbidden, NotFound, TaskflowError, Unavailable
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.runtime.fair_queue import FairQueue
-from taskflow_operator.runtime.log_fields import log_fields
 from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 
 log = get_logger(__name__)
@@ -26,35 +26,58 @@ IN_FLIGHT = 16
 
 
 class Written(StrEnum):
-    """What became of a status."""
+    """Result of a status write."""
 
     DONE = "done"
-    """It stands in the resource."""
+    """The resource has the status."""
     GONE = "gone"
-    """The resource was deleted, or its name belongs to another Task."""
+    """The resource was deleted, or its name belongs to another one."""
     REFUSED = "refused"
-    """The API server will not have it; the log says why."""
+    """The API server does not accept the status; the log says why."""
+
+
+class Resource(Protocol):
+    """A resource as it is when its status is submitted."""
+
+    @property
+    def plural(self) -> str:
+        """Plural name of its kind, such as `tasks`."""
+
+    @property
+    def uid(self) -> str:
+        """Its uid."""
+
+    @property
+    def namespace(self) -> str:
+        """Its namespace."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    def status_object(self) -> dict[str, Any]:
+        """Its whole status, as JSON."""
 
 
 class StatusApi(Protocol):
     """The one request that is made."""
 
-    async def patch_task_status(self, namespace: str, name: str, uid: str, status: dict[str, Any]) -> None:
-        """Replace a Task's status. Raises our errors."""
+    async def patch_status(self, plural: str, namespace: str, name: str, uid: str, status: dict[str, Any]) -> None:
+        """Replace the status of a resource. Raises our errors."""
 
 
 @dataclass
 class _Pending:
-    task: Task
+    resource: Resource
     due: float
     waiters: list[asyncio.Future[Written]] = field(default_factory=list)
 
 
 class StatusWriter:
-    """Writes status with as few requests as possible: the last value of a Task wins, equal ones are not written.
+    """The last status of a resource wins, and a status that it has already is not written.
 
-    A status write costs the API server about 3 ms of CPU even when nothing changes, so that is what is saved. Of what is due,
-    namespaces take turns: an end is not written behind thousands of another namespace's.
+    A status write costs the API server about 3 ms of CPU even when nothing changes. Namespaces take turns: an end is not written
+    behind thousands of another namespace's.
 
     Args:
         api: where to write.
@@ -80,33 +103,33 @@ class StatusWriter:
         self._schedule: list[tuple[float, str]] = []
         self._ready = FairQueue(weight)
         self._last: dict[str, bytes] = {}
-        """By Task, the digest of the status that its resource has: the status itself is 3 KiB."""
+        """By uid, the digest of the status that the resource has: the status itself takes 3 KiB."""
         self._slots = asyncio.Semaphore(IN_FLIGHT)
         self._writing: set[str] = set()
         self._running: set[asyncio.Task[None]] = set()
         self._errors = ConsecutiveErrors("status")
 
-    def submit(self, task: Task, delay: float = 0.0) -> asyncio.Future[Written]:
-        """Write the Task's status after `delay` seconds, unless a later call replaces it; the future tells when it stands."""
+    def submit(self, resource: Resource, delay: float = 0.0) -> asyncio.Future[Written]:
+        """Write the status after `delay` seconds, unless a later call replaces it. The future has the result."""
         future: asyncio.Future[Written] = asyncio.get_running_loop().create_future()
         due = self._clock() + delay
-        former = self._pending.get(task.uid)
+        former = self._pending.get(resource.uid)
         waiters = [future]
         if former:
-            # What waits already is not put off: news that never ends would never be written.
+            # A later call does not postpone the write: a status that changes all the time would never be written.
             due, waiters = min(due, former.due), [*former.waiters, future]
             metrics.STATUS_WRITES.labels(result="avoided").inc()
-        self._pending[task.uid] = _Pending(task, due, waiters)
+        self._pending[resource.uid] = _Pending(resource, due, waiters)
         if former is None or due < former.due:
-            heapq.heappush(self._schedule, (due, task.uid))
+            heapq.heappush(self._schedule, (due, resource.uid))
         return future
 
     def seen(self, uid: str, status: dict[str, Any]) -> None:
-        """The resource has this status already, as an earlier operator wrote it."""
+        """The resource has this status, as an earlier operator wrote it."""
         self._last[uid] = _digest(status)
 
     def forget(self, uid: str) -> None:
-        """The Task is closed: its last status need not be remembered."""
+        """The resource is closed: its last status need not be remembered."""
         self._last.pop(uid, None)
 
     async def run(self) -> None:
@@ -117,7 +140,7 @@ class StatusWriter:
             while self._ready:
                 await self._slots.acquire()
                 await self._token()
-                # Whatever became due meanwhile has its turn too.
+                # What became due meanwhile takes its turn too.
                 self._find_due()
                 uid = self._ready.take()
                 self._writing.add(uid)
@@ -136,15 +159,15 @@ class StatusWriter:
         while self._schedule and self._schedule[0][0] <= now:
             due, uid = heapq.heappop(self._schedule)
             entry = self._pending.get(uid)
-            # The heap keeps the places of values that were replaced since; only the current one counts.
+            # The heap keeps entries of statuses that were replaced since; only the current one counts.
             if entry is None or entry.due != due:
                 continue
             if uid in self._writing:
-                # One write per Task at a time, or two could arrive in the wrong order.
+                # One write at a time for each resource, or two could arrive in the wrong order.
                 entry.due = now + TICK_SECONDS
                 heapq.heappush(self._schedule, (entry.due, uid))
                 continue
-            self._ready.put(entry.task.namespace, uid)
+            self._ready.put(entry.resource.namespace, uid)
 
     async def _token(self) -> None:
         while True:
@@ -158,11 +181,11 @@ class StatusWriter:
 
     async def _write(self, uid: str, entry: _Pending) -> None:
         try:
-            result = await self._write_once(entry.task)
+            result = await self._write_once(entry.resource)
         except (Unavailable, Forbidden) as error:
             dependency_health.failed(error)
             metrics.STATUS_WRITES.labels(result="postponed").inc()
-            self._again(uid, entry)
+            self._retry(uid, entry)
             return
         finally:
             self._writing.discard(uid)
@@ -171,15 +194,16 @@ class StatusWriter:
             if not waiter.done():
                 waiter.set_result(result)
 
-    async def _write_once(self, task: Task) -> Written:
+    async def _write_once(self, resource: Resource) -> Written:
+        fields = {"resource": f"{resource.plural}/{resource.namespace}/{resource.name}", "uid": resource.uid}
         try:
-            status = task.status.to_object()
+            status = resource.status_object()
             digest = _digest(status)
-            if self._last.get(task.uid) == digest:
+            if self._last.get(resource.uid) == digest:
                 metrics.STATUS_WRITES.labels(result="avoided").inc()
                 return Written.DONE
-            await self._api.patch_task_status(task.namespace, task.name, task.uid, status)
-            self._last[task.uid] = digest
+            await self._api.patch_status(resource.plural, resource.namespace, resource.name, resource.uid, status)
+            self._last[resource.uid] = digest
             result = Written.DONE
         except (Unavailable, Forbidden):
             # Rights come and go while RBAC is changed; a status is worth waiting for.
@@ -187,17 +211,17 @@ class StatusWriter:
         except (NotFound, Conflict):
             result = Written.GONE
         except TaskflowError as error:
-            log.error("status_refused", **log_fields(task), error=str(error))  # noqa: TRY400
+            log.error("status_refused", **fields, error=str(error))  # noqa: TRY400
             result = Written.REFUSED
-        except Exception as error:  # noqa: BLE001 - whoever waits for it must not wait for ever
-            self._errors.record(error, **log_fields(task))
+        except Exception as error:  # noqa: BLE001 - whoever waits for the result must get one
+            self._errors.record(error, **fields)
             result = Written.REFUSED
         else:
             self._errors.clear()
         metrics.STATUS_WRITES.labels(result=result.value).inc()
         return result
 
-    def _again(self, uid: str, entry: _Pending) -> None:
+    def _retry(self, uid: str, entry: _Pending) -> None:
         newer = self._pending.get(uid)
         if newer is not None:
             newer.waiters[:0] = entry.waiters

@@ -1,3 +1,5 @@
+"""Reads a consumer group of the event stream."""
+
 from __future__ import annotations
 
 import asyncio
@@ -12,15 +14,15 @@ from taskflow_operator.runtime import dependency_health
 
 log = get_logger(__name__)
 RETRY_SECONDS = 1.0
-AGAIN_SECONDS = 30.0
-"""How often what was read and not acknowledged is read again: it failed, or a former leader read it and ended."""
+REREAD_SECONDS = 30.0
+"""How often unacknowledged entries are read again: they failed, or a former leader read them and died."""
 
-Take = Callable[[tuple[Event, ...], tuple[str, ...]], Awaitable[None]]
+Handler = Callable[[tuple[Event, ...], tuple[str, ...]], Awaitable[None]]
 
 
 async def consume_group(
     reader: StreamReader,
-    take: Take,
+    handle: Handler,
     data_lost: Callable[[str], Awaitable[None] | None],
     may_read: Callable[[], Awaitable[None]],
     *,
@@ -28,18 +30,18 @@ async def consume_group(
     caught_up: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Read a group's events and hand them on, until cancelled.
+    """Read the events of a consumer group and hand them on, until cancelled.
 
     Args:
         reader: the group.
-        take: gets the events and the ids of entries that are none. If it raises `Unavailable`, it gets the same ones again.
-        data_lost: called with the reason when events may be missing: the group is not there, or the stream was trimmed past it.
-            What it returns is waited for, and only then is the group made: whoever dies before leaves that to do for the next. It is
-            called again if data was lost once more meanwhile.
+        handle: gets the events, and the ids of entries that are no events. If it raises `Unavailable`, it gets the same ones again.
+        data_lost: called with the reason when events may be missing, because the group does not exist or the stream was trimmed past
+            it. The group is created only after what it returns has ended: if the process dies first, its successor repeats this
+            step. It is called again if data was lost once more meanwhile.
         may_read: waits while this process is not sure to be the leader; what it read, no other one would.
-        gather_seconds: after each batch, so long events gather for the next one. A lone event is read at once; a round trip for each
-            of many costs more CPU than what is done with it.
-        caught_up: called when everything that was in the stream has been handed on.
+        gather_seconds: how long events gather after each batch. A single event is read at once; a round trip for each of many costs
+            more CPU than handling them.
+        caught_up: called when everything in the stream has been handed on.
         clock: monotonic seconds.
     """
     fresh_until = 0.0
@@ -49,13 +51,13 @@ async def consume_group(
             if clock() >= fresh_until:
                 if not await reader.has_group():
                     mark = await reader.mark()
-                    await _done(data_lost("its place in the stream was lost"))
+                    await _finish(data_lost("its place in the stream was lost"))
                     if not await reader.make_group(mark):
                         continue
                 reader.start_over()
                 if await reader.gap():
-                    await _done(data_lost("the stream was trimmed before it was read"))
-                fresh_until = clock() + AGAIN_SECONDS
+                    await _finish(data_lost("the stream was trimmed before it was read"))
+                fresh_until = clock() + REREAD_SECONDS
             batch = await reader.read()
         except LookupError:
             fresh_until = 0.0
@@ -67,20 +69,20 @@ async def consume_group(
             await asyncio.sleep(RETRY_SECONDS)
             continue
         if batch.events or batch.broken:
-            await _hand_on(batch, take, gather_seconds)
+            await _hand_on(batch, handle, gather_seconds)
         if batch.last:
             caught_up()
 
 
-async def _done(work: Awaitable[None] | None) -> None:
+async def _finish(work: Awaitable[None] | None) -> None:
     if work is not None:
         await work
 
 
-async def _hand_on(batch: Batch, take: Take, gather_seconds: float) -> None:
+async def _hand_on(batch: Batch, handle: Handler, gather_seconds: float) -> None:
     for stream_id, problem in batch.broken:
         log.error("stream_entry_broken", id=stream_id, error=problem)
     await dependency_health.retry_until_available(
-        lambda: take(batch.events, tuple(stream_id for stream_id, _ in batch.broken))
+        lambda: handle(batch.events, tuple(stream_id for stream_id, _ in batch.broken))
     )
     await asyncio.sleep(gather_seconds)

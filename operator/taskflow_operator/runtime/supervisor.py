@@ -1,4 +1,4 @@
-"""Going on over what one could not handle, but not over everything: one poisoned object never stops the others."""
+"""Keeps loops running: one object that fails does not stop the others, and a loop that fails is restarted, within limits."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 
 log = get_logger(__name__)
-IN_A_ROW = 50
+MAX_CONSECUTIVE = 50
 HEALTHY_SECONDS = 60.0
 RESTARTS = 5
 
 
 class TooManyErrorsError(Exception):
-    """A loop could handle nothing of what it got: that is no poisoned object."""
+    """A loop failed too often in a row: no single object is at fault."""
 
 
 class ConsecutiveErrors:
-    """The unexpected errors of one loop, one object at a time.
+    """Counts the unexpected errors of one loop.
 
     Args:
         kind: name of the loop, label of the metric.
@@ -28,26 +28,26 @@ class ConsecutiveErrors:
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
-        self._row = 0
+        self._count = 0
 
     def clear(self) -> None:
         """An object was handled."""
-        self._row = 0
+        self._count = 0
 
     def record(self, error: Exception, **fields: object) -> None:
-        """An object could not be handled; what it was is in `fields`."""
+        """An object could not be handled; `fields` identify it in the log."""
         metrics.ERRORS.labels(kind=self._kind).inc()
         log.error("unexpected", kind=self._kind, exc_info=error, **fields)
-        self._row += 1
+        self._count += 1
 
     def check(self) -> None:
-        """For the loop itself, whenever it turns.
+        """Called by the loop in each round.
 
         Raises:
-            TooManyErrorsError: `IN_A_ROW` objects failed, and none was handled in between.
+            TooManyErrorsError: `MAX_CONSECUTIVE` objects failed, and none succeeded in between.
         """
-        if self._row >= IN_A_ROW:
-            raise TooManyErrorsError(f"{self._kind}: {self._row} errors in a row")
+        if self._count >= MAX_CONSECUTIVE:
+            raise TooManyErrorsError(f"{self._kind}: {self._count} errors in a row")
 
 
 async def keep_running(
@@ -58,17 +58,17 @@ async def keep_running(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Run what should run for ever; start it again when it fails, but not for ever.
+    """Run a loop that should never end. Restart it when it fails, up to a limit.
 
     Args:
-        kind: its name.
-        start: begins it.
-        failing: has the name in it while it does not run.
+        kind: name of the loop.
+        start: starts it.
+        failing: contains the name while the loop does not run.
         clock: monotonic seconds.
         sleep: how to wait.
 
     Raises:
-        TooManyErrorsError: it failed `RESTARTS` times, each within `HEALTHY_SECONDS` of its start.
+        TooManyErrorsError: it failed `RESTARTS` times, each time within `HEALTHY_SECONDS` of its start.
     """
     row = 0
     while True:
@@ -76,8 +76,8 @@ async def keep_running(
         error: Exception
         try:
             await start()
-            error = RuntimeError("it ended, which it never should")
-        except Exception as raised:  # noqa: BLE001 - whatever it is, it is said, counted, and bounded
+            error = RuntimeError("the loop ended, which it never should")
+        except Exception as raised:  # noqa: BLE001 - any error is logged, counted and bounded
             error = raised
         row = 1 if clock() - began > HEALTHY_SECONDS else row + 1
         metrics.ERRORS.labels(kind=kind).inc()
@@ -90,7 +90,7 @@ async def keep_running(
 
 
 async def run_all(loops: Iterable[Coroutine[None, None, None]]) -> None:
-    """Run loops side by side; when one fails, or this is cancelled, all of them end."""
+    """Run loops concurrently. When one fails, or this is cancelled, all of them end."""
     jobs = [asyncio.ensure_future(loop) for loop in loops]
     try:
         done, _ = await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
@@ -105,5 +105,5 @@ async def cancel_all(jobs: Iterable[asyncio.Future[None]]) -> None:
     while running := [job for job in jobs if not job.done()]:
         for job in running:
             job.cancel()
-        # Again, if need be: a Redis connection that is just being made can swallow a cancellation.
+        # Repeated: a Redis connection that is being made can swallow a cancellation.
         await asyncio.wait(running, timeout=1)

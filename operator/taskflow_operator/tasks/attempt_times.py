@@ -1,3 +1,5 @@
+"""Measures how long attempts wait and run."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -17,9 +19,9 @@ class _Times:
 
 
 class AttemptTimes:
-    """When the current attempts were queued and started, all by Redis' clock; what came of it goes to metrics and spans.
+    """When the current attempts were queued and started, by Redis' clock. Their durations go to metrics and trace spans.
 
-    Kept in memory only: of attempts that a former operator saw begin, the wait is not known and not counted.
+    Kept in memory only: the wait of an attempt that a former operator saw begin is unknown and not counted.
     """
 
     def __init__(self, tracing: Tracing) -> None:
@@ -27,7 +29,7 @@ class AttemptTimes:
         self._times: dict[str, _Times] = {}
 
     def note(self, task: Task, event: Event) -> None:
-        """An event of the Task's current attempt that counts."""
+        """Record an event of the Task's current attempt."""
         times = self._times.get(task.uid)
         if times is None or times.attempt != event.attempt:
             times = self._times[task.uid] = _Times(event.attempt)
@@ -39,9 +41,9 @@ class AttemptTimes:
             self._ended(task, event, times)
             del self._times[task.uid]
 
-    def forget(self, uid: str) -> None:
+    def forget(self, task: Task) -> None:
         """The Task is closed."""
-        self._times.pop(uid, None)
+        self._times.pop(task.uid, None)
 
     def _started(self, task: Task, event: Event, times: _Times) -> None:
         if times.started_ms is not None:

@@ -1,7 +1,8 @@
+"""Looks up the Tasks that a Task depends on."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
@@ -9,23 +10,17 @@ from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.ports import PastOutcomes
 from taskflow_operator.tasks.rules.decision import DependencyState
 
 
-class PastTasks(Protocol):
-    """The history. Raises `Unavailable`."""
-
-    async def outcome(self, namespace: str, name: str) -> Phase | None:
-        """Terminal phase of the latest Task of that name; None if there is none, or it never finished."""
-
-
 class DependencyLookup:
-    """How far the Tasks are that others wait for: from memory, else the API server, else the history of what was deleted."""
+    """States of dependencies: from memory, else the API server, else the history, which knows deleted Tasks."""
 
-    def __init__(self, tasks: OpenTasks, kube: KubeClient, past: PastTasks) -> None:
+    def __init__(self, tasks: OpenTasks, kube: KubeClient, history: PastOutcomes) -> None:
         self._tasks = tasks
         self._kube = kube
-        self._past = past
+        self._history = history
 
     async def states(self, task: Task) -> tuple[Sequence[DependencyState], Sequence[str]]:
         """States of `spec.dependsOn` in its order, and the cycle that the Task is part of, or nothing."""
@@ -54,7 +49,7 @@ class DependencyLookup:
 
     async def _past_state(self, namespace: str, name: str) -> DependencyState:
         try:
-            phase = await self._past.outcome(namespace, name)
+            phase = await self._history.outcome(namespace, name)
         except Unavailable as error:
             dependency_health.failed(error)
             return DependencyState.UNKNOWN

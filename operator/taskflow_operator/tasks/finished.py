@@ -1,39 +1,42 @@
+"""Tells subscribers that a Task needs no more work."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from taskflow_core.domain.task import Task
 from taskflow_core.telemetry import metrics
-from taskflow_operator.runtime.event_recorder import EventRecorder
-from taskflow_operator.tasks.attempt_times import AttemptTimes
+
+Subscriber = Callable[[Task], None]
 
 
 class Finished:
-    """Tells everybody whom it concerns that a Task needs no more work, once that stands in the resource."""
+    """Publishes Tasks whose end is written to the resource, and Tasks whose resource is gone.
 
-    def __init__(
-        self,
-        times: AttemptTimes,
-        events: EventRecorder,
-        retention: Callable[[Task], None],
-        arrays: Callable[[Task], None],
-    ) -> None:
-        self._times = times
-        self._events = events
-        self._retention = retention
-        self._arrays = arrays
+    Controllers that have to know subscribe when they are assembled.
+    """
 
-    def __call__(self, task: Task) -> None:
+    def __init__(self) -> None:
+        self._subscribers: list[Subscriber] = []
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Call it with each Task that needs no more work. It must not raise."""
+        self._subscribers.append(subscriber)
+
+    def publish(self, task: Task) -> None:
         """The Task finished, or its resource is gone."""
-        self._times.forget(task.uid)
-        status = task.status
-        if task.finished and status.phase is not None:
-            queue, handler = metrics.queue_label(task.spec.queue), metrics.handler_label(task.spec.handler)
-            outcome = status.phase.value
-            metrics.FINISHED.labels(namespace=task.namespace, queue=queue, handler=handler, outcome=outcome).inc()
-            if status.completion_time is not None:
-                seconds = max((status.completion_time - task.created).total_seconds(), 0)
-                metrics.TOTAL.labels(queue=queue, handler=handler, outcome=outcome).observe(seconds)
-            self._events.failed(task)
-        self._retention(task)
-        self._arrays(task)
+        for subscriber in self._subscribers:
+            subscriber(task)
+
+
+def count_finished(task: Task) -> None:
+    """The subscriber that counts in metrics."""
+    status = task.status
+    if not task.finished or status.phase is None:
+        return
+    queue, handler = metrics.queue_label(task.spec.queue), metrics.handler_label(task.spec.handler)
+    outcome = status.phase.value
+    metrics.FINISHED.labels(namespace=task.namespace, queue=queue, handler=handler, outcome=outcome).inc()
+    if status.completion_time is not None:
+        seconds = max((status.completion_time - task.created).total_seconds(), 0)
+        metrics.TOTAL.labels(queue=queue, handler=handler, outcome=outcome).observe(seconds)

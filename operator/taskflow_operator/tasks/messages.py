@@ -1,3 +1,5 @@
+"""Builds the message that a worker gets."""
+
 from __future__ import annotations
 
 from datetime import timedelta
@@ -8,7 +10,7 @@ from taskflow_core.domain.task import Task
 
 
 def message_of(task: Task, token_key: str) -> Message:
-    """What a worker is told of the Task's current attempt.
+    """The message of the Task's current attempt.
 
     Args:
         task: as it stands.

@@ -1,3 +1,5 @@
+"""Takes in Task resources, from the watch and from lists."""
+
 from __future__ import annotations
 
 import asyncio
@@ -8,7 +10,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from taskflow_core.domain.phases import OPEN_SELECTOR, Phase
-from taskflow_core.domain.sharing import shared
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import NotFound, TaskflowError
 from taskflow_core.kube.client import KubeClient, tasks_path
@@ -24,7 +25,16 @@ log = get_logger(__name__)
 
 
 class Observer:
-    """Where all knowledge of Task resources comes in, from the watch and from lists alike. Cheap, idempotent, in any order."""
+    """Keeps `OpenTasks` equal to the resources. Calls are cheap, may be repeated, and may come in any order.
+
+    Args:
+        tasks: the open Tasks.
+        writer: is told the status that a resource has.
+        closer: withdraws Tasks whose resource is gone.
+        kube: the API server.
+        dispatch: has a Task looked at.
+        requeue: sends a queued Task again whose priority changed.
+    """
 
     def __init__(
         self,
@@ -33,23 +43,23 @@ class Observer:
         closer: Closer,
         kube: KubeClient,
         *,
-        wake: Callable[[str], None],
+        dispatch: Callable[[str], None],
         requeue: Callable[[Task], None],
     ) -> None:
         self._tasks = tasks
         self._writer = writer
         self._closer = closer
         self._kube = kube
-        self._wake = wake
+        self._dispatch = dispatch
         self._requeue = requeue
         self._checks: set[asyncio.Task[None]] = set()
 
     def observe(self, body: dict[str, Any], *, gone: bool = False) -> None:
-        """A Task as the API server showed it.
+        """Take in a Task as the API server shows it.
 
         Args:
             body: the Kubernetes object; its spec never changes, and its status is ours.
-            gone: it left the selection of open Tasks: it finished, or was deleted.
+            gone: it left the selection of open Tasks, because it finished or was deleted.
         """
         uid = body["metadata"]["uid"]
         known = self._tasks.get(uid)
@@ -69,8 +79,8 @@ class Observer:
         if known is not None:
             self._spec_changed(known, task)
         elif not task.finished and self._tasks.add(task):
-            for waiting in self._tasks.waiting_for(task.namespace, task.name):
-                self._wake(waiting)
+            for waiting in self._tasks.dependents(task.namespace, task.name):
+                self._dispatch(waiting)
             self._writer.seen(uid, body.get("status") or {})
             if task.status.phase is None:
                 # Nobody has seen it before, but for an operator that ended within a moment.
@@ -80,26 +90,26 @@ class Observer:
                     handler=metrics.handler_label(task.spec.handler),
                 ).inc()
             metrics.OPEN.set(len(self._tasks))
-            self._wake(uid)
+            self._dispatch(uid)
 
     def _spec_changed(self, known: OpenTask, task: Task) -> None:
-        """What may change: priority, suspend, cancel, deadlines, time to live. The status stays ours."""
+        """Priority, suspend, cancel, deadlines and time to live may change. The status is only written by this operator."""
         former = known.task
-        known.task = shared(
+        self._tasks.replace(
             former.model_copy(update={"spec": task.spec, "unreadable": task.unreadable, "generation": task.generation})
         )
         leaves = task.spec.suspend or task.spec.cancel
         if former.spec.priority != task.spec.priority and former.status.phase is Phase.QUEUED and not leaves:
             self._requeue(known.task)
-        self._wake(task.uid)
+        self._dispatch(task.uid)
 
-    async def list_open(self) -> str:
-        """Hold what is known against all open Tasks: what the watch missed comes in, what is gone is found.
+    async def list(self) -> str:
+        """Compare what is known with a list of all open Tasks: take in what the watch missed, and find what is gone.
 
         Returns the resourceVersion of the list.
 
         Raises:
-            Unavailable, Conflict: the list could not be read to its end; nothing was concluded from its absences.
+            Unavailable, Conflict: the list could not be read to its end; no Task was taken for gone.
         """
         before = {known.task.uid: known.task for known in self._tasks}
         seen: set[str] = set()
@@ -123,7 +133,7 @@ class Observer:
         job.add_done_callback(self._checks.discard)
 
     async def _check(self, task: Task) -> None:
-        """Find out why a Task is no longer among the open ones. Only a resource that is truly gone is withdrawn."""
+        """Find out why a Task is no longer among the open ones. It is withdrawn only if its resource is gone."""
         try:
             body = await self._kube.request("GET", tasks_path(task.namespace, task.name))
         except NotFound:

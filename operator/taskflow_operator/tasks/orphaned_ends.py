@@ -1,65 +1,66 @@
+"""Handles ends of attempts whose Task is not open any more."""
+
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
 
+from taskflow_core.domain.attempts import Attempt
 from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.kube.client import Requests, tasks_path
-from taskflow_core.ledger.operator import Attempt, OperatorLedger
 from taskflow_operator.runtime import dependency_health
+from taskflow_operator.tasks.ports import Ledger, PastNames
 from taskflow_operator.tasks.settlement import Settlement
 from taskflow_operator.tasks.snapshots import snapshot
 
 AT_ONCE = 16
 RETRY_SECONDS = 1.0
-PATIENCE = 10
-"""Looks into the history, a second apart: it reads the same stream, so it has the Task soon, if at all."""
-
-
-class Names(Protocol):
-    """What PostgreSQL knows. Raises `Unavailable`."""
-
-    async def name_of(self, uid: str) -> tuple[str, str] | None:
-        """Namespace and name of the Task; None if it was never heard of."""
+MAX_LOOKUPS = 10
+"""Lookups in the history, a second apart: it reads the same stream, so it has the Task soon, if at all."""
 
 
 class OrphanedEnds:
-    """Ends of attempts whose Task is not open: it finished, or is gone.
+    """Ends of attempts whose Task is not open, because it finished or is gone.
 
-    Mostly that is old news. But an operator may have died between the last status of a Task and settling its attempt; then whoever
-    comes next settles it in its place, and with it the history hears of the end. How much that costs follows from how many ends
-    were left, not from how many Tasks there are.
+    Most of them were handled before. But an operator may have died between the last status of a Task and settling its attempt. Its
+    successor then settles the attempt, and so the history gets the end. The cost grows with the number of such ends, not with the
+    number of Tasks.
 
     Args:
-        ledger: whether an attempt was settled.
-        kube: the Task as it ended.
-        names: of Tasks by their uid.
+        ledger: knows whether an attempt was settled.
+        settlement: closes attempts in the ledger.
+        kube: reads the Task as it ended.
+        history: names Tasks by their uid.
         mirror_again: mirrors all Tasks, for one that nobody can name.
     """
 
     def __init__(
-        self, ledger: OperatorLedger, kube: Requests, names: Names, mirror_again: Callable[[str], Awaitable[None]]
+        self,
+        ledger: Ledger,
+        settlement: Settlement,
+        kube: Requests,
+        history: PastNames,
+        mirror_again: Callable[[str], Awaitable[None]],
     ) -> None:
         self._ledger = ledger
         self._kube = kube
-        self._names = names
+        self._history = history
         self._mirror_again = mirror_again
-        self._settlement = Settlement(ledger)
+        self._settlement = settlement
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     async def close(self, event: Event) -> None:
-        """Returns when the attempt is settled, which lasts as long as something is away that knows of it."""
+        """Settle the attempt; waits while something that knows of it is unavailable."""
         if await self._once(event):
             return
-        # Its name went with what Redis lost, so the history never gets it from the stream.
+        # Redis lost the name of the Task, so the history does not get it from the stream.
         await self._mirror_again("an attempt ended while the operator did not run")
 
     async def _once(self, event: Event) -> bool:
         looks = 0
-        while looks < PATIENCE:
+        while looks < MAX_LOOKUPS:
             try:
                 async with self._slots:
                     found = await self._look(event)
@@ -76,7 +77,7 @@ class OrphanedEnds:
         (state,) = await self._ledger.states([(event.uid, event.attempt)])
         if state.settled:
             return True
-        where = await self._names.name_of(event.uid)
+        where = await self._history.name_of(event.uid)
         if where is None:
             return False
         try:
@@ -86,7 +87,7 @@ class OrphanedEnds:
         if task.uid != event.uid:
             return True
         if not task.finished:
-            # The watch has not shown it yet; what is open is settled by its own path, at the latest when this is read again.
+            # The watch has not shown it yet. An open Task is settled in the usual way, at the latest when this event is read again.
             return False
         await self._settlement.settle(Attempt(event.uid, event.attempt, snapshot(task)), EventKind.SETTLED)
         return True

@@ -1,3 +1,5 @@
+"""Metrics of queues and of the event stream."""
+
 from __future__ import annotations
 
 import asyncio
@@ -21,11 +23,11 @@ FORGET_LOOKS = 300
 
 
 class QueueMetrics(Collector):
-    """Depth and oldest age of each queue, told when they are asked for; a queue that is gone is not told of.
+    """Depth and oldest age of each queue, computed when they are scraped; a queue that is gone is left out.
 
     Args:
         tasks: the open Tasks.
-        served: (namespace, queue) of all pools: those are told of even when they are empty.
+        served: (namespace, queue) of all pools, which are shown even when they are empty.
         now: the time.
     """
 
@@ -41,17 +43,21 @@ class QueueMetrics(Collector):
 
     def queues(self) -> set[tuple[str, str]]:
         """(namespace, queue) that have a pool or a Task."""
-        return {*self._served(), *self._tasks.queues()}
+        return {*self._served(), *self._tasks.queues.queues()}
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        """What `/metrics` shows."""
+        """The gauges of `/metrics`."""
         depth = GaugeMetricFamily(metrics.DEPTH[0], metrics.DEPTH[1], labels=metrics.DEPTH[2])
         oldest = GaugeMetricFamily(metrics.OLDEST[0], metrics.OLDEST[1], labels=metrics.OLDEST[2])
-        apart, now = self._tasks.oldest_apart(), self._now()
+        elsewhere, now = self._tasks.oldest_elsewhere(), self._now()
         for namespace, queue in sorted(self.queues()):
             for state in ("ready", "leased", "delayed"):
-                depth.add_metric([namespace, queue, state], self._tasks.depth(namespace, queue, state))
-            began = [since for since in (self._tasks.oldest(namespace, queue), apart.get((namespace, queue))) if since]
+                depth.add_metric([namespace, queue, state], self._tasks.queues.depth(namespace, queue, state))
+            began = [
+                since
+                for since in (self._tasks.queues.oldest(namespace, queue), elsewhere.get((namespace, queue)))
+                if since
+            ]
             oldest.add_metric([namespace, queue], max((now - min(began)).total_seconds(), 0) if began else 0.0)
         return [depth, oldest]
 

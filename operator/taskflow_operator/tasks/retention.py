@@ -1,3 +1,5 @@
+"""Deletes finished Tasks."""
+
 from __future__ import annotations
 
 import asyncio
@@ -7,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,6 +19,7 @@ from taskflow_core.errors import Conflict, Invalid, NotFound, TaskflowError
 from taskflow_core.kube.client import JSON_PATCH, KubeClient, delete_options, tasks_path
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
+from taskflow_operator.tasks.ports import StoredEnds
 
 log = get_logger(__name__)
 SLICE = 100
@@ -24,13 +27,6 @@ AT_ONCE = 4
 TICK_SECONDS = 1.0
 LIST_SECONDS = 600.0
 RETRY = timedelta(seconds=10)
-
-
-class PastTasks(Protocol):
-    """The history. Raises `Unavailable`."""
-
-    async def stored(self, uids: Sequence[str]) -> set[str]:
-        """Those of the uids whose end is in the history."""
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -42,44 +38,61 @@ class Expiry:
     name: str
     uid: str
     surplus: bool = False
-    """Its namespace keeps too many, whatever its time to live says."""
+    """Its namespace keeps too many, so its time to live does not matter."""
+
+
+def may_go(entry: Expiry, due: datetime | None, now: datetime) -> bool:
+    """Whether a finished Task may be deleted, as it was just read.
+
+    Args:
+        entry: why it is due.
+        due: when its time to live is over; None if it has none.
+        now: the time.
+    """
+    return entry.surplus or (due is not None and due <= now)
 
 
 class Retention:
-    """Deletes finished Tasks when their time to live is over, or when a namespace keeps too many; never one that the history lacks.
+    """Deletes finished Tasks when their time to live is over, or when a namespace keeps too many.
 
-    What is due is known from the resources, so a restart forgets nothing.
+    A Task is deleted only if the history has its end and nobody needs it any more. What is due follows from the resources, so a
+    restart loses nothing.
 
     Args:
         kube: the API server.
-        past: the history.
-        default_seconds: time to live of Tasks that say none; None keeps them.
-        per_namespace: finished Tasks that a namespace keeps; None is without a bound. The oldest go first.
+        history: knows which ends are stored.
+        default_seconds: time to live of Tasks that set none; None keeps them.
+        per_namespace: finished Tasks that a namespace keeps; None is without a bound. The oldest are deleted first.
+        needed: checks of the controllers that create Tasks, such as whether an owner has recorded this one. A Task that one of them
+            needs stays.
+        now: the time.
     """
 
     def __init__(
         self,
         kube: KubeClient,
-        past: PastTasks,
+        history: StoredEnds,
         *,
         default_seconds: int | None,
         per_namespace: int | None,
+        needed: Sequence[Callable[[Task], bool]] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube = kube
-        self._past = past
+        self._history = history
         self._default = default_seconds
         self._per_namespace = per_namespace
+        self._needed = needed
         self._now = now
         self._due: list[Expiry] = []
         self._known: dict[str, Expiry] = {}
         self._times: dict[str, datetime] = {}
-        """By uid, when its time to live is over, as last read."""
+        """By uid, when the time to live is over, as last read."""
         self._kept: dict[str, list[Expiry]] = defaultdict(list)
-        """By namespace, oldest end first; what is due for its namespace's sake is no longer in it."""
+        """By namespace, oldest end first; without those that are due because the namespace keeps too many."""
 
     def finished(self, task: Task) -> None:
-        """Take note of a Task that finished, or of its time to live that was changed since."""
+        """Record a Task that finished, or that its time to live was changed since."""
         end = task.status.completion_time
         if not task.finished or end is None:
             return
@@ -98,13 +111,13 @@ class Retention:
         if self._per_namespace is None:
             return
         kept = self._kept[entry.namespace]
-        # A list shows them in the order of their names.
+        # A list is in the order of names, not of ends.
         insort(kept, entry)
         if len(kept) > self._per_namespace:
             heapq.heappush(self._due, replace(kept.pop(0), surplus=True))
 
     def _forget(self, uid: str) -> None:
-        """It exists no more, so it does not count any longer."""
+        """The Task no longer exists, so it does not count."""
         self._times.pop(uid, None)
         entry = self._known.pop(uid, None)
         if entry is None:
@@ -118,9 +131,9 @@ class Retention:
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
         """What runs until cancelled."""
-        return self._list_for_ever(), self._delete_for_ever()
+        return self._list_forever(), self._delete_forever()
 
-    async def _list_for_ever(self) -> None:
+    async def _list_forever(self) -> None:
         while True:
             try:
                 await self._list()
@@ -138,12 +151,12 @@ class Retention:
                 task = self._read(body)
                 if task is not None and task.status.observed_generation < task.generation:
                     await self._observe(task)
-        # What somebody else deleted.
+        # Somebody else deleted these.
         for uid in gone:
             self._forget(uid)
 
     async def _observe(self, task: Task) -> None:
-        """Its specification changed after its end, which changes nothing; but `kubectl wait` wants that said."""
+        """Write `observedGeneration`: the specification changed after the end. It has no effect, but `kubectl wait` waits for this."""
         places = ["", *(f"/conditions/{number}" for number in range(len(task.status.conditions)))]
         paths = [f"/status{place}/observedGeneration" for place in places]
         patch: list[dict[str, object]] = [
@@ -157,7 +170,7 @@ class Retention:
         except (NotFound, Conflict, Invalid) as error:
             log.info("observed_generation_not_written", uid=task.uid, error=str(error))
 
-    async def _delete_for_ever(self) -> None:
+    async def _delete_forever(self) -> None:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             while due := self._take():
@@ -174,7 +187,7 @@ class Retention:
 
     async def _delete(self, entries: list[Expiry]) -> None:
         try:
-            stored = await self._past.stored([entry.uid for entry in entries])
+            stored = await self._history.stored([entry.uid for entry in entries])
         except TaskflowError as error:
             dependency_health.failed(error)
             stored = set()
@@ -183,20 +196,23 @@ class Retention:
         done = {uid for uid in settled if uid is not None}
         for entry in entries:
             if entry.uid not in done:
-                # Not in the history yet, or not deleted: the resource is the only record of it, so it stays.
+                # Not in the history yet, needed, or not deleted: tried again later.
                 heapq.heappush(self._due, replace(entry, due=self._now() + RETRY))
 
     async def _delete_one(self, entry: Expiry, slots: asyncio.Semaphore) -> str | None:
-        """Delete it, unless it was given more time; its uid once there is nothing left to do now."""
+        """Delete a Task, unless it may not go yet. Returns its uid if there is nothing left to do now."""
         path = tasks_path(entry.namespace, entry.name)
         async with slots:
             try:
                 body = await self._kube.request("GET", path)
                 meta = body["metadata"]
                 if meta["uid"] == entry.uid:
-                    if not entry.surplus and self._given_more_time(body):
+                    task = self._read(body)
+                    if not may_go(entry, self._times.get(entry.uid), self._now()):
                         return entry.uid
-                    # As it was just read: a change in between is a conflict, and then it is looked at again.
+                    if task is not None and any(needs(task) for needs in self._needed):
+                        return None
+                    # Only as it was just read: if it changed in between, it is looked at again.
                     options = delete_options(uid=entry.uid, resourceVersion=meta["resourceVersion"])
                     await self._kube.request("DELETE", path, options)
             except NotFound:
@@ -208,11 +224,6 @@ class Retention:
                 return None
         self._forget(entry.uid)
         return entry.uid
-
-    def _given_more_time(self, body: dict[str, Any]) -> bool:
-        self._read(body)
-        due = self._times.get(body["metadata"]["uid"])
-        return due is None or due > self._now()
 
     def _read(self, body: dict[str, Any]) -> Task | None:
         try:

@@ -1,13 +1,15 @@
+"""What the history is told about a Task."""
+
 from __future__ import annotations
 
+from taskflow_core.domain.attempts import Attempt
 from taskflow_core.domain.events import TaskSnapshot
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
-from taskflow_core.ledger.operator import Attempt
 
 
 def snapshot(task: Task) -> TaskSnapshot:
-    """The Task as the history should show it."""
+    """The Task as the history shows it."""
     status = task.status
     return TaskSnapshot(
         namespace=task.namespace,
@@ -27,5 +29,5 @@ def snapshot(task: Task) -> TaskSnapshot:
 
 
 def current_attempt(task: Task) -> Attempt:
-    """The attempt that counts now."""
+    """The Task's current attempt."""
     return Attempt(task.uid, task.status.attempt, snapshot(task))

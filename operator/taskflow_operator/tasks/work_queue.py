@@ -1,3 +1,5 @@
+"""Which Tasks the dispatcher looks at, and when. Kept in memory: a restart looks at all open Tasks, and their times are in them."""
+
 from __future__ import annotations
 
 import asyncio
@@ -7,19 +9,19 @@ from datetime import UTC, datetime
 
 from taskflow_operator.runtime.fair_queue import FairQueue
 
-_SWEEP = ""
-"""The flow of what is looked at to be sure, of all namespaces: it has the share of one. No namespace is called so."""
+_RESYNC = ""
+"""The flow of Tasks that are looked at without news. All namespaces together have the share of one. No namespace has this name."""
 
 
 class WorkQueue:
-    """Which Tasks are to be looked at, and when. It lives in memory: a restart looks at all open Tasks, and their times are in them.
+    """Uids of Tasks that are due now or at a time.
 
-    Namespaces take turns, so that what one of them wants done costs the others no more than their share (`docs/scale.md`).
+    Namespaces take turns, so that the work of one costs the others no more than their share (`docs/scale.md`).
 
     Args:
         now: the time.
-        namespace_of: where a Task is, by its uid; any word for one that is not known.
-        weight: how many Tasks of a namespace are looked at in one round.
+        namespace_of: the namespace of a Task, by its uid; any string for one that is not known.
+        weight: how many Tasks of a namespace are taken in one round.
     """
 
     def __init__(
@@ -32,59 +34,59 @@ class WorkQueue:
         self._namespace_of = namespace_of
         self._due = FairQueue(weight)
         self._where: dict[str, str] = {}
-        """In which flow a Task waits."""
+        """The flow in which a Task waits."""
         self._timers: list[tuple[datetime, str]] = []
         self._changed = asyncio.Event()
 
-    def wake(self, uid: str) -> None:
-        """Look at this Task now."""
+    def add(self, uid: str) -> None:
+        """Look at a Task now."""
         self._put(uid, self._namespace_of(uid))
         self._changed.set()
 
-    def wake_at(self, uid: str, when: datetime | None) -> None:
-        """Look at this Task at that time; None is now."""
+    def add_at(self, uid: str, when: datetime | None) -> None:
+        """Look at a Task at that time; None is now."""
         if when is None:
-            self.wake(uid)
+            self.add(uid)
             return
         heapq.heappush(self._timers, (when, uid))
         self._changed.set()
 
-    def sweep(self, uids: Iterable[str]) -> None:
-        """Look at these Tasks to be sure: nothing is known to have changed, so all of them together wait like those of one namespace."""
+    def add_resync(self, uids: Iterable[str]) -> None:
+        """Look at Tasks of which no change is known. Together they wait like the Tasks of one namespace."""
         for uid in uids:
             if uid not in self._where:
-                self._put(uid, _SWEEP)
+                self._put(uid, _RESYNC)
         self._changed.set()
 
     def put_back(self, uids: Sequence[str]) -> None:
-        """They were taken and not looked at: they come first in their namespace."""
+        """Return Tasks that were taken and not handled. They come first in their namespace."""
         for uid in reversed(uids):
             self._put(uid, self._namespace_of(uid), first=True)
 
     def _put(self, uid: str, flow: str, *, first: bool = False) -> None:
         former = self._where.get(uid)
         if former is not None and former != flow:
-            # News of a Task does not wait behind those that have none.
+            # A change does not wait behind Tasks without one.
             self._due.drop(former, uid)
         self._where[uid] = flow
         self._due.put(flow, uid, first=first)
 
     def due_by(self, when: datetime) -> Iterator[str]:
-        """Tasks that are to be looked at until then, some of them more than once."""
+        """Tasks that are due by then, some of them more than once."""
         places = [0]
         while places:
             place = places.pop()
-            # A heap: below what is later, everything is.
+            # In a heap, the children of a later entry are later too.
             if place < len(self._timers) and self._timers[place][0] <= when:
                 yield self._timers[place][1]
                 places += (2 * place + 1, 2 * place + 2)
 
     def __len__(self) -> int:
-        """How many Tasks are to be looked at now."""
+        """How many Tasks are due now."""
         return len(self._due)
 
     async def take(self, limit: int) -> list[str]:
-        """What is due, at most `limit`; waits until something is."""
+        """At most `limit` Tasks that are due; waits until one is."""
         while True:
             now = self._now()
             while self._timers and self._timers[0][0] <= now:

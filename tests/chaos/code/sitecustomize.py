@@ -47,10 +47,8 @@ POINTS = {
     "operator-enter": Point("taskflow_operator", "taskflow_core.ledger.operator", "OperatorLedger.enqueue"),
     "operator-send": Point("taskflow_operator", "taskflow_core.broker.publish", "Publisher._send"),
     "operator-publish": Point("taskflow_operator", "taskflow_core.broker.publish", "Publisher.publish"),
-    "operator-write": Point(
-        "taskflow_operator", "taskflow_core.kube.client", "KubeClient.patch_task_status", before=True
-    ),
-    "operator-written": Point("taskflow_operator", "taskflow_core.kube.client", "KubeClient.patch_task_status"),
+    "operator-write": Point("taskflow_operator", "taskflow_core.kube.client", "KubeClient.patch_status", before=True),
+    "operator-written": Point("taskflow_operator", "taskflow_core.kube.client", "KubeClient.patch_status"),
     "operator-settle": Point("taskflow_operator", "taskflow_core.ledger.operator", "OperatorLedger.settle_all"),
     "operator-acknowledge": Point(
         "taskflow_operator",
@@ -62,7 +60,7 @@ POINTS = {
     "operator-acknowledged": Point(
         "taskflow_operator", "taskflow_core.ledger.stream", "StreamReader.acknowledge", when=lambda args: bool(args[1])
     ),
-    "operator-history": Point("taskflow_operator", "taskflow_operator.assembly.operator", "Database.apply_events"),
+    "operator-history": Point("taskflow_operator", "taskflow_operator.history.database", "Database.apply_events"),
     "worker-claim": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.claim"),
     "worker-finish": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.finish", before=True),
     "worker-finished": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.finish"),

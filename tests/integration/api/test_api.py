@@ -28,7 +28,7 @@ def _finish(installation: Installation, name: str, outputs: list[dict[str, Any]]
             "result": {"rows": 3},
             "outputs": outputs,
         }
-        await client.patch_task_status(NAMESPACE, name, task["metadata"]["uid"], status)
+        await client.patch_status("tasks", NAMESPACE, name, task["metadata"]["uid"], status)
 
     installation.kube(write)
 

@@ -35,7 +35,7 @@ def set_status(installation: Installation, name: str, phase: str, attempt: int =
     async def write(client: KubeClient) -> None:
         task = await client.request("GET", tasks_path(NAMESPACE, name))
         status = {"phase": phase, "attempt": attempt}
-        await client.patch_task_status(NAMESPACE, name, task["metadata"]["uid"], status)
+        await client.patch_status("tasks", NAMESPACE, name, task["metadata"]["uid"], status)
 
     installation.kube(write)
 
@@ -251,7 +251,7 @@ def test_many_are_cancelled_and_retried_once_each_over_a_killed_api(restarted: I
     async def end(client: KubeClient) -> None:
         for task in await all_of(client):
             status = {"phase": "Failed", "attempt": 2, "reason": "HandlerError"}
-            await client.patch_task_status(NAMESPACE, task["metadata"]["name"], task["metadata"]["uid"], status)
+            await client.patch_status("tasks", NAMESPACE, task["metadata"]["name"], task["metadata"]["uid"], status)
 
     assert all(task["spec"]["cancel"] for task in restarted.kube(all_of))
     restarted.kube(end)

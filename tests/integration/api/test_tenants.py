@@ -139,7 +139,7 @@ class Tenants:
 
         async def write(client: KubeClient) -> None:
             task = await client.request("GET", tasks_path(THEIRS, name))
-            await client.patch_task_status(THEIRS, name, task["metadata"]["uid"], status)
+            await client.patch_status("tasks", THEIRS, name, task["metadata"]["uid"], status)
 
         self.installation.kube(write)
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import redis.asyncio
 
@@ -21,7 +21,7 @@ from taskflow_core.domain import naming
 from taskflow_core.domain.events import Event, EventKind, Failure
 from taskflow_core.domain.items import ItemHistory, ItemRow
 from taskflow_core.domain.message import Message
-from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Unavailable
@@ -35,17 +35,22 @@ from taskflow_core.store import items
 from taskflow_core.store.engine import create_engine, transaction
 from taskflow_core.telemetry.tracing import NoTracing
 from taskflow_operator.arrays.chunk_delivery import ChunkDelivery
-from taskflow_operator.arrays.controller import Arrays
+from taskflow_operator.arrays.controller import ArrayController
 from taskflow_operator.arrays.driver import ArrayServices
 from taskflow_operator.arrays.item_writer import ItemWriter
+from taskflow_operator.pools.served_queues import ServedQueues
+from taskflow_operator.runtime.acknowledgements import Acknowledgements
 from taskflow_operator.runtime.status_writer import StatusWriter
 from taskflow_operator.runtime.supervisor import cancel_all
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 from taskflow_operator.tasks.closer import Closer
 from taskflow_operator.tasks.event_consumer import EventConsumer
+from taskflow_operator.tasks.finished import Finished
+from taskflow_operator.tasks.message_queue import MessageQueue
 from taskflow_operator.tasks.open_tasks import OpenTasks
-from taskflow_operator.tasks.rules import transitions
 from taskflow_operator.tasks.rules.decision import Decision, Enqueue
+from taskflow_operator.tasks.settlement import Settlement
+from taskflow_operator.tasks.status import TaskStatuses
 from taskflow_operator.tasks.work_queue import WorkQueue
 from taskflow_worker.chunk import run_chunk
 from taskflow_worker.context import Context
@@ -97,9 +102,19 @@ class Api:
     statuses: dict[str, dict[str, Any]] = field(default_factory=dict)
     writes: list[tuple[float, dict[str, Any]]] = field(default_factory=list)
 
-    async def patch_task_status(self, namespace: str, name: str, uid: str, status: dict[str, Any]) -> None:
+    async def patch_status(self, plural: str, namespace: str, name: str, uid: str, status: dict[str, Any]) -> None:
         self.statuses[uid] = status
         self.writes.append((time.monotonic(), status))
+
+
+@dataclass
+class Orphans:
+    """Ends whose Task is not open."""
+
+    seen: list[Event]
+
+    async def close(self, event: Event) -> None:
+        self.seen.append(event)
 
 
 class Worker:
@@ -180,27 +195,46 @@ class Site:
         ledger = self.ledger = OperatorLedger(self.client)
         writer = StatusWriter(self.api, 1000)
         work_queue = WorkQueue()
-        closer = Closer(self.tasks, writer, ledger, work_queue.wake_at, self._closed)
+        finished = Finished()
+        finished.subscribe(self.closed.append)
+        closer = Closer(self.tasks, writer, Settlement(ledger), work_queue.add_at, finished)
         items_writer = ItemWriter(self.database)
-        now, lock = partial(datetime.now, UTC), asyncio.Lock()
-        broker = ChunkDelivery(
-            ledger, ArrayLedger(self.client), send=self._send, in_order=lambda: lock, token_key=TOKEN_KEY, now=now
-        )
-        self.arrays = Arrays(
-            ArrayServices(
-                self.tasks, broker, items_writer, writer, closer, queued=lambda task: transitions.queued(task, Reason.WAITING_FOR_WORKER, "waits", now()), slots=lambda *_: 2,
-                wake=lambda _: None, now=now,
-            )
-        )  # fmt: skip
+        now = partial(datetime.now, UTC)
         reader = StreamReader(self.client, "cr")
+        acknowledgements = Acknowledgements(reader)
+        statuses = TaskStatuses(self.tasks, writer, 0)
+        served = ServedQueues()
+        served.put("team-a", "main", frozenset({"default"}))
+        queue = MessageQueue(self, lambda: None)
+        services = ArrayServices(
+            tasks=self.tasks,
+            delivery=ChunkDelivery(ledger, ArrayLedger(self.client), queue, token_key=TOKEN_KEY, now=now),
+            items=items_writer,
+            statuses=statuses,
+            closer=closer,
+            pools=served,
+            slots=lambda *_: 2,
+            dispatch_at=lambda *_: None,
+            now=now,
+        )
+        self.arrays = ArrayController(services, items_writer, acknowledgements.add)
+        finished.subscribe(self.arrays.task_finished)
         resources = EventConsumer(
-            self.tasks, writer, closer, ledger, reader, token_key=TOKEN_KEY, quiet_seconds=0,
-            wake_at=work_queue.wake_at, unknown=self._unknown, data_lost=self.lost.append,
-            times=AttemptTimes(NoTracing()), may_read=self._may_read, arrays=self.arrays,
-        )  # fmt: skip
+            self.tasks,
+            statuses,
+            closer,
+            self.arrays,
+            cast("Any", Orphans(self.unknown)),
+            cast("Any", self),
+            AttemptTimes(NoTracing()),
+            reader,
+            acknowledgements,
+            token_key=TOKEN_KEY,
+            dispatch_at=work_queue.add_at,
+            may_read=self._may_read,
+        )
         loops = [
             writer.run(),
-            items_writer.run(),
             self.arrays.run(),
             self._expire_for_ever(),
             self._find_lost_messages(),
@@ -223,20 +257,18 @@ class Site:
                 for member, _ in await self.ledger.waiting(after_ms=0, before_ms=before, limit=1000):
                     uid, attempt, chunk = naming.split_member(member)
                     queued = {message.member for message in list(self.messages.queue)}
-                    if chunk is not None and member not in queued and self.arrays.waits(uid, (attempt, chunk)):
-                        await self.arrays.republish(uid, [(attempt, chunk)])
+                    if chunk is not None and member not in queued and self.arrays.waits(uid, attempt, chunk):
+                        await self.arrays.republish_chunks(uid, [(attempt, chunk)])
 
     async def _may_read(self) -> None:
         return
 
-    async def _unknown(self, event: Event) -> None:
-        self.unknown.append(event)
+    def data_lost(self, why: str) -> None:
+        """Events may be missing."""
+        self.lost.append(why)
 
-    def _closed(self, task: Task) -> None:
-        self.closed.append(task)
-        self.arrays.forget(task)
-
-    async def _send(self, outgoing: Sequence[Outgoing]) -> None:
+    def publish(self, outgoing: Sequence[Outgoing]) -> None:
+        """The broker."""
         for each in outgoing:
             self.sent += 1
             self.messages.put(Message.model_validate_json(each.message.model_dump_json(by_alias=True)))

@@ -360,7 +360,7 @@ async def test_an_array_that_is_deleted_is_run_no_further(site: Site) -> None:
     task = site.add(array={"count": 100_000})
     await site.until(lambda: site.sent > 8)
     site.tasks.close(UID, 0.0)
-    site.arrays.forget(task)
+    site.arrays.task_finished(task)
     raw = connect_sync(site.redis_settings)
     await site.until(lambda: raw.exists(naming.array_key(UID)) == 0)
     assert raw.zcard(naming.KEY_LEDGER) == raw.zcard(naming.KEY_LEASES) == 0

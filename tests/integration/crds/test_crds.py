@@ -9,9 +9,10 @@ import pytest
 
 from taskflow_core.domain.phases import FINISHED_SELECTOR, OPEN_SELECTOR, Phase
 from taskflow_core.domain.task import RetryPolicy, Task, TaskStatus
+from taskflow_core.domain.workerpool import WorkerPool
 from taskflow_core.errors import Conflict, Invalid, NotFound
 from taskflow_core.kube.client import KubeClient
-from taskflow_operator.pools.status import Pool, PoolFacts, pool_status
+from taskflow_operator.pools.status import PoolFacts, pool_status
 from tests.builders import NOW
 from tests.integration.crds.conftest import Cluster
 
@@ -228,7 +229,7 @@ def test_a_pool_can_be_scaled(empty: Cluster) -> None:
     made = empty.create(pool("main"))
     assert ("replicas" in made["spec"], made["spec"]["concurrency"], made["spec"]["template"]) == (False, 1, {})
     empty.kubectl("scale", "workerpool.taskflow.dev/main", "--replicas=5")
-    status = pool_status(Pool.from_object(made), PoolFacts(), NOW)
+    status = pool_status(WorkerPool.from_object(made), PoolFacts(), NOW)
     set_status(empty, "tfp", "main", status)
     scale = empty.raw(f"{POOLS}/main/scale")
     assert scale["spec"]["replicas"] == 5
@@ -304,14 +305,14 @@ async def test_our_client_writes_the_status_of_the_same_task_only(
     status = TaskStatus(phase=Phase.SUCCEEDED, worker="pod:1", result={"a": [None, 1.5, "é", {"b": None}]}).to_object()
     kube = await connected(empty, monkeypatch)
     try:
-        await kube.patch_task_status("default", "same", made.uid, status)
+        await kube.patch_status("tasks", "default", "same", made.uid, status)
         assert json.loads(empty.kubectl("get", "tft", "same", "-o", "json"))["status"] == status
         with pytest.raises(Conflict, match="no longer the one with uid another"):
-            await kube.patch_task_status("default", "same", "another", {"phase": "Failed"})
+            await kube.patch_status("tasks", "default", "same", "another", {"phase": "Failed"})
         with pytest.raises(NotFound):
-            await kube.patch_task_status("default", "nothing", made.uid, status)
+            await kube.patch_status("tasks", "default", "nothing", made.uid, status)
         with pytest.raises(Invalid, match="Unsupported value"):
-            await kube.patch_task_status("default", "same", made.uid, status | {"phase": "Lost"})
+            await kube.patch_status("tasks", "default", "same", made.uid, status | {"phase": "Lost"})
     finally:
         await kube.close()
     assert json.loads(empty.kubectl("get", "tft", "same", "-o", "json"))["status"] == status

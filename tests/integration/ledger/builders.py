@@ -9,10 +9,11 @@ import redis
 import redis.asyncio
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import Attempt
 from taskflow_core.domain.events import Event, EventKind, Failure, Success
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.ledger.connect import connect_async, connect_sync
-from taskflow_core.ledger.operator import Attempt, OperatorLedger
+from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.ledger.worker import WorkerLedger
 from taskflow_core.settings import RedisSettings

@@ -6,12 +6,12 @@ import pytest
 import redis
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import Entry
 from taskflow_core.domain.chunks import Chunk, ChunkEnd
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.arrays import ArrayLedger, ChunkEntry
-from taskflow_core.ledger.operator import Entry
 from taskflow_core.ledger.worker import Holding
 from taskflow_core.settings import RedisSettings
 from tests.builders import UID, make_message

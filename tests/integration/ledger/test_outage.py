@@ -10,10 +10,10 @@ import redis
 
 from taskflow_core.broker.publish import Outgoing, Publisher
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import Entry
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.message import Message
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.operator import Entry
 from taskflow_core.settings import RedisSettings
 from taskflow_local.stack import Stack
 from tests.builders import make_message

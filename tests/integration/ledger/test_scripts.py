@@ -7,10 +7,10 @@ import pytest
 import redis
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import Entry, State
 from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, TOMBSTONE_SECONDS
-from taskflow_core.ledger.operator import Entry, State
 from taskflow_core.ledger.worker import Claim, Heartbeat, Holding, WorkerLedger
 from taskflow_core.settings import RedisSettings
 from tests.builders import UID, make_message

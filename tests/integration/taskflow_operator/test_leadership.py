@@ -112,8 +112,10 @@ def test_an_api_server_that_is_away_for_everybody_costs_a_pause_and_no_restart(o
     wait_for(leader.ready, 40)
     wait_for(lambda: operators.phase("meanwhile") == "Pending")
     assert leader.process.poll() is None
-    away = [line for line in leader.lines("dependency_away") if line["dependency"] == "api-server"]
-    back = wait_for(lambda: [line for line in leader.lines("dependency_back") if line["dependency"] == "api-server"])
+    away = [line for line in leader.lines("dependency_unavailable") if line["dependency"] == "api-server"]
+    back = wait_for(
+        lambda: [line for line in leader.lines("dependency_recovered") if line["dependency"] == "api-server"]
+    )
     assert (len(away), len(back)) == (1, 1)
     # Whatever else noticed it, Kopf included, kept to a few lines.
     assert len(leader.log.read_text().splitlines()) < 20

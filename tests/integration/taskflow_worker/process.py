@@ -17,12 +17,13 @@ import redis
 
 from taskflow_core.broker.publish import Outgoing, Publisher
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import Attempt
 from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.naming import queue_lists
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.ledger.connect import connect_async
-from taskflow_core.ledger.operator import Attempt, OperatorLedger
+from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.ledger.presence import PoolView, WorkerReport, WorkerSnapshot
 from taskflow_core.settings import RedisSettings
 from taskflow_operator.tasks.snapshots import current_attempt

@@ -3,7 +3,7 @@ from __future__ import annotations
 from bench import elsewhere, ours
 from bench.rules import long_trace
 
-from taskflow_operator.pools.scaling import Scaling
+from taskflow_core.domain.workerpool import Scaling
 
 EAGER = Scaling(max_replicas=4, scale_down_delay_seconds=0, idle_seconds_to_zero=0)
 

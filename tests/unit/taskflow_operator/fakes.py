@@ -1,4 +1,4 @@
-"""The operator's ports in memory, and its parts connected as `wiring` connects them."""
+"""The operator's ports in memory, and its parts connected as `assembly` connects them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,29 @@ from datetime import datetime, timedelta
 from typing import Any, Self, cast
 
 from taskflow_core.broker.publish import Outgoing
-from taskflow_core.domain.events import Event, EventKind
-from taskflow_core.domain.message import Message
+from taskflow_core.domain.attempts import Attempt, Entered, Entry, Limited, State
+from taskflow_core.domain.events import ENDS, Event, EventKind
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.task import Task, TaskStatus
+from taskflow_core.domain.task import Isolation, Task, TaskStatus
 from taskflow_core.errors import NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import Page
-from taskflow_core.ledger.operator import Attempt, Entered, Entry, State
 from taskflow_core.telemetry.tracing import NoTracing
+from taskflow_operator.isolated.launcher import WAITING_MESSAGE
+from taskflow_operator.pools.served_queues import ServedQueues
+from taskflow_operator.runtime.acknowledgements import Acknowledgements
 from taskflow_operator.runtime.status_writer import StatusWriter
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 from taskflow_operator.tasks.closer import Closer
-from taskflow_operator.tasks.dispatcher import Dispatcher
+from taskflow_operator.tasks.delivery import Delivery
+from taskflow_operator.tasks.dispatcher import Dispatcher, PoolChanges
 from taskflow_operator.tasks.event_consumer import EventConsumer
-from taskflow_operator.tasks.open_tasks import OpenTasks, PoolQueues
+from taskflow_operator.tasks.finished import Finished
+from taskflow_operator.tasks.message_queue import MessageQueue, WarmWorkers
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.ports import EnteredAttempt
 from taskflow_operator.tasks.rules.decision import Decision, DependencyState
+from taskflow_operator.tasks.settlement import Settlement
+from taskflow_operator.tasks.status import TaskStatuses
 from taskflow_operator.tasks.work_queue import WorkQueue
 from tests.builders import NOW, NOW_MS, TOKEN_KEY
 
@@ -54,6 +62,8 @@ class FakeLedger:
     down: bool = False
     bug: list[Exception] = field(default_factory=list)
     """Raised by `settle_all`, one a call."""
+    limits: dict[str, Limited] = field(default_factory=dict)
+    """By uid, why an attempt may not be entered."""
 
     def _check(self) -> None:
         if self.down:
@@ -65,6 +75,9 @@ class FakeLedger:
         answers: list[Entered] = []
         for item in attempts:
             key = item.uid, item.attempt
+            if (limit := self.limits.get(item.uid)) is not None:
+                answers.append(Entered(Entry.LIMITED, 0, limit))
+                continue
             if key in self.claims:
                 answers.append(Entered(Entry.TAKEN, 0))
                 continue
@@ -128,50 +141,56 @@ class FakePublisher:
 @dataclass
 class FakeLauncher:
     journal: Journal
-    launched: list[Message] = field(default_factory=list)
-    troubles: dict[str, str] = field(default_factory=dict)
+    launched: list[Task] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
 
-    async def launch(self, task: Task, message: Message) -> None:
-        self.journal.append(f"launched {task.status.attempt}")
-        self.launched.append(message)
+    async def start(self, attempts: Sequence[EnteredAttempt]) -> None:
+        for each in attempts:
+            self.journal.append(f"launched {each.task.status.attempt}")
+            self.launched.append(each.task)
 
-    def trouble(self, task: Task) -> str | None:
-        return self.troubles.get(task.uid)
+    def waiting_message(self, task: Task) -> str:
+        return self.problems.get(task.uid, WAITING_MESSAGE)
 
 
 @dataclass
 class FakeArrays:
     """Takes decisions and events of arrays, and runs nothing."""
 
+    tasks: OpenTasks
     decisions: list[Decision] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     republished: list[str] = field(default_factory=list)
     lost: list[float] = field(default_factory=list)
     gone: list[str] = field(default_factory=list)
-    drives: bool = True
-    done: Callable[[str], None] = lambda _: None
 
-    def decided(self, task: Task, decision: Decision) -> None:
-        self.decisions.append(decision)
+    async def apply(self, decisions: Sequence[tuple[Task, Decision]]) -> None:
+        self.decisions += [decision for _, decision in decisions]
 
-    async def republish(self, uid: str) -> None:
+    async def republish(self, task: Task) -> None:
+        self.republished.append(task.uid)
+
+    async def republish_chunks(self, uid: str, chunks: Sequence[tuple[int, int]]) -> None:
         self.republished.append(uid)
 
-    def acknowledge_by(self, done: Callable[[str], None]) -> None:
-        self.done = done
+    def owns(self, event: Event) -> bool:
+        known = self.tasks.get(event.uid)
+        ours = event.kind in ENDS or event.kind in (EventKind.STARTED, EventKind.PROGRESS)
+        return event.chunk is not None and ours and known is not None and known.task.spec.array is not None
 
-    def take(self, event: Event) -> bool:
-        if self.drives:
-            self.events.append(event)
-        return self.drives
+    def take(self, event: Event) -> None:
+        self.events.append(event)
 
-    def has(self, event: Event) -> bool:
+    def in_hand(self, event: Event) -> bool:
         return event in self.events
 
     def data_lost(self, seconds: float) -> None:
         self.lost.append(seconds)
 
-    async def left(self, uid: str) -> None:
+    def waits(self, uid: str, attempt: int, chunk: int) -> bool:
+        return True
+
+    async def clean_up(self, uid: str) -> None:
         self.gone.append(uid)
 
 
@@ -189,7 +208,8 @@ class FakeApi:
     def __post_init__(self) -> None:
         self.open.set()
 
-    async def patch_task_status(self, namespace: str, name: str, uid: str, status: dict[str, Any]) -> None:
+    async def patch_status(self, plural: str, namespace: str, name: str, uid: str, status: dict[str, Any]) -> None:
+        assert plural == "tasks"
         self.running += 1
         self.most = max(self.most, self.running)
         try:
@@ -252,38 +272,78 @@ class FakeDependencies:
         return (), ()
 
 
+@dataclass
+class FakeOrphanedEnds:
+    """Settles nothing, and says so once `settled` is set."""
+
+    seen: list[str] = field(default_factory=list)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.settled.set()
+
+    async def close(self, event: Event) -> None:
+        self.seen.append(event.uid)
+        await self.settled.wait()
+
+
 class Parts:
-    """Dispatcher, closer, writer and the `cr` group over fakes. `async with` runs the loops of writer and dispatcher."""
+    """Dispatcher, delivery, closer, writer and the `cr` group over fakes. `async with` runs the loops of writer and dispatcher."""
 
     def __init__(self, *, quiet: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.journal = Journal()
         self.now = NOW
-        self.tasks, self.pools = OpenTasks(), PoolQueues()
+        self.tasks, self.pools = OpenTasks(), ServedQueues()
         self.ledger, self.publisher = FakeLedger(self.journal), FakePublisher(self.journal)
         self.api, self.reader = FakeApi(self.journal), FakeReader()
-        self.unknown: list[str] = []
-        self.settled_elsewhere = asyncio.Event()
-        self.settled_elsewhere.set()
-        self.lost: list[str] = []
+        self.orphaned = FakeOrphanedEnds()
         self.finished: list[Task] = []
         self.writer = StatusWriter(self.api, 10_000, clock)
-        ledger = cast("Any", self.ledger)
         self.work_queue = WorkQueue(now=lambda: self.now, namespace_of=self.tasks.namespace_of)
-        self.closer = Closer(self.tasks, self.writer, ledger, self.work_queue.wake_at, self.finished.append)
-        self.dependencies, self.launcher, self.arrays = FakeDependencies(), FakeLauncher(self.journal), FakeArrays()
+        finished = Finished()
+        finished.subscribe(self.finished.append)
+        self.statuses = TaskStatuses(self.tasks, self.writer, quiet)
+        self.closer = Closer(self.tasks, self.writer, Settlement(self.ledger), self.work_queue.add_at, finished)
+        self.dependencies, self.launcher = FakeDependencies(), FakeLauncher(self.journal)
+        self.arrays = FakeArrays(self.tasks)
+        self.queue = MessageQueue(self.publisher, lambda: None)
+        self.delivery = Delivery(
+            self.tasks,
+            self.work_queue,
+            self.pools,
+            self.ledger,
+            self.queue,
+            {Isolation.WORKER: WarmWorkers(self.queue, self.pools, TOKEN_KEY), Isolation.POD: self.launcher},
+            self.statuses,
+            self.closer,
+            now=lambda: self.now,
+        )
         self.dispatcher = Dispatcher(
-            self.tasks, self.work_queue, self.pools, self.dependencies, ledger, self.publisher, self.launcher, self.arrays, self.writer, self.closer,
-            queued=lambda: None, token_key=TOKEN_KEY, quiet_seconds=quiet, now=lambda: self.now,
-        )  # fmt: skip
+            self.tasks,
+            self.work_queue,
+            self.pools,
+            self.dependencies,
+            self.delivery,
+            self.arrays,
+            now=lambda: self.now,
+        )
+        self.pool_changes = PoolChanges(self.tasks, self.work_queue)
+        self.acknowledgements = Acknowledgements(self.reader)
         self.resources = EventConsumer(
-            self.tasks, self.writer, self.closer, ledger, cast("Any", self.reader), token_key=TOKEN_KEY,
-            quiet_seconds=quiet, wake_at=self.work_queue.wake_at, unknown=self._unknown, data_lost=self.lost.append, times=AttemptTimes(NoTracing()), may_read=at_once, arrays=cast("Any", self.arrays),
-        )  # fmt: skip
+            self.tasks,
+            self.statuses,
+            self.closer,
+            self.arrays,
+            cast("Any", self.orphaned),
+            cast("Any", None),
+            AttemptTimes(NoTracing()),
+            cast("Any", self.reader),
+            self.acknowledgements,
+            token_key=TOKEN_KEY,
+            dispatch_at=self.work_queue.add_at,
+            may_read=at_once,
+        )
         self._jobs: list[asyncio.Task[None]] = []
-
-    async def _unknown(self, event: Event) -> None:
-        self.unknown.append(event.uid)
-        await self.settled_elsewhere.wait()
 
     async def __aenter__(self) -> Self:
         self._jobs = [asyncio.create_task(loop) for loop in (self.writer.run(), self.dispatcher.run())]
@@ -294,14 +354,14 @@ class Parts:
             job.cancel()
         results = await asyncio.gather(*self._jobs, return_exceptions=True)
         await self.writer.drain(1)
-        self.dispatcher.close()
+        self.queue.close()
         assert [each for each in results if not isinstance(each, asyncio.CancelledError)] == [], (
             "a loop ended by itself"
         )
 
     def serve(self, *queues: str, namespace: str = "team-a") -> None:
         if self.pools.put(namespace, "main", frozenset(queues)):
-            self.dispatcher.pools_changed(namespace)
+            self.pool_changes.changed(namespace)
 
     def add(self, task: Task) -> Task:
         assert self.tasks.add(task)
@@ -316,11 +376,11 @@ class Parts:
         return known.task.status
 
     async def take(self, *events: Event) -> None:
-        await self.resources._take(events, ())
+        await self.resources.take(events, ())
 
     async def done(self) -> list[str]:
         """What may be acknowledged by now."""
-        await self.resources.flush()
+        await self.acknowledgements.flush()
         return self.reader.acknowledged
 
 

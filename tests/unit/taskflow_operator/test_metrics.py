@@ -11,12 +11,13 @@ from prometheus_client.metrics import MetricWrapperBase
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import TaskStatus
+from taskflow_core.domain.workerpool import WorkerPool, WorkerPoolSpec
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.tracing import NoTracing
 from taskflow_operator.pools.controller import PoolState
 from taskflow_operator.pools.metrics import PoolMetrics
 from taskflow_operator.pools.scaling import Demand
-from taskflow_operator.pools.status import Pool, PoolFacts, PoolFigures, PoolSpec
+from taskflow_operator.pools.status import PoolFacts, PoolFigures
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.queue_metrics import QueueMetrics
@@ -118,7 +119,7 @@ def test_depth_and_age_are_told_for_what_is_open_or_served_and_for_nothing_else(
 
 def test_pools_are_told_of_until_they_are_gone() -> None:
     kept = PoolState(
-        Pool(uid="u", namespace="team", name="main", generation=1, spec=PoolSpec(queues=("default",))),
+        WorkerPool(uid="u", namespace="team", name="main", generation=1, spec=WorkerPoolSpec(queues=("default",))),
         PoolFacts(figures=PoolFigures(Demand(ready=3, leased=2, due_soon=1), slots=6, busy=2)),
         {"desiredReplicas": 4, "readyReplicas": 2},
     )

@@ -1,8 +1,8 @@
-"""What is to be done with a Task now: one pure decision over its specification, its status, what it waits for, and the time."""
+"""What to do with a Task now: one pure decision over its specification, its status, and facts from outside."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -13,7 +13,7 @@ from taskflow_core.domain.task import DependencyOutcome, Task
 from taskflow_operator.tasks.rules.validation import invalid
 
 ASK_AGAIN = timedelta(seconds=5)
-"""For what became of a Task that others wait for, while the history does not answer."""
+"""When to ask again how a dependency ended, while the history is unavailable."""
 
 
 class Pools(Protocol):
@@ -22,19 +22,30 @@ class Pools(Protocol):
     def queues(self, namespace: str) -> frozenset[str]:
         """Queues that some WorkerPool of the namespace serves."""
 
-    def hindrance(self, namespace: str, queue: str) -> str | None:
+    def blocked(self, namespace: str, queue: str) -> str | None:
         """Why none of the pools that serve the queue takes anything now; None if one does."""
 
 
 class DependencyState(StrEnum):
-    """How far a Task is that another one waits for."""
+    """State of a Task that another Task depends on."""
 
     MISSING = "missing"
     OPEN = "open"
     SUCCEEDED = "succeeded"
     ENDED_BADLY = "ended badly"
     UNKNOWN = "unknown"
-    """It was deleted or never was; the history could tell, and does not answer."""
+    """It was deleted or never existed. The history knows, and is unavailable."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a decision needs to know besides the Task. A new check adds a field here and a gate to `GATES`."""
+
+    pools: Pools
+    dependencies: Sequence[DependencyState] = ()
+    """States of `spec.dependsOn`, in its order."""
+    cycle: Sequence[str] = ()
+    """Names of the Tasks of a dependency cycle that the Task is part of, itself first and last; else empty."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +55,10 @@ class Enqueue:
 
 @dataclass(frozen=True)
 class Keep:
-    """It is where it belongs."""
+    """Leave it as it is."""
 
     until: datetime | None
-    """When to look again; None when something else has to happen."""
+    """When to look again; None if only a change can matter."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +69,12 @@ class Hold:
     reason: str
     message: str
     until: datetime | None
+    """When to look again; None if only a change can matter."""
 
 
 @dataclass(frozen=True)
 class End:
-    """It comes to its end here: out of the queue, or asked to stop."""
+    """End it: take it out of the queue, or ask the worker to stop."""
 
     phase: Phase
     reason: Reason
@@ -70,36 +82,33 @@ class End:
 
 
 Decision = Enqueue | Keep | Hold | End
+Gate = Callable[[Task, Facts, datetime], Hold | End | None]
+"""An admission check: why the Task may not be queued now, or None."""
 
 
-def decide(
-    task: Task, pools: Pools, dependencies: Sequence[DependencyState], cycle: Sequence[str], now: datetime
-) -> Decision:
+def decide(task: Task, facts: Facts, now: datetime) -> Decision:
     """What to do with an open Task.
 
     Args:
         task: not finished.
-        pools: what is served.
-        dependencies: states of `spec.dependsOn`, in its order.
-        cycle: names of the Tasks of a dependency cycle that it is part of, itself first and last; else empty.
+        facts: what else the decision depends on.
         now: the time.
     """
     if (end := overdue(task, now)) is not None:
         return end
-    # An attempt that runs goes on when it is suspended; an array hands out nothing more.
+    # Suspension does not stop a running attempt. A running array hands out no further chunks.
     if task.status.phase is Phase.RUNNING and not (task.spec.array and task.spec.suspend):
         return Keep(_active_deadline(task))
-    if (refusal := _refusal(task, dependencies, cycle)) is not None:
-        return refusal
-    if (hold := _hold(task, pools, dependencies, now)) is not None:
-        return hold
+    for gate in GATES:
+        if (answer := gate(task, facts, now)) is not None:
+            return answer
     if task.status.phase is Phase.QUEUED:
         return Keep(_earliest(_queue_deadline(task), _active_deadline(task)))
     return Enqueue()
 
 
 def overdue(task: Task, now: datetime) -> End | None:
-    """Whether the Task has to end for what the user said, whatever it is doing."""
+    """Whether the Task has to end because the user cancelled it or its time is up."""
     spec = task.spec
     if spec.cancel:
         return End(Phase.CANCELLED, Reason.CANCELLED, "cancelled by spec.cancel")
@@ -121,7 +130,7 @@ def overdue(task: Task, now: datetime) -> End | None:
 
 
 def no_pool(task: Task, pools: Pools) -> str | None:
-    """Why nobody will take the Task; None if somebody may."""
+    """Why no pool serves the Task; None if one does."""
     served = pools.queues(task.namespace)
     if task.spec.queue in served:
         return None
@@ -129,53 +138,77 @@ def no_pool(task: Task, pools: Pools) -> str | None:
     return f"no WorkerPool in namespace {task.namespace!r} serves queue {task.spec.queue!r}; {others}"
 
 
-def _refusal(task: Task, dependencies: Sequence[DependencyState], cycle: Sequence[str]) -> End | None:
-    if (wrong := invalid(task)) is not None:
-        return End(Phase.FAILED, *wrong)
-    if cycle:
-        return End(Phase.FAILED, Reason.DEPENDENCY_CYCLE, "dependsOn is a cycle: " + " -> ".join(cycle))
-    for wanted, state in zip(task.spec.depends_on, dependencies, strict=True):
+def _valid(task: Task, _facts: Facts, _now: datetime) -> End | None:
+    problem = invalid(task)
+    return None if problem is None else End(Phase.FAILED, *problem)
+
+
+def _acyclic(_task: Task, facts: Facts, _now: datetime) -> End | None:
+    if not facts.cycle:
+        return None
+    return End(Phase.FAILED, Reason.DEPENDENCY_CYCLE, "dependsOn is a cycle: " + " -> ".join(facts.cycle))
+
+
+def _no_failed_dependency(task: Task, facts: Facts, _now: datetime) -> End | None:
+    for wanted, state in zip(task.spec.depends_on, facts.dependencies, strict=True):
         if wanted.outcome is DependencyOutcome.SUCCEEDED and state is DependencyState.ENDED_BADLY:
             return End(Phase.FAILED, Reason.DEPENDENCY_FAILED, f"Task {wanted.name!r} of dependsOn did not succeed")
     return None
 
 
-def _hold(task: Task, pools: Pools, dependencies: Sequence[DependencyState], now: datetime) -> Hold | None:
-    spec, status = task.spec, task.status
-    if spec.suspend:
-        return Hold(Phase.SUSPENDED, Reason.SUSPENDED, "suspended by spec.suspend", None)
-    if status.phase is Phase.QUEUED:
-        # A pool that went away is shown, but what is queued stays queued for the next one.
+def _not_suspended(task: Task, _facts: Facts, _now: datetime) -> Hold | None:
+    return Hold(Phase.SUSPENDED, Reason.SUSPENDED, "suspended by spec.suspend", None) if task.spec.suspend else None
+
+
+def _start_time_reached(task: Task, _facts: Facts, now: datetime) -> Hold | None:
+    start = task.spec.not_before
+    if task.status.phase is Phase.QUEUED or start is None or start <= now:
         return None
-    if spec.not_before is not None and spec.not_before > now:
-        return Hold(
-            Phase.PENDING, Reason.NOT_BEFORE, f"waits for {spec.not_before:%Y-%m-%dT%H:%M:%SZ}", spec.not_before
-        )
-    for wanted, state in zip(spec.depends_on, dependencies, strict=True):
+    return Hold(Phase.PENDING, Reason.NOT_BEFORE, f"waits for {start:%Y-%m-%dT%H:%M:%SZ}", start)
+
+
+def _dependencies_finished(task: Task, facts: Facts, now: datetime) -> Hold | None:
+    if task.status.phase is Phase.QUEUED:
+        return None
+    for wanted, state in zip(task.spec.depends_on, facts.dependencies, strict=True):
         if state in (DependencyState.OPEN, DependencyState.MISSING):
-            what = "to finish" if state is DependencyState.OPEN else "to be created"
-            return Hold(Phase.PENDING, Reason.DEPENDENCY_WAITING, f"waits for Task {wanted.name!r} {what}", None)
+            event = "to finish" if state is DependencyState.OPEN else "to be created"
+            return Hold(Phase.PENDING, Reason.DEPENDENCY_WAITING, f"waits for Task {wanted.name!r} {event}", None)
         if state is DependencyState.UNKNOWN:
             message = f"waits for the history database, which alone can tell how Task {wanted.name!r} ended"
             return Hold(Phase.PENDING, Reason.DEPENDENCY_WAITING, message, now + ASK_AGAIN)
-    return _backing_off(task, now) or _unserved(task, pools)
+    return None
 
 
-def _backing_off(task: Task, now: datetime) -> Hold | None:
+def _backoff_over(task: Task, _facts: Facts, now: datetime) -> Hold | None:
     status = task.status
     due = status.next_attempt_time
-    if due is None or due <= now:
+    if status.phase is Phase.QUEUED or due is None or due <= now:
         return None
     if status.reason in (Reason.BACKING_OFF, Reason.DRAIN):
         return Hold(Phase.PENDING, status.reason, status.message, due)
-    # It was held for something else meanwhile, such as a suspension.
+    # Something else held it meanwhile, such as a suspension.
     message = f"attempt {status.attempt} is due at {due:%Y-%m-%dT%H:%M:%SZ}"
     return Hold(Phase.PENDING, Reason.BACKING_OFF, message, due)
 
 
-def _unserved(task: Task, pools: Pools) -> Hold | None:
-    missing = no_pool(task, pools)
+def _served(task: Task, facts: Facts, _now: datetime) -> Hold | None:
+    # The status of a queued Task says that its pool is gone, but the Task stays queued for the next pool.
+    missing = None if task.status.phase is Phase.QUEUED else no_pool(task, facts.pools)
     return Hold(Phase.PENDING, Reason.NO_WORKER_POOL, missing, None) if missing else None
+
+
+GATES: tuple[Gate, ...] = (
+    _valid,
+    _acyclic,
+    _no_failed_dependency,
+    _not_suspended,
+    _start_time_reached,
+    _dependencies_finished,
+    _backoff_over,
+    _served,
+)
+"""Admission checks, in order: the first that answers decides. A Task that passes all of them is queued."""
 
 
 def _active_deadline(task: Task) -> datetime | None:

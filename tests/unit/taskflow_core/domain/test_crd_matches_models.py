@@ -20,7 +20,7 @@ from taskflow_core.domain import task
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.resource import Condition, Model
 from taskflow_core.domain.task import TaskSpec, TaskStatus
-from taskflow_operator.pools.status import PoolSpec
+from taskflow_core.domain.workerpool import WorkerPoolSpec
 
 Schema = dict[str, Any]
 WIRE_TYPES = {str: "string", bool: "boolean", int: "integer", datetime: "string", dict: "object", tuple: "array"}
@@ -80,7 +80,7 @@ def pairs(model: type[BaseModel], found: Schema, path: str) -> Iterator[Pair]:
 
 SPEC = list(pairs(TaskSpec, schema("tasks", "spec"), "tasks.spec"))
 STATUS = list(pairs(TaskStatus, schema("tasks", "status"), "tasks.status"))
-POOL = list(pairs(PoolSpec, schema("workerpools", "spec"), "workerpools.spec"))
+POOL = list(pairs(WorkerPoolSpec, schema("workerpools", "spec"), "workerpools.spec"))
 ALL = [*SPEC, *STATUS, *POOL]
 
 

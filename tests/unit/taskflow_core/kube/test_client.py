@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from taskflow_core.errors import Cause, Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
-from taskflow_core.kube.client import APPLY_PATCH, JSON_PATCH, KubeClient, Page, resource_path, tasks_path
+from taskflow_core.kube.client import APPLY_PATCH, JSON_PATCH, Hooks, KubeClient, Page, resource_path, tasks_path
 
 
 @dataclass
@@ -56,9 +56,9 @@ class FakeConfiguration:
         return self.token
 
 
-def client(*answers: Answer | Exception) -> tuple[KubeClient, FakeSession]:
+def client(*answers: Answer | Exception, hooks: Hooks | None = None) -> tuple[KubeClient, FakeSession]:
     session = FakeSession(list(answers))
-    return KubeClient(cast("Any", session), cast("Any", FakeConfiguration())), session
+    return KubeClient(cast("Any", session), cast("Any", FakeConfiguration()), hooks), session
 
 
 def ok(**body: Any) -> Answer:
@@ -153,8 +153,9 @@ async def test_a_list_is_read_page_by_page() -> None:
 
 async def test_of_namespaces_that_are_not_cared_for_no_list_shows_anything() -> None:
     items = [{"metadata": {"name": name, "namespace": where}} for name, where in (("a", "ours"), ("b", "theirs"))]
-    kube, session = client(ok(items=items, metadata={"resourceVersion": "9"}))
-    kube.cares_for = lambda namespace: namespace == "ours"
+    kube, session = client(
+        ok(items=items, metadata={"resourceVersion": "9"}), hooks=Hooks(cares_for=lambda namespace: namespace == "ours")
+    )
     assert [page.items async for page in kube.list_pages("/x", label_selector="l")] == [items[:1]]
     assert session.asked[0]["params"]["labelSelector"] == "l"
 
@@ -167,7 +168,7 @@ async def test_a_list_that_expired_between_pages_says_to_begin_again() -> None:
 
 async def test_a_status_is_patched_only_into_the_same_task() -> None:
     kube, session = client(ok())
-    await kube.patch_task_status("n", "x", "uid-1", {"phase": "Running"})
+    await kube.patch_status("tasks", "n", "x", "uid-1", {"phase": "Running"})
     (asked,) = session.asked
     assert asked["path"].endswith("/namespaces/n/tasks/x/status")
     assert asked["headers"]["Content-Type"] == JSON_PATCH
@@ -180,13 +181,13 @@ async def test_a_status_is_patched_only_into_the_same_task() -> None:
 async def test_another_task_of_that_name_is_a_conflict() -> None:
     kube, _ = client(refusal(422, "the server rejected our request due to an error in our request"))
     with pytest.raises(Conflict, match="no longer the one with uid uid-1"):
-        await kube.patch_task_status("n", "x", "uid-1", {})
+        await kube.patch_status("tasks", "n", "x", "uid-1", {})
 
 
 async def test_any_other_refusal_of_a_status_is_passed_on() -> None:
     kube, _ = client(refusal(422, "status.phase: Unsupported value"))
     with pytest.raises(Invalid, match="Unsupported value"):
-        await kube.patch_task_status("n", "x", "uid-1", {})
+        await kube.patch_status("tasks", "n", "x", "uid-1", {})
 
 
 async def test_an_apply_takes_the_fields_over() -> None:
@@ -216,8 +217,10 @@ async def test_a_watch_gives_whole_events_whatever_pieces_they_come_in() -> None
 
 async def test_of_namespaces_that_are_not_cared_for_a_watch_tells_only_how_far_it_came() -> None:
     theirs = {"name": "b", "namespace": "theirs", "resourceVersion": "8"}
-    kube, _ = client(Answer(200, line("ADDED", metadata={"namespace": "ours"}) + line("DELETED", metadata=theirs)))
-    kube.cares_for = lambda namespace: namespace == "ours"
+    kube, _ = client(
+        Answer(200, line("ADDED", metadata={"namespace": "ours"}) + line("DELETED", metadata=theirs)),
+        hooks=Hooks(cares_for=lambda namespace: namespace == "ours"),
+    )
     first, second = await watched(kube)
     assert first["type"] == "ADDED"
     assert second == {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "8"}}}

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from taskflow_core.errors import Conflict, Forbidden, TaskflowError
+from taskflow_core.kube.client import Hooks
 from taskflow_core.kube.scopes import Batch, merged, scoped
 from tests.unit.taskflow_core.kube.test_client import client, ok, refusal
 
@@ -77,23 +78,21 @@ async def test_each_namespace_is_listed_and_the_first_version_counts() -> None:
         ok(items=[first], metadata={"resourceVersion": "9"}),
         refusal(403),
         ok(items=[second], metadata={"resourceVersion": "12"}),
+        hooks=Hooks(namespaces=("a", "b", "c")),
     )
-    kube.namespaces = ("a", "b", "c")
     pages = [page async for page in kube.list_pages("/apis/g/v1/tasks")]
     assert [(page.items, page.version) for page in pages] == [([first], "9"), ([second], "9")]
     assert [each["path"] for each in session.asked] == [f"/apis/g/v1/namespaces/{ns}/tasks" for ns in "abc"]
 
 
 async def test_a_list_of_which_every_namespace_is_refused_is_refused() -> None:
-    kube, _ = client(refusal(403), refusal(403))
-    kube.namespaces = ("a", "b")
+    kube, _ = client(refusal(403), refusal(403), hooks=Hooks(namespaces=("a", "b")))
     with pytest.raises(Forbidden):
         [page async for page in kube.list_pages("/apis/g/v1/tasks")]
 
 
 async def test_a_watch_of_some_namespaces_is_one_of_each() -> None:
-    kube, session = client(refusal(403), refusal(410))
-    kube.namespaces = ("a", "b")
+    kube, session = client(refusal(403), refusal(410), hooks=Hooks(namespaces=("a", "b")))
     with pytest.raises(Conflict):
         async for _ in kube.watch("/apis/g/v1/tasks", "7"):
             pass

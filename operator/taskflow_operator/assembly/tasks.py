@@ -1,0 +1,183 @@
+"""Assembles the controller of Tasks, in two steps: what other controllers build on, and what needs them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from taskflow_core.domain.phases import OPEN_SELECTOR
+from taskflow_core.domain.task import Isolation, Task
+from taskflow_core.ledger.stream import StreamReader
+from taskflow_core.telemetry import metrics
+from taskflow_operator.assembly.foundation import Foundation
+from taskflow_operator.assembly.history import HistoryWing
+from taskflow_operator.assembly.part import Part
+from taskflow_operator.process.leader_election import LEASE_NAME
+from taskflow_operator.runtime.acknowledgements import Acknowledgements
+from taskflow_operator.runtime.demand_signal import DemandSignal
+from taskflow_operator.runtime.kind_watch import KindWatch
+from taskflow_operator.runtime.supervisor import run_all
+from taskflow_operator.tasks.attempt_times import AttemptTimes
+from taskflow_operator.tasks.closer import Closer
+from taskflow_operator.tasks.delivery import Delivery
+from taskflow_operator.tasks.dependencies import DependencyLookup
+from taskflow_operator.tasks.dispatcher import Dispatcher, PoolChanges
+from taskflow_operator.tasks.event_consumer import EventConsumer
+from taskflow_operator.tasks.finished import Finished, count_finished
+from taskflow_operator.tasks.message_queue import MessageQueue, WarmWorkers
+from taskflow_operator.tasks.observer import Observer
+from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.orphaned_ends import OrphanedEnds
+from taskflow_operator.tasks.ports import AttemptStarter, ChunkController, Execution
+from taskflow_operator.tasks.queue_metrics import StreamMetrics
+from taskflow_operator.tasks.reconciler import Reconciler
+from taskflow_operator.tasks.recovery import Recovery
+from taskflow_operator.tasks.retention import Retention
+from taskflow_operator.tasks.rules.decision import Pools
+from taskflow_operator.tasks.settlement import Settlement
+from taskflow_operator.tasks.status import TaskStatuses
+from taskflow_operator.tasks.work_queue import WorkQueue
+
+
+@dataclass(frozen=True)
+class TaskCore:
+    """What other controllers build on."""
+
+    tasks: OpenTasks
+    work_queue: WorkQueue
+    demand: DemandSignal
+    queue: MessageQueue
+    statuses: TaskStatuses
+    settlement: Settlement
+    finished: Finished
+    closer: Closer
+    reader: StreamReader
+    acknowledgements: Acknowledgements
+    pool_changes: PoolChanges
+
+    @classmethod
+    def build(cls, base: Foundation) -> Self:
+        """Build it."""
+        tasks, demand, finished = OpenTasks(), DemandSignal(), Finished()
+        work_queue = WorkQueue(namespace_of=tasks.namespace_of, weight=base.settings.weight)
+        settlement = Settlement(base.ledger)
+        reader = StreamReader(base.redis, "cr")
+        finished.subscribe(count_finished)
+        finished.subscribe(base.events.failed)
+        return cls(
+            tasks=tasks,
+            work_queue=work_queue,
+            demand=demand,
+            queue=MessageQueue(base.publisher, demand.notify),
+            statuses=TaskStatuses(tasks, base.writer, base.settings.quiet_seconds),
+            settlement=settlement,
+            finished=finished,
+            closer=Closer(tasks, base.writer, settlement, work_queue.add_at, finished),
+            reader=reader,
+            acknowledgements=Acknowledgements(reader),
+            pool_changes=PoolChanges(tasks, work_queue),
+        )
+
+
+class ArrayExecution(Execution, ChunkController, Protocol):
+    """The controller of arrays, as the controller of Tasks needs it."""
+
+
+@dataclass(frozen=True)
+class TaskWing:
+    """The controller of Tasks."""
+
+    part: Part
+    delivery: Delivery
+    consumer: EventConsumer
+    reconciler: Reconciler
+    watch: KindWatch
+
+    @classmethod
+    def build(
+        cls,
+        base: Foundation,
+        core: TaskCore,
+        history: HistoryWing,
+        pools: Pools,
+        arrays: ArrayExecution,
+        starters: Mapping[Isolation, AttemptStarter],
+        streams: StreamMetrics,
+    ) -> Self:
+        """Build it over the other controllers."""
+        delivery = Delivery(
+            core.tasks,
+            core.work_queue,
+            pools,
+            base.ledger,
+            core.queue,
+            {Isolation.WORKER: WarmWorkers(core.queue, pools, base.token_key), **starters},
+            core.statuses,
+            core.closer,
+        )
+        dependencies = DependencyLookup(core.tasks, base.kube, base.database)
+        dispatcher = Dispatcher(core.tasks, core.work_queue, pools, dependencies, delivery, arrays)
+        observer = Observer(
+            core.tasks,
+            base.writer,
+            core.closer,
+            base.kube,
+            dispatch=core.work_queue.add,
+            requeue=dispatcher.requeue,
+        )
+        watch = KindWatch(base.kube, Task.PLURAL, observer, selector=OPEN_SELECTOR)
+        recovery = Recovery(core.tasks, base.ledger, core.work_queue, arrays, lease_seconds=base.settings.lease_seconds)
+        consumer = _consumer(base, core, history, arrays, recovery)
+        reconciler = Reconciler(
+            core.tasks,
+            base.ledger,
+            core.work_queue,
+            delivery,
+            arrays,
+            observer,
+            recovery,
+            lease_name=f"{base.settings.leader_namespace}/{LEASE_NAME}",
+            resync_seconds=base.settings.resync_seconds,
+            caught_up=consumer.caught_up,
+        )
+        retention = Retention(
+            base.kube,
+            base.database,
+            default_seconds=base.settings.ttl_seconds_after_finished,
+            per_namespace=base.settings.finished_tasks_per_namespace,
+        )
+        core.finished.subscribe(retention.finished)
+        metrics.WATCH_AGE.set_function(lambda: time.monotonic() - watch.latest)
+        loops = {
+            "dispatch": dispatcher.run,
+            "resources": lambda: run_all(consumer.loops()),
+            "reconcile": lambda: run_all(reconciler.loops()),
+            "retention": lambda: run_all(retention.loops()),
+            "watch": watch.run,
+            "gauges": streams.run,
+        }
+        return cls(Part(loops), delivery, consumer, reconciler, watch)
+
+
+def _consumer(
+    base: Foundation, core: TaskCore, history: HistoryWing, arrays: ChunkController, recovery: Recovery
+) -> EventConsumer:
+    times = AttemptTimes(base.tracing)
+    core.finished.subscribe(times.forget)
+    orphaned = OrphanedEnds(base.ledger, core.settlement, base.kube, base.database, history.mirror.mirror_again)
+    return EventConsumer(
+        core.tasks,
+        core.statuses,
+        core.closer,
+        arrays,
+        orphaned,
+        recovery,
+        times,
+        core.reader,
+        core.acknowledgements,
+        token_key=base.token_key,
+        dispatch_at=core.work_queue.add_at,
+        may_read=base.leadership.until_confirmed,
+    )

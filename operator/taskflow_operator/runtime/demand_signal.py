@@ -1,0 +1,42 @@
+"""Tells the scaler that work was queued, without the two knowing each other."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+
+class DemandSignal:
+    """Set when an attempt is queued. Whoever scales waits for it.
+
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._changed = asyncio.Event()
+        self._since: float | None = None
+
+    def notify(self) -> None:
+        """Something was queued."""
+        if self._since is None:
+            self._since = self._clock()
+        self._changed.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when something is queued, or after that time."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), seconds)
+        self._changed.clear()
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since the first notification that was not handled; None if all were."""
+        return None if self._since is None else self._clock() - self._since
+
+    def handled(self) -> None:
+        """All notifications up to now were acted on."""
+        self._since = None
