@@ -76,9 +76,16 @@ def _ran(request: pytest.FixtureRequest) -> Iterator[None]:
     audit.note(request.path.stem)
 
 
+@pytest.fixture(scope="module")
+def product(whole_product: Product) -> Iterator[Product]:
+    """The whole product with one warm worker. A test that stops a part starts it again; no module leaves Tasks to the next."""
+    yield whole_product
+    whole_product.kubectl("delete", "tft", "--all")
+
+
 @pytest.fixture(scope="package")
-def product() -> Iterator[Product]:
-    """The whole product with one warm worker. A test that stops a part starts it again."""
+def whole_product() -> Iterator[Product]:
+    """Started once for all modules that one process runs."""
     # Not pytest's own folder: PostgreSQL, which root cannot run, has to pass through.
     folder = Path(tempfile.mkdtemp(prefix="taskflow-e2e-"))
     folder.chmod(0o711)
