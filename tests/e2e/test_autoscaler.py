@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.api_server import AUTOSCALERS
 from tests.documents import blocks
 from tests.e2e import metrics_adapter
 from tests.e2e.own_pool import OwnPool
@@ -55,8 +56,7 @@ def reports(product: Product) -> Iterator[OwnPool]:
 
 
 def hpa(product: Product) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(product.kubectl("get", "hpa", "reports", "-o", "json"))
-    return found
+    return product.api_server.get(AUTOSCALERS, "reports")
 
 
 def shown(product: Product) -> tuple[int, str]:

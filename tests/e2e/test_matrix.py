@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.api_server import TASKS
 from tests.e2e.product import Product, eventually, records, task
 from tests.e2e.test_faults import connect
 
@@ -143,7 +144,7 @@ class Matrix:
         self.product.kubectl("patch", "tft", cell.name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
     def listed(self) -> dict[str, dict[str, Any]]:
-        items = json.loads(self.product.kubectl("get", "tft", "-l", LABEL, "-o", "json"))["items"]
+        items = self.product.api_server.list(TASKS, LABEL)
         return {item["metadata"]["name"]: item for item in items}
 
 

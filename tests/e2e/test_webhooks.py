@@ -21,6 +21,7 @@ from taskflow_client.errors import NotFoundError
 from taskflow_client.models import Delivery
 from taskflow_local.components import default_components
 from taskflow_local.stack import Stack
+from tests.e2e import audit
 from tests.e2e.conftest import CODE, LEASE_SECONDS, POOL
 from tests.e2e.product import Product, eventually, records, task
 from tests.webhook_receiver import Receiver, answer, slowly
@@ -76,16 +77,19 @@ def notified() -> Iterator[Notified]:
             "TASKFLOW_WEBHOOKS_PORTS": str(receiver.port),
         }
         stack = Stack(folder / "stack", default_components(environ), environ=environ)
+        product = Product(stack, folder)
+        audit.begin(stack)
         try:
             stack.up(log=lambda _: None)
-            product = Product(stack, folder)
             product.apply(POOL)
             eventually(lambda: product.pool("main").get("slots"), lambda slots: slots == 2, 60)
             made = Notified(product, receiver, "")
             secret = made.call("POST", HOOKS, {"name": "all", "url": receiver.url + "/all"})["secret"]
             yield Notified(product, receiver, secret)
         finally:
+            product.close()
             stack.down()
+            audit.keep(stack)
             if "TASKFLOW_KEEP" not in os.environ:
                 shutil.rmtree(folder)
 

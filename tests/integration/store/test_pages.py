@@ -1,19 +1,23 @@
 """Pages of a history of 60,000 Tasks: what they hold, and how PostgreSQL finds them."""
 
 import itertools
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.selectors import parse
+from taskflow_core.settings import DatabaseSettings
+from taskflow_core.store import engine as engines
 from taskflow_core.store import repository
 from taskflow_core.store.engine import transaction
 from taskflow_core.store.repository import Filter
+from tests.databases import Databases
 from tests.unit.taskflow_core.store.builders import snapshot
 
 pytestmark = pytest.mark.integration
@@ -30,12 +34,21 @@ FILL = text("""
 """)
 
 
+@pytest.fixture(scope="module")
+def history(databases: Databases) -> Iterator[DatabaseSettings]:
+    """A database with all these Tasks, which the tests only read."""
+    with databases.migrated() as made:
+        with create_engine(made.url.get_secret_value(), poolclass=NullPool).begin() as connection:
+            connection.execute(FILL, {"first": FIRST, "count": COUNT})
+            connection.execute(text("ANALYZE tasks"))
+        yield made
+
+
 @pytest.fixture
-async def filled(engine: AsyncEngine) -> AsyncEngine:
-    async with transaction(engine) as connection:
-        await connection.execute(FILL, {"first": FIRST, "count": COUNT})
-        await connection.execute(text("ANALYZE tasks"))
-    return engine
+async def filled(history: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
+    made = engines.create_engine(history, application_name="test")
+    yield made
+    await made.dispose()
 
 
 def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:
