@@ -1,4 +1,6 @@
-"""Reading an API server again and again: over one connection, where a `kubectl` each time would cost a tenth of a second of CPU."""
+"""Reading an API server again and again: over one connection, where a `kubectl` each time would cost a tenth of a
+second of CPU.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class ApiServer:
         self._http.clear()
 
     def get(self, kind: str, name: str, namespace: str = "default") -> dict[str, Any]:
-        """One object, as `kubectl get -o json` shows it; `kind` is the path of the group and the plural, as in `TASKS`."""
+        """One object, as `kubectl get -o json` shows it; `kind` is the path of the group and the plural, as in
+        `TASKS`.
+        """
         return _shown(self._read(_path(kind, namespace, name)))
 
     def list(self, kind: str, labels: str = "", namespace: str = "default") -> list[dict[str, Any]]:

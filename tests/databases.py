@@ -63,6 +63,11 @@ class Databases:
 
     def _run(self, statement: sql.SQL | sql.Composed) -> None:
         with psycopg.connect(
-            host=self._url.host, port=self._url.port, user="postgres", password=self._password, dbname="postgres", autocommit=True
-        ) as connection:  # fmt: skip
+            host=self._url.host,
+            port=self._url.port,
+            user="postgres",
+            password=self._password,
+            dbname="postgres",
+            autocommit=True,
+        ) as connection:
             connection.execute(statement)

@@ -1,7 +1,7 @@
 """What a run of the tests may leave behind: nothing that runs.
 
-All temporary folders of a run are below one, and so is each state folder: a process of the run names it in its environment, in its
-arguments or by its working folder, however it was started and whoever is its parent by now.
+All temporary folders of a run are below one, and so is each state folder: a process of the run names it in its
+environment, in its arguments or by its working folder, however it was started and whoever is its parent by now.
 """
 
 from __future__ import annotations

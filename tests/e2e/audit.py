@@ -1,6 +1,8 @@
-"""Audit logs of the API servers, of all stacks that the tests of this folder start: one in each process that shares the tests.
+"""Audit logs of the API servers, of all stacks that the tests of this folder start: one in each process that shares the
+tests.
 
-`AUDIT_LOGS` names a folder in which they are kept, each in a folder of its own, with the names of the modules whose tests ran.
+`AUDIT_LOGS` names a folder in which they are kept, each in a folder of its own, with the names of the modules whose
+tests ran.
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ def _ran(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def product(whole_product: Product) -> Iterator[Product]:
-    """The whole product with one warm worker. A test that stops a part starts it again; no module leaves Tasks to the next."""
+    """The whole product with one warm worker. A test that stops a part starts it again; no module leaves Tasks to the
+    next.
+    """
     yield whole_product
     whole_product.kubectl("delete", "tft", "--all")
 

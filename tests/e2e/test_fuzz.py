@@ -1,7 +1,7 @@
 """Manifests by chance: whatever the API server takes gets a condition, and nothing stops the operator.
 
-`FUZZ` is how many (300 for a change; 2,000 each night), `FUZZ_SEED` which ones: the same for each change, others each night.
-The seed is printed.
+`FUZZ` is how many (300 for a change; 2,000 each night), `FUZZ_SEED` which ones: the same for each change, others each
+night. The seed is printed.
 """
 
 from __future__ import annotations

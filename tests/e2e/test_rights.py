@@ -1,4 +1,6 @@
-"""What operator and API asked the API server for while all tests of this folder ran, held against what they may ask for."""
+"""What operator and API asked the API server for while all tests of this folder ran, held against what they may ask
+for.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from tests.e2e.product import Product
 pytestmark = pytest.mark.e2e
 
 UNUSED = {
-    # The API server asks for it when an apply makes a Deployment, and says `patch` all the same; of workers that are of no use
-    # tests/integration/scaling has one.
+    # The API server asks for it when an apply makes a Deployment, and says `patch` all the same; of workers that are of
+    # no use tests/integration/scaling has one.
     "operator": {"create deployments.apps", "delete pods"},
     "api": set[str](),
 }
@@ -49,7 +51,9 @@ def logs(request: pytest.FixtureRequest) -> list[Path]:
 
 
 def asked(logs: list[Path], component: str) -> tuple[set[str], set[str]]:
-    """Verb and resource of what was asked for, and of what was allowed: an API server that just started refuses everything at first."""
+    """Verb and resource of what was asked for, and of what was allowed: an API server that just started refuses
+    everything at first.
+    """
     everything, allowed = set[str](), set[str]()
     user = f"system:serviceaccount:taskflow-system:taskflow-{component}"
     for path in logs:

@@ -113,9 +113,15 @@ def test_each_end_is_told_the_ones_without_a_worker_too(notified: Notified, tmp_
     product.kubectl("patch", "tft", "cancelled", "--type=merge", "-p", '{"spec":{"cancel":true}}')
     product.apply(task("good", "taskflow.echo", kwargs={"value": 1}))
     wanted = {
-        "cancelled": ["task.cancelled"], "late": ["task.failed"], "orphan": ["task.failed"],
-        "unserved": ["task.cancelled"], "open": [], "good": [], "busy-1": [], "busy-2": [],
-    }  # fmt: skip
+        "cancelled": ["task.cancelled"],
+        "late": ["task.failed"],
+        "orphan": ["task.failed"],
+        "unserved": ["task.cancelled"],
+        "open": [],
+        "good": [],
+        "busy-1": [],
+        "busy-2": [],
+    }
     eventually(lambda: notified.told(*wanted), lambda found: found == wanted, 60)
     gate.touch()
     wanted |= {name: ["task.succeeded"] for name in ("good", "busy-1", "busy-2")}

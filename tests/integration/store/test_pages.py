@@ -24,12 +24,16 @@ pytestmark = pytest.mark.integration
 COUNT = 60_000
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 FILL = text("""
-    INSERT INTO tasks (uid, namespace, name, handler, queue, priority, spec, phase, reason, message, attempt, seq, created_at,
+    INSERT INTO tasks (uid, namespace, name, handler, queue, priority, spec, phase, reason, message, attempt, seq,
+        created_at,
         started_at, outputs, labels)
     SELECT to_char(n, 'FM000000'), CASE n % 4 WHEN 0 THEN 'team-b' ELSE 'team-a' END, 'task-' || n,
-        'handler-' || n % 7, 'queue-' || n % 5, 0, '{}', (ARRAY['Succeeded', 'Failed', 'Running', 'Queued'])[n % 3 + 1], '', '', 1,
+        'handler-' || n % 7, 'queue-' || n % 5, 0, '{}',
+        (ARRAY['Succeeded', 'Failed', 'Running', 'Queued'])[n % 3 + 1], '', '', 1,
         1, :first + n * interval '1 second', CASE WHEN n % 2 = 0 THEN :first + n * interval '1 second' END, '[]',
-        CASE WHEN n % 11 = 0 THEN NULL ELSE jsonb_build_object('team', (n % 3)::text, 'only', CASE WHEN n % 20000 = 1 THEN 'x' ELSE 'y' END) END
+        CASE WHEN n % 11 = 0 THEN NULL ELSE jsonb_build_object(
+            'team', (n % 3)::text, 'only', CASE WHEN n % 20000 = 1 THEN 'x' ELSE 'y' END
+        ) END
     FROM generate_series(1, :count) AS n
 """)
 
