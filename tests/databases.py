@@ -69,5 +69,7 @@ class Databases:
             password=self._password,
             dbname="postgres",
             autocommit=True,
+            connect_timeout=10,
+            options="-c statement_timeout=30s",
         ) as connection:
             connection.execute(statement)
