@@ -33,6 +33,7 @@ class ApiServer:
             ssl_context=ssl.create_default_context(cadata=access.ca),
             headers={"Authorization": f"Bearer {access.token}"},
             retries=False,
+            maxsize=16,
             timeout=20,
         )
 

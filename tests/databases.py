@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 
 import psycopg
@@ -32,26 +30,20 @@ class Databases:
         self._copy(_EMPTY, _MIGRATED)
         migrate(create_engine(self._settings(_MIGRATED).url.get_secret_value(), poolclass=NullPool))
 
-    @contextmanager
-    def empty(self) -> Iterator[DatabaseSettings]:
-        """A database without a schema, for as long as the block runs."""
-        with self._temporary(_EMPTY) as made:
-            yield made
+    def empty(self) -> DatabaseSettings:
+        """A new database without a schema."""
+        return self._new(_EMPTY)
 
-    @contextmanager
-    def migrated(self) -> Iterator[DatabaseSettings]:
-        """A database with the schema of the migrations and no row, for as long as the block runs."""
-        with self._temporary(_MIGRATED) as made:
-            yield made
+    def migrated(self) -> DatabaseSettings:
+        """A new database with the schema of the migrations and no row."""
+        return self._new(_MIGRATED)
 
-    @contextmanager
-    def _temporary(self, template: str) -> Iterator[DatabaseSettings]:
+    def _new(self, template: str) -> DatabaseSettings:
+        # Never dropped: PostgreSQL would first wait for every client that is logging in, such as one whose task a test
+        # cancelled. The folder of the server is removed in the end.
         name = f"test_{next(self._numbers)}"
         self._copy(template, name)
-        try:
-            yield self._settings(name)
-        finally:
-            self._run(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        return self._settings(name)
 
     def _copy(self, template: str, name: str) -> None:
         names = [sql.Identifier(each) for each in (name, _OWNER, template)]

@@ -29,14 +29,12 @@ def databases(postgres: Stack) -> Databases:
 
 
 @pytest.fixture
-def database(databases: Databases) -> Iterator[DatabaseSettings]:
+def database(databases: Databases) -> DatabaseSettings:
     """A database without a schema."""
-    with databases.empty() as made:
-        yield made
+    return databases.empty()
 
 
 @pytest.fixture
-def migrated(databases: Databases) -> Iterator[DatabaseSettings]:
+def migrated(databases: Databases) -> DatabaseSettings:
     """A database with the schema of the migrations."""
-    with databases.migrated() as made:
-        yield made
+    return databases.migrated()

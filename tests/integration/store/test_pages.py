@@ -1,7 +1,7 @@
 """Pages of a history of 60,000 Tasks: what they hold, and how PostgreSQL finds them."""
 
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -39,13 +39,13 @@ FILL = text("""
 
 
 @pytest.fixture(scope="module")
-def history(databases: Databases) -> Iterator[DatabaseSettings]:
+def history(databases: Databases) -> DatabaseSettings:
     """A database with all these Tasks, which the tests only read."""
-    with databases.migrated() as made:
-        with create_engine(made.url.get_secret_value(), poolclass=NullPool).begin() as connection:
-            connection.execute(FILL, {"first": FIRST, "count": COUNT})
-            connection.execute(text("ANALYZE tasks"))
-        yield made
+    made = databases.migrated()
+    with create_engine(made.url.get_secret_value(), poolclass=NullPool).begin() as connection:
+        connection.execute(FILL, {"first": FIRST, "count": COUNT})
+        connection.execute(text("ANALYZE tasks"))
+    return made
 
 
 @pytest.fixture
