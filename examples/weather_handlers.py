@@ -7,8 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from taskflow_worker.context import Context
-from taskflow_worker.registry import handler
+from taskflow_worker.sdk import Context, handler
 
 
 @handler("weather.by_month")

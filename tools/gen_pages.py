@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import gen_chart
+import gen_crds
 import gen_dashboards
 import gen_metrics
 import gen_openapi
@@ -19,15 +21,22 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 def main() -> int:
     """Write or check every file."""
     pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages() | gen_problems.pages()
-    stale = 0
     files = {FOLDER / f"{name}.md": text for name, text in pages.items()}
     files |= {FOLDER / name: text for name, text in gen_openapi.files().items()}
-    for path, text in (files | gen_chart.files() | gen_dashboards.files()).items():
+    # The CRDs first, because the chart has copies of them.
+    stale = [_write(gen_crds.files()), _write(files | gen_chart.files() | gen_dashboards.files())]
+    return int(any(stale))
+
+
+def _write(files: Mapping[Path, str]) -> bool:
+    """Write the files; with --check, whether one of them is stale."""
+    stale = False
+    for path, text in files.items():
         if "--check" not in sys.argv[1:]:
             path.write_text(text)
         elif not path.exists() or path.read_text() != text:
             print(f"{path.relative_to(FOLDER.parent.parent)} is not what its source says; run make gen")
-            stale = 1
+            stale = True
     return stale
 
 

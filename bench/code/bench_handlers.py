@@ -3,7 +3,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from taskflow_worker.registry import handler
+from taskflow_worker.sdk import handler
 
 
 @handler("bench.stamp")

@@ -1,1 +1,3 @@
-"""What all components share. Knows no component; imports nothing here, so that each component loads only what it uses."""
+"""What all components share. Knows no component; imports nothing here, so that each component loads only what it
+uses.
+"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from taskflow_core.errors import Unavailable
@@ -15,8 +16,8 @@ R = TypeVar("R")
 class Batcher(Generic[T, R]):
     """Gathers items while a call runs, and hands all of them to the next call.
 
-    A call that raises `Unavailable` fails for everybody who waits. Any other error is the fault of one item: each item of the batch
-    then gets a call of its own, and the error reaches the caller whose item raised it.
+    A call that raises `Unavailable` fails for everybody who waits. Any other error is the fault of one item: each item
+    of the batch then gets a call of its own, and the error reaches the caller whose item raised it.
 
     Args:
         run: handles a batch; returns one result for each item, in the same order.
@@ -86,28 +87,34 @@ class Batcher(Generic[T, R]):
         try:
             results = await self._run([item for item, _ in batch])
         except asyncio.CancelledError:
-            for _, future in batch:
-                future.cancel()
+            _each(batch, lambda future: future.cancel())
             raise
         except Unavailable as error:
             # Whoever came meanwhile would wait as long for the same answer.
             failed, self._waiting = batch + self._waiting, []
-            for _, future in failed:
-                _fail(future, error)
+            _each(failed, partial(_fail, error))
         except Exception as error:  # noqa: BLE001 - it reaches the caller whose item it is
-            if len(batch) == 1:
-                _fail(batch[0][1], error)
-                return
-            for each in batch:
-                await self._run_batch([each])
+            await self._isolate(batch, error)
         else:
             for (_, future), result in zip(batch, results, strict=True):
                 # A caller that gave up has cancelled its future.
                 if not future.done():
                     future.set_result(result)
 
+    async def _isolate(self, batch: list[tuple[T, asyncio.Future[R]]], error: Exception) -> None:
+        if len(batch) == 1:
+            _fail(error, batch[0][1])
+            return
+        for each in batch:
+            await self._run_batch([each])
 
-def _fail(future: asyncio.Future[R], error: Exception) -> None:
+
+def _each(batch: list[tuple[T, asyncio.Future[R]]], act: Callable[[asyncio.Future[R]], object]) -> None:
+    for _, future in batch:
+        act(future)
+
+
+def _fail(error: Exception, future: asyncio.Future[R]) -> None:
     if not future.done():
         future.set_exception(error)
 

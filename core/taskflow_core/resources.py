@@ -1,3 +1,5 @@
+"""Data files that ship with the product."""
+
 from __future__ import annotations
 
 from pathlib import Path

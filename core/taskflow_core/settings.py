@@ -26,7 +26,8 @@ class CacheSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_CACHE_", frozen=True)
 
     url: SecretStr | None = None
-    """redis:// or rediss:// URL, a database or an instance beside the broker's, or the broker's. Unset: no answer is kept."""
+    """redis:// or rediss:// URL, a database or an instance beside the broker's, or the broker's. Unset: no answer is
+    kept."""
 
 
 class DatabaseSettings(BaseSettings):

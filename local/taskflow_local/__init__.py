@@ -1,5 +1,5 @@
 """TaskFlow on one machine, without Docker or a cluster: for development and tests, never for production.
 
-Holds: finding or building the programs, running them as processes, and a Node that runs Pods as local processes.
-Holds not: any rule about Tasks. Imports `taskflow_core.resources` only (where the CRDs are); nothing imports this package.
+It finds or builds the programs, runs them as processes, and has a Node that runs Pods as local processes. It has no
+rules about Tasks. Only tests, benchmarks and the command line import it.
 """

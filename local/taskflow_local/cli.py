@@ -93,10 +93,10 @@ def _down(state: Path, arguments: argparse.Namespace) -> int:
 
 def _status(state: Path, _: argparse.Namespace) -> int:
     rows = _existing(state).status()
-    words = {(True, True): "running", (True, False): "not ready", (False, False): "stopped"}
+    states = {(True, True): "running", (True, False): "not ready", (False, False): "stopped"}
     print(f"{'COMPONENT':<25}{'STATE':<11}{'PID':<9}ADDRESS")
     for row in rows:
-        print(f"{row.name:<25}{words[row.running, row.ready]:<11}{row.pid or '-':<9}{row.address}")
+        print(f"{row.name:<25}{states[row.running, row.ready]:<11}{row.pid or '-':<9}{row.address}")
     return EXIT_OK if all(row.ready for row in rows) else EXIT_NOT_READY
 
 
@@ -108,7 +108,7 @@ def _logs(state: Path, arguments: argparse.Namespace) -> int:
 
 def _log_of(stack: Stack, name: str) -> Path:
     if name.startswith("pod/"):
-        # Newest first: names come back, as a StatefulSet's do.
+        # Newest first: names are reused, as in a StatefulSet.
         logs = sorted(stack.folder.pods.glob("*/*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
         found = [path for path in logs if path.parent.name.split("_")[1] == name.removeprefix("pod/")]
         if not found:
@@ -124,7 +124,7 @@ def _log_of(stack: Stack, name: str) -> Path:
 
 
 def export_lines(env: Mapping[str, str]) -> list[str]:
-    """Write an environment as lines that a POSIX shell can evaluate."""
+    """An environment as lines for a POSIX shell."""
     return [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
 
 
@@ -135,7 +135,7 @@ def _env(state: Path, _: argparse.Namespace) -> int:
 
 
 def _demo(state: Path, arguments: argparse.Namespace) -> int:
-    # Never in the stack that somebody works with, unless they say so.
+    # Never in the stack that is in use, unless --state names it.
     default = default_state(os.environ, root=os.geteuid() == 0)
     run_demo(state.with_name("demo") if state == default else state, keep=arguments.keep)
     return EXIT_OK
@@ -146,24 +146,40 @@ _COMPONENT = Argument(
 )
 COMMANDS = [
     Command(
-        "up", "run", "start what does not run and wait until everything is ready", _up,
-        [Argument(("--only",), {"nargs": "+", "metavar": "COMPONENT", "help": f"only these of: {', '.join(COMPONENTS)}"})],
+        "up",
+        "run",
+        "start what does not run and wait until everything is ready",
+        _up,
+        [
+            Argument(
+                ("--only",), {"nargs": "+", "metavar": "COMPONENT", "help": f"only these of: {', '.join(COMPONENTS)}"}
+            )
+        ],
     ),
     Command(
-        "down", "run", "stop everything; data stays", _down,
+        "down",
+        "run",
+        "stop everything; data stays",
+        _down,
         [Argument(("--delete",), {"action": "store_true", "help": "also remove the state folder"})],
     ),
     Command("status", "look", "show each component; exit code 0 only if all are ready", _status),
     Command(
-        "logs", "look", "print the log of a component or of a Pod", _logs,
+        "logs",
+        "look",
+        "print the log of a component or of a Pod",
+        _logs,
         [_COMPONENT, Argument(("-f", "--follow"), {"action": "store_true", "help": "keep printing what is added"})],
     ),
     Command(
-        "demo", "run", "start a stack of its own, run real work through it, show what happened, remove it", _demo,
+        "demo",
+        "run",
+        "start a separate stack, run real work through it, show what happened, remove it",
+        _demo,
         [Argument(("--keep",), {"action": "store_true", "help": "leave the stack running"})],
     ),
     Command("env", "look", "print `export` lines for a shell: KUBECONFIG, PATH, TASKFLOW_*", _env),
-]  # fmt: skip
+]
 
 
 def _sections() -> str:
@@ -176,16 +192,20 @@ def _sections() -> str:
 
 
 def parser(default: Path) -> argparse.ArgumentParser:
-    """Build the parser from COMMANDS; `default` is the state folder without --state."""
+    """Build the parser from COMMANDS. `default` is the state folder without --state."""
     state = argparse.ArgumentParser(add_help=False)
     state.add_argument(
         "--state", type=Path, metavar="DIR", help=f"the state folder (default: {default})", default=argparse.SUPPRESS
     )
     raw = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser(
-        prog="taskflow-local", usage="taskflow-local [--state DIR] COMMAND ...", parents=[state], formatter_class=raw,
-        description=_ABOUT, epilog=f"{_sections()}\n{_EPILOG}",
-    )  # fmt: skip
+        prog="taskflow-local",
+        usage="taskflow-local [--state DIR] COMMAND ...",
+        parents=[state],
+        formatter_class=raw,
+        description=_ABOUT,
+        epilog=f"{_sections()}\n{_EPILOG}",
+    )
     subparsers = top.add_subparsers(dest="command", metavar="COMMAND", required=True, help=argparse.SUPPRESS)
     for command in COMMANDS:
         about = textwrap.fill(command.summary, 100)
@@ -202,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit code."""
     default = default_state(os.environ, root=os.geteuid() == 0)
     arguments = parser(default).parse_args(argv)
-    # Absent rather than None: --state may stand before or after the subcommand, and either must count.
+    # Absent, not None: --state may stand before or after the subcommand.
     state = getattr(arguments, "state", default)
     try:
         return int(arguments.run(state, arguments))

@@ -1,4 +1,4 @@
-"""What a fresh API server gets before the parts of TaskFlow start: namespaces, RBAC, identities, Secrets, CRDs."""
+"""The objects that the API server needs before TaskFlow starts: namespaces, RBAC, identities, Secrets, CRDs."""
 
 import asyncio
 import time
@@ -39,7 +39,7 @@ def _object(kind: str, name: str, namespace: str | None = None, **fields: object
 
 
 async def prepare(kube: Kube, accounts: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Apply RBAC and the ServiceAccounts (namespace, name); return a token for each name, valid for a year."""
+    """Apply RBAC and the ServiceAccounts (namespace, name). Returns a token for each name, valid for a year."""
     await kube.apply(*_with_path(_object("Namespace", SYSTEM_NAMESPACE)))
     documents = [document for document in yaml.safe_load_all(_RBAC.read_text()) if document]
     accounts = list(accounts)
@@ -57,27 +57,29 @@ def _with_path(body: Object) -> tuple[str, Object]:
 
 async def _token(kube: Kube, namespace: str, name: str) -> str:
     body: Object = {
-        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": TOKEN_SECONDS},
-    }  # fmt: skip
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"expirationSeconds": TOKEN_SECONDS},
+    }
     answer = await kube.create(f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", body)
     return str(answer["status"]["token"])
 
 
 async def add_namespace(kube: Kube, name: str, worker: Mapping[str, str]) -> None:
-    """Create a namespace (or take it as it is) and put the Secret with the workers' keys into it."""
+    """Create a namespace if it does not exist, and apply the Secret with the workers' credentials."""
     try:
         await kube.create("/api/v1/namespaces", _object("Namespace", name))
     except KubeError as error:
         if not error.is_conflict:
             raise
-    # Ours to make, so that a Pod may be created at once: the controller manager would do it a moment later.
+    # Created here, so that Pods can be created at once: the controller manager creates it a moment later.
     await kube.apply(*_with_path(_object("ServiceAccount", "default", name)))
     if worker:
         await kube.apply(*_with_path(_object("Secret", WORKER_SECRET, name, type="Opaque", stringData=dict(worker))))
 
 
-async def still_there(kube: Kube, names: Iterable[str]) -> list[str]:
-    """Keep the namespaces that nobody has deleted; `default` is always one, a fresh API server makes it in a moment."""
+async def existing_namespaces(kube: Kube, names: Iterable[str]) -> list[str]:
+    """The namespaces that still exist. Includes `default`, which a new API server creates a moment later."""
     items = (await kube.get("/api/v1/namespaces"))["items"]
     active = {item["metadata"]["name"] for item in items if item["status"].get("phase") == "Active"}
     return [name for name in names if name in active or name == "default"]
@@ -105,7 +107,7 @@ async def _established(kube: Kube, crd: Object) -> None:
     while True:
         conditions = (await kube.get(_path(crd))).get("status", {}).get("conditions") or []
         established = any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
-        # Established is said a moment before the API server answers for the new resource.
+        # The condition appears a moment before the API server serves the new resource.
         if established and await _is_served(kube, crd["spec"]):
             return
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Debian's packages, as root: the programs only, with no service started now or at the next boot."""
+"""Installs Debian packages, as root. Their services are neither started now nor at the next boot."""
 
 import os
 import shutil
@@ -13,17 +13,17 @@ _CLUSTER_CONF = Path("/etc/postgresql-common/createcluster.conf")
 
 
 def can_install() -> bool:
-    """Tell whether this user may install packages here."""
+    """Tell whether this user may install packages on this machine."""
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
 def install(package: str, log: Callable[[str], None]) -> None:
-    """Install a package, and what it needs, without starting what it serves. Raises ProgramMissingError with what apt-get said."""
+    """Install a package without starting its service. Raises ProgramMissingError with apt-get's message."""
     log(f"installing the package {package} (its service will not be started)")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     own_policy = not _POLICY.exists()
     if own_policy:
-        # 101 is "action forbidden by policy": maintainer scripts then start nothing (invoke-rc.d(8)).
+        # 101 means "action forbidden by policy": maintainer scripts then start nothing (invoke-rc.d(8)).
         _POLICY.write_text("#!/bin/sh\nexit 101\n")
         _POLICY.chmod(0o755)
     if package == "postgresql" and not _CLUSTER_CONF.exists():

@@ -1,4 +1,4 @@
-"""`taskflow-local demo`: real work through the whole product, told to someone who sees it for the first time."""
+"""`taskflow-local demo`: runs real work through the whole product and explains each step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tasks t join attempts a using (uid) order by t.name, a.attempt"""
 
 @dataclass
 class Demo:
-    """One run against a stack that is up."""
+    """One run of the demo against a running stack."""
 
     stack: Stack
     examples: Path
@@ -42,7 +42,7 @@ class Demo:
         self.environ = {**os.environ, **self.stack.env()}
 
     def run(self) -> None:
-        """Everything in order. Raises LocalError when something did not end as it should."""
+        """Run all steps. Raises LocalError if a step does not end as expected."""
         self._upload()
         self._pool()
         self._tasks()
@@ -71,7 +71,7 @@ class Demo:
     def _tasks(self) -> None:
         _title("The work", "six Tasks: one that says hello, four reports, and one whose first attempt fails")
         names = ("hello.yaml", "weather.yaml", "retry.yaml")
-        # Of an earlier run in a stack that was kept; a Task is done once and for all.
+        # Left by an earlier run in the same stack: a finished Task never runs again.
         self._kubectl(
             "delete", "--ignore-not-found", *(part for name in names for part in ("-f", str(self.examples / name)))
         )
@@ -79,8 +79,8 @@ class Demo:
         self._follow()
 
     def _follow(self) -> None:
-        """Print each change of a Task as it is seen, until all finished."""
-        told: dict[str, str] = {}
+        """Print each change of a Task until all have finished."""
+        printed: dict[str, str] = {}
         deadline = time.monotonic() + WAIT_SECONDS
         start = time.monotonic()
         while True:
@@ -88,8 +88,8 @@ class Demo:
             for item in items:
                 status = item.get("status") or {}
                 line = f"{status.get('phase', 'New'):<10} attempt {status.get('attempt', 1)}  {_detail(status)}"
-                if told.get(item["metadata"]["name"]) != line:
-                    told[item["metadata"]["name"]] = line
+                if printed.get(item["metadata"]["name"]) != line:
+                    printed[item["metadata"]["name"]] = line
                     print(f"  {time.monotonic() - start:5.1f} s  {item['metadata']['name']:<13} {line}", flush=True)
             phases = [(item.get("status") or {}).get("phase") for item in items]
             if all(phase in ("Succeeded", "Failed") for phase in phases):
@@ -174,7 +174,7 @@ class Demo:
         return done.stdout
 
     def _show(self, *command: str, fails: bool = False) -> None:
-        """Run a command as a user would and show it with what it prints."""
+        """Run a command as a user would, and print the command and its output."""
         print(f"  $ {shlex.join(_short(part) for part in command)}", flush=True)
         done = subprocess.run(
             command, env=self.environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -185,10 +185,10 @@ class Demo:
 
 
 def run_demo(state: Path, *, keep: bool) -> None:
-    """Start a stack, run the demonstration, stop the stack and remove it unless it is to be kept.
+    """Start a stack, run the demo, then remove the stack unless `keep` is set.
 
     Raises:
-        LocalError: a part did not start, or something did not end as it should; then the stack is left as it is.
+        LocalError: a component did not start or a step failed. The stack is left as it is.
     """
     examples = resources.path("examples")
     stack = Stack(state, environ={**os.environ, "PYTHONPATH": str(examples)})

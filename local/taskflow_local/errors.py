@@ -1,18 +1,18 @@
-"""What local mode raises to its caller.
+"""The errors that local mode raises.
 
 LocalError
-  ProgramMissingError   a program is not there and cannot be made here
+  ProgramMissingError   a program is missing and cannot be downloaded or built
   ComponentFailedError  a component ended or did not become ready
 """
 
 
 class LocalError(Exception):
-    """Something a person can fix; the message says what was expected, what was found and what to do."""
+    """A problem that a person can fix. The message says what was expected, what was found and what to do."""
 
 
 class ProgramMissingError(LocalError):
-    """A program is neither given, installed, cached, downloadable nor buildable."""
+    """A program is not given, installed or cached, and cannot be downloaded or built."""
 
 
 class ComponentFailedError(LocalError):
-    """A component ended early or did not become ready in time; the message ends with the tail of its log."""
+    """A component ended early or did not become ready in time. The message ends with the tail of its log."""

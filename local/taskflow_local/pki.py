@@ -1,4 +1,4 @@
-"""A certificate authority of the stack's own, the serving certificate, and the key pair of service-account tokens."""
+"""The stack's certificate authority and certificates, and the key pair of service-account tokens."""
 
 import datetime as dt
 import ipaddress
@@ -14,15 +14,15 @@ from taskflow_local.state import write_private
 _LIFETIME = dt.timedelta(days=3650)
 _PREFIX = "taskflow-local-"
 NODE_CLIENT = f"{_PREFIX}node-client"
-"""Common name by which the API server proves itself to the node and to API servers behind it."""
+"""Common name of the API server as a client of the node and of API servers behind it."""
 _Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 def create(folder: Path, now: dt.datetime) -> None:
-    """Write the files, once; the authority's own key is kept nowhere.
+    """Write the files once. The authority's own key is not kept.
 
-    `ca.crt`; `server.crt` and `server.key` for all that listens with TLS; `node-client.crt` and `node-client.key` by which
-    the API server proves itself to the node and to API servers behind it; `sa.key` for service-account tokens.
+    `ca.crt`; `server.crt` and `server.key` for every TLS server; `node-client.crt` and `node-client.key` for the API
+    server as a client of the node and of API servers behind it; `sa.key` for service-account tokens.
     """
     marker = folder / "sa.key"
     if marker.exists():
@@ -44,7 +44,7 @@ def create(folder: Path, now: dt.datetime) -> None:
         certificate = leaf.add_extension(issuer, critical=False).sign(authority, hashes.SHA256())
         write_private(folder / f"{file}.key", _key_text(key))
         write_private(folder / f"{file}.crt", _certificate_text(certificate))
-    # Last: it marks the set as complete.
+    # Written last: it marks the set as complete.
     write_private(marker, _key_text(rsa.generate_private_key(public_exponent=65537, key_size=2048)))
 
 
@@ -72,7 +72,7 @@ def _certificate(subject: x509.Name, issuer: x509.Name, key: _Key, now: dt.datet
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        # A clock that is set back a little must not make a new stack unusable.
+        # A clock that is set back must not make a new stack unusable.
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + _LIFETIME)
     )
@@ -80,9 +80,16 @@ def _certificate(subject: x509.Name, issuer: x509.Name, key: _Key, now: dt.datet
 
 def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=True, key_cert_sign=signs_certificates, crl_sign=signs_certificates, key_encipherment=False,
-        content_commitment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=True,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        key_encipherment=False,
+        content_commitment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _key_text(key: _Key) -> str:

@@ -1,7 +1,7 @@
-"""Detached processes that outlive their starter: start, recognise, stop.
+"""Detached processes that outlive their starter: start, identify and stop them.
 
-A pid alone says little: it is reused, and a state folder survives reboots. A process is therefore known by pid, start
-time (field 22 of /proc/PID/stat, clock ticks since boot, see proc(5)) and boot id. Linux only.
+A pid alone does not identify a process: pids are reused, and a state folder survives reboots. A process is identified
+by pid, start time (field 22 of /proc/PID/stat, clock ticks since boot, see proc(5)) and boot id. Linux only.
 """
 
 import contextlib
@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 _POLL_SECONDS = 0.02
-# A Popen must be kept and polled, else a process that ends while its starter lives stays a zombie and looks alive.
-_children: dict[int, subprocess.Popen[bytes]] = {}
+_started: set[int] = set()
+"""Processes that this process started and has not reaped. Until then an ended one is a zombie and looks alive."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """One process for all time: a pid is reused, the triple is not."""
+    """Identifies one process for ever: a pid is reused, the triple is not."""
 
     pid: int
     start_ticks: int
@@ -39,46 +39,44 @@ class Stat:
 
 
 def parse_stat(text: str) -> Stat:
-    """Read /proc/PID/stat; the command name in parentheses may itself hold blanks and parentheses."""
+    """Parse /proc/PID/stat. The command name in parentheses may itself contain spaces and parentheses."""
     fields = text[text.rindex(")") + 1 :].split()
     return Stat(state=fields[0], session=int(fields[3]), start_ticks=int(fields[19]))
 
 
 def boot_id() -> str:
-    """Say which boot of the machine this is."""
+    """The id of the machine's current boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def stat_of(pid: int) -> Stat | None:
-    """Look a process up; None when there is no such pid."""
+    """Read a process's status. None if there is no such pid."""
     try:
         found = parse_stat(Path(f"/proc/{pid}/stat").read_text())
         threads = len(list(Path(f"/proc/{pid}/task").iterdir()))
     except (FileNotFoundError, ProcessLookupError):
         return None
-    # When the first thread has ended before the others, files and ports are still open.
+    # If only the first thread has ended, files and ports are still open.
     return replace(found, state="D") if found.state == "Z" and threads > 1 else found
 
 
 def is_same(identity: Identity, found: Stat | None, boot: str) -> bool:
-    """Decide whether what runs under the recorded pid now is the recorded process, and alive (a zombie is not)."""
+    """Whether the pid still belongs to the recorded process, and the process is alive. A zombie is not."""
     if found is None or boot != identity.boot_id:
         return False
     return found.start_ticks == identity.start_ticks and found.state not in "ZX"
 
 
 def is_alive(identity: Identity) -> bool:
-    """Tell whether the process still runs; reaps it when it was started here and has ended."""
-    child = _children.get(identity.pid)
-    if child is not None and child.poll() is not None:
-        del _children[identity.pid]
+    """Whether the process still runs. Reaps it if this process started it and it has ended."""
+    _reap(identity.pid)
     return is_same(identity, stat_of(identity.pid), boot_id())
 
 
 def session_members(identity: Identity) -> list[int]:
-    """List what lives in the session that this process leads, the leader included.
+    """List the processes in the session that this process leads, including the leader.
 
-    A pid is not reused while a session carries its number; so when another process has the pid, the session is gone.
+    A pid is not reused while a session has its number. So if another process has the pid, the session is gone.
     """
     leader = stat_of(identity.pid)
     if boot_id() != identity.boot_id or (leader is not None and leader.start_ticks != identity.start_ticks):
@@ -96,7 +94,7 @@ def _all_pids() -> Iterator[int]:
 
 
 def read_record(path: Path) -> Identity | None:
-    """Read a pid file; None when there is none or it was cut short by a crash."""
+    """Read a pid file. None if there is none, or if a crash truncated it."""
     try:
         return Identity(**json.loads(path.read_text()))
     except (FileNotFoundError, ValueError, TypeError):
@@ -104,7 +102,7 @@ def read_record(path: Path) -> Identity | None:
 
 
 def write_record(path: Path, pid: int) -> Identity:
-    """Write down who runs under this pid, atomically; call it right after the start."""
+    """Record the identity of a process, atomically. Call it right after the start."""
     found = stat_of(pid)
     identity = Identity(pid, found.start_ticks if found else 0, boot_id())
     part = path.with_suffix(".part")
@@ -116,14 +114,35 @@ def write_record(path: Path, pid: int) -> Identity:
 def start(
     argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, log: Path, record: Path, user: str | None = None
 ) -> Identity:
-    """Start a process in a session of its own, output appended to `log`, and record it; `user` only as root."""
+    """Start a process in its own session, append its output to `log`, and record it. `user` requires root."""
     with log.open("ab") as output:
         child = subprocess.Popen(
-            argv, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            start_new_session=True, user=user, group=_group_of(user), extra_groups=None if user is None else [],
-        )  # fmt: skip
-    _children[child.pid] = child
+            argv,
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            user=user,
+            group=_group_of(user),
+            extra_groups=None if user is None else [],
+        )
+    _started.add(child.pid)
+    # Detached: it may outlive this process, so Popen must not expect its end. `_reap` waits for it instead.
+    child.returncode = 0
     return write_record(record, child.pid)
+
+
+def _reap(pid: int) -> None:
+    if pid not in _started:
+        return
+    try:
+        ended, _ = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # another thread was faster
+        ended = pid
+    if ended:
+        _started.discard(pid)
 
 
 def _group_of(user: str | None) -> int | None:
@@ -133,7 +152,7 @@ def _group_of(user: str | None) -> int | None:
 
 
 def stop(identity: Identity, signum: signal.Signals, grace_seconds: float) -> None:
-    """Signal the process, wait until its whole session is gone, kill what is left after the grace period."""
+    """Signal the process and wait until its whole session is gone. Kill what is left after the grace period."""
     if is_alive(identity):
         with contextlib.suppress(ProcessLookupError):
             os.kill(identity.pid, signum)
@@ -143,7 +162,7 @@ def stop(identity: Identity, signum: signal.Signals, grace_seconds: float) -> No
 
 
 def kill_session(identity: Identity) -> None:
-    """Kill every member of the session and wait until none is left."""
+    """Kill all processes of the session and wait until they are gone."""
     while members := session_members(identity):
         for pid in members:
             with contextlib.suppress(ProcessLookupError):
@@ -154,7 +173,7 @@ def kill_session(identity: Identity) -> None:
 
 
 def wait_until_gone(identity: Identity, seconds: float) -> bool:
-    """Wait for the end of the process and of its session; False when the time is over first."""
+    """Wait until the process and its session are gone. False if the time is over first."""
     deadline = time.monotonic() + seconds
     while is_alive(identity) or session_members(identity):
         if time.monotonic() > deadline:

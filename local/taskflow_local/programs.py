@@ -1,4 +1,7 @@
-"""Finds each program: given path, PATH, cache, download, build. `python -m taskflow_local.programs` prints the paths."""
+"""Finds each program: given path, PATH, cache, download, build.
+
+`python -m taskflow_local.programs` prints the paths.
+"""
 
 import argparse
 import fcntl
@@ -21,7 +24,7 @@ Log = Callable[[str], None]
 
 
 class Machine:
-    """What the resolver asks of the machine; a fake stands in for it in unit tests."""
+    """Access to the machine. Unit tests replace it with a fake."""
 
     def which(self, name: str, path: str) -> str | None:
         """Find a program on a search path."""
@@ -37,7 +40,7 @@ class Machine:
         return path.is_file() and os.access(path, os.X_OK)
 
     def version(self, path: str, arguments: tuple[str, ...]) -> Version | None:
-        """Ask a program for its version; None when it does not say one."""
+        """Ask a program for its version. None if it prints none."""
         try:
             answer = subprocess.run([path, *arguments], capture_output=True, text=True, timeout=20, check=False)
         except (OSError, subprocess.TimeoutExpired):
@@ -53,7 +56,7 @@ class Machine:
         debian.install(package, log)
 
     def fetch(self, program: Program, target: Path) -> bool:
-        """Download a program; False when upstream has none for this machine. OSError without network."""
+        """Download a program. False if upstream has none for this machine. Raises OSError without network."""
         arch = fetch.architecture()
         if arch is None:
             return False
@@ -66,25 +69,25 @@ class Machine:
 
 
 def default_cache(environ: Mapping[str, str]) -> Path:
-    """Say where built and downloaded programs are kept: `$XDG_CACHE_HOME/taskflow/bin`."""
+    """The folder of built and downloaded programs: `$XDG_CACHE_HOME/taskflow/bin`."""
     base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "taskflow" / "bin"
 
 
 @dataclass
 class Resolver:
-    """Finds programs in the documented order. One resolver asks the network at most once when it is not there."""
+    """Finds programs in the documented order. Without network, it tries only one download."""
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     log: Log = print
     machine: Machine = field(default_factory=Machine)
     cache: Path | None = None
     _offline: bool = False
-    # Two cold builds at once take as long as one after the other, and say less.
+    # Two parallel builds take as long as two in sequence, and their progress is harder to read.
     _making: threading.Lock = field(default_factory=threading.Lock)
 
     def resolve(self, name: str) -> Path:
-        """Return the path of a program, making it first if need be. Raises LocalError that says what to do."""
+        """The path of a program, which is downloaded or built if needed. Raises LocalError that says what to do."""
         program = PROGRAMS[name]
         if given := self.environ.get(program.variable):
             return self._given(program, Path(given))
@@ -98,17 +101,18 @@ class Resolver:
     def _given(self, program: Program, path: Path) -> Path:
         if not self.machine.is_program(path):
             raise ProgramMissingError(
-                f"{program.variable}={path}: expected an executable file, found none; correct or unset {program.variable}"
+                f"{program.variable}={path}: expected an executable file, found none; correct or unset "
+                f"{program.variable}"
             )
         return path.absolute()
 
     def _installed(self, program: Program) -> tuple[Path | None, str]:
-        """Look on PATH, then in the program's usual folders; also say what was found but is not good enough."""
+        """Look on PATH and in the program's usual folders. Also returns what was found but not accepted."""
         path = self.environ.get("PATH", os.defpath)
-        places = [path, *(self.machine.folders(program.folders) if program.folders else ())]
+        folders = [path, *(self.machine.folders(program.folders) if program.folders else ())]
         refused = "found none"
-        for place in places:
-            candidate = self.machine.which(program.name, place)
+        for folder in folders:
+            candidate = self.machine.which(program.name, folder)
             if candidate is None:
                 continue
             version = self.machine.version(candidate, program.version_arguments)
@@ -153,8 +157,8 @@ class Resolver:
             if found:
                 return found
         raise ProgramMissingError(
-            f"{program.name}: expected {program.accepted} on PATH, {refused}; install it (Debian: apt-get install {package}) "
-            f"or set {program.variable} to its path"
+            f"{program.name}: expected {program.accepted} on PATH, {refused}; install it (Debian: apt-get install "
+            f"{package}) or set {program.variable} to its path"
         )
 
 
@@ -170,7 +174,7 @@ def _locked(path: Path, say_waiting: Callable[[], None]) -> Iterator[None]:
 
 
 def main(argv: Iterable[str] | None = None) -> int:
-    """Resolve the named programs (by default all but those that only tests start) and print `name path` lines."""
+    """Find the named programs, by default all except those that only tests start, and print `name path` lines."""
     parser = argparse.ArgumentParser(prog="python -m taskflow_local.programs", description=main.__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(PROGRAMS)}")
     names = parser.parse_args(None if argv is None else list(argv)).names

@@ -1,4 +1,4 @@
-"""Asking a component whether it is ready, the way its own protocol says so; False while it is not."""
+"""Checks whether a component is ready, by its own protocol."""
 
 import socket
 import ssl
@@ -7,26 +7,26 @@ import urllib.request
 from http import HTTPStatus
 from pathlib import Path
 
-from taskflow_local.state import Folder, Memory
+from taskflow_local.state import Folder, StackState
 
 _SECONDS = 2
 READY_FILE = ".ready"
 
 
-def is_ready(component: str, pid: int, memory: Memory, folder: Folder) -> bool:
-    """Ask once. The node, which listens nowhere, says in a file that it is ready."""
+def is_ready(component: str, pid: int, state: StackState, folder: Folder) -> bool:
+    """Check once. The node writes a file when it is ready."""
     if component == "node":
         return _first_lines(folder.pods / READY_FILE)[:1] == [str(pid)]
-    port = memory.ports[component]
+    port = state.ports[component]
     if component == "redis":
-        return _redis_answers(port, memory.redis_password)
+        return _redis_answers(port, state.redis_password)
     if component == "postgres":
         return _postgres_ready(folder.data / "postgres" / "postmaster.pid", pid)
-    scheme, path = _QUESTIONS[component]
-    return _http_ok(f"{scheme}://127.0.0.1:{port}{path}", folder.pki / "ca.crt", memory.admin_token)
+    scheme, path = _PROBES[component]
+    return _http_ok(f"{scheme}://127.0.0.1:{port}{path}", folder.pki / "ca.crt", state.admin_token)
 
 
-_QUESTIONS = {
+_PROBES = {
     "etcd": ("http", "/readyz"),
     "kube-apiserver": ("https", "/readyz"),
     "kube-controller-manager": ("https", "/healthz"),
@@ -59,7 +59,7 @@ def _redis_answers(port: int, password: str) -> bool:
         with socket.create_connection(("127.0.0.1", port), timeout=_SECONDS) as connection:
             connection.sendall(f"AUTH {password}\r\nPING\r\n".encode())
             with connection.makefile("rb") as answers:
-                # While it loads its data Redis answers -LOADING.
+                # While Redis loads its data, it answers -LOADING.
                 return (answers.readline(), answers.readline()) == (b"+OK\r\n", b"+PONG\r\n")
     except OSError:
         return False
@@ -68,7 +68,7 @@ def _redis_answers(port: int, password: str) -> bool:
 def _postgres_ready(pid_file: Path, pid: int) -> bool:
     """Read line 8 of postmaster.pid as pg_ctl does (src/include/utils/pidfile.h: LOCK_FILE_LINE_PM_STATUS).
 
-    Line 1 tells the file of this process from one that a crash left behind.
+    Line 1 distinguishes the file of this process from one that a crash left behind.
     """
     lines = _first_lines(pid_file)
     return lines[:1] == [str(pid)] and [line.strip() for line in lines[7:8]] == ["ready"]

@@ -1,4 +1,4 @@
-"""A stack: the library face of local mode, used by the command line, by tests and by demonstrations."""
+"""A stack of components on this machine. The library behind the command line, the tests and the demo."""
 
 import asyncio
 import datetime as dt
@@ -17,22 +17,15 @@ from typing import Any, TypeVar
 
 from taskflow_core import resources
 from taskflow_local import cluster, pki, postgres, processes, services
-from taskflow_local.components import (
-    ALL,
-    COMPONENTS,
-    Component,
-    Place,
-    client_environment,
-    environment,
-    in_order,
-    worker_secret,
-)
+from taskflow_local.commands import CommandContext
+from taskflow_local.components import ALL, COMPONENTS, Component, in_order
+from taskflow_local.environments import client_environment, environment, worker_secret
 from taskflow_local.errors import ComponentFailedError, LocalError
 from taskflow_local.kube import Access, Kube
 from taskflow_local.programs import Resolver
 from taskflow_local.readiness import is_ready
 from taskflow_local.startup import Step, run_all
-from taskflow_local.state import Folder, Memory, Ports
+from taskflow_local.state import Folder, Ports, StackState
 
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 15
@@ -60,23 +53,30 @@ class ComponentStatus:
 
 
 class Stack:
-    """Everything on one machine below one state folder; processes outlive this object and this process.
+    """All components below one state folder. Their processes outlive this object and this process.
 
-    `components` may be a part of `ALL`; what the parts need must be among them. All methods block; none needs an event
-    loop, and they may be called while one runs. Raises LocalError, whose message says what to do.
+    All methods block. None needs an event loop, and they may be called while one runs. They raise LocalError, whose
+    message says what to do.
 
-    `through` gives loopback ports by which operator, API and workers reach a server instead of by its own: a proxy's.
+    Args:
+        state: the state folder.
+        components: some of `ALL`, including everything that they need.
+        environ: the environment to pass settings from; by default this process's.
+        through: loopback ports of proxies. Operator, API and workers reach a server through its proxy, if it has one.
     """
 
     def __init__(
-        self, state: Path, components: Sequence[str] = ALL, environ: Mapping[str, str] | None = None,
+        self,
+        state: Path,
+        components: Sequence[str] = ALL,
+        environ: Mapping[str, str] | None = None,
         through: Mapping[str, int] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._through = dict(through or {})
         self.folder = Folder(state)
         self._components = in_order(components)
         self._environ = dict(os.environ if environ is None else environ)
-        self._memory = self.folder.load() if self.folder.root.exists() else Memory()
+        self._state = self.folder.load() if self.folder.root.exists() else StackState()
         self._programs: dict[str, Path] = {}
         self._given_up = threading.Event()
 
@@ -87,8 +87,8 @@ class Stack:
 
     @property
     def components(self) -> tuple[str, ...]:
-        """What this stack consists of: what was brought up in this folder, else what this object was made for."""
-        return tuple(self._memory.components or [each.name for each in self._components])
+        """The components that were brought up in this folder, or else those of this object."""
+        return tuple(self._state.components or [each.name for each in self._components])
 
     def exists(self) -> bool:
         """Tell whether a stack was ever brought up in this folder."""
@@ -101,7 +101,7 @@ class Stack:
     def port(self, name: str) -> int:
         """The loopback port of a component (operator: health). Raises LocalError before its first start."""
         try:
-            return self._memory.ports[name]
+            return self._state.ports[name]
         except KeyError:
             raise LocalError(f"{name} has no port: bring it up first") from None
 
@@ -112,14 +112,14 @@ class Stack:
 
     def env(self) -> dict[str, str]:
         """The environment for a client of this stack, such as kubectl or a test."""
-        return client_environment(self._memory, self.folder, self._environ)
+        return client_environment(self._state, self.folder, self._environ)
 
     def component_env(self, name: str) -> dict[str, str]:
         """The whole environment of a component, secrets included."""
         return environment(name, self._reached(), self.folder, self._environ)
 
-    def _reached(self) -> Memory:
-        return self._memory.model_copy(update={"ports": self._memory.ports | self._through})
+    def _reached(self) -> StackState:
+        return self._state.model_copy(update={"ports": self._state.ports | self._through})
 
     def status(self) -> list[ComponentStatus]:
         """Ask every component once."""
@@ -128,18 +128,20 @@ class Stack:
 
     def _status_of(self, name: str) -> ComponentStatus:
         pid = self.pid(name)
-        ready = pid is not None and is_ready(name, pid, self._memory, self.folder)
-        port = self._memory.ports.get(name)
-        return ComponentStatus(name, pid is not None, ready, pid, _address(name, port))
+        ready = pid is not None and is_ready(name, pid, self._state, self.folder)
+        port = self._state.ports.get(name)
+        return ComponentStatus(
+            name, pid is not None, ready, pid, "-" if port is None else COMPONENTS[name].address(port)
+        )
 
     def up(self, log: Log = print) -> None:
-        """Start what does not run and wait until everything is ready; what runs is left alone.
+        """Start the components that do not run and wait until all are ready. Running components are left alone.
 
-        After a crash or a reboot it recovers: data, secrets and (while they are free) ports are those of before.
+        It recovers after a crash or a reboot: data and secrets stay the same, and ports too if they are still free.
         """
         self.folder.create()
         with self.folder.locked(log), Ports() as ports:
-            self._memory = self.folder.load()
+            self._state = self.folder.load()
             waiting = [each for each in self._components if self.pid(each.name) is None]
             if not waiting and all(self._status_of(each.name).ready for each in self._components):
                 log("already up: every component runs and is ready")
@@ -148,13 +150,13 @@ class Stack:
             self._resolve(log)
             moved = self._choose_ports(ports, waiting)
             waiting += self._stop_dependants(moved, log)
-            self._remember()
+            self._save_state()
             pki.create(self.folder.pki, dt.datetime.now(dt.UTC))
             self._write_kubeconfigs()
             run_all(self._steps(waiting), log, self._given_up.set)
 
     def _steps(self, waiting: Sequence[Component]) -> list[Step]:
-        """Order a start: services, then what an API server gets and the schema, then the parts of TaskFlow."""
+        """Order the start: services, then the cluster's objects and the database schema, then TaskFlow's components."""
         names = {each.name for each in self._components}
         ours = names & {"node", "operator", "api", "notifier"}
         steps = [self._step(each, waiting, each.comes_after()) for each in self._components if each.name not in ours]
@@ -177,11 +179,11 @@ class Stack:
     def _write_kubeconfigs(self) -> None:
         admin = self._access()
         admin.write(self.kubeconfig, "admin")
-        manager = replace(admin, token=self._memory.controller_manager_token)
+        manager = replace(admin, token=self._state.controller_manager_token)
         manager.write(self.folder.conf / "kube-controller-manager.kubeconfig", "kube-controller-manager")
 
     def _resolve(self, log: Log) -> None:
-        """Find all programs before anything starts: a build may take minutes, and a missing one is said at once."""
+        """Find all programs before anything starts: a build may take minutes, and a missing program fails at once."""
         resolver = Resolver(environ=self._environ, log=log)
         for name in dict.fromkeys(name for each in self._components for name in each.programs):
             self._programs[name] = resolver.resolve(name)
@@ -189,13 +191,13 @@ class Stack:
             self._programs["kubectl"] = resolver.resolve("kubectl")
 
     def _choose_ports(self, ports: Ports, waiting: Sequence[Component]) -> set[str]:
-        remembered = dict(self._memory.ports)
+        remembered = dict(self._state.ports)
         chosen = ports.choose(remembered, [name for each in waiting for name in each.ports])
-        self._memory.ports.update(chosen)
+        self._state.ports.update(chosen)
         return {name for name, port in chosen.items() if remembered.get(name, port) != port}
 
     def _stop_dependants(self, moved: set[str], log: Log) -> list[Component]:
-        """Stop, to be started again, what still runs but knows a component by a port that someone else took meanwhile."""
+        """Stop running components that use a component whose port has changed. They are started again."""
         stopped = []
         for each in self._components:
             if moved.intersection(each.comes_after()) and self.pid(each.name) is not None:
@@ -204,12 +206,12 @@ class Stack:
                 stopped.append(each)
         return stopped
 
-    def _remember(self) -> None:
-        names = {each.name for each in self._components} | set(self._memory.components)
-        self._memory.components = [name for name in COMPONENTS if name in names]
-        for namespace in self._memory.namespaces:
-            self._memory.worker(namespace)
-        self.folder.save(self._memory)
+    def _save_state(self) -> None:
+        names = {each.name for each in self._components} | set(self._state.components)
+        self._state.components = [name for name in COMPONENTS if name in names]
+        for namespace in self._state.namespaces:
+            self._state.worker(namespace)
+        self.folder.save(self._state)
         if kubectl := self._programs.get("kubectl"):
             link = self.folder.bin / "kubectl"
             link.unlink(missing_ok=True)
@@ -217,15 +219,15 @@ class Stack:
                 link.symlink_to(kubectl)
 
     def _access(self) -> Access:
-        return Access(self._memory.api_server, (self.folder.pki / "ca.crt").read_text(), self._memory.admin_token)
+        return Access(self._state.api_server, (self.folder.pki / "ca.crt").read_text(), self._state.admin_token)
 
     def start(self, name: str) -> None:
-        """Start one component of this stack and wait until it is ready; nothing when it runs already."""
+        """Start one component of this stack and wait until it is ready. Does nothing if it already runs."""
         component = self._component(name)
         if self.pid(name) is not None:
             return
-        self._memory = self.folder.load()
-        if name not in self._memory.components:
+        self._state = self.folder.load()
+        if name not in self._state.components:
             raise LocalError(f"{name} is not part of the stack in {self.folder.root}: bring it up first")
         if any(program not in self._programs for program in component.programs):
             resolver = Resolver(environ=self._environ)
@@ -240,15 +242,19 @@ class Stack:
 
     def _launch(self, component: Component) -> None:
         user = postgres.unprivileged_user() if component.unprivileged else None
-        place = Place(self.folder, self._memory, self._programs, user)
+        context = CommandContext(self.folder, self._state, self._programs, user)
         if component.name == "postgres":
             data = self.folder.data / "postgres"
-            postgres.initialise(data, self._programs, self._memory, user, self.log("postgres"))
+            postgres.initialise(data, self._programs, self._state, user, self.log("postgres"))
             postgres.check_passable(data.parent, user)
         processes.start(
-            component.argv(place), env=self.component_env(component.name), cwd=self.folder.data,
-            log=self.log(component.name), record=self.folder.record(component.name), user=user,
-        )  # fmt: skip
+            component.argv(context),
+            env=self.component_env(component.name),
+            cwd=self.folder.data,
+            log=self.log(component.name),
+            record=self.folder.record(component.name),
+            user=user,
+        )
 
     def _wait_ready(self, component: Component) -> None:
         deadline = time.monotonic() + component.start_seconds
@@ -256,7 +262,7 @@ class Stack:
             pid = self.pid(component.name)
             if pid is None:
                 raise ComponentFailedError(self._failure(component, "ended"))
-            if is_ready(component.name, pid, self._memory, self.folder):
+            if is_ready(component.name, pid, self._state, self.folder):
                 break
             if self._given_up.wait(_POLL_SECONDS):
                 raise ComponentFailedError(f"{component.name}: interrupted before it was ready")
@@ -264,7 +270,7 @@ class Stack:
                 raise ComponentFailedError(
                     self._failure(component, f"was not ready after {component.start_seconds:.0f} s")
                 )
-        services.prepare(component.name, self._memory, self._memory.namespaces)
+        services.prepare(component.name, self._state, self._state.namespaces)
 
     def _failure(self, component: Component, what: str) -> str:
         path = self.log(component.name)
@@ -272,7 +278,7 @@ class Stack:
         return f"{component.name} {what}; its log {path} ends with:\n{tail}"
 
     def stop(self, name: str, signum: signal.Signals | None = None) -> None:
-        """Stop one component and wait until it is gone; `signum` instead of its own polite signal, SIGKILL for a crash."""
+        """Stop one component and wait until it is gone. `signum` replaces its stop signal: SIGKILL for a crash."""
         self._stop(self._component(name), signum)
 
     def _stop(self, component: Component, signum: signal.Signals | None = None) -> None:
@@ -283,22 +289,22 @@ class Stack:
             record.unlink(missing_ok=True)
 
     def down(self, log: Log = print) -> None:
-        """Stop every process of this folder, the Pods' included, in reverse order of the start. Data stays."""
+        """Stop every process of this folder, including Pods, in reverse order of the start. Data stays."""
         if not self.exists():
             return
         with self.folder.locked(log):
             for names in (("api", "operator"), ("node",), ("kube-controller-manager",), ("kube-apiserver",)):
-                self._stop_together(names)
+                self._stop_in_parallel(names)
             self._kill_pods()
-            self._stop_together(COMPONENTS)
+            self._stop_in_parallel(COMPONENTS)
 
-    def _stop_together(self, names: Iterable[str]) -> None:
+    def _stop_in_parallel(self, names: Iterable[str]) -> None:
         names = list(names)
         with ThreadPoolExecutor(len(names)) as pool:
             list(pool.map(lambda name: self._stop(COMPONENTS[name]), names))
 
     def _kill_pods(self) -> None:
-        """Kill what a node left behind that was itself killed; after a polite stop there is nothing."""
+        """Kill the processes of Pods that a killed node left behind. After a normal stop there are none."""
         for record in self.folder.pods.glob("*/*.pid.json"):
             identity = processes.read_record(record)
             if identity is not None:
@@ -306,7 +312,7 @@ class Stack:
             record.unlink()
 
     def delete(self, log: Log = print) -> None:
-        """Take the stack down and remove its folder, data included."""
+        """Stop the stack and remove its folder, including the data."""
         self.down(log)
         if self.exists():
             shutil.rmtree(self.folder.root)
@@ -317,22 +323,22 @@ class Stack:
         return self._with_kube(lambda kube: cluster.apply_crds(kube, crds))
 
     def add_namespace(self, name: str) -> None:
-        """Create a namespace whose Pods find Redis and S3: it gets the Secret `taskflow-worker`, kept up to date by `up`."""
+        """Create a namespace for Tasks. It gets the Secret `taskflow-worker`, which `up` keeps up to date."""
         self.admit(name)
         self._with_kube(lambda kube: cluster.add_namespace(kube, name, self.worker_env(name)))
 
     def admit(self, namespace: str) -> None:
-        """Let the workers of a namespace into Redis and S3, as users of their own."""
-        if namespace not in self._memory.namespaces:
-            self._memory.namespaces.append(namespace)
-        self._memory.worker(namespace)
-        self.folder.save(self._memory)
-        for service in self._memory.components:
+        """Create the users of a namespace's workers in Redis and S3."""
+        if namespace not in self._state.namespaces:
+            self._state.namespaces.append(namespace)
+        self._state.worker(namespace)
+        self.folder.save(self._state)
+        for service in self._state.components:
             if self.pid(service) is not None:
-                services.prepare(service, self._memory, [namespace])
+                services.prepare(service, self._state, [namespace])
 
     def worker_env(self, namespace: str) -> dict[str, str]:
-        """What the Secret `taskflow-worker` of a namespace has."""
+        """The content of the Secret `taskflow-worker` of a namespace."""
         return worker_secret(self._reached(), namespace)
 
     def _with_kube(self, action: Callable[[Kube], Coroutine[Any, Any, Result]]) -> Result:
@@ -340,20 +346,20 @@ class Stack:
             async with Kube(self._access()) as kube:
                 return await action(kube)
 
-        # In a thread of its own: the caller may have a running event loop.
+        # In its own thread: the caller may have a running event loop.
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(lambda: asyncio.run(connected())).result()
 
     def prepare_cluster(self) -> bool:
-        """Bring namespaces, RBAC, identities, Secrets and (with an operator) CRDs up to date; repeatable."""
+        """Apply namespaces, RBAC, identities, Secrets and (with an operator) CRDs. It may be repeated."""
         names = {each.name for each in self._components}
         accounts = {who: account for who, account in _ACCOUNTS.items() if who in names or who == "client"}
 
         async def prepare(kube: Kube) -> dict[str, str]:
             tokens = await cluster.prepare(kube, accounts.values())
-            memory = self._memory
-            memory.namespaces = await cluster.still_there(kube, memory.namespaces)
-            secrets = {name: worker_secret(self._reached(), name) for name in memory.namespaces}
+            state = self._state
+            state.namespaces = await cluster.existing_namespaces(kube, state.namespaces)
+            secrets = {name: worker_secret(self._reached(), name) for name in state.namespaces}
             await asyncio.gather(*(cluster.add_namespace(kube, *each) for each in secrets.items()))
             return tokens
 
@@ -364,37 +370,29 @@ class Stack:
                 server = admin.server if who == "node" else self._reached().api_server
                 identity = replace(admin, server=server, token=tokens[account])
                 identity.write(self.folder.conf / f"{who}.kubeconfig", account)
-        self._memory.client_token = tokens[_ACCOUNTS["client"][1]]
-        self.folder.save(self._memory)
+        self._state.client_token = tokens[_ACCOUNTS["client"][1]]
+        self.folder.save(self._state)
         if "operator" in names:
             self.apply_crds()
         return True
 
     def migrate(self) -> bool:
-        """Bring the history database to the newest schema. Raises ComponentFailedError with what the migration said."""
+        """Migrate the history database to the newest schema. Raises ComponentFailedError with the output."""
         log = self.log("migrate")
         with log.open("ab") as output:
             answer = subprocess.run(
-                [sys.executable, "-m", "taskflow_core.store.migrate"], env=self.component_env("migrate"),
-                cwd=self.folder.data, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                timeout=_MIGRATION_SECONDS, check=False,
-            )  # fmt: skip
+                [sys.executable, "-m", "taskflow_core.store.migrate"],
+                env=self.component_env("migrate"),
+                cwd=self.folder.data,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                timeout=_MIGRATION_SECONDS,
+                check=False,
+            )
         if answer.returncode != 0:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
             raise ComponentFailedError(
                 f"the migration ended with {answer.returncode}; its log {log} ends with:\n{tail}"
             )
         return True
-
-
-def _address(name: str, port: int | None) -> str:
-    if port is None:
-        return "-"
-    scheme = {
-        "kube-apiserver": "https",
-        "node": "https",
-        "kube-controller-manager": "https",
-        "redis": "redis",
-        "postgres": "postgresql",
-    }
-    return f"{scheme.get(name, 'http')}://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""Running the steps of a start at the same time, each as soon as the steps before it are done."""
+"""Runs the steps of a start in parallel, each as soon as the steps before it are done."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,29 +10,29 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Step:
-    """Something to do after other steps; names that are no step of this start are already done."""
+    """An action that follows other steps. Names in `after` that are not steps of this start count as done."""
 
     name: str
     after: tuple[str, ...]
     run: Callable[[], bool]
-    """Does it; False when there was nothing to do."""
+    """Run the action. False if there was nothing to do."""
 
 
 class Skipped(Exception):  # noqa: N818 - not an error of its own: the step before it failed and says why
-    """A step was not taken because one before it failed."""
+    """A step did not run because a step before it failed."""
 
 
 def run_all(
     steps: Sequence[Step], log: Log, give_up: Callable[[], None], clock: Callable[[], float] = time.monotonic
 ) -> None:
-    """Take all steps; they must be listed after what they wait for. Raises the first error once all have ended.
+    """Run all steps, which must be listed after the steps they wait for. Raises the first error once all have ended.
 
-    `give_up` is called when the caller is interrupted: it must make the steps that still wait end soon.
+    `give_up` is called when the caller is interrupted. It must end the steps that still wait.
     """
     began = clock()
     futures: dict[str, Future[None]] = {}
 
-    def take(step: Step) -> None:
+    def run(step: Step) -> None:
         for name in step.after:
             before = futures.get(name)
             if before is not None and before.exception() is not None:
@@ -40,10 +40,10 @@ def run_all(
         if step.run():
             log(f"{step.name}: ready after {clock() - began:.1f} s")
 
-    # One thread for each step: a step that waits must never keep the one it waits for from running.
+    # One thread for each step: a waiting step must not block the step that it waits for.
     with ThreadPoolExecutor(max(1, len(steps))) as pool:
         for step in steps:
-            futures[step.name] = pool.submit(take, step)
+            futures[step.name] = pool.submit(run, step)
         try:
             wait(futures.values())
         except BaseException:

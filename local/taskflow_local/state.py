@@ -1,4 +1,4 @@
-"""What a stack remembers in its state folder: ports, secrets, component names. One folder holds everything."""
+"""The state folder of a stack: where its files are, and the saved ports, secrets and component names."""
 
 import base64
 import contextlib
@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from taskflow_local.errors import LocalError
 
-# Below the kernel's ephemeral range (32768 and up), so that no outgoing connection sits on a remembered port.
+# Below the kernel's ephemeral range (32768 and up), so that no outgoing connection takes a remembered port.
 _FIRST_PORT, _LAST_PORT = 15000, 31999
 
 
@@ -24,13 +24,13 @@ def _random_hex() -> str:
 
 
 class WorkerLogin(BaseModel):
-    """What the workers of one namespace prove themselves with."""
+    """The credentials of the workers of one namespace."""
 
     redis_password: str = Field(default_factory=_random_hex)
     s3_secret_key: str = Field(default_factory=_random_hex)
 
 
-class Memory(BaseModel):
+class StackState(BaseModel):
     """The content of `stack.json` (mode 0600)."""
 
     components: list[str] = []
@@ -53,16 +53,16 @@ class Memory(BaseModel):
 
     @property
     def api_server(self) -> str:
-        """Base URL of the API server; of no use before its port is chosen."""
+        """Base URL of the API server. Invalid before its port is chosen."""
         return f"https://127.0.0.1:{self.ports.get('kube-apiserver', 0)}"
 
     def worker(self, namespace: str) -> WorkerLogin:
-        """The login of a namespace's workers, made when it is asked for first: save the memory then."""
+        """The login of a namespace's workers. The first call creates it, after which the state must be saved."""
         return self.workers.setdefault(namespace, WorkerLogin())
 
 
 class Folder:
-    """The places inside the state folder."""
+    """The paths inside the state folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -74,33 +74,39 @@ class Folder:
         self.pods = self.root / "pods"
         self.bin = self.root / "bin"
         self.kubeconfig = self.root / "kubeconfig"
-        self._memory = self.root / "stack.json"
+        self._state_file = self.root / "stack.json"
 
     def create(self) -> None:
-        """Make the folders. As root the way to PostgreSQL's data is passable for others, what else is there is not."""
+        """Create the folders. As root, only the path to PostgreSQL's data is accessible to other users."""
         passable = 0o711 if os.geteuid() == 0 else 0o700
         for folder, mode in (
-            (self.root, passable), (self.data, passable), (self.bin, passable), (self.pki, 0o700), (self.conf, 0o700),
-            (self.run, 0o700), (self.logs, 0o700), (self.pods, 0o700),
-        ):  # fmt: skip
+            (self.root, passable),
+            (self.data, passable),
+            (self.bin, passable),
+            (self.pki, 0o700),
+            (self.conf, 0o700),
+            (self.run, 0o700),
+            (self.logs, 0o700),
+            (self.pods, 0o700),
+        ):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(mode)
 
-    def load(self) -> Memory:
-        """Read what is remembered; a fresh memory (new secrets) when there is none."""
+    def load(self) -> StackState:
+        """Read the saved state, or create a new one with new secrets if there is none."""
         try:
-            return Memory.model_validate_json(self._memory.read_text())
+            return StackState.model_validate_json(self._state_file.read_text())
         except FileNotFoundError:
-            return Memory()
+            return StackState()
         except ValueError as error:
             raise LocalError(
-                f"{self._memory}: expected the memory of a stack, found something else ({error}); "
+                f"{self._state_file}: expected the state of a stack, found something else ({error}); "
                 "restore it or remove the state folder"
             ) from error
 
-    def save(self, memory: Memory) -> None:
-        """Write the memory, atomically."""
-        write_private(self._memory, memory.model_dump_json(indent=1))
+    def save(self, state: StackState) -> None:
+        """Write the state, atomically."""
+        write_private(self._state_file, state.model_dump_json(indent=1))
 
     def record(self, component: str) -> Path:
         """The pid file of a component."""
@@ -112,7 +118,7 @@ class Folder:
 
     @contextlib.contextmanager
     def locked(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Let one command at a time change this stack; says so when it has to wait."""
+        """Let one command at a time change this stack. Logs when it must wait."""
         with (self.root / "lock").open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,7 +138,7 @@ def write_private(path: Path, content: str) -> None:
 
 
 def default_state(environ: Mapping[str, str], *, root: bool) -> Path:
-    """Say where the state is kept when the user names no folder."""
+    """The state folder if the user names none."""
     if given := environ.get("TASKFLOW_LOCAL_STATE"):
         return Path(given)
     if root:
@@ -142,9 +148,9 @@ def default_state(environ: Mapping[str, str], *, root: bool) -> Path:
 
 
 class Ports:
-    """Free loopback ports, claimed against other stacks that are choosing at the same moment.
+    """Free loopback ports, claimed against other stacks that choose at the same time.
 
-    A claim is a listener on an abstract Unix socket named after the port: it needs no file and ends with the process.
+    A claim is an abstract Unix socket named after the port. It needs no file and ends with the process.
     """
 
     def __init__(self, is_free: Callable[[int], bool] | None = None) -> None:
@@ -159,7 +165,7 @@ class Ports:
             claim.close()
 
     def choose(self, remembered: Mapping[str, int], names: Iterable[str]) -> dict[str, int]:
-        """Give each name a port: the remembered one while it is free, else a new one."""
+        """Choose a port for each name: the remembered one if it is free, else a new one."""
         chosen: dict[str, int] = {}
         for name in names:
             port = remembered.get(name)
@@ -183,7 +189,7 @@ class Ports:
 
 
 def port_is_free(port: int) -> bool:
-    """Try to listen on a loopback port the way the components will."""
+    """Try to listen on a loopback port, as a component does."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,4 +1,4 @@
-"""Versions as programs print them, and which of them are good enough."""
+"""Parses the versions that programs print, and compares them with accepted ranges."""
 
 import re
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ def find_version(output: str) -> Version | None:
 
 
 def show(version: Version) -> str:
-    """Write a version the way people do."""
+    """The version as text."""
     return ".".join(str(part) for part in version)
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """A half-open range of versions; no upper end means any newer one will do."""
+    """A half-open range of versions. Without an upper end, every newer version is accepted."""
 
     at_least: Version
     below: Version | None = None
@@ -35,7 +35,7 @@ class Accepted:
         return version >= self.at_least and (self.below is None or version < self.below)
 
     def __str__(self) -> str:
-        """Say the range in words, for a message."""
+        """The range in words, for messages."""
         if self.below is None:
             return f"{show(self.at_least)} or newer"
         return f"at least {show(self.at_least)} and below {show(self.below)}"

@@ -1,1 +1,4 @@
-"""Turns Task resources into messages and events back into status. Kopf is known only to `__main__`, `wiring` and `handlers`."""
+"""Turns Task resources into messages for workers, and what workers report into status.
+
+`assembly` puts the controllers together; `docs/architecture.md` has the map. Only `kopf_handlers` imports Kopf.
+"""

@@ -1,7 +1,7 @@
 """`python -m taskflow_operator`: reconcile Tasks and WorkerPools until SIGTERM.
 
-Exit codes: 0 stopped by a signal; 1 a part failed, see the log; 2 settings or credentials are unusable, see stderr; 3 another operator took
-the Lease.
+Exit codes: 0 stopped by a signal; 1 a part failed, see the log; 2 settings or credentials are unusable, see stderr; 3
+another operator took the Lease.
 """
 
 from __future__ import annotations

@@ -84,8 +84,9 @@ def alone(site: Site, asked: argparse.Namespace, seed: int) -> list[Line]:
 
 
 def mixed(site: Site, asked: argparse.Namespace, seed: int) -> list[Line]:
-    """Faults of all parts side by side, of each part one after the other; round by round, since an API server that is started
-    again while it holds many thousands of Tasks needs longer to read them than it then lives."""
+    """Faults of all parts side by side, of each part one after the other; round by round, since an API server that is
+    started again while it holds many thousands of Tasks needs longer to read them than it then lives.
+    """
     lines: list[Line] = []
     chosen = [fault for fault in TABLE if fault.name in asked.faults.split(",")]
     left = asked.mixed

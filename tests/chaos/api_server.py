@@ -63,7 +63,9 @@ class ApiServer:
         return found
 
     def insist(self, method: str, path: str, body: Any = None, seconds: float = 150, **more: Any) -> dict[str, Any]:
-        """The same, again and again while there is no answer or one that says to come again; for longer than a fault lasts."""
+        """The same, again and again while there is no answer or one that says to come again; for longer than a fault
+        lasts.
+        """
         deadline = time.monotonic() + seconds
         while True:
             try:

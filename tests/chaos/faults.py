@@ -23,14 +23,17 @@ OPERATOR, WORKER, STREAM = "operator", "worker", "stream"
 
 @dataclass(frozen=True)
 class Fault:
-    """One of them. `act` brings it about, waits as long as it is to last, and takes it back; it returns how often it struck."""
+    """One of them. `act` brings it about, waits as long as it is to last, and takes it back; it returns how often it
+    struck.
+    """
 
     name: str
     part: str
     """What it hurts: two faults of one part do not go together."""
     act: Act
     says: tuple[str, str]
-    """Where it is noticed first (operator's log, workers' logs, event stream), and by what: a piece of a log line, a kind of event."""
+    """Where it is noticed first (operator's log, workers' logs, event stream), and by what: a piece of a log line, a
+    kind of event."""
     intact: bool = True
     """Redis keeps its data."""
 

@@ -54,7 +54,9 @@ def body(name: str, handler: str, random: Random) -> dict[str, Any]:
 
 @dataclass
 class Load:
-    """Creates Tasks until there are enough and nobody needs it to go on; once there are enough, at a tenth of the rate."""
+    """Creates Tasks until there are enough and nobody needs it to go on; once there are enough, at a tenth of the
+    rate.
+    """
 
     api: ApiServer
     prefix: str

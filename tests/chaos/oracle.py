@@ -276,7 +276,8 @@ def _refusals(evidence: Evidence) -> Iterator[Violation]:
             mine = [_position(each.id) for each in told if each.uid == wanted.uid and each.kind == kind]
             # What is refused while the end is being written may or may not be in it.
             final = _final_end(evidence, resource)
-            # An operator that died took along what it had counted and not written: docs/failure-modes.md, what is not guaranteed.
+            # An operator that died took along what it had counted and not written: docs/failure-modes.md, what is not
+            # guaranteed.
             least = sum(1 for each in mine if each < final) if evidence.refusals_by_metric is not None else 0
             most = max(sum(1 for each in mine if each < ends.get(wanted.uid, final)), least)
             if not least <= counted <= most:

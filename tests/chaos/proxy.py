@@ -1,7 +1,7 @@
 """A way between two parts that can be cut, held, slowed or answered for.
 
-Small on purpose: it needs no program to be built, runs in the driver's own process, and its faults are those of TCP. A fault proxy such as
-toxiproxy would bring a second process, an HTTP API to it and a build, for the same four faults.
+Small on purpose: it needs no program to be built, runs in the driver's own process, and its faults are those of TCP. A
+fault proxy such as toxiproxy would bring a second process, an HTTP API to it and a build, for the same four faults.
 """
 
 from __future__ import annotations

@@ -159,7 +159,9 @@ def too_many_requests(site: Site, random: Random) -> int:
 
 
 def watch_expired(site: Site, random: Random) -> int:
-    """The operator is cut off, etcd is compacted and the API server started anew: the version it watched from is gone (410)."""
+    """The operator is cut off, etcd is compacted and the API server started anew: the version it watched from is gone
+    (410).
+    """
     with _way(site, "kube-apiserver", Way.CUT):
         time.sleep(site.away_seconds / 2)
         etcd = f"http://127.0.0.1:{site.stack.port('etcd')}/v3/kv"

@@ -1,4 +1,6 @@
-"""The product while it is being hurt: a stack behind proxies, somebody who starts again what died, and handles for faults."""
+"""The product while it is being hurt: a stack behind proxies, somebody who starts again what died, and handles for
+faults.
+"""
 
 from __future__ import annotations
 

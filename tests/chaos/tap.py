@@ -1,4 +1,6 @@
-"""An independent reader of the event stream: it belongs to no consumer group and keeps what it saw, whatever Redis forgets."""
+"""An independent reader of the event stream: it belongs to no consumer group and keeps what it saw, whatever Redis
+forgets.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Two operators at once: the leader is paused until a standby has taken over, then goes on in the belief that it leads."""
+"""Two operators at once: the leader is paused until a standby has taken over, then goes on in the belief that it
+leads.
+"""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_a_timeout_interrupts_a_handler_that_knows_nothing_of_it(sdk: Product, t
     record = start(sdk, "sdk-soft", "sdk.slow", tmp_path, attemptTimeoutSeconds=1, retryPolicy=ONE_TRY)
     found = sdk.finished("sdk-soft")
     assert found["status"]["reason"] == "AttemptTimeout"
-    assert found["status"]["lastError"]["type"] == "taskflow_worker.failures.Stopped"
+    assert found["status"]["lastError"]["type"] == "taskflow_worker.sdk.failures.Stopped"
     assert "time.sleep(600)" in found["status"]["lastError"]["trace"]
     assert "taskflow_worker/" not in found["status"]["lastError"]["trace"]
     assert len(records(record, "cleaned")) == 1

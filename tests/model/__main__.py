@@ -1,4 +1,6 @@
-"""`python -m tests.model`: the two widest scopes, a million states; about 4 minutes. The tests look at narrower ones."""
+"""`python -m tests.model`: the two widest scopes, a million states; about 4 minutes. The tests look at narrower
+ones.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,9 @@ class Found:
 
 
 def explore(allowed: frozenset[str], design: Design, limit: int = 5_000_000) -> Found:
-    """Look at all states, nearest first, until one is wrong; at the end look for those from which no end can be reached."""
+    """Look at all states, nearest first, until one is wrong; at the end look for those from which no end can be
+    reached.
+    """
     first = canonical(beginning(allowed))
     numbers: dict[State, int] = {first: 0}
     came: list[tuple[int, str]] = [(-1, "")]

@@ -1,4 +1,6 @@
-"""What an operator does, step by step: operator/taskflow_operator/dispatch.py, apply_cr.py, closing.py and reconcile.py."""
+"""What an operator does, step by step: operator/taskflow_operator/dispatch.py, apply_cr.py, closing.py and
+reconcile.py.
+"""
 
 from __future__ import annotations
 

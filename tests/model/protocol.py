@@ -1,10 +1,12 @@
 """One Task, its Redis, two workers and two operators as a graph of states: what may happen next, step by step.
 
-A step is what happens at once in the product: a Lua script with what its caller makes of the answer, a write to the API server, or an accident.
-Between two steps everything else may happen. Steps that only touch the memory of one process are part of the step before them.
+A step is what happens at once in the product: a Lua script with what its caller makes of the answer, a write to the API
+server, or an accident. Between two steps everything else may happen. Steps that only touch the memory of one process
+are part of the step before them.
 
-Time is left out. What a lease or a hold waits for is a condition instead: a lease runs out only while its worker is paused or no longer runs the attempt, and
-whoever waits for the workers' heartbeats goes on when each worker that is not paused has sent one.
+Time is left out. What a lease or a hold waits for is a condition instead: a lease runs out only while its worker is
+paused or no longer runs the attempt, and whoever waits for the workers' heartbeats goes on when each worker that is not
+paused has sent one.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Design(NamedTuple):
     status_before_acknowledge: bool = True
     recovery_waits: bool = True
     gives_up_by_event: bool = True
-    """An attempt that nobody holds is taken away by a script and an event behind all others, not by a decision of the operator."""
+    """An attempt that nobody holds is taken away by a script and an event behind all others, not by a decision of the
+    operator."""
     end_is_guarded: bool = True
     """The API server refuses to change a terminal phase."""
     message_is_missed: bool = True
@@ -205,8 +208,8 @@ def started(state: State, number: int) -> State:
 def canonical(state: State) -> State:
     """One of all states that differ in nothing that can be seen.
 
-    Two workers are alike but for their names. An event that no operator will ever look at is as good as acknowledged, which is
-    one of an attempt that both the leader and the resource are past.
+    Two workers are alike but for their names. An event that no operator will ever look at is as good as acknowledged,
+    which is one of an attempt that both the leader and the resource are past.
     """
     past = min(state.status[0], *(each.attempt for each in state.operators if each.role == "leads"), 9)
     stream = tuple(event for event in state.redis.stream if int(event[1]) >= past or _in_hand(state, event))

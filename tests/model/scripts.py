@@ -1,4 +1,5 @@
-"""The Lua scripts of core/taskflow_core/ledger/lua as pure functions over an immutable Redis; each has the name of its script.
+"""The Lua scripts of core/taskflow_core/ledger/lua as pure functions over an immutable Redis; each has the name of its
+script.
 
 Time is left out: whose lease ran out is said by the caller, and tombstones stay.
 """

@@ -1,4 +1,4 @@
-"""What a worker does, step by step: worker/taskflow_worker/runner.py and holdings.py."""
+"""What a worker does, step by step: worker/taskflow_worker/process/runner.py and leases.py."""
 
 from __future__ import annotations
 
@@ -91,7 +91,9 @@ def _finish(state: State, number: int, design: Design) -> Iterator[Step]:
 
 
 def _taken_away(state: State, member: str) -> bool:
-    """The Task is past the attempt: what its end brings is not looked at. Only when Redis forgot that is it accepted at all."""
+    """The Task is past the attempt: what its end brings is not looked at. Only when Redis forgot that is it accepted at
+    all.
+    """
     if state.life == 1:
         return False
     attempt = int(member)
@@ -102,7 +104,7 @@ def _taken_away(state: State, member: str) -> bool:
 
 
 def _dies(state: State, number: int) -> Step:
-    """Holdings.process_died: surrender.lua. What was only delivered is lost, and nobody says so."""
+    """Leases.process_died: surrender.lua. What was only delivered is lost, and nobody says so."""
     member = state.workers[number].attempt
     redis, _ = scripts.surrender(state.redis, member, f"{number}|", "lost")
     after = with_worker(with_redis(state, redis), number, **IDLE)
@@ -110,7 +112,7 @@ def _dies(state: State, number: int) -> Step:
 
 
 def _heartbeat(state: State, number: int, design: Design) -> Step:
-    """Holdings._renew_for_ever: heartbeat.lua. What is to stop is killed and surrendered, unless it ended before."""
+    """Leases._renew_loop: heartbeat.lua. What is to stop is killed and surrendered, unless it ended before."""
     worker = state.workers[number]
     renews = worker.does == "runs" or (worker.does == "got" and not design.renews_what_runs)
     holdings = [(worker.attempt, f"{number}|")] if renews else []

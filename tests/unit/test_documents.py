@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pytest
 
 from taskflow_api.webhooks.secrets import new_secret, signed_headers
-from taskflow_worker import Context, handler
-from taskflow_worker.registry import REGISTRY
-from taskflow_worker.testing import run
+from taskflow_worker.sdk import Context, handler
+from taskflow_worker.sdk.registry import REGISTRY
+from taskflow_worker.sdk.testing import run
 from tests.documents import ROOT, Block, Command, blocks, code, commands, pages, run_code
 
 HANDLERS = "docs/howto/write-a-handler.md"

@@ -1,3 +1,5 @@
+"""Translates the S3 client's errors to TaskFlow's."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Links that need no credentials: how long they live, and what a browser calls what it fetches."""
+"""Links that need no credentials: how long they are valid, and under which name a browser saves an object."""
 
 from __future__ import annotations
 

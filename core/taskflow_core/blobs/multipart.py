@@ -1,4 +1,4 @@
-"""Uploads in parts, by S3's own protocol: begun and ended here, the parts sent by whoever has their links."""
+"""Multipart uploads of S3: started and completed here, while clients send the parts by links."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ class SentPart:
 
 
 class MultipartUploads:
-    """Synchronous, and may be shared by threads, as `ObjectStore`. The library has these requests, though not as public ones.
+    """Synchronous, and may be shared by threads, as `ObjectStore`. The library has these requests, though not as public
+    ones.
 
-    All calls raise what `ObjectStore` raises; NotFound also for an upload that was completed, aborted, or is of another key.
+    All calls raise what `ObjectStore` raises; NotFound also for an upload that was completed, aborted, or is of another
+    key.
     """
 
     def __init__(self, client: Any, signer: Any, bucket: str) -> None:

@@ -14,7 +14,9 @@ from taskflow_core.domain import naming
 
 
 def worker_policy(namespace: str, bucket: str) -> dict[str, Any]:
-    """Read and write below the namespace's prefix, and nothing else. Listing is what tells a missing object from a forbidden one."""
+    """Read and write below the namespace's prefix, and nothing else. Listing is what tells a missing object from a
+    forbidden one.
+    """
     prefix = naming.object_prefix(namespace)
     return {
         "Version": "2012-10-17",

@@ -1,7 +1,7 @@
 """Redis users with no more rights than they need (ACL with selectors: Redis 7.0 or newer).
 
-`python -m taskflow_core.broker.acl NAMESPACE` reads the password of the workers' user from standard input and prints the
-`ACL SETUSER` for redis-cli, with the password's digest.
+`python -m taskflow_core.broker.acl NAMESPACE` reads the password of the workers' user from standard input and prints
+the `ACL SETUSER` for redis-cli, with the password's digest.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from taskflow_core.errors import Invalid
 OPERATOR = "taskflow-operator"
 API = "taskflow-api"
 _OWN_CONNECTION = ("+@connection", "-@dangerous", "-client|tracking")
-"""By category, since a command that this Redis does not know yet is an error. Tracking would tell the names of all keys."""
+"""By category, since a command that this Redis does not know yet is an error. Tracking would tell the names of all
+keys."""
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _TRANSACTIONS = ("+multi", "+exec", "+discard", "+unwatch")
 _SCRIPTS = ("+script|load", "+script|exists", "+time")
@@ -29,7 +30,8 @@ def worker_user(namespace: str) -> str:
 
 
 def worker_rules(namespace: str, password: str) -> list[str]:
-    """What the workers of a namespace may do, as arguments of `ACL SETUSER`, which also stand in a `user` line of redis.conf.
+    """What the workers of a namespace may do, as arguments of `ACL SETUSER`, which also stand in a `user` line of
+    redis.conf.
 
     Each selector binds commands to keys. A script is one `evalsha` on all of its keys, and then each of its commands is
     checked for itself, so a script can do nothing that its caller may not.
@@ -73,7 +75,9 @@ def worker_rules(namespace: str, password: str) -> list[str]:
 
 
 def operator_rules(password: str) -> list[str]:
-    """What the operator may do: everything with our keys, put messages into queues of all namespaces, look at the next."""
+    """What the operator may do: everything with our keys, put messages into queues of all namespaces, look at the
+    next.
+    """
     return [
         *_login(password),
         *_OWN_CONNECTION,

@@ -1,3 +1,5 @@
+"""The Celery application, as producers and workers configure it."""
+
 from __future__ import annotations
 
 from celery import Celery
@@ -12,13 +14,15 @@ VISIBILITY_TIMEOUT = 600
 def make_app(settings: RedisSettings, *, namespace: str = "", socket_timeout: float | None = None) -> Celery:
     """The Celery application of producers and workers alike.
 
-    No result backend, events, ETA, retries or remote control: state travels on our stream, the operator decides retries.
-    Only the anonymous exchange is used: with a named one, kombu drops messages silently after Redis lost its data.
+    No result backend, events, ETA, retries or remote control: state travels on our stream, the operator decides
+    retries. Only the anonymous exchange is used: with a named one, kombu drops messages silently after Redis lost its
+    data.
 
     Args:
         settings: the broker.
         namespace: whose queues are served. A publisher serves none.
-        socket_timeout: bound on each broker operation in seconds. For a publisher; a worker's blocking read must not have it.
+        socket_timeout: bound on each broker operation in seconds. For a publisher; a worker's blocking read must not
+            have it.
     """
     unacked = naming.unacked_keys(namespace)
     app = Celery("taskflow", broker=settings.url.get_secret_value(), set_as_current=False)

@@ -1,3 +1,5 @@
+"""Publishes Celery messages."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

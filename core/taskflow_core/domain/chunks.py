@@ -1,4 +1,4 @@
-"""What travels of a chunk of an array: some of its items, run one after the other by one process."""
+"""Messages and events of a chunk: some items of an array, which one process runs one after the other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from taskflow_core.domain.task import ItemsFormat
 MAX_ITEM_RESULT_BYTES = 1024
 """JSON of an item's result that is kept inline; a larger one becomes an object."""
 MAX_END_BYTES = 64 * 1024
-"""Results and errors of a chunk, about; a chunk that has more to tell ends, and the rest of its items is handed out anew."""
+"""Approximate size of the results and errors of a chunk. A chunk that has more ends, and the rest of its items is
+handed out again."""
 MAX_ERROR_CHARS = 512
 """Of an item's error message."""
 COUNT = -1
@@ -29,9 +30,9 @@ class Source(Model):
     """Full key in the bucket."""
     format: ItemsFormat
     etag: str = ""
-    """As it was when they were counted; empty before."""
+    """ETag when they were counted; empty before."""
     offsets: str = ""
-    """Full key of the object that tells where in it items begin."""
+    """Full key of the object with the offsets of items."""
 
 
 class Chunk(Model):
@@ -47,7 +48,7 @@ class Chunk(Model):
 
 
 class ItemError(Model):
-    """How an item ended badly."""
+    """How an item failed."""
 
     index: int
     reason: Reason

@@ -1,3 +1,5 @@
+"""Condition types of a Task, and how one is set."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -13,13 +15,13 @@ QUEUED = "Queued"
 RUNNING = "Running"
 """A worker holds its lease."""
 COMPLETE = "Complete"
-"""Ended well."""
+"""Succeeded."""
 FAILED = "Failed"
-"""Ended badly; there will be no further attempt."""
+"""Failed; no further attempt follows."""
 CANCELLED = "Cancelled"
-"""Ended because it was told to."""
+"""Ended on request."""
 FINISHED = "Finished"
-"""Ended, one way or another: what `kubectl wait --for=condition=Finished` waits for."""
+"""Ended with any outcome; `kubectl wait --for=condition=Finished` waits for it."""
 
 
 def set_condition(
@@ -36,7 +38,7 @@ def set_condition(
     kept = tuple(conditions)
     value = "True" if status else "False"
     former = next((c for c in kept if c.type == kind), None)
-    # Whole seconds, as it is written: thousands that changed in one second then have equal conditions, which are kept once.
+    # In whole seconds, as it is written. Conditions that changed in the same second are then equal, and kept once.
     since = former.last_transition_time if former and former.status == value else now.replace(microsecond=0)
     new = Condition(
         type=kind,

@@ -1,7 +1,7 @@
-"""What travels on the event stream: the only way by which state leaves a worker.
+"""Events of the stream: the only way by which state leaves a worker.
 
-An entry is flat text: k, uid, att (attempt, or attempt:chunk), tok, w, ts (Redis time, ms) and p, a JSON object whose shape
-depends on the kind.
+An entry is flat text: k, uid, att (attempt, or attempt:chunk), tok, w, ts (Redis time, ms) and p, a JSON object whose
+shape depends on the kind.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class EventKind(StrEnum):
     STARTED = "started"
     """Worker: claim granted."""
     PROGRESS = "progress"
-    """Worker: how far it is, and what the next attempt should know (Advance)."""
+    """Worker: progress, or a checkpoint for the next attempt (Advance)."""
     SUCCEEDED = "succeeded"
-    """Worker: finished well (Success)."""
+    """Worker: succeeded (Success)."""
     FAILED = "failed"
-    """Worker: finished badly (Failure)."""
+    """Worker: failed (Failure)."""
     CANCELLED = "cancelled"
-    """Worker: stopped because it was told to (Failure)."""
+    """Worker: stopped on request (Failure)."""
     RELEASED = "released"
-    """Worker: handed back while stopping (Failure)."""
+    """Worker: handed back by a worker that stops (Failure)."""
     LOST = "lost"
     """Its lease ran out, or its process died (Failure)."""
     SETTLED = "settled"
@@ -64,7 +64,8 @@ SEQUENCE = {
     EventKind.DUPLICATE: -1,
     EventKind.STALE: -1,
 }
-"""Order within an attempt. Whoever keeps state takes an event only if its (attempt, sequence) is greater than what it has."""
+"""Order within an attempt. Whoever keeps state takes an event only if its (attempt, sequence) is greater than what it
+has."""
 
 ENDS = frozenset({EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELLED, EventKind.RELEASED, EventKind.LOST})
 """The kinds that end an attempt."""
@@ -79,7 +80,7 @@ class Success(Model):
 
 
 class Advance(Model):
-    """Payload of `progress`. What is None is as it was."""
+    """Payload of `progress`. None leaves a value as it is."""
 
     progress: Progress | None = None
     checkpoint: str | None = None
@@ -98,7 +99,7 @@ class Failure(Model):
 
 
 class TaskSnapshot(Model):
-    """Payload of the operator's own events: the Task as the operator decided it, for the history."""
+    """Payload of the operator's own events: the Task as the history shows it."""
 
     namespace: str
     name: str
@@ -114,7 +115,7 @@ class TaskSnapshot(Model):
     result: Any = None
     outputs: tuple[StoredOutput, ...] = ()
     labels: dict[str, str] | None = None
-    """None from an operator that did not tell them yet."""
+    """None from an operator of an older version."""
 
 
 class Event(Model):
@@ -126,7 +127,7 @@ class Event(Model):
     uid: str
     attempt: int
     chunk: int | None = None
-    """In an array, the first index of the chunk that it speaks of."""
+    """In an array, the first index of the chunk."""
     token: str = ""
     worker: str = ""
     time_ms: int = 0
@@ -134,7 +135,7 @@ class Event(Model):
 
     @property
     def sequence(self) -> int:
-        """Place of the event within its attempt."""
+        """Order of the event within its attempt."""
         return SEQUENCE[self.kind]
 
     @property

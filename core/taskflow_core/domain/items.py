@@ -1,3 +1,5 @@
+"""How items of an array ended."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ class ItemState(StrEnum):
 
 @dataclass(frozen=True)
 class ItemRow:
-    """Neighbouring items that ended alike; those with a result or an error of their own stand alone."""
+    """Neighbouring items that ended alike. An item with a result or an error has a row of its own."""
 
     first: int
     last: int
@@ -37,6 +39,6 @@ class ItemHistory:
     succeeded: int = 0
     failed: int = 0
     retried: int = 0
-    """Of both, those that took more than one attempt."""
+    """Items that took more than one attempt, succeeded or failed."""
     failed_first: RangeSet = field(default_factory=RangeSet)
-    """The least of the failed indices, at most some hundreds of ranges."""
+    """The smallest failed indices, at most some hundreds of ranges."""

@@ -1,3 +1,5 @@
+"""The message that a worker gets."""
+
 from __future__ import annotations
 
 import json
@@ -15,7 +17,7 @@ HEADER_ENTERED = "taskflow_entered_ms"
 
 
 class Message(Model):
-    """What a worker gets: one attempt of one Task, as the only argument of the Celery task."""
+    """One attempt of one Task: the only argument of the Celery task."""
 
     uid: str
     namespace: str
@@ -31,11 +33,11 @@ class Message(Model):
     priority: int = 0
     attempt_timeout_seconds: int | None = None
     deadline: Time | None = None
-    """When the operator will stop the Task, if it has a deadline and has started before."""
+    """When the operator stops the Task, if it has a deadline and has started before."""
     active_deadline_seconds: int | None = None
     """The deadline of a Task that has not started before, counted from its start."""
     checkpoint: str | None = None
-    """JSON that the former attempt left."""
+    """Checkpoint of the former attempt, as JSON."""
     traceparent: str | None = None
     """W3C trace context of the Task."""
 

@@ -36,7 +36,7 @@ KEY_WORKERS = "tf:workers"
 KEY_INTAKE = "tf:intake"
 KEY_CLAIM_PREFIX = "tf:cl:"
 KEY_API_PREFIX = "tfapi:"
-"""What the REST API keeps: no state of a Task, and nothing whose loss matters."""
+"""Prefix of keys of the REST API: no state of a Task, and nothing whose loss matters."""
 KEY_ONCE_PREFIX = "tf:once:"
 KEY_ARRAY_PREFIX = "tf:arr:"
 
@@ -46,7 +46,9 @@ PRIORITY_SEPARATOR = "\x06\x16"
 
 
 def place(attempt: int, chunk: int | None = None) -> str:
-    """An attempt within its Task: `attempt`, or `attempt:chunk` in an array, where each chunk is an attempt of its own."""
+    """An attempt within its Task: `attempt`, or `attempt:chunk` in an array, where each chunk is an attempt of its
+    own.
+    """
     return str(attempt) if chunk is None else f"{attempt}:{chunk}"
 
 
@@ -78,7 +80,7 @@ def split_member(value: str) -> tuple[str, int, int | None]:
 
 
 def claim_key(uid: str, attempt: int, chunk: int | None = None) -> str:
-    """Redis key that says who holds or held the attempt."""
+    """Redis key of the claim: who holds or held the attempt."""
     return KEY_CLAIM_PREFIX + member(uid, attempt, chunk)
 
 
@@ -138,7 +140,7 @@ def unacked_keys(namespace: str) -> UnackedKeys:
 
 
 def object_prefix(namespace: str) -> str:
-    """Where all objects of a namespace lie; an input's `key` is below it."""
+    """Prefix of all objects of a namespace; the `key` of an input is below it."""
     return f"{namespace}/"
 
 
@@ -153,12 +155,12 @@ def chunk_prefix(namespace: str, uid: str, attempt: int, chunk: int) -> str:
 
 
 def log_prefix(namespace: str, uid: str, attempt: int) -> str:
-    """Where the log of one attempt lies, in numbered chunks."""
+    """Prefix of the log of one attempt, which is stored in numbered chunks."""
     return attempt_prefix(namespace, uid, attempt) + "logs/"
 
 
 def attempt_token(key: str, uid: str, attempt: int, chunk: int | None = None) -> str:
-    """128-bit token that proves an event belongs to a message which the operator sent (HMAC-SHA256, truncated).
+    """128-bit token that proves that an event belongs to a message which the operator sent (HMAC-SHA256, truncated).
 
     Derived, so that a restarted operator knows the tokens of what is in flight without having stored them.
     """

@@ -1,3 +1,5 @@
+"""Phases of a Task, and the reasons of its conditions."""
+
 from __future__ import annotations
 
 from enum import StrEnum
@@ -9,7 +11,7 @@ class Phase(StrEnum):
     PENDING = "Pending"
     """Not queued; a condition says why."""
     SUSPENDED = "Suspended"
-    """Not queued, because the user said so."""
+    """Not queued, because the user suspended it."""
     QUEUED = "Queued"
     """Waits for a worker."""
     RUNNING = "Running"
@@ -20,23 +22,24 @@ class Phase(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Nothing changes a Task that has arrived here."""
+        """Final: the phase does not change any more."""
         return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
 
 
 OPEN_SELECTOR = ",".join(f"status.phase!={phase}" for phase in Phase if phase.terminal)
 """Field selector of the Tasks that still need work; a Task without status matches."""
 FINISHED_SELECTOR = ",".join(["status.phase!=", *(f"status.phase!={phase}" for phase in Phase if not phase.terminal)])
-"""Field selector of those that do not."""
+"""Field selector of the Tasks that need no more work."""
 
 
 class Reason(StrEnum):
-    """Why a Task is where it is: the closed list of condition reasons."""
+    """Why a Task is in its phase: the closed list of condition reasons."""
 
     VALID = "Valid"
     """Accepted: the specification can be run."""
     INVALID_SPEC = "InvalidSpec"
-    """The specification has a value that the API server took and TaskFlow cannot read, such as a date in no calendar. Final."""
+    """The specification has a value that the API server accepts and TaskFlow cannot read, such as an impossible date.
+    Final."""
     PAYLOAD_TOO_LARGE = "PayloadTooLarge"
     """args and kwargs together exceed the inline limit. Final."""
     SUSPENDED = "Suspended"
@@ -46,7 +49,7 @@ class Reason(StrEnum):
     DEPENDENCY_WAITING = "DependencyWaiting"
     """A Task named in `spec.dependsOn` has not finished, or does not exist yet."""
     DEPENDENCY_FAILED = "DependencyFailed"
-    """A Task named in `spec.dependsOn` ended otherwise than is asked for. Final."""
+    """A Task named in `spec.dependsOn` did not end as required. Final."""
     DEPENDENCY_CYCLE = "DependencyCycle"
     """The Task depends on itself, through others. Final."""
     PAYLOAD_TOO_DEEP = "PayloadTooDeep"
@@ -56,7 +59,7 @@ class Reason(StrEnum):
     WAITING_FOR_WORKER = "WaitingForWorker"
     """In its queue; no worker has taken it yet."""
     BACKING_OFF = "BackingOff"
-    """The last attempt failed; the next waits for its time."""
+    """The last attempt failed; the next one is delayed."""
     STARTED = "Started"
     """A worker runs it."""
     SUCCEEDED = "Succeeded"
@@ -70,13 +73,13 @@ class Reason(StrEnum):
     OUTPUT_MISSING = "OutputMissing"
     """The handler returned without writing a declared output. Final."""
     RESULT_NOT_SERIALISABLE = "ResultNotSerialisable"
-    """The handler's result has no JSON form. Final."""
+    """The handler's result cannot be written as JSON. Final."""
     RESULT_TOO_LARGE = "ResultTooLarge"
     """The result is larger than 64 MiB, or cannot be stored as an object because an output has its name. Final."""
     HANDLER_ERROR = "HandlerError"
     """The handler raised."""
     STORAGE_UNAVAILABLE = "StorageUnavailable"
-    """The object store did not answer for longer than a worker waits."""
+    """The object store was unavailable for longer than a worker waits."""
     WORKER_LOST = "WorkerLost"
     """The worker died or stopped renewing its lease."""
     CANCELLED = "Cancelled"
@@ -90,7 +93,7 @@ class Reason(StrEnum):
     NOT_RETRYABLE = "NotRetryable"
     """The handler raised `NonRetryable`. Final."""
     BROKER_DATA_LOST = "BrokerDataLost"
-    """Redis lost its data while the attempt ran, and no worker came back with it."""
+    """Redis lost its data while the attempt ran, and no worker entered it again."""
     DRAIN = "Drain"
     """A stopping worker handed the attempt back; it does not count."""
 

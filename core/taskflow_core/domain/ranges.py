@@ -1,3 +1,5 @@
+"""Sets of indices as ranges."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""Whether another attempt follows a failed one, and when."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -65,7 +65,8 @@ def parse(text: str) -> tuple[Requirement, ...]:
         match = _REQUIREMENT.match(text, place)
         if match is None:
             raise ValueError(
-                f"expected key=value, key!=value, 'key in (a,b)', 'key notin (a,b)', key or !key, found {text[place:][:64]!r}"
+                "expected key=value, key!=value, 'key in (a,b)', 'key notin (a,b)', key or !key, "
+                f"found {text[place:][:64]!r}"
             )
         found.append(_requirement(match))
         place = match.end()

@@ -1,4 +1,6 @@
-"""Equal parts of many Tasks, kept once: of a hundred thousand Tasks that wait, most have one status and one retry policy."""
+"""Equal parts of many Tasks, kept once: of a hundred thousand Tasks that wait, most have one status and one retry
+policy.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +12,18 @@ from taskflow_core.domain.resource import Model
 from taskflow_core.domain.task import Task, TaskSpec, TaskStatus
 
 PARTS = 4096
-"""Different parts that are remembered to be shared; what was forgotten is only kept twice."""
+"""Different parts that are cached for sharing. A part that fell out of the cache is kept twice."""
 M = TypeVar("M", bound=Model)
-_SPEC_WORDS, _STATUS_WORDS = ("handler", "queue"), ("reason", "message")
+_SPEC_STRINGS, _STATUS_STRINGS = ("handler", "queue"), ("reason", "message")
 
 
 def shared(task: Task) -> Task:
-    """The same Task, of whose parts those that equal a part of another Task are that one's: 1 KiB instead of 10.
+    """Share equal sub-objects between Tasks to save memory: 1 KiB for each Task instead of 10.
 
     In place, so the Task has to be the caller's own, not yet seen by anybody else.
     """
     spec: TaskSpec = task.spec
-    _words(spec, _SPEC_WORDS)
+    _intern(spec, _SPEC_STRINGS)
     _put(spec, "retry_policy", _one(spec.retry_policy))
     _same_fields(spec)
     _put(task, "namespace", sys.intern(task.namespace))
@@ -29,27 +31,28 @@ def shared(task: Task) -> Task:
 
 
 def with_status(task: Task, status: TaskStatus) -> Task:
-    """A shared Task with another status, shared as well."""
+    """A shared Task with another status, which is shared too."""
     return _share_status(task.model_copy(update={"status": status}))
 
 
 def _share_status(task: Task) -> Task:
     status: TaskStatus = task.status
-    _words(status, _STATUS_WORDS)
+    _intern(status, _STATUS_STRINGS)
     _put(status, "conditions", tuple(_one(_same_fields(each)) for each in status.conditions))
     _same_fields(status)
     if status.start_time is None and status.result is None:
-        # Once it runs it is like no other. Of results, 1 and true would be taken for equal, and some cannot be compared at all.
+        # A Task that runs is unlike any other. Results are not shared: 1 and true are equal, and some cannot be
+        # compared.
         _put(task, "status", _one(status))
     return _same_fields(task)
 
 
 def _put(model: Model, name: str, value: object) -> None:
-    # Past the guard of a frozen model: what is put there equals what was there.
+    # Bypasses the guard of a frozen model: the new value equals the old one.
     model.__dict__[name] = value
 
 
-def _words(model: Model, names: tuple[str, ...]) -> None:
+def _intern(model: Model, names: tuple[str, ...]) -> None:
     for name in names:
         _put(model, name, sys.intern(model.__dict__[name]))
 
@@ -66,7 +69,7 @@ def _one(part: M) -> M:
 
 
 def _same_fields(model: M) -> M:
-    """Which fields were given is a set of 700 bytes for each model, and the same one for most."""
+    """The set of given fields takes 700 bytes for each model, and most models have the same one."""
     object.__setattr__(model, "__pydantic_fields_set__", _field_set(frozenset(model.model_fields_set)))
     return model
 

@@ -41,7 +41,9 @@ def payload_bytes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
 
 
 def nested_deeper(value: Any, levels: int) -> bool:
-    """Whether a JSON value has lists or objects within each other more than that many levels deep. Not recursive itself."""
+    """Whether a JSON value has lists or objects within each other more than that many levels deep. Not recursive
+    itself.
+    """
     layer = [value]
     for _ in range(levels + 1):
         layer = [
@@ -102,7 +104,9 @@ class ItemsFrom(Model):
 
 
 class ArraySpec(Model):
-    """Makes a Task stand for many items, each of which is given to the handler. Exactly one of the first three is set."""
+    """Makes a Task stand for many items, each of which is given to the handler. Exactly one of the first three is
+    set.
+    """
 
     count: int | None = Field(default=None, ge=1, le=MAX_ARRAY_ITEMS)
     """So many items, which are their own indices, from 0."""
@@ -115,7 +119,8 @@ class ArraySpec(Model):
     parallelism: int | None = Field(default=None, ge=1, le=10_000)
     """Chunks handed out at a time; if not said, twice the slots of the workers of its queue."""
     max_failures: int | None = Field(default=None, ge=0, le=MAX_ARRAY_ITEMS)
-    """More failed items than this end the Task; if not said, all items are run first, and any failed one fails the Task."""
+    """More failed items than this end the Task; if not said, all items are run first, and any failed one fails the
+    Task."""
 
 
 class Isolation(StrEnum):
@@ -290,7 +295,8 @@ class Task(Model):
     owner: Owner | None = None
     """Its controller, if that is a resource of TaskFlow."""
     payload_too_deep: bool = False
-    """args, kwargs or array.items are nested deeper than `MAX_JSON_LEVELS`, and were left out when the object was read."""
+    """args, kwargs or array.items are nested deeper than `MAX_JSON_LEVELS`, and were left out when the object was
+    read."""
     unreadable: str = ""
     """What of the specification could not be read, and was left out; such a Task is not run."""
     spec: TaskSpec

@@ -29,7 +29,7 @@ APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
 PAGE_SIZE = 500
 WATCH_SECONDS = 300
-"""The server ends a watch after this time, and it is begun anew where it was: a connection that died is not trusted for ever."""
+"""The server ends a watch after this time, and it is started again where it was, in case the connection is dead."""
 _ERRORS: dict[int, type[TaskflowError]] = {
     403: Forbidden,
     404: NotFound,
@@ -40,7 +40,7 @@ _ERRORS: dict[int, type[TaskflowError]] = {
 _RETRYABLE = {401, 408, 429, 500, 502, 503, 504}
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 _UNTYPED = "failed to create typed patch object"
-"""A server-side apply with a field that the type has not: the API server (1.36) says 500, and would say it for ever."""
+"""A server-side apply with an unknown field: the API server (1.36) answers 500, each time."""
 _PIECE_BYTES = 1024 * 1024
 NO_ANSWER = 0
 # An API server answers within its own 60 s limit or never.
@@ -208,10 +208,11 @@ class KubeClient:
         self._hooks.answered(verb, code)
 
     async def list_pages(self, path: str, field_selector: str = "", label_selector: str = "") -> AsyncIterator[Page]:
-        """All objects of the namespaces that this process cares for, up to 500 a page.
+        """All objects of the namespaces that this process handles, up to 500 a page.
 
-        Where they are the only ones that it may read, each is listed for itself; one that is refused, as one is that was deleted with its
-        Roles, is left out. Every page has the version of the first list: none of the others is older.
+        Where they are the only ones that it may read, each is listed for itself; one that is refused, as one is that
+        was deleted with its Roles, is left out. Every page has the version of the first list: none of the others is
+        older.
 
         Raises:
             Conflict: the list's snapshot expired between two pages (HTTP 410); start again.
@@ -250,9 +251,11 @@ class KubeClient:
         return self._hooks.cares_for(body.get("metadata", {}).get("namespace", ""))
 
     async def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
-        """What happens after that version, as it arrives: `{"type", "object"}`, bookmarks among them; ends when the server ends it.
+        """Events after that version as they arrive, `{"type", "object"}`, with bookmarks; ends when the
+        server ends it.
 
-        The first batch is empty: the server has begun. The version of a batch's last event is where a next watch may begin.
+        The first batch is empty: the server has begun. The version of a batch's last event is where a next watch may
+        begin.
 
         Raises:
             Conflict: the server no longer knows that version (HTTP 410, or an event that says so); list again.
@@ -295,7 +298,7 @@ class KubeClient:
         event = _watch_event(line)
         if event["type"] == "BOOKMARK" or self._mine(event["object"]):
             return event
-        # All that it says to this process is how far the watch has come.
+        # Only the progress of the watch matters to this process.
         version = event["object"]["metadata"]["resourceVersion"]
         return {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": version}}}
 
@@ -324,7 +327,8 @@ class KubeClient:
             # Another write came between the server's read and its write; ours does not depend on what was read.
             raise Unavailable(str(error), Dependency.API_SERVER) from error
         except Invalid as error:
-            # All that the API server says of a failed `test` (apiserver 1.36); a refusal of the status itself has causes.
+            # All that the API server says of a failed `test` (apiserver 1.36); a refusal of the status itself has
+            # causes.
             if not error.causes and "the server rejected our request" in str(error):
                 raise Conflict(f"{plural} {namespace}/{name} is no longer the one with uid {uid}") from error
             raise

@@ -1,3 +1,5 @@
+"""Parses JSON that is nested deeper than Python can parse."""
+
 from __future__ import annotations
 
 import json

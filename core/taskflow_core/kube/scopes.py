@@ -16,7 +16,8 @@ _NAMESPACES = "/namespaces/"
 
 
 def scoped(path: str, namespaces: Sequence[str]) -> dict[str, str]:
-    """The paths by which a resource is read, by namespace; one for the whole cluster, by "", unless some namespaces are all there is.
+    """The paths by which a resource is read, by namespace; one for the whole cluster, by "", unless some namespaces are
+    all there is.
 
     Args:
         path: of the resource in the whole cluster, or in one namespace, which stays as it is.
@@ -29,11 +30,13 @@ def scoped(path: str, namespaces: Sequence[str]) -> dict[str, str]:
 
 
 async def merged(watches: Mapping[str, AsyncGenerator[Batch]], version: str) -> AsyncGenerator[Batch]:
-    """What the watches of one resource in several namespaces bring, all begun at that version. Ends as soon as one of them does.
+    """What the watches of one resource in several namespaces bring, all begun at that version. Ends as soon as one of
+    them does.
 
-    The last event of a batch is a bookmark from which all of them may go on: the version that the slowest has reached. Versions of one
-    resource are numbers that can be compared, whatever its namespace (KEP-5504); a watch in which nothing happens gets on by the
-    server's bookmarks, each minute. What is after the slowest comes again after a new beginning.
+    The last event of a batch is a bookmark from which all of them may go on: the version that the slowest has reached.
+    Versions of one resource are numbers that can be compared, whatever its namespace (KEP-5504); a watch in which
+    nothing happens gets on by the server's bookmarks, each minute. What is after the slowest comes again after a new
+    beginning.
 
     A namespace that is refused, as one is that was deleted with its Roles, is left out until then.
 

@@ -1,3 +1,5 @@
+"""Redis scripts that the operator runs for the chunks of arrays."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -12,11 +14,13 @@ from taskflow_core.domain.events import EventKind
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, redis_errors, script
 
 WAITING, SOURCE = "waiting", "source"
-"""Fields of an array's key: what waits for another attempt, and where its items are. Every other one is a chunk, by its place."""
+"""Fields of an array's key: what waits for another attempt, and where its items are. Every other one is a chunk, by its
+place."""
 
 
 CHUNK_TOMBSTONE_SECONDS = 300
-"""As long as a former leader may still have an old view; shorter than that of a Task, since an array has very many chunks."""
+"""As long as a former leader may still have an old view; shorter than that of a Task, since an array has very many
+chunks."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,9 @@ class ChunkEntry:
 class ArrayLedger:
     """What arrays have handed out, beside the ledger. Every method raises `Unavailable`; all may be repeated.
 
-    A chunk is entered, claimed, renewed, finished and settled by the scripts of any attempt. What is more is one hash of each
-    array, changed in the same steps: while Redis keeps its data, an operator that starts knows each chunk in flight.
+    A chunk is entered, claimed, renewed, finished and settled by the scripts of any attempt. What is more is one hash
+    of each array, changed in the same steps: while Redis keeps its data, an operator that starts knows each chunk in
+    flight.
     """
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
@@ -116,7 +121,9 @@ class ArrayLedger:
                 await pipe.execute()
 
     async def noted(self, uid: str) -> Mapping[str, str]:
-        """The array's hash: notes of the chunks in flight by their places, and `WAITING`. Empty if Redis knows nothing of it."""
+        """The array's hash: notes of the chunks in flight by their places, and `WAITING`. Empty if Redis knows nothing
+        of it.
+        """
         with redis_errors():
             found: Any = await self._client.hgetall(naming.array_key(uid))
         return dict(found)

@@ -1,3 +1,5 @@
+"""Connections to Redis, and the translation of its errors."""
+
 from __future__ import annotations
 
 import asyncio
@@ -26,7 +28,7 @@ _SOCKET_TIMEOUT = 5
 
 
 def connect_sync(settings: RedisSettings) -> redis.Redis:
-    """A client that fails within seconds and leaves retries to its caller, who knows what is at stake."""
+    """A client that fails within seconds and leaves retries to its caller."""
     pool = redis.BlockingConnectionPool.from_url(
         settings.url.get_secret_value(),
         decode_responses=True,
@@ -76,7 +78,7 @@ def redis_errors() -> Iterator[None]:
 
 @asynccontextmanager
 async def answering(seconds: float) -> AsyncIterator[None]:
-    """Ask Redis within the block for that long at most: the client's own patience is seconds, and a retry of them.
+    """Limit how long Redis is asked within the block; the client itself waits for seconds, and retries once.
 
     Raises:
         Unavailable: as `redis_errors`, or it did not answer in time.

@@ -1,3 +1,5 @@
+"""How far the consumer groups of the event stream are behind."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+"""Redis scripts that the operator runs for attempts."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,13 +16,15 @@ from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBS
 from taskflow_core.ledger.stream import trim_read
 
 EXPIRE_LIMIT = 500
-"""Leases taken away in one call."""
+"""Leases that one call expires."""
 SERVE_SECONDS = 30
-"""After its operator ended for good, another one may have this Redis."""
+"""After this time without its operator, another one may use this Redis."""
 
 
 class OperatorLedger:
-    """What the operator does with the ledger. Every method raises `Unavailable` when Redis does not answer; all may be repeated."""
+    """What the operator does with the ledger. Every method raises `Unavailable` when Redis does not answer; all may be
+    repeated.
+    """
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
@@ -86,7 +90,9 @@ class OperatorLedger:
                 await pipe.execute()
 
     async def leave(self, message: Message) -> None:
-        """Leave the message of an attempt for a pod that runs nothing else; `settle` removes it. To be entered before."""
+        """Leave the message of an attempt for a pod that runs nothing else; `settle` removes it. To be entered
+        before.
+        """
         key = naming.once_key(message.uid, message.attempt)
         with redis_errors():
             await self._client.set(key, message.model_dump_json(by_alias=True), ex=CLAIM_SECONDS)
@@ -98,7 +104,9 @@ class OperatorLedger:
             return bool(await self._withdraw(keys=keys, args=[naming.member(uid, attempt, chunk)]))
 
     async def request_stop(self, uid: str, attempt: int, reason: Reason, chunk: int | None = None) -> None:
-        """Ask whoever runs the attempt to stop; its worker hears of it with its next heartbeat. `settle` takes it back."""
+        """Ask whoever runs the attempt to stop; its worker hears of it with its next heartbeat. `settle` takes it
+        back.
+        """
         member = naming.member(uid, attempt, chunk)
         with redis_errors():
             await self._stop(keys=[naming.KEY_LEASES, naming.KEY_STOPS], args=[member, reason.value])
@@ -115,7 +123,7 @@ class OperatorLedger:
             )
 
     async def expire(self) -> list[str]:
-        """Declare the attempts lost whose lease ran out; each becomes a `lost` event. Returns their members."""
+        """Declare attempts lost whose lease expired; each becomes a `lost` event. Returns their members."""
         failure = Failure(
             reason=Reason.WORKER_LOST, message="the worker stopped renewing its lease: it died, hung or was cut off"
         )
@@ -158,15 +166,16 @@ class OperatorLedger:
     async def begin_epoch(self, epoch: str) -> bool:
         """Name this life of Redis' data; False if it has a name, True if there was none: Redis is new or lost its data.
 
-        It is a write, so it also tells whether Redis takes any: with its memory full it answers reads, but no heartbeat.
+        It is a write, so it also tells whether Redis takes any: with its memory full it answers reads, but no
+        heartbeat.
         """
         with redis_errors():
             return bool(await self._client.set(naming.KEY_EPOCH, epoch, nx=True))
 
     async def serve(self, operator: str) -> str:
-        """Say that this operator works with this Redis, for `SERVE_SECONDS`; returns the name of the one that does.
+        """Register this operator with this Redis for `SERVE_SECONDS`; returns the name of the one that is registered.
 
-        Two that did would each take half of the other's events, and every operator of a cluster has a shard of its own.
+        Two operators would each take half of the other's events.
         """
         with redis_errors():
             holder = await self._client.get(naming.KEY_OPERATOR)
@@ -202,7 +211,7 @@ class OperatorLedger:
         return [State(claim or "", lease is not None, entry is not None) for claim, lease, entry in triples]
 
     async def trim_stream(self) -> None:
-        """Drop events that were read by all: ends of chunks carry results, and are not to pile up."""
+        """Drop events that all groups have read: ends of chunks carry results, and must not accumulate."""
         await trim_read(self._client)
 
     async def oldest_messages(self, lists: Sequence[str]) -> list[str | None]:

@@ -18,8 +18,8 @@ Command = tuple[Any, ...]
 class PipelinedClient:
     """Combines the commands of concurrent callers: while one round trip runs, the next one gathers.
 
-    With 8 callers at a time, a command costs a third of the CPU that it costs alone, and no caller waits for more than the round
-    trip before its own.
+    With 8 callers at a time, a command costs a third of the CPU that it costs alone, and no caller waits for more than
+    the round trip before its own.
 
     Args:
         client: its Redis.

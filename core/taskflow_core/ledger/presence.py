@@ -1,3 +1,5 @@
+"""Reports of workers, and requests to stop their intake."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +16,7 @@ from taskflow_core.ledger.connect import redis_errors, script
 from taskflow_core.telemetry.logs import get_logger
 
 PRESENCE_SECONDS = 1.0
-"""A worker reports that often."""
+"""The time between two reports of a worker."""
 STOP = "stop"
 """Value of an intake that is stopped."""
 
@@ -22,7 +24,7 @@ log = get_logger(__name__)
 
 
 class WorkerReport(Model):
-    """What a worker says of itself. Times are Redis'."""
+    """What a worker reports. Times are by Redis' clock."""
 
     namespace: str
     pool: str = ""
@@ -31,13 +33,14 @@ class WorkerReport(Model):
     slots: int
     """Requests that it can run at a time."""
     busy: int
-    """Requests that it took and has not ended: never fewer than there are."""
+    """Requests that it took and has not finished, or more."""
     serving: bool
-    """False once it was told to stop its intake and nothing more can start: what `busy` counts then is the last it runs."""
+    """False once it was told to stop its intake and nothing more can start: what `busy` counts then is the last it
+    runs."""
     claimed_ms: int | None = None
     """When it last accepted a request; None if it never did."""
     at_ms: int
-    """When it said this."""
+    """When it reported."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class WorkerSnapshot:
 
 
 class Presence:
-    """What a worker says of itself and hears. Synchronous. Both methods raise `Unavailable` and may be repeated then.
+    """Reports of a worker. Synchronous. Both methods raise `Unavailable` and may be repeated.
 
     Args:
         client: connection of this process.
@@ -75,33 +78,35 @@ class Presence:
         self._report = client.register_script(script("presence"))
 
     def report(self, *, busy: int, serving: bool, claimed_ago_ms: int | None) -> bool:
-        """Tell how it is; whether its intake is to be stopped.
+        """Report; returns whether the worker is asked to stop its intake.
 
         Args:
             busy: see `WorkerReport`.
             serving: see `WorkerReport`.
             claimed_ago_ms: how long ago it accepted a request; None if it never did.
         """
-        said = WorkerReport(**self._fixed, busy=busy, serving=serving, at_ms=0)
+        report = WorkerReport(**self._fixed, busy=busy, serving=serving, at_ms=0)
         with redis_errors():
             answer = self._report(
                 keys=[naming.KEY_WORKERS, naming.KEY_INTAKE],
                 args=[
                     self._name,
-                    said.model_dump_json(by_alias=True, exclude={"claimed_ms", "at_ms"}),
+                    report.model_dump_json(by_alias=True, exclude={"claimed_ms", "at_ms"}),
                     "" if claimed_ago_ms is None else claimed_ago_ms,
                 ],
             )
         return bool(answer == STOP)
 
     def leave(self) -> None:
-        """It ends, and says nothing more."""
+        """Remove the report: the worker ends."""
         with redis_errors():
             self._client.hdel(naming.KEY_WORKERS, self._name)
 
 
 class PoolView:
-    """What the operator sees of workers and asks of them. Every method raises `Unavailable` and may be repeated then."""
+    """Reports of all workers, and requests to them. Every method raises `Unavailable` and may be repeated
+    then.
+    """
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
@@ -136,7 +141,7 @@ class PoolView:
                 await self._client.hdel(naming.KEY_INTAKE, *names)
 
     async def forget(self, names: Sequence[str]) -> None:
-        """Drop all that is known of workers which are gone."""
+        """Remove workers that are gone."""
         if names:
             with redis_errors():
                 async with self._client.pipeline(transaction=True) as pipe:

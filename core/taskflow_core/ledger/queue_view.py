@@ -1,3 +1,5 @@
+"""The position of an attempt in its queue."""
+
 from __future__ import annotations
 
 import json
@@ -11,11 +13,12 @@ from taskflow_core.domain.message import entered_ms
 from taskflow_core.ledger.connect import redis_errors
 
 _WINDOW = 32
-"""Messages looked at on both sides of where one should be: some entered in the same millisecond, some were taken meanwhile."""
+"""Messages looked at on both sides of where one should be: some entered in the same millisecond, some were taken
+meanwhile."""
 
 
 @dataclass(frozen=True)
-class Place:
+class QueuePosition:
     """Where an attempt stands in its queue."""
 
     ahead: int
@@ -25,17 +28,17 @@ class Place:
 
 
 class QueueView:
-    """Where attempts stand, to be shown. Reads only; needs no more than `acl.api_rules`.
+    """Positions of attempts, for display. Reads only, with the rights of `acl.api_rules`.
 
-    A message is found by its age: a list is in the order of entry but for what was published again, and the ledger knows
-    when an attempt was entered. So at 100,000 messages it takes 17 looks, each at one message.
+    A message is found by its age: a list is in the order of entry but for what was published again, and the ledger
+    knows when an attempt was entered. So at 100,000 messages it takes 17 looks, each at one message.
     """
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
 
-    async def place(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> Place | None:
-        """Where it is; None if it is not in the ledger: not entered yet, or taken by a worker.
+    async def position(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> QueuePosition | None:
+        """Its position; None if it is not in the ledger, because it is not entered yet or a worker took it.
 
         Raises:
             Unavailable: Redis does not answer.
@@ -54,7 +57,7 @@ class QueueView:
             before = sum(lengths[: lists.index(own)])
             place = await self._search(own, lengths[lists.index(own)], int(score))
             exact = await self._look_around(own, place, member)
-        return Place(before + (place if exact is None else exact), exact is not None)
+        return QueuePosition(before + (place if exact is None else exact), exact is not None)
 
     async def _search(self, name: str, length: int, entered: int) -> int:
         """How many messages of the list are older. Served, and oldest, is the last one."""

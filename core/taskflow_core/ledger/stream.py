@@ -1,3 +1,5 @@
+"""Consumer groups of the event stream."""
+
 from __future__ import annotations
 
 import secrets
@@ -16,16 +18,16 @@ BLOCK_MS = 1000
 GROUPS = ("cr", "pg")
 """All consumer groups."""
 KEPT_MS = 60_000
-"""What everybody has read is kept for so long, for whoever looks."""
+"""How long entries are kept that all groups have read."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one read brought."""
+    """The result of one read."""
 
     events: tuple[Event, ...]
     broken: tuple[tuple[str, str], ...]
-    """Entries that are not events: (stream id, what is wrong). Acknowledge them, or they come again for ever."""
+    """Entries that are not events: (stream id, what is wrong). Unless they are acknowledged, they come again."""
     last: bool = True
     """There was nothing more in the stream."""
 
@@ -64,7 +66,7 @@ class StreamReader:
         return any(group["name"] == self._group for group in groups)
 
     async def mark(self) -> str:
-        """Leave a word that is lost with the data, for `make_group`.
+        """Write a mark that is lost with the data, for `make_group`.
 
         Raises:
             Unavailable: Redis does not answer.
@@ -118,7 +120,8 @@ class StreamReader:
         return first is None or _position(first[0]) > _position(mine["last-delivered-id"])
 
     async def read(self, block_ms: int = BLOCK_MS) -> Batch:
-        """The next entries: first those that were read before and not acknowledged, then new ones, waiting up to `block_ms`.
+        """The next entries: first those that were read before and not acknowledged, then new ones, waiting up to
+        `block_ms`.
 
         Raises:
             LookupError: the group is gone (Redis lost its data): resynchronise, and make it again.
@@ -165,7 +168,8 @@ class StreamReader:
 
 
 async def trim_read(client: redis.asyncio.Redis) -> None:
-    """Drop entries that both groups have acknowledged and that are older than `KEPT_MS`; nothing before both groups exist.
+    """Drop entries that both groups have acknowledged and that are older than `KEPT_MS`; nothing before both groups
+    exist.
 
     The latest of them stays, so that the beginning of the stream is never past a reader that has read everything.
 

@@ -1,3 +1,5 @@
+"""Redis scripts that a worker runs for its attempts."""
+
 from __future__ import annotations
 
 import secrets
@@ -14,7 +16,7 @@ from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
 
 Outcome = Success | ChunkEnd | Counted | Failure
-"""What an execution ends with."""
+"""Kinds of events that end an execution."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Holding:
 
     member: str
     runner: int
-    """Id of the pool process or of the thread that runs it, as the kernel counts both: no two of a machine share one."""
+    """Id of the pool process or of the thread that runs it, as the kernel counts both: no two of a machine share
+    one."""
     token: str = ""
     """The attempt's, so that what the main process says of it is believed."""
 
@@ -148,7 +151,9 @@ class WorkerLedger:
             return bool(self._finish(keys=keys, args=args))
 
     def advance(self, claim: Claim, advance: Advance) -> None:
-        """Tell how far the execution is. Not for anything that must not be lost; without a check, a late one is ignored."""
+        """Report progress. Not for anything that must not be lost; without a check, a late one is
+        ignored.
+        """
         message = claim.message
         with redis_errors():
             seconds, micros = self._client.time()

@@ -1,3 +1,5 @@
+"""Connections to PostgreSQL, and the translation of its errors."""
+
 from __future__ import annotations
 
 import json

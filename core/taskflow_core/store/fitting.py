@@ -1,3 +1,5 @@
+"""Makes values fit into PostgreSQL."""
+
 from __future__ import annotations
 
 import math

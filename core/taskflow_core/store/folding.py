@@ -104,7 +104,8 @@ def stream_position(event_id: str) -> tuple[int, int]:
 def _read(event: Event) -> tuple[Row | None, Row | None, Row | None]:
     """The timeline row, and the attempt's and task's where the event speaks of them.
 
-    Of the chunks of an array only what was refused is a line of its own: there may be millions, and rows tell of their items.
+    Of the chunks of an array only what was refused is a line of its own: there may be millions, and rows tell of their
+    items.
     """
     if not event.uid or not 1 <= event.attempt <= _MAX_INTEGER:
         raise ValueError(f"expected a uid and an attempt of 1 or more, found {event.uid!r}, {event.attempt}")

@@ -1,4 +1,6 @@
-"""Items of arrays. While an array is open these rows are the truth of which of its items have ended; see `docs/decisions/0010`."""
+"""Items of arrays. While an array is open these rows are the truth of which of its items have ended; see
+`docs/decisions/0010`.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ _COLUMNS = "uid, first_index, last_index, state, attempts, result, reason, error
 _COPY = f"COPY new_items ({_COLUMNS}) FROM STDIN"
 _STAGE = text("CREATE TEMP TABLE IF NOT EXISTS new_items (LIKE array_items) ON COMMIT DELETE ROWS")
 _MERGE = text(f"INSERT INTO array_items ({_COLUMNS}) SELECT {_COLUMNS} FROM new_items")  # noqa: S608 - names of columns
-# Of each new stretch: a row that begins in it, or the last one before it if that reaches into it. Asked before anything is added,
-# since the index would lead through all that this transaction has added.
+# Of each new stretch: a row that begins in it, or the last one before it if that reaches into it. Asked before anything
+# is added, since the index would lead through all that this transaction has added.
 _ENDED_BEFORE = text("""
     SELECT count(*) FROM unnest(CAST(:uids AS text[]), CAST(:firsts AS integer[]), CAST(:lasts AS integer[]))
         AS fresh (uid, first, last)
@@ -147,7 +149,8 @@ async def failed_of(connection: AsyncConnection, namespace: str, uid: str) -> Ra
 async def items_of(
     connection: AsyncConnection, uid: str, *, state: ItemState | None = None, after: int = -1, limit: int = 1000
 ) -> list[ItemRow]:
-    """Items that ended, by their indices; neighbours that ended alike are one row. The next page comes `after` the last row's end.
+    """Items that ended, by their indices; neighbours that ended alike are one row. The next page comes `after` the last
+    row's end.
 
     Raises:
         Unavailable: the database does not answer.

@@ -1,4 +1,5 @@
-"""`python -m taskflow_core.store.migrate [--patience S] [upgrade [REV] | downgrade REV | current | wait]`: the schema of the history.
+"""`python -m taskflow_core.store.migrate [--patience S] [upgrade [REV] | downgrade REV | current | wait]`: the schema
+of the history.
 
 Exit codes: 0 done; 1 the database does not answer or is locked, so try again; 2 the call or the settings are wrong;
 3 the database refused the change.
@@ -54,7 +55,8 @@ def migrate(engine: Engine, action: str = "upgrade", revision: str = "head") -> 
 
 
 def check_schema(engine: Engine) -> str:
-    """Nothing to print, when this version of the code can run on the schema: it has every step that we know, or is of a newer version.
+    """Nothing to print, when this version of the code can run on the schema: it has every step that we know, or is of a
+    newer version.
 
     Raises:
         Unavailable: it is older, or the database does not answer.
@@ -79,7 +81,7 @@ def _config(output: StringIO) -> Config:
     return config
 
 
-def patiently(
+def retry_until_available(
     act: Callable[[], str],
     seconds: float,
     *,
@@ -124,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         def act() -> str:
             return check_schema(engine) if action == "wait" else migrate(engine, action, revision)
 
-        print(patiently(act, chosen.patience), end="")  # noqa: T201 - a command line prints
+        print(retry_until_available(act, chosen.patience), end="")  # noqa: T201 - a command line prints
     except ValidationError as error:
         missing = ", ".join(f"TASKFLOW_DATABASE_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
         return _fail(USAGE, f"settings: {missing}")

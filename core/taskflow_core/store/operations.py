@@ -103,7 +103,9 @@ async def remove(connection: AsyncConnection, namespace: str, id_: str) -> bool:
 
 
 async def take(connection: AsyncConnection, holder: str) -> OperationRow | None:
-    """Lease the oldest that nobody works on; None if there is none. By the database's clock, which all processes share."""
+    """Lease the oldest that nobody works on; None if there is none. By the database's clock, which all processes
+    share.
+    """
     free = (
         select(operations.c.id)
         .where(operations.c.finished_at.is_(None))

@@ -1,3 +1,5 @@
+"""Rows of the history."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass

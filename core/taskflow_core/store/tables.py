@@ -100,7 +100,8 @@ array_items = Table(
     Column("ended_at", DateTime(timezone=True), nullable=False),
     Index("ix_array_items_failed", "uid", "first_index", postgresql_where=text("state = 'failed'")),
 )
-"""One row a stretch of neighbouring items that ended alike; rows of an array never overlap. Written once, never changed."""
+"""One row a stretch of neighbouring items that ended alike; rows of an array never overlap. Written once, never
+changed."""
 
 operations = Table(
     "operations",

@@ -1,3 +1,5 @@
+"""Structured logs, one line an event."""
+
 from __future__ import annotations
 
 import io
@@ -51,7 +53,9 @@ def setup_logging(settings: LogSettings, component: str, stream: TextIO = sys.st
 
 
 class _Unlocked(io.FileIO):
-    """Writes each line at once, whole. Python's buffered files have a lock, which a fork leaves held if another thread was writing."""
+    """Writes each line at once, whole. Python's buffered files have a lock, which a fork leaves held if another thread
+    was writing.
+    """
 
     def write(self, data: Any, /) -> int:
         rest = memoryview(data)

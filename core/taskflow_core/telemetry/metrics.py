@@ -1,7 +1,7 @@
 """Every metric's name, labels and buckets, in one place. Labels are bounded: never a uid, a name or a user.
 
-Only the operator keeps these: it sees the life of every Task, and outlives the workers. `docs/reference/metrics.md` is generated
-from this module.
+Only the operator keeps these: it sees the life of every Task, and outlives the workers. `docs/reference/metrics.md` is
+generated from this module.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 WAITS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15, 60, 300, 1800, 7200, 21600)
-"""5 ms to 6 h: what waits for a worker."""
+"""5 ms to 6 h: waiting for a worker."""
 RUNS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600, 14400, 43200, 86400)
-"""10 ms to 24 h: what runs."""
+"""10 ms to 24 h: running."""
 PASSES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-"""5 ms to a minute: what the operator does between two waits."""
+"""5 ms to a minute: one pass of a loop."""
 MAX_HANDLERS = 100
 OTHER = "other"
 UNKNOWN = "unknown"
@@ -88,7 +88,7 @@ POOL_BUSY = (
 """Likewise."""
 POOL_DEMAND = (
     "taskflow_pool_demand_slots",
-    "Slots that the pool's queues want: queued, running, and due within seconds. What scaling goes by, and an autoscaler may.",
+    "Slots that the pool's queues need: queued, running, and due within seconds. The scaler and autoscalers use it.",
     ("namespace", "pool"),
 )
 """Likewise."""
@@ -106,14 +106,14 @@ SCALE_REACTION = Histogram(
 )
 WORKERS_REPLACED = Counter(
     "taskflow_workers_replaced",
-    "Workers deleted because they were of no use: silent, or deaf to what waited for them.",
+    "Workers deleted because they did not report (silent) or took no work that waited for them (deaf).",
     ["fault"],
 )
 
 RECONCILE = Histogram(
     "taskflow_reconcile_seconds",
-    "One pass, failed ones included: dispatch of a batch of Tasks, tick over ledger and leases (each second), resync with a list of "
-    "all open Tasks, pool to its Deployment and status.",
+    "One pass, also a failed one: dispatch of a batch of Tasks, tick over ledger and leases (each second), resync by a "
+    "list of all open Tasks, pool to its Deployment and status.",
     ["kind"],
     buckets=PASSES,
 )
@@ -124,16 +124,16 @@ ERRORS = Counter(
 )
 WATCH_ENDS = Counter(
     "taskflow_watch_ends",
-    "Times that a watch ended other than in order and was begun again: that of Tasks, or Kopf's of pools and Deployments.",
+    "Times that a watch failed and was started again: of Tasks, or Kopf's of pools and Deployments.",
     ["watch"],
 )
 WATCH_AGE = Gauge(
     "taskflow_watch_contact_age_seconds",
-    "Since the API server last sent something on the watch of Tasks; at most a minute while all is well (bookmarks).",
+    "Since the API server last sent something on the watch of Tasks; normally at most a minute (bookmarks).",
 )
-DEPENDENCY_AWAY = Gauge(
+DEPENDENCY_UNAVAILABLE = Gauge(
     "taskflow_dependency_away_seconds",
-    "How long the operator has been without it: redis, api-server, postgres, or its rights at the API server; 0 while all is well.",
+    "How long redis, api-server, postgres or the rights at the API server have been unavailable; 0 if they are not.",
     ["dependency"],
 )
 K8S_REQUESTS = Counter(
@@ -151,14 +151,24 @@ STATUS_WRITES = Counter(
     ["result"],
 )
 MIRROR_LAG = Gauge(
-    "taskflow_mirror_lag_seconds", "Age of the oldest event that a reader of the stream is not done with.", ["consumer"]
+    "taskflow_mirror_lag_seconds", "Age of the oldest event that a consumer group has not acknowledged.", ["consumer"]
 )
-STREAM_PENDING = Gauge("taskflow_stream_pending", "Events that a reader of the stream is not done with.", ["consumer"])
+STREAM_PENDING = Gauge("taskflow_stream_pending", "Events that a consumer group has not acknowledged.", ["consumer"])
 BUILD = Gauge("taskflow_build_info", "Always 1, with the version.", ["version"])
 
 _BY_QUEUE: tuple[MetricWrapperBase, ...] = (
-    CREATED, FINISHED, QUEUE_WAIT, START_LATENCY, RUN, TOTAL, ATTEMPTS, DUPLICATES, STALE, LOST, REPUBLISHED,
-)  # fmt: skip
+    CREATED,
+    FINISHED,
+    QUEUE_WAIT,
+    START_LATENCY,
+    RUN,
+    TOTAL,
+    ATTEMPTS,
+    DUPLICATES,
+    STALE,
+    LOST,
+    REPUBLISHED,
+)
 _handlers: set[str] = set()
 _queues: set[str] = set()
 _lock = Lock()

@@ -1,9 +1,10 @@
 """Spans of attempts, if OpenTelemetry is installed and an endpoint is set; otherwise nothing, at no cost.
 
-A span is written once, when its attempt has ended, from the times that were kept: an operator that is started again loses none that is
-still open. Its trace is the Task's `taskflow.dev/traceparent`. Its id follows from Task and attempt, so that the next attempt can link
-to it without anybody having kept it, and an end that is told twice is one span. The messaging conventions of OpenTelemetry are still in development;
-their names stand here only. https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
+A span is written once, when its attempt has ended, from the times that were kept: an operator that is started again
+loses none that is still open. Its trace is the Task's `taskflow.dev/traceparent`. Its id follows from Task and attempt,
+so that the next attempt can link to it without anybody having kept it, and an end that is told twice is one span. The
+messaging conventions of OpenTelemetry are still in development; their names stand here only.
+https://opentelemetry.io/docs/specs/semconv/messaging/messaging-spans/
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ class NoTracing:
 
 
 def setup_tracing(component: str) -> Tracing:
-    """Spans go to the OTLP endpoint of the environment; nowhere if there is none, or the extra `otel` is not installed."""
+    """Spans go to the OTLP endpoint of the environment; nowhere if there is none, or the extra `otel` is not
+    installed.
+    """
     if not os.environ.get(ENDPOINT):
         return NoTracing()
     try:
@@ -112,7 +115,9 @@ class OpenTelemetry:
         self._tracer = self._provider.get_tracer("taskflow")
 
     def attempt(self, span: AttemptSpan) -> None:
-        """One consumer span from the queue to the end; an event marks where the worker took it. A retry links to what it repeats."""
+        """One consumer span from the queue to the end; an event marks where the worker took it. A retry links to what
+        it repeats.
+        """
         from opentelemetry import trace  # noqa: PLC0415
 
         begin = next(ms for ms in (span.queued_ms, span.started_ms, span.ended_ms) if ms is not None)

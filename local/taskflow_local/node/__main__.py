@@ -1,4 +1,4 @@
-"""`python -m taskflow_local.node`: the node of a local stack. KUBECONFIG is a file that local mode wrote for it."""
+"""`python -m taskflow_local.node`: the Node of a local stack. KUBECONFIG is a file that local mode wrote."""
 
 import argparse
 import asyncio
@@ -16,7 +16,7 @@ from taskflow_local.readiness import READY_FILE
 
 
 async def serve(pods: Path, pki: Path, port: int, access: Access) -> None:
-    """Be the node until SIGTERM or SIGINT."""
+    """Run the node until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""The node towards the API server: registers, renews its Lease, binds Pods, starts and stops their runners, reports."""
+"""The node as the API server sees it: registers, renews its Lease, binds Pods, runs them, reports their status."""
 
 import asyncio
 import base64
@@ -17,7 +17,7 @@ import structlog
 from taskflow_local import processes
 from taskflow_local.kube import STRATEGIC, Kube, KubeError, Object
 from taskflow_local.node.pods import Base, Reference, Sources, folder_name, references
-from taskflow_local.node.runner import RECORD_SUFFIX, PodRunner, Surroundings, now
+from taskflow_local.node.runner import RECORD_SUFFIX, NodeServices, PodRunner, now
 from taskflow_local.node.status import is_ready, pod_status, shows_ready, timestamp
 
 NODE_NAME = "local"
@@ -26,13 +26,13 @@ _RETRY_SECONDS = 1.0
 _SHUTDOWN_SECONDS = 30.0
 _KEPT_FOLDERS = 200
 _PLURALS = {"Secret": "secrets", "ConfigMap": "configmaps"}
-_TROUBLE = (KubeError, aiohttp.ClientError, TimeoutError, OSError)
+_ERRORS = (KubeError, aiohttp.ClientError, TimeoutError, OSError)
 
 log = structlog.get_logger()
 
 
 def kill_leftovers(pods: Path) -> int:
-    """Kill what an earlier node process left running, before its Pods are started again; returns how many sessions."""
+    """Kill the processes that an earlier node process left running. Returns the number of sessions."""
     killed = 0
     for record in pods.glob(f"*/*{RECORD_SUFFIX}"):
         identity = processes.read_record(record)
@@ -44,27 +44,27 @@ def kill_leftovers(pods: Path) -> int:
 
 
 def base_environment(pods: Path) -> Base:
-    """What every container gets: this Python first on PATH, and the import path that local mode itself runs with."""
+    """The environment of every container: this Python first on PATH, and local mode's own import path."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     extra = {name: os.environ[name] for name in ("PYTHONPATH", "TZ") if os.environ.get(name)}
     return Base(path, pods, NODE_NAME, extra)
 
 
 class Agent:
-    """One node. `run` works until `stop` is set, then stops the Pods within bounded time."""
+    """One node. `run` works until `stop` is set, then stops the Pods within a bounded time."""
 
     def __init__(self, kube: Kube, pods: Path, port: int) -> None:
         self._kube = kube
         self._port = port
         self._pods = pods
-        self._surroundings = Surroundings(base_environment(pods), self._read, self._mark)
+        self._services = NodeServices(base_environment(pods), self._read, self._request_report)
         self._runners: dict[str, PodRunner] = {}
         self._changes: dict[str, asyncio.Event] = {}
         self._shutting_down = False
         self._work: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
-        """Register, then keep Pods running; `ready` is called once the node is registered."""
+        """Register, then keep Pods running. `ready` is called once the node is registered."""
         await self._retry(self._register, "node_not_registered")
         await self._retry(self._renew, "lease_not_renewed")
         ready()
@@ -83,9 +83,9 @@ class Agent:
         while True:
             try:
                 return await action()
-            except _TROUBLE as error:
+            except _ERRORS as error:
                 log.warning(event, error=str(error))
-                # The API server may be gone for good: what is not said now, the next node process says.
+                # The API server may be gone for good. The next node process reports what is missing.
                 if self._shutting_down:
                     return None
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -98,21 +98,27 @@ class Agent:
         }
         body: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE_NAME, "labels": labels}}
         await _unless_conflict(self._kube.create("/api/v1/nodes", body))
-        await self._show_ready()
+        await self._report_node_ready()
 
-    async def _show_ready(self) -> None:
-        # Nothing is measured or enforced here; the figures only must not stand in the way.
-        room = {"cpu": "1000", "memory": "1Ti", "ephemeral-storage": "1Ti", "pods": "1000"}
+    async def _report_node_ready(self) -> None:
+        # Nothing is measured or limited here. The figures only need to be large enough.
+        resources = {"cpu": "1000", "memory": "1Ti", "ephemeral-storage": "1Ti", "pods": "1000"}
         at = timestamp(now())
         condition = {
-            "type": "Ready", "status": "True", "reason": "LocalNodeReady", "message": "runs Pods as local processes",
-            "lastHeartbeatTime": at, "lastTransitionTime": at,
-        }  # fmt: skip
+            "type": "Ready",
+            "status": "True",
+            "reason": "LocalNodeReady",
+            "message": "runs Pods as local processes",
+            "lastHeartbeatTime": at,
+            "lastTransitionTime": at,
+        }
         status = {
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self._port}},
-            "capacity": room, "allocatable": room, "conditions": [condition],
+            "capacity": resources,
+            "allocatable": resources,
+            "conditions": [condition],
             "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": NODE_NAME}],
-        }  # fmt: skip
+        }
         await self._kube.patch(f"/api/v1/nodes/{NODE_NAME}/status", {"status": status}, STRATEGIC)
 
     async def _renew(self) -> None:
@@ -131,17 +137,17 @@ class Agent:
         while True:
             await asyncio.sleep(_RENEW_SECONDS)
             await self._retry(self._renew, "lease_not_renewed")
-            # After an outage the node controller may have declared the node lost, and does not take that back by itself.
-            await self._retry(self._show_ready, "node_not_shown_ready")
+            # After an outage the node controller may have marked the node as lost, and does not revert that by itself.
+            await self._retry(self._report_node_ready, "node_not_reported_ready")
 
     async def _follow_pods(self) -> None:
-        """List, then watch; after any trouble (410 included) list again."""
+        """List, then watch. After any error, including 410, list again."""
         while True:
             try:
                 version = await self._list()
                 while True:
                     version = await self._watch(version)
-            except _TROUBLE as error:
+            except _ERRORS as error:
                 log.warning("pods_listed_again", error=str(error))
                 await asyncio.sleep(_RETRY_SECONDS)
 
@@ -150,7 +156,7 @@ class Agent:
         uids = set()
         for pod in found["items"]:
             uids.add(pod["metadata"]["uid"])
-            await self._see(pod)
+            await self._handle(pod)
         for uid in self._runners.keys() - uids:
             self._runners[uid].stop(0)
         return str(found["metadata"]["resourceVersion"])
@@ -163,11 +169,11 @@ class Agent:
                 if runner is not None:
                     runner.stop(0)
             elif event["type"] in ("ADDED", "MODIFIED"):
-                await self._see(event["object"])
+                await self._handle(event["object"])
         return version
 
-    async def _see(self, pod: Object) -> None:
-        """Act on a Pod as it is now: bind it, start it, stop it, or let it go."""
+    async def _handle(self, pod: Object) -> None:
+        """Act on the current state of a Pod: bind, start, stop or remove it."""
         node, uid = pod["spec"].get("nodeName"), pod["metadata"]["uid"]
         deleted = "deletionTimestamp" in pod["metadata"]
         if not node:
@@ -180,48 +186,50 @@ class Agent:
         if runner is not None:
             runner.pod = pod
             if not deleted and shows_ready(pod) != is_ready(runner.states()):
-                # Somebody else said otherwise: the node controller does, of all Pods of a node that it holds for lost.
-                self._mark(uid)
+                # Another writer changed it: the node controller does so for all Pods of a node that it considers lost.
+                self._request_report(uid)
             if deleted:
                 runner.stop(float(pod["metadata"].get("deletionGracePeriodSeconds", 0)))
         elif deleted:
-            await self._let_go(pod)
+            await self._remove(pod)
         elif pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
             self._start(pod)
 
     async def _bind(self, pod: Object) -> None:
         metadata = pod["metadata"]
         body: Object = {
-            "apiVersion": "v1", "kind": "Binding", "metadata": {"name": metadata["name"], "uid": metadata["uid"]},
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": metadata["name"], "uid": metadata["uid"]},
             "target": {"apiVersion": "v1", "kind": "Node", "name": NODE_NAME},
-        }  # fmt: skip
-        # Gone or bound meanwhile: the watch says which.
+        }
+        # Deleted or bound in the meantime: the watch will tell.
         await _unless_conflict(self._kube.create(f"{_path(pod)}/binding", body))
 
     def _start(self, pod: Object) -> None:
         uid = pod["metadata"]["uid"]
         folder = self._pods / folder_name(pod)
         folder.mkdir(parents=True, exist_ok=True)
-        runner = PodRunner(pod, folder, self._surroundings)
+        runner = PodRunner(pod, folder, self._services)
         self._runners[uid] = runner
         self._changes[uid] = asyncio.Event()
-        task = asyncio.create_task(self._accompany(uid, runner))
+        task = asyncio.create_task(self._run_pod(uid, runner))
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
-    async def _accompany(self, uid: str, runner: PodRunner) -> None:
-        """Run a Pod to its end, report on the way, and let it go when it was deleted."""
+    async def _run_pod(self, uid: str, runner: PodRunner) -> None:
+        """Run a Pod to its end, report its status, and remove it if it was deleted."""
         reporter = asyncio.create_task(self._report(uid, runner))
-        self._mark(uid)
+        self._request_report(uid)
         try:
             await runner.run()
             reporter.cancel()
             await asyncio.gather(reporter, return_exceptions=True)
             await self._retry(lambda: self._report_once(runner, {}), "status_not_reported")
-            # A Pod that ended by itself stays until somebody deletes it.
+            # A Pod that ended by itself stays until it is deleted.
             deleted = "deletionTimestamp" in runner.pod["metadata"]
             if deleted:
-                await self._retry(lambda: self._let_go(runner.pod), "pod_not_let_go")
+                await self._retry(lambda: self._remove(runner.pod), "pod_not_removed")
         finally:
             reporter.cancel()
             del self._runners[uid], self._changes[uid]
@@ -229,10 +237,10 @@ class Agent:
             self._prune()
 
     def is_running(self, folder: Path) -> bool:
-        """Tell whether the Pod of this folder is still accompanied: more output may come."""
+        """Whether the Pod of this folder still runs, so that more output may come."""
         return any(runner.folder == folder for runner in self._runners.values())
 
-    def _mark(self, uid: str) -> None:
+    def _request_report(self, uid: str) -> None:
         change = self._changes.get(uid)
         if change is not None:
             change.set()
@@ -248,15 +256,15 @@ class Agent:
         known = {each["type"]: each for each in runner.pod.get("status", {}).get("conditions", [])} | conditions
         status = pod_status(runner.pod, runner.states(), known, now())
         conditions.update({each["type"]: each for each in status["conditions"]})
-        # The uid makes the API server refuse a report on a successor of the same name.
+        # With the uid, the API server refuses a report for a new Pod of the same name.
         body: Object = {"metadata": {"uid": runner.pod["metadata"]["uid"]}, "status": status}
-        with _gone_is_fine():
+        with _ignore_gone():
             await self._kube.patch(f"{_path(runner.pod)}/status", body, STRATEGIC)
 
-    async def _let_go(self, pod: Object) -> None:
-        """Remove the Pod from the API server: its processes are gone."""
+    async def _remove(self, pod: Object) -> None:
+        """Delete the Pod from the API server. Its processes are gone."""
         body: Object = {"gracePeriodSeconds": 0, "preconditions": {"uid": pod["metadata"]["uid"]}}
-        with _gone_is_fine():
+        with _ignore_gone():
             await self._kube.request("DELETE", _path(pod), body)
 
     async def _read(self, namespace: str, container: Object) -> Sources:
@@ -274,7 +282,7 @@ class Agent:
                 if error.is_absent:
                     return None
                 log.warning("reference_not_read", kind=reference.kind, name=reference.name, error=str(error))
-            except _TROUBLE as error:
+            except _ERRORS as error:
                 log.warning("reference_not_read", kind=reference.kind, name=reference.name, error=str(error))
             else:
                 if reference.kind == "ConfigMap":
@@ -300,7 +308,7 @@ def _grace(pod: Object) -> float:
 
 
 @contextlib.contextmanager
-def _gone_is_fine() -> Any:
+def _ignore_gone() -> Any:
     try:
         yield
     except KubeError as error:
@@ -309,5 +317,5 @@ def _gone_is_fine() -> Any:
 
 
 async def _unless_conflict(request: Coroutine[Any, Any, Object]) -> None:
-    with _gone_is_fine():
+    with _ignore_gone():
         await request

@@ -1,4 +1,4 @@
-"""What `kubectl logs` reads: the one question of the kubelet's API that this node answers, for the API server alone."""
+"""Serves `kubectl logs`: the only part of the kubelet's API that this node implements, for the API server alone."""
 
 import asyncio
 import ssl
@@ -17,7 +17,7 @@ _UNKNOWN = ("previous", "sinceSeconds", "sinceTime", "timestamps", "stream")
 
 
 class LogServer:
-    """Serves the output of containers; an async context manager. Only who has the API server's certificate may ask."""
+    """Serves the output of containers. An async context manager. Clients need the API server's certificate."""
 
     def __init__(self, pods: Path, is_running: Callable[[Path], bool], pki: Path, port: int) -> None:
         self._pods = pods
@@ -44,7 +44,7 @@ class LogServer:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         asked = [name for name in _UNKNOWN if request.query.get(name, "false") not in ("false", "All")]
         if asked:
-            text = f"local mode keeps the plain output of all runs of a container: {asked[0]} is not known here"
+            text = f"local mode keeps the plain output of all runs of a container: {asked[0]} is not supported"
             return web.Response(status=400, text=text)
         info = request.match_info
         path = await asyncio.to_thread(self._find, info["namespace"], info["pod"], info["container"])
@@ -62,7 +62,7 @@ class LogServer:
         self, response: web.StreamResponse, path: Path, position: int, limit: int | None, *, follow: bool
     ) -> None:
         while limit is None or limit > 0:
-            # Asked before reading: what a container wrote just before it ended is then still read.
+            # Checked before reading, so that the output just before the end is still read.
             more_may_come = follow and self._is_running(path.parent)
             content = await asyncio.to_thread(_read, path, position, min(_CHUNK, limit or _CHUNK))
             if content:
@@ -75,7 +75,7 @@ class LogServer:
                 break
 
     def _find(self, namespace: str, pod: str, container: str) -> Path | None:
-        """Find the newest log; a request can name no file outside: names are compared, never joined to a path."""
+        """Find the newest log. A request cannot escape the folder: names are compared, never joined to a path."""
         prefix = log_folder_prefix(namespace, pod)
         folders = [folder for folder in self._pods.iterdir() if folder.name.rpartition("_")[0] == prefix]
         logs = [path for folder in folders for path in folder.glob("*.log") if path.stem == container]
@@ -89,7 +89,7 @@ def _read(path: Path, position: int, size: int) -> bytes:
 
 
 def start_of_tail(path: Path, lines: int | None) -> int:
-    """Find where the last lines of a file begin; 0 for all of it."""
+    """The offset of the last lines of a file. 0 for the whole file."""
     if lines is None:
         return 0
     content = path.read_bytes()

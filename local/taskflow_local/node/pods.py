@@ -1,6 +1,6 @@
-"""From a Pod to processes: which command, which environment. Pure; follows the Pod API (core/v1) where it can.
+"""Translates a Pod into processes: command and environment, as the Pod API (core/v1) defines them.
 
-There are no images, volumes, networks or users of a Pod's own: a container is its command on this machine.
+Pure. There are no images, volumes, networks or users: a container is its command on this machine.
 """
 
 import re
@@ -16,21 +16,21 @@ _KEYED_FIELD = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 
 
 class ConfigError(Exception):
-    """A container cannot be started as its Pod stands; the kubelet's waiting reason and a message."""
+    """A container of this Pod cannot start. Has the kubelet's waiting reason and a message."""
 
     reason = "CreateContainerConfigError"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A Secret or ConfigMap that a container's environment is made from."""
+    """A Secret or ConfigMap that a container's environment refers to."""
 
     kind: str
     name: str
 
 
 Sources = Mapping[Reference, Mapping[str, str] | None]
-"""What each reference holds; None for an object that does not exist."""
+"""The content of each reference. None for an object that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ProcessSpec:
 
 @dataclass(frozen=True)
 class Base:
-    """What this machine gives to every container."""
+    """What every container gets from this machine."""
 
     path: str
     home: Path
@@ -63,7 +63,7 @@ def containers(pod: Object) -> list[Object]:
 
 
 def references(container: Object) -> set[Reference]:
-    """Name every Secret and ConfigMap that the container's environment mentions."""
+    """All Secrets and ConfigMaps that the container's environment refers to."""
     found = set()
     for source in container.get("envFrom", []):
         for key, kind in (("secretRef", "Secret"), ("configMapRef", "ConfigMap")):
@@ -151,7 +151,7 @@ def _field(pod: Object, path: str, base: Base) -> str:
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
-    """Expand `$(NAME)`; `$$` is a literal `$`, an unknown name stays as it is (API documentation of EnvVar.value)."""
+    """Expand `$(NAME)`. `$$` is a literal `$`, unknown names stay as they are (API documentation of EnvVar.value)."""
 
     def replace(match: re.Match[str]) -> str:
         if match.group(1) == "$":
@@ -162,11 +162,11 @@ def expand(text: str, env: Mapping[str, str]) -> str:
 
 
 def folder_name(pod: Object) -> str:
-    """Name the Pod's folder; a very long name is cut, the uid keeps it unique."""
+    """The name of the Pod's folder. A very long name is cut; the uid keeps it unique."""
     metadata = pod["metadata"]
     return f"{log_folder_prefix(metadata['namespace'], metadata['name'])}_{metadata['uid']}"
 
 
 def log_folder_prefix(namespace: str, name: str) -> str:
-    """The part of a folder's name by which the logs of a Pod are found without its uid."""
+    """The start of the folder's name, which finds a Pod's logs without its uid."""
     return f"{namespace}_{name[:140]}"

@@ -1,4 +1,4 @@
-"""Running one Pod: its containers as processes, each in a session of its own, restarted and stopped as a kubelet would."""
+"""Runs one Pod: its containers are processes, each in its own session, restarted and stopped as by a kubelet."""
 
 import asyncio
 import contextlib
@@ -34,29 +34,29 @@ log = structlog.get_logger()
 
 
 def now() -> dt.datetime:
-    """Tell the time for a status."""
+    """The current time, for a status."""
     return dt.datetime.now(dt.UTC)
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class NodeServices:
     """What a Pod's runner needs from its node."""
 
     base: Base
     read: Callable[[str, Object], Awaitable[Sources]]
-    """Read what a container (in a namespace) refers to."""
+    """Read the objects that a container in a namespace refers to."""
     changed: Callable[[str], None]
     """Called with the Pod's uid whenever a container's state changes."""
 
 
 class PodRunner:
-    """One Pod on this node. `run` ends when every container has ended for good or `stop` was called."""
+    """One Pod on this node. `run` returns when every container has ended for good, or after `stop`."""
 
-    def __init__(self, pod: Object, folder: Path, surroundings: Surroundings) -> None:
+    def __init__(self, pod: Object, folder: Path, services: NodeServices) -> None:
         self.pod = pod
         self.folder = folder
-        self._near = surroundings
-        self._base = replace(surroundings.base, home=folder / "home")
+        self._services = services
+        self._base = replace(services.base, home=folder / "home")
         self._stopping = asyncio.Event()
         self._deadline = float("inf")
         self.containers = {each["name"]: _resume(pod, each) for each in containers(pod)}
@@ -67,15 +67,15 @@ class PodRunner:
         return str(self.pod["spec"].get("restartPolicy", "Always"))
 
     def states(self) -> Sequence[Container]:
-        """The containers as they are now, in the order of the spec."""
+        """The current state of the containers, in the order of the spec."""
         return list(self.containers.values())
 
     def is_finished(self) -> bool:
-        """Tell whether the Pod has come to its end by itself."""
+        """Whether the Pod has ended by itself."""
         return phase(self.policy, self.states()) in ("Succeeded", "Failed")
 
     def stop(self, grace_seconds: float) -> None:
-        """Ask the containers to end; a later call may shorten the grace period, never extend it."""
+        """Ask the containers to end. A later call may shorten the grace period, but never extend it."""
         self._deadline = min(self._deadline, asyncio.get_running_loop().time() + grace_seconds)
         self._stopping.set()
 
@@ -87,7 +87,7 @@ class PodRunner:
                 group.create_task(self._keep(container))
 
     async def _keep(self, container: Object) -> None:
-        """Run a container again and again, as the restart policy says."""
+        """Run a container repeatedly, as the restart policy says."""
         name, backoff = container["name"], None
         before = self.containers[name].state
         if before.kind is Kind.TERMINATED and not should_restart(self.policy, before.exit_code):
@@ -99,7 +99,7 @@ class PodRunner:
                 continue
             began = now()
             ended = await self._execute(name, spec)
-            self._become(name, ended)
+            self._set_state(name, ended)
             if self._stopping.is_set() or not should_restart(self.policy, ended.exit_code):
                 return
             backoff = next_backoff(backoff, (now() - began).total_seconds())
@@ -107,7 +107,7 @@ class PodRunner:
                 message = (
                     f"back-off {backoff:.0f}s restarting failed container={name} pod={self.pod['metadata']['name']}"
                 )
-                self._become(name, State(Kind.WAITING, "CrashLoopBackOff", message))
+                self._set_state(name, State(Kind.WAITING, "CrashLoopBackOff", message))
                 await self._pause(backoff)
             if not self._stopping.is_set():
                 self.containers[name] = replace(self.containers[name], restarts=self.containers[name].restarts + 1)
@@ -115,31 +115,36 @@ class PodRunner:
     async def _specify(self, container: Object) -> ProcessSpec | None:
         try:
             sources = (
-                await self._near.read(self.pod["metadata"]["namespace"], container) if references(container) else {}
+                await self._services.read(self.pod["metadata"]["namespace"], container) if references(container) else {}
             )
             return process(self.pod, container, sources, self._base)
         except ConfigError as error:
             state = State(Kind.WAITING, error.reason, str(error))
             if self.containers[container["name"]].state != state:
-                self._become(container["name"], state)
+                self._set_state(container["name"], state)
             return None
 
     async def _execute(self, name: str, spec: ProcessSpec) -> State:
-        """Start the process, follow it to its end, leave nothing of its session behind."""
+        """Start the process, wait for its end, and leave nothing of its session behind."""
         began = now()
         with (self.folder / f"{name}.log").open("ab") as output:
             try:
                 child = await asyncio.create_subprocess_exec(
-                    *spec.argv, env=dict(spec.env), cwd=spec.cwd, stdin=asyncio.subprocess.DEVNULL, stdout=output,
-                    stderr=asyncio.subprocess.STDOUT, start_new_session=True,
-                )  # fmt: skip
+                    *spec.argv,
+                    env=dict(spec.env),
+                    cwd=spec.cwd,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=asyncio.subprocess.STDOUT,
+                    start_new_session=True,
+                )
             except OSError as error:
                 message = f"cannot start {spec.argv[0]!r} in {spec.cwd}: {error.strerror}"
                 return State(Kind.TERMINATED, "StartError", message, _START_ERROR, began, now())
         record = self.folder / f"{name}{RECORD_SUFFIX}"
         identity = processes.write_record(record, child.pid)
         label = f"process://{child.pid}"
-        self._become(name, State(Kind.RUNNING, started_at=began, process=label))
+        self._set_state(name, State(Kind.RUNNING, started_at=began, process=label))
         code = await self._follow(child, identity)
         record.unlink(missing_ok=True)
         return terminated(code, began, now(), label)
@@ -150,7 +155,7 @@ class PodRunner:
         await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not ended.done():
-            # To the main process alone: it decides what its children do, as in a container.
+            # To the main process only: it decides about its children, as in a container.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGTERM)
             while not ended.done() and asyncio.get_running_loop().time() < self._deadline:
@@ -158,23 +163,28 @@ class PodRunner:
         await asyncio.to_thread(processes.kill_session, identity)
         return await ended
 
-    def _become(self, name: str, state: State) -> None:
+    def _set_state(self, name: str, state: State) -> None:
         self.containers[name] = self.containers[name].becomes(state)
         metadata = self.pod["metadata"]
         log.info(
-            "container_changed", namespace=metadata["namespace"], pod=metadata["name"], container=name,
-            state=state.kind.value, reason=state.reason, exit_code=state.exit_code,
-        )  # fmt: skip
-        self._near.changed(metadata["uid"])
+            "container_changed",
+            namespace=metadata["namespace"],
+            pod=metadata["name"],
+            container=name,
+            state=state.kind.value,
+            reason=state.reason,
+            exit_code=state.exit_code,
+        )
+        self._services.changed(metadata["uid"])
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, but not longer than until the Pod is stopped."""
+        """Wait for this time, or until the Pod is stopped."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
 
 def _resume(pod: Object, container: Object) -> Container:
-    """Begin with what the API server remembers: a container that ran before this node started is a restarted one."""
+    """Start from the state in the API server: a container that ran before this node started counts as restarted."""
     fresh = Container(container["name"], container.get("image", ""))
     for before in pod.get("status", {}).get("containerStatuses", []):
         if before["name"] == fresh.name:
@@ -189,10 +199,10 @@ def _resume(pod: Object, container: Object) -> Container:
 
 
 def _ended(state: Object) -> State | None:
-    """How a container's run ended of which the API server remembers this; what ran was killed with the node's last process."""
+    """How a container's last run ended. One that was running was killed with the earlier node process."""
     if "running" in state:
         began = dt.datetime.fromisoformat(state["running"]["startedAt"])
-        return State(Kind.TERMINATED, "Error", "the node was started again while it ran", _KILLED, began, now())
+        return State(Kind.TERMINATED, "Error", "the node was restarted while the container ran", _KILLED, began, now())
     if "terminated" in state:
         found = state["terminated"]
         began, finished = (dt.datetime.fromisoformat(found[when]) for when in ("startedAt", "finishedAt"))

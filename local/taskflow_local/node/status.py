@@ -1,6 +1,6 @@
-"""What a Pod's status says, from the states of its containers. Pure; phases as in the Pod lifecycle documentation.
+"""Computes a Pod's status from the states of its containers, with the phases of the Pod lifecycle documentation.
 
-Readiness is "the process runs": probes are not run here.
+Pure. A container is ready when its process runs: there are no probes.
 """
 
 import datetime as dt
@@ -26,7 +26,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class State:
-    """One state of a container; which fields count depends on the kind."""
+    """One state of a container. The kind determines which fields are used."""
 
     kind: Kind
     reason: str = ""
@@ -43,7 +43,7 @@ class State:
         if self.kind is Kind.RUNNING:
             return {"running": {"startedAt": timestamp(self.started_at)}}
         fields = _present(reason=self.reason, message=self.message, containerID=self.process)
-        # Signals: the exit code says 128 + n, as shells and container runtimes do.
+        # A signal n is exit code 128 + n, as in shells and container runtimes.
         times = {"startedAt": timestamp(self.started_at), "finishedAt": timestamp(self.finished_at)}
         return {"terminated": {"exitCode": self.exit_code, **times, **fields}}
 
@@ -53,7 +53,7 @@ CREATING = State(Kind.WAITING, "ContainerCreating")
 
 @dataclass(frozen=True)
 class Container:
-    """One container of a Pod as the node sees it."""
+    """One container of a Pod, as the node knows it."""
 
     name: str
     image: str = ""
@@ -62,7 +62,7 @@ class Container:
     restarts: int = 0
 
     def becomes(self, state: State) -> "Container":
-        """Move on; an ended run is remembered as the last state."""
+        """Change the state. The state of an ended run becomes the last state."""
         last = self.state if self.state.kind is Kind.TERMINATED else self.last
         return replace(self, state=state, last=last)
 
@@ -70,33 +70,39 @@ class Container:
         """Write it as a ContainerStatus."""
         running = self.state.kind is Kind.RUNNING
         found: Object = {
-            "name": self.name, "image": self.image, "imageID": "", "restartCount": self.restarts, "ready": running,
-            "started": running, "state": self.state.to_json(), "lastState": self.last.to_json() if self.last else {},
-        }  # fmt: skip
+            "name": self.name,
+            "image": self.image,
+            "imageID": "",
+            "restartCount": self.restarts,
+            "ready": running,
+            "started": running,
+            "state": self.state.to_json(),
+            "lastState": self.last.to_json() if self.last else {},
+        }
         return found | _present(containerID=self.state.process)
 
 
 def terminated(exit_code: int, started: dt.datetime, finished: dt.datetime, process: str = "") -> State:
-    """Describe an ended run; a negative code is Python's way to say "killed by that signal"."""
+    """The state of an ended run. In Python a negative code means "killed by that signal"."""
     code = 128 - exit_code if exit_code < 0 else exit_code
     reason = "Completed" if code == 0 else "Error"
     return State(Kind.TERMINATED, reason, "", code, started, finished, process)
 
 
 def should_restart(policy: str, exit_code: int) -> bool:
-    """Decide by the Pod's restartPolicy."""
+    """Whether the restartPolicy restarts a container that ended with this code."""
     return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
 
 
 def next_backoff(previous: float | None, ran_seconds: float) -> float:
-    """Seconds to wait before the next restart: none for the first, then 10 doubling to 300, as the kubelet does."""
+    """Seconds to wait before the next restart: none for the first, then 10 doubling to 300, as in the kubelet."""
     if previous is None or ran_seconds >= BACKOFF_RESET_SECONDS:
         return 0.0
     return min(max(previous * 2, BACKOFF_FIRST_SECONDS), BACKOFF_MAX_SECONDS)
 
 
 def phase(policy: str, containers: Sequence[Container]) -> str:
-    """Sum the containers up."""
+    """The Pod's phase."""
     kinds = [container.state.kind for container in containers]
     if all(kind is Kind.TERMINATED for kind in kinds):
         codes = [container.state.exit_code for container in containers]
@@ -111,12 +117,12 @@ def phase(policy: str, containers: Sequence[Container]) -> str:
 
 
 def is_ready(containers: Sequence[Container]) -> bool:
-    """Decide whether a Pod is ready: all its containers run."""
+    """Whether all containers run."""
     return all(container.state.kind is Kind.RUNNING for container in containers)
 
 
 def shows_ready(pod: Object) -> bool:
-    """Tell whether the API server has the Pod as ready."""
+    """Whether the Pod is ready according to the API server."""
     conditions = pod.get("status", {}).get("conditions", [])
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
@@ -124,7 +130,7 @@ def shows_ready(pod: Object) -> bool:
 def pod_status(
     pod: Object, containers: Sequence[Container], conditions: Mapping[str, Object], now: dt.datetime
 ) -> Object:
-    """Build the status to report; `conditions` are the ones reported last, by type: they keep their transition time."""
+    """Build the status to report. `conditions` are those of the last report, by type, with their transition times."""
     policy = pod["spec"].get("restartPolicy", "Always")
     what = phase(policy, containers)
     ready = is_ready(containers)
@@ -133,18 +139,23 @@ def pod_status(
     waiting = [container.name for container in containers if container.state.kind is not Kind.RUNNING]
     message = "" if ready or done else f"containers with unready status: [{' '.join(waiting)}]"
     wanted = [
-        ("PodScheduled", True, "", ""), ("Initialized", True, "", ""),
-        ("ContainersReady", ready, reason, message), ("Ready", ready, reason, message),
-    ]  # fmt: skip
+        ("PodScheduled", True, "", ""),
+        ("Initialized", True, "", ""),
+        ("ContainersReady", ready, reason, message),
+        ("Ready", ready, reason, message),
+    ]
     generation = pod["metadata"].get("generation", 1)
     return {
         "phase": what,
         "observedGeneration": generation,
-        "hostIP": HOST_ADDRESS, "hostIPs": [{"ip": HOST_ADDRESS}], "podIP": HOST_ADDRESS, "podIPs": [{"ip": HOST_ADDRESS}],
+        "hostIP": HOST_ADDRESS,
+        "hostIPs": [{"ip": HOST_ADDRESS}],
+        "podIP": HOST_ADDRESS,
+        "podIPs": [{"ip": HOST_ADDRESS}],
         "startTime": pod.get("status", {}).get("startTime") or timestamp(now),
         "conditions": [_condition(conditions.get(each[0]), *each, generation, now) for each in wanted],
         "containerStatuses": [container.to_json() for container in containers],
-    }  # fmt: skip
+    }
 
 
 def _condition(
@@ -153,10 +164,13 @@ def _condition(
     status = str(value)
     moved = before is None or before["status"] != status
     return {
-        "type": kind, "status": status, "reason": reason or None, "message": message or None,
+        "type": kind,
+        "status": status,
+        "reason": reason or None,
+        "message": message or None,
         "observedGeneration": generation,
         "lastTransitionTime": timestamp(now) if moved or before is None else before["lastTransitionTime"],
-    }  # fmt: skip
+    }
 
 
 def timestamp(moment: dt.datetime | None) -> str | None:

@@ -162,7 +162,9 @@ class ChunkDelivery:
         log.warning("chunks_adrift", **log_fields(task), chunks=len(chunks))
         failure = Failure(
             reason=Reason.BROKER_DATA_LOST,
-            message="nobody holds the chunk any more, and how it ended was lost: Redis forgot it, or the event was lost",
+            message=(
+                "nobody holds the chunk any more, and how it ended was lost: Redis forgot it, or the event was lost"
+            ),
         )
         await retry_until_available(lambda: self._ledger.give_up([(task.uid, *name) for name in chunks], failure))
 

@@ -46,7 +46,8 @@ class ChunkSizer:
 
         Args:
             left: items that are not handed out.
-            chunks: how many may be in flight. Near the end they become smaller, so that all of them end at the same time.
+            chunks: how many may be in flight. Near the end they become smaller, so that all of them end at the same
+                time.
         """
         share = math.ceil(left / chunks)
         least = int(MIN_SECONDS * self.seen / self.seconds) if self.seen else 1

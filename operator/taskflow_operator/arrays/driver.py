@@ -88,9 +88,9 @@ class _Round:
 
 
 class ArrayDriver:
-    """Runs an array in rounds, each in this order: apply events; enter new chunks in the ledger and publish them; store in PostgreSQL
-    what ended; settle the chunks that ended; acknowledge the events. If the operator dies anywhere, its successor finds each item
-    that has not ended in exactly one place.
+    """Runs an array in rounds, each in this order: apply events; enter new chunks in the ledger and publish them; store
+    in PostgreSQL what ended; settle the chunks that ended; acknowledge the events. If the operator dies anywhere, its
+    successor finds each item that has not ended in exactly one place.
 
     Args:
         uid: the Task.
@@ -148,7 +148,9 @@ class ArrayDriver:
         return chunk is not None and not chunk.started and not chunk.parked
 
     async def republish(self, names: Sequence[ChunkId] | None = None) -> None:
-        """Send chunks again whose messages were lost; by default all that wait, because their list is another one now."""
+        """Send chunks again whose messages were lost; by default all that wait, because their list is another one
+        now.
+        """
         state, known = self._state, self._services.tasks.get(self._uid)
         if state is None or known is None:
             return

@@ -1,8 +1,8 @@
 """The state of one open array, and how events change it. Pure.
 
-Each item that has not ended is in exactly one place: *fresh* (never handed out), *waiting* for another attempt, or in a chunk
-in flight. What has ended is in the history, and here only as numbers. So memory grows with what is in flight, not with
-the number of items.
+Each item that has not ended is in exactly one place: *fresh* (never handed out), *waiting* for another attempt, or in a
+chunk in flight. What has ended is in the history, and here only as numbers. So memory grows with what is in flight, not
+with the number of items.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ class ArrayState:
             chunk.parked = False
 
     def taken(self, states: Iterable[tuple[InFlightChunk, State]], now: datetime) -> None:
-        """Chunks could not be entered: somebody holds them, or did once. After data was lost, names may come a second time."""
+        """Chunks could not be entered: somebody holds them, or did once. After data was lost, names may come a second
+        time.
+        """
         for chunk, state in states:
             if state.leased:
                 chunk.started = True

@@ -1,4 +1,6 @@
-"""Assembles what runs Tasks in pods of their own, in two steps: the delivery needs the launcher, the controller needs the delivery."""
+"""Assembles what runs Tasks in pods of their own, in two steps: the delivery needs the launcher, the controller needs
+the delivery.
+"""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Operator:
         metrics.BUILD.labels(version=version("taskflow-operator")).set(1)
         metrics.LEADER.set_function(lambda: float(self._leads and self._base.leadership.is_confirmed()))
         for name, health in dependency_health.DEPENDENCIES.items():
-            metrics.DEPENDENCY_AWAY.labels(dependency=name).set_function(lambda health=health: health.seconds)  # type: ignore[misc]
+            metrics.DEPENDENCY_UNAVAILABLE.labels(dependency=name).set_function(lambda health=health: health.seconds)  # type: ignore[misc]
         for collector in self._collectors:
             REGISTRY.register(collector)
 
@@ -95,7 +95,8 @@ class Operator:
             try:
                 await asyncio.wait_for(closing, CLOSE_SECONDS)
             except (TaskflowError, TimeoutError) as error:
-                # What is not acknowledged is read again after the next start; what is not published, its reconciler finds.
+                # What is not acknowledged is read again after the next start; what is not published, its reconciler
+                # finds.
                 log.warning("drain_cut_short", error=str(error) or type(error).__name__)
 
     async def close(self) -> None:

@@ -1,0 +1,1 @@
+"""Mirrors events and Tasks into PostgreSQL. Nothing here decides about a Task."""

@@ -1,10 +1,13 @@
-"""`python -m taskflow_operator.install.provision secrets|namespaces FILE`: what an installation needs beside its manifests.
+"""`python -m taskflow_operator.install.provision secrets|namespaces FILE`: what an installation needs beside its
+manifests.
 
-`secrets` makes the Secrets of the installation's own namespace that are not there yet, with random values: so no manifest holds one, and
-installing again changes none. `namespaces` puts the Secret `taskflow-worker` into each namespace with workers, from this process's own
-environment, and applies the pools; it may be repeated, and brings changed credentials.
+`secrets` makes the Secrets of the installation's own namespace that are not there yet, with random values: so no
+manifest holds one, and installing again changes none. `namespaces` puts the Secret `taskflow-worker` into each
+namespace with workers, from this process's own environment, and applies the pools; it may be repeated, and brings
+changed credentials.
 
-Exit codes: 0 done; 1 the API server does not answer or refuses, so try again; 2 the file, the settings or the credentials are unusable.
+Exit codes: 0 done; 1 the API server does not answer or refuses, so try again; 2 the file, the settings or the
+credentials are unusable.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from taskflow_core.kube.client import APPLY_PATCH, KubeClient, Requests, resourc
 from taskflow_core.settings import RedisSettings, StorageSettings, explain
 
 FIELD_MANAGER = "taskflow-provision"
-PATIENCE_SECONDS = 120.0
+TIMEOUT_SECONDS = 120.0
 """For an API server that does not answer, and a CRD of the same release that it does not serve yet."""
 _PAUSE_SECONDS = 1.0
 _LABELS = {"app.kubernetes.io/part-of": "taskflow", naming.LABEL_MANAGED_BY: FIELD_MANAGER}
@@ -57,7 +60,7 @@ class Plan(Model):
 
 
 def generated(plan: Plan, random: Callable[[], str]) -> dict[str, dict[str, str]]:
-    """The values of each Secret to be made, by its name."""
+    """The values of each Secret to create, by its name."""
     found: dict[str, dict[str, str]] = {}
     if plan.token_secret is not None:
         found[plan.token_secret] = {"token-key": random()}
@@ -66,7 +69,7 @@ def generated(plan: Plan, random: Callable[[], str]) -> dict[str, dict[str, str]
         found[dev.secret] = {
             "postgres-password": postgres,
             "database-url": f"postgresql+psycopg://taskflow:{postgres}@{dev.postgres_host}:5432/taskflow",
-            # A file and no argument: those are visible to everybody on the node.
+            # A file, because arguments are visible to everybody on the node.
             "redis.conf": f"requirepass {redis}\nuser {acl.API} {' '.join(acl.api_rules(reader))}\n",
             "redis-url": f"redis://:{redis}@{dev.redis_host}:6379/0",
             "redis-api-url": f"redis://{acl.API}:{reader}@{dev.redis_host}:6379/0",
@@ -79,18 +82,18 @@ def generated(plan: Plan, random: Callable[[], str]) -> dict[str, dict[str, str]
 async def make_secrets(
     kube: Requests, plan: Plan, random: Callable[[], str] = lambda: secrets.token_hex(24)
 ) -> list[str]:
-    """Make the Secrets that are not there; says what was done. Raises as `KubeClient.request`."""
-    said = []
+    """Create the missing Secrets; returns a report. Raises as `KubeClient.request`."""
+    done = []
     for name, values in generated(plan, random).items():
         try:
             await kube.request(
                 "POST", resource_path(_CORE, "secrets", plan.namespace), _secret(name, plan.namespace, values)
             )
         except Conflict:
-            said.append(f"Secret {plan.namespace}/{name} is there already")
+            done.append(f"Secret {plan.namespace}/{name} exists already")
         else:
-            said.append(f"Secret {plan.namespace}/{name} made")
-    return said
+            done.append(f"Secret {plan.namespace}/{name} created")
+    return done
 
 
 def worker_values(redis: RedisSettings, storage: StorageSettings) -> dict[str, str]:
@@ -106,25 +109,25 @@ def worker_values(redis: RedisSettings, storage: StorageSettings) -> dict[str, s
 
 
 async def provide(kube: Requests, plan: Plan, values: Mapping[str, str]) -> list[str]:
-    """Apply the workers' Secrets and the pools; says what was done.
+    """Apply the workers' Secrets and the pools; returns a report.
 
     Raises:
         Conflict: somebody else keeps the Secret of a namespace; nothing of theirs is overwritten.
     """
-    said = []
+    done = []
     for namespace in plan.worker_namespaces:
         path = resource_path(_CORE, "secrets", namespace, naming.WORKER_SECRET)
         try:
             await _apply(kube, path, _secret(naming.WORKER_SECRET, namespace, values), force=False)
         except Conflict as error:
             raise Conflict(f"{error}; delete it, or take {namespace} out of workerNamespaces") from error
-        said.append(f"Secret {namespace}/{naming.WORKER_SECRET} applied")
+        done.append(f"Secret {namespace}/{naming.WORKER_SECRET} applied")
     for pool in plan.pools:
         metadata = pool["metadata"]
         path = resource_path(f"apis/{naming.API_VERSION}", "workerpools", metadata["namespace"], metadata["name"])
         await _apply(kube, path, pool, force=True)
-        said.append(f"WorkerPool {metadata['namespace']}/{metadata['name']} applied")
-    return said
+        done.append(f"WorkerPool {metadata['namespace']}/{metadata['name']} applied")
+    return done
 
 
 async def _apply(kube: Requests, path: str, body: Any, *, force: bool) -> None:
@@ -143,14 +146,14 @@ def _secret(name: str, namespace: str, values: Mapping[str, str]) -> dict[str, A
     }
 
 
-async def patiently(
+async def call_with_retries(
     act: Callable[[], Awaitable[list[str]]],
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> list[str]:
     """Try again while the API server does not answer, or does not know the kind or namespace yet."""
-    deadline = clock() + PATIENCE_SECONDS
+    deadline = clock() + TIMEOUT_SECONDS
     while True:
         try:
             return await act()
@@ -163,7 +166,9 @@ async def patiently(
 async def _run(action: str, plan: Plan, values: Mapping[str, str]) -> list[str]:
     kube = await KubeClient.connect(connections=2)
     try:
-        return await patiently(lambda: make_secrets(kube, plan) if action == "secrets" else provide(kube, plan, values))
+        return await call_with_retries(
+            lambda: make_secrets(kube, plan) if action == "secrets" else provide(kube, plan, values)
+        )
     finally:
         await kube.close()
 
@@ -177,14 +182,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         plan = Plan.model_validate_json(chosen.file.read_bytes())
         values = worker_values(RedisSettings(), StorageSettings()) if chosen.action == "namespaces" else {}
-        said = asyncio.run(_run(chosen.action, plan, values))
+        done = asyncio.run(_run(chosen.action, plan, values))
     except ValidationError as error:
         return _fail(2, *explain(error))
     except (OSError, Invalid) as error:
         return _fail(2, str(error))
     except TaskflowError as error:
         return _fail(1, str(error))
-    print(*said, sep="\n")  # noqa: T201 - a command line prints
+    print(*done, sep="\n")  # noqa: T201 - a command line prints
     return 0
 
 

@@ -1,4 +1,5 @@
-"""`python -m taskflow_operator.install.smoke`: one Task through the REST API; what `helm test` and `skaffold verify` run in a pod.
+"""`python -m taskflow_operator.install.smoke`: one Task through the REST API; what `helm test` and `skaffold verify`
+run in a pod.
 
 Exit codes: 0 it succeeded, 1 it did not, or the API refused it.
 """
@@ -15,7 +16,7 @@ import uuid
 from pathlib import Path
 
 TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-PATIENCE_SECONDS = 240
+TIMEOUT_SECONDS = 240
 
 
 def call(method: str, path: str, body: object = None) -> dict[str, object]:
@@ -31,9 +32,9 @@ def call(method: str, path: str, body: object = None) -> dict[str, object]:
         return found
 
 
-def patiently(method: str, path: str, body: object = None) -> dict[str, object]:
-    """The same, while the installation comes up."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def call_with_retries(method: str, path: str, body: object = None) -> dict[str, object]:
+    """The same, with retries while the installation starts."""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
         try:
             return call(method, path, body)
@@ -52,10 +53,10 @@ def main() -> int:
     tasks = f"/v1/namespaces/{os.environ['TASKFLOW_NAMESPACE']}/tasks"
     name = f"smoke-{uuid.uuid4().hex[:8]}"
     spec = {"handler": "taskflow.echo", "kwargs": {"value": name}, "queue": os.environ["TASKFLOW_QUEUE"]}
-    patiently("POST", tasks, {"name": name, "spec": spec})
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    call_with_retries("POST", tasks, {"name": name, "spec": spec})
+    deadline = time.monotonic() + TIMEOUT_SECONDS
     while True:
-        task = patiently("GET", f"{tasks}/{name}")
+        task = call_with_retries("GET", f"{tasks}/{name}")
         status = task.get("status") or task
         phase = status.get("phase") if isinstance(status, dict) else None
         if phase in ("Succeeded", "Failed", "Cancelled") or time.monotonic() > deadline:

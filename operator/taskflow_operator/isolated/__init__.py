@@ -1,0 +1,1 @@
+"""Runs Tasks with `isolation: Pod`: one Job for each attempt."""

@@ -39,8 +39,8 @@ class MessageStore(Protocol):
 class JobLauncher:
     """Starts attempts by a Job each, and knows why one does not start.
 
-    The message is left in Redis before the Job is created. What is not done of that, because the operator dies or the API server is
-    unavailable, is done later by the controller.
+    The message is left in Redis before the Job is created. What is not done of that, because the operator dies or the
+    API server is unavailable, is done later by the controller.
 
     Args:
         kube: the API server.

@@ -1,1 +1,1 @@
-"""Kopf's decorators, and nothing else: each handler calls one method of what `wiring` built."""
+"""The only package that imports Kopf: its handlers, its settings, and the thread that it runs in."""

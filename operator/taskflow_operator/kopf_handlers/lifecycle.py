@@ -1,3 +1,5 @@
+"""Settings of Kopf, and how its watches of WorkerPools and Deployments start and end."""
+
 from __future__ import annotations
 
 import asyncio
@@ -55,7 +57,9 @@ def watch(keeper: PoolController, operator: OperatorSettings) -> Watch:
 
 
 async def _check_kinds(insights: Insights) -> None:
-    """End Kopf, so that it is begun again, if the API server did not name our kind yet: it will not look for new kinds."""
+    """End Kopf, so that it is begun again, if the API server did not name our kind yet: it will not look for new
+    kinds.
+    """
     await insights.ready_resources.wait()
     if not any(each.group == naming.GROUP for each in insights.watched_resources):
         raise Unavailable(f"API server: it serves no workerpools.{naming.GROUP} yet", Dependency.API_SERVER)
@@ -65,7 +69,8 @@ async def _check_kinds(insights: Insights) -> None:
 async def _end_with(roots: Collection[asyncio.Task[Any]]) -> None:
     """What `kopf.operator` does with its tasks, but no longer than `END_SECONDS` after the first of them ended.
 
-    When one of them fails, Kopf 1.45 may wait for ever for another, whose request it could not cancel (`request_cancel_callback`).
+    When one of them fails, Kopf 1.45 may wait for ever for another, whose request it could not cancel
+    (`request_cancel_callback`).
     """
     ours = {task for task in (asyncio.current_task(),) if task is not None}
     running = asyncio.create_task(kopf.run_tasks(roots, ignored=ours))
@@ -78,7 +83,9 @@ async def _end_with(roots: Collection[asyncio.Task[Any]]) -> None:
 
 
 def quieten() -> None:
-    """What Kopf should not say: each retry of each request, and what the runner says anyway. Errors of handlers remain."""
+    """What Kopf should not say: each retry of each request, and what the runner says anyway. Errors of handlers
+    remain.
+    """
     for name in ("kopf._core.reactor.observation", "kopf._cogs.clients.watching", "kopf.objects"):
         logging.getLogger(name).addFilter(_no_retry)
     logging.getLogger("kopf._core.engines.activities").setLevel(logging.WARNING)
@@ -91,8 +98,8 @@ def _no_retry(record: logging.LogRecord) -> bool:
 
 
 class PoolsOnly(kopf.AnnotationsDiffBaseStorage):
-    """Only WorkerPools have handlers of changes. Of any other object Kopf would make deep copies at each event, and stumble
-    over one that is nested deeper than Python's stack.
+    """Only WorkerPools have handlers of changes. Of any other object Kopf would make deep copies at each event, and
+    stumble over one that is nested deeper than Python's stack.
     """
 
     def build(self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None) -> kopf.BodyEssence:

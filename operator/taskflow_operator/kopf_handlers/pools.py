@@ -1,3 +1,5 @@
+"""Kopf handlers of WorkerPools and their Deployments. Each calls one method of the controller."""
+
 from __future__ import annotations
 
 import asyncio
@@ -23,8 +25,8 @@ def register(
 ) -> None:
     """WorkerPools are few and change rarely, so Kopf's state machine and its annotation are worth their writes here.
 
-    Kopf's thread waits for the keeper, which works on the event loop `home`. Of namespaces that this operator does not care for, Kopf
-    handles nothing and writes nothing.
+    Kopf's thread waits for the keeper, which works on the event loop `home`. Of namespaces that this operator does not
+    care for, Kopf handles nothing and writes nothing.
     """
     ours = _in_shard(cares_for)
 

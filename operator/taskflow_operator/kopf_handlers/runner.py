@@ -1,7 +1,8 @@
-"""Keeps Kopf at a distance: it watches in a thread with an event loop of its own, so that neither its end nor its load is ours.
+"""Runs Kopf in a thread with an event loop of its own, so that neither its end nor its load affects the operator.
 
-Kopf ends on what is routine for an API server (a watch error 500 or 504, HTTP 410 for a list, minutes of 5xx or 403). Then it is started
-again, which lists everything anew; our own loops never stop. This module does not import Kopf: it is given what to run.
+Kopf ends on errors that are routine for an API server (a watch error 500 or 504, HTTP 410 for a list, minutes of 5xx or
+403). It is then started again, which lists everything again. The operator's own loops never stop. This module does not
+import Kopf: it is given what to run.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ STOP_SECONDS = 5.0
 WIND_UP_SECONDS = 2.0
 
 Watch = Callable[[asyncio.Event], Awaitable[None]]
-"""Watches until the event is set, or until it fails; runs in a thread of its own."""
+"""Watches until the event is set or the watch fails. Runs in a thread of its own."""
 
 
 @dataclass
-class _Life:
+class _Run:
     """One run of the watch."""
 
     ended: asyncio.Future[BaseException | None]
@@ -38,7 +39,7 @@ class _Life:
 
 
 class KopfRunner:
-    """Runs a watch in a thread, and again whenever it ends.
+    """Runs a watch in a thread, and restarts it whenever it ends.
 
     Args:
         watch: what to run.
@@ -85,9 +86,9 @@ class KopfRunner:
 
     async def _live(self) -> BaseException | None:
         loop = asyncio.get_running_loop()
-        life = _Life(ended=loop.create_future())
-        # A daemon: if it will not end within its time, the process ends without it.
-        # In our context, so that its log lines name the component as all others do.
+        life = _Run(ended=loop.create_future())
+        # A daemon thread: if it does not end in time, the process ends without it. It gets a copy of this context, so
+        # that its log lines name the component as all others do.
         run = contextvars.copy_context().run
         thread = threading.Thread(target=run, args=(self._in_thread, life, loop), name="kopf", daemon=True)
         thread.start()
@@ -97,7 +98,7 @@ class KopfRunner:
             await self._stop(life)
             raise
 
-    def _in_thread(self, life: _Life, home: asyncio.AbstractEventLoop) -> None:
+    def _in_thread(self, life: _Run, home: asyncio.AbstractEventLoop) -> None:
         error: BaseException | None = None
         try:
             _run(self._begin(life))
@@ -110,12 +111,12 @@ class KopfRunner:
             # The process is ending and its loop is closed: nobody waits any more.
             return
 
-    async def _begin(self, life: _Life) -> None:
+    async def _begin(self, life: _Run) -> None:
         life.loop, life.stop = asyncio.get_running_loop(), asyncio.Event()
         life.ready.set()
         await self._watch(life.stop)
 
-    async def _stop(self, life: _Life) -> None:
+    async def _stop(self, life: _Run) -> None:
         await asyncio.to_thread(life.ready.wait, STOP_SECONDS)
         if life.loop is not None and life.stop is not None and not life.ended.done():
             try:

@@ -1,0 +1,1 @@
+"""Keeps WorkerPools: their Deployments, their status, and how many pods they have."""

@@ -53,7 +53,8 @@ class PoolController:
         queues: the queues that pools serve, for admission.
         image: of workers whose pool sets none.
         lease_seconds: passed to the workers.
-        changed: called with a namespace when the queues that are served in it change, or whether their pools get workers.
+        changed: called with a namespace when the queues that are served in it change, or whether their pools get
+            workers.
         events: records pools that cannot get their workers.
     """
 
@@ -116,7 +117,9 @@ class PoolController:
                 self._forget(namespace, name)
 
     async def run(self) -> None:
-        """List the pools periodically, until cancelled: Kopf does not report a deletion that happened while it had no watch."""
+        """List the pools periodically, until cancelled: Kopf does not report a deletion that happened while it had no
+        watch.
+        """
         while True:
             await asyncio.sleep(LIST_SECONDS)
             try:

@@ -51,8 +51,8 @@ class ScaleDown:
 def plan_scale_down(pods: Sequence[Pod], workers: Workers, count: int, *, busy_too: bool = False) -> ScaleDown:
     """Which pods to remove, of those that are not terminating already.
 
-    Only idle pods are removed: first those that cannot start, then those that reported that they stopped their intake, then the
-    youngest. A pod that does not report stays: what it holds is unknown.
+    Only idle pods are removed: first those that cannot start, then those that reported that they stopped their intake,
+    then the youngest. A pod that does not report stays: what it holds is unknown.
 
     Args:
         pods: all pods of the pool.

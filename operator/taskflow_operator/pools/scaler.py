@@ -56,7 +56,8 @@ class _PoolMemory:
 
 
 class Scaler:
-    """Decides every second, and whenever a Task is queued, how many pods each pool has. Removes only pods that hold nothing.
+    """Decides every second, and whenever a Task is queued, how many pods each pool has. Removes only pods that hold
+    nothing.
 
     Args:
         pools: the pools and their Deployments.

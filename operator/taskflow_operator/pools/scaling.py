@@ -70,8 +70,8 @@ def decide(
     """How many pods there should be.
 
     wanted = ceil(demand / tasksPerReplica), between minReplicas and maxReplicas. Scaling up happens at once, by at most
-    scaleUpLimit. Scaling down goes to the largest number that was needed in the last scaleDownDelaySeconds, and to zero after
-    idleSecondsToZero without any demand.
+    scaleUpLimit. Scaling down goes to the largest number that was needed in the last scaleDownDelaySeconds, and to zero
+    after idleSecondsToZero without any demand.
     """
     per_pod = scaling.tasks_per_replica or concurrency
     asked = -(-demand.slots // per_pod)
@@ -104,6 +104,8 @@ def decide(
 def _remember(
     former: Sequence[tuple[datetime, int]], wanted: int, now: datetime, delay: timedelta
 ) -> tuple[tuple[datetime, int], ...]:
-    """Falling numbers: one that is followed by as many or more is no maximum any longer. Each has the time when it was last needed."""
+    """Falling numbers: one that is followed by as many or more is no maximum any longer. Each has the time when it was
+    last needed.
+    """
     kept = [(when, count) for when, count in former if count > wanted and now - when < delay]
     return (*kept, (now, wanted))

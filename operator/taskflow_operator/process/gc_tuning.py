@@ -1,7 +1,8 @@
 """Makes Python collect cyclic garbage rarely.
 
-A full collection stops the operator for a quarter of a second with 10,000 open Tasks. With Python's own thresholds there is one every
-few seconds while Tasks come and go, although almost nothing is cyclic: objects are freed with their last reference.
+A full collection stops the operator for a quarter of a second with 10,000 open Tasks. With Python's own thresholds
+there is one every few seconds while Tasks come and go, although almost nothing is cyclic: objects are freed with their
+last reference.
 """
 
 from __future__ import annotations

@@ -1,15 +1,16 @@
 """Leader election by a Lease, with the durations of Kubernetes' own components (15, 10 and 2 seconds). Others stand by.
 
-Two operators never write at once. A holder that could not renew for `RENEW_DEADLINE` is in doubt: it writes nothing and reads no
-events. Another operator may take the Lease only `LEASE_DURATION` after the last renewal that it saw. Each change is guarded by the
-Lease's resourceVersion, so when the API server is back the holder learns at once whether it still holds the Lease. If not, its process
-ends. An API server that is unavailable for everybody therefore costs a pause, not a restart.
+Two operators never write at once. A holder that could not renew for `RENEW_DEADLINE` is in doubt: it writes nothing and
+reads no events. Another operator may take the Lease only `LEASE_DURATION` after the last renewal that it saw. Each
+change is guarded by the Lease's resourceVersion, so when the API server is back the holder learns at once whether it
+still holds the Lease. If not, its process ends. An API server that is unavailable for everybody therefore costs a
+pause, not a restart.
 
-Whether a Lease has expired is judged by the process' own monotonic clock, from the moment its last change was seen: the clocks of two
-machines may differ.
+Whether a Lease has expired is judged by the process' own monotonic clock, from the moment its last change was seen: the
+clocks of two machines may differ.
 
-`kubernetes.aio.leaderelection` is not used: it judges by the wall clock, sets no bound on a renewal that hangs, ends on a lost
-connection, and cannot release.
+`kubernetes.aio.leaderelection` is not used: it judges by the wall clock, sets no bound on a renewal that hangs, ends on
+a lost connection, and cannot release.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ class LeaseLeaderElection:
     Args:
         kube: the API server.
         namespace: where the Lease is.
-        identity: of this process. A process that finds its identity in the Lease continues with it at once, so no two may share one;
-            if two do, the first one ends.
+        identity: of this process. A process that finds its identity in the Lease continues with it at once, so no two
+            may share one; if two do, the first one ends.
         clock: monotonic seconds.
         now: the time, for people who read the Lease.
         sleep: how to wait.
@@ -216,7 +217,9 @@ class LeaseLeaderElection:
         self._renewed_at = began
 
     async def _find_out(self, began: float) -> None:
-        """Somebody changed the Lease: a user changed its labels, the answer to a renewal was lost, or another process took it."""
+        """Somebody changed the Lease: a user changed its labels, the answer to a renewal was lost, or another process
+        took it.
+        """
         lease = await self._get()
         if lease is None:
             if not await self._create():

@@ -107,7 +107,9 @@ def end_now(code: int) -> None:
 
 
 def limit_stop() -> None:
-    """End the process `STOP_SECONDS` from now, if anything still hangs then: a thread, a connection, the interpreter."""
+    """End the process `STOP_SECONDS` from now, if anything still hangs then: a thread, a connection, the
+    interpreter.
+    """
 
     def overdue() -> None:
         log.critical("stop_overdue", seconds=STOP_SECONDS)

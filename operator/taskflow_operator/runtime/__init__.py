@@ -1,0 +1,1 @@
+"""What controllers are built from: queues, watches, writers, supervision. It knows no controller."""

@@ -21,7 +21,9 @@ class Group(Protocol):
 
 
 class Acknowledgements:
-    """Entries of one consumer group that are done and not acknowledged yet. An id is added after what it caused is durable."""
+    """Entries of one consumer group that are done and not acknowledged yet. An id is added after what it caused is
+    durable.
+    """
 
     def __init__(self, group: Group) -> None:
         self._group = group

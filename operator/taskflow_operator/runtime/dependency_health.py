@@ -14,7 +14,8 @@ T = TypeVar("T")
 log = get_logger(__name__)
 RETRY_SECONDS = 1.0
 RECOVERY_SECONDS = 3.0
-"""A dependency has recovered after one success and no failure for this long. Otherwise each of several callers would report it."""
+"""A dependency has recovered after one success and no failure for this long. Otherwise each of several callers would
+report it."""
 PERMISSION_RECOVERY_SECONDS = 30.0
 """The same for permissions: a refused request is retried every few seconds, while other requests are granted."""
 

@@ -1,7 +1,7 @@
 """Records Kubernetes Events for people on call: Tasks that failed for good, pools that cannot get their workers.
 
-Each Event is a write that the API server keeps for an hour, so there are few: a token bucket for all, and a pause for each object.
-Events are hints, not records: those that cannot be posted are dropped and counted.
+Each Event is a write that the API server keeps for an hour, so there are few: a token bucket for all, and a pause for
+each object. Events are hints, not records: those that cannot be posted are dropped and counted.
 """
 
 from __future__ import annotations

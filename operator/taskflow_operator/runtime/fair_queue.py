@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 
 class FairQueue:
-    """Keys of several flows, served by weighted round robin. For items of one size that is deficit round robin (Shreedhar and
-    Varghese, 1995).
+    """Keys of several flows, served by weighted round robin. For items of one size that is deficit round robin
+    (Shreedhar and Varghese, 1995).
 
-    In each round a flow gives at most as many keys as its weight, in the order in which they came. A key therefore waits for at
-    most the weights of the other flows, times the number of keys before it in its own flow over its weight, rounded up. Calls take
-    constant time, however many keys and flows there are.
+    In each round a flow gives at most as many keys as its weight, in the order in which they came. A key therefore
+    waits for at most the weights of the other flows, times the number of keys before it in its own flow over its
+    weight, rounded up. Calls take constant time, however many keys and flows there are.
 
     Args:
         weight: of a flow, at least 1; asked once a round.
@@ -28,7 +28,9 @@ class FairQueue:
         self._count = 0
 
     def put(self, flow: str, key: str, *, first: bool = False) -> None:
-        """Add a key to a flow, at its end or its front. A key that waits there already keeps its place, unless `first`."""
+        """Add a key to a flow, at its end or its front. A key that waits there already keeps its place, unless
+        `first`.
+        """
         keys = self._flows.get(flow)
         if keys is None:
             keys = self._flows[flow] = OrderedDict()

@@ -76,8 +76,8 @@ class _Pending:
 class StatusWriter:
     """The last status of a resource wins, and a status that it has already is not written.
 
-    A status write costs the API server about 3 ms of CPU even when nothing changes. Namespaces take turns: an end is not written
-    behind thousands of another namespace's.
+    A status write costs the API server about 3 ms of CPU even when nothing changes. Namespaces take turns: an end is
+    not written behind thousands of another namespace's.
 
     Args:
         api: where to write.

@@ -34,13 +34,14 @@ async def consume_group(
 
     Args:
         reader: the group.
-        handle: gets the events, and the ids of entries that are no events. If it raises `Unavailable`, it gets the same ones again.
-        data_lost: called with the reason when events may be missing, because the group does not exist or the stream was trimmed past
-            it. The group is created only after what it returns has ended: if the process dies first, its successor repeats this
-            step. It is called again if data was lost once more meanwhile.
+        handle: gets the events, and the ids of entries that are no events. If it raises `Unavailable`, it gets the same
+            ones again.
+        data_lost: called with the reason when events may be missing, because the group does not exist or the stream was
+            trimmed past it. The group is created only after what it returns has ended: if the process dies first, its
+            successor repeats this step. It is called again if data was lost once more meanwhile.
         may_read: waits while this process is not sure to be the leader; what it read, no other one would.
-        gather_seconds: how long events gather after each batch. A single event is read at once; a round trip for each of many costs
-            more CPU than handling them.
+        gather_seconds: how long events gather after each batch. A single event is read at once; a round trip for each
+            of many costs more CPU than handling them.
         caught_up: called when everything in the stream has been handed on.
         clock: monotonic seconds.
     """

@@ -1,4 +1,6 @@
-"""Keeps loops running: one object that fails does not stop the others, and a loop that fails is restarted, within limits."""
+"""Keeps loops running: one object that fails does not stop the others, and a loop that fails is restarted, within
+limits.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ class _Times:
 
 
 class AttemptTimes:
-    """When the current attempts were queued and started, by Redis' clock. Their durations go to metrics and trace spans.
+    """When the current attempts were queued and started, by Redis' clock. Their durations go to metrics and trace
+    spans.
 
     Kept in memory only: the wait of an attempt that a former operator saw begin is unknown and not counted.
     """

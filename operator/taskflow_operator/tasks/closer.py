@@ -1,7 +1,7 @@
 """Writes the end of an attempt: first to the resource, then to ledger and history, then the next attempt may start.
 
-The order makes it safe to die at any point. Until the resource has the status, the claim of the ended attempt stays and its event is
-unacknowledged, so the end is applied again. Once the resource has it, the next attempt may be entered.
+The order makes it safe to die at any point. Until the resource has the status, the claim of the ended attempt stays and
+its event is unacknowledged, so the end is applied again. Once the resource has it, the next attempt may be entered.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ log = get_logger(__name__)
 
 
 class StatusRefusedError(Exception):
-    """The API server does not accept the status that an attempt ended with. The attempt is not closed, and is tried again."""
+    """The API server does not accept the status that an attempt ended with. The attempt is not closed, and is tried
+    again.
+    """
 
 
 class Closer:
@@ -55,10 +57,12 @@ class Closer:
         self._finished = finished
 
     async def close(self, task: Task, status: TaskStatus) -> None:
-        """Close the Task's current attempt with the status that follows from its end; returns when all of it is durable.
+        """Close the Task's current attempt with the status that follows from its end; returns when all of it is
+        durable.
 
         Raises:
-            StatusRefusedError: the API server does not accept the status of the next attempt, so the ended one stays open.
+            StatusRefusedError: the API server does not accept the status of the next attempt, so the ended one stays
+                open.
         """
         if self._tasks.get(task.uid) is None:
             return
@@ -68,7 +72,8 @@ class Closer:
                 return
             await self._settlement.settle(Attempt(task.uid, task.status.attempt, snapshot(after)), EventKind.SETTLED)
             if after.finished:
-                # A status that the API server refuses stays open there, and the next resync shows it again; see the log.
+                # A status that the API server refuses stays open there, and the next resync shows it again; see the
+                # log.
                 self._forget(after)
                 log.info("task_finished", **log_fields(after), phase=status.phase, reason=status.reason)
                 return

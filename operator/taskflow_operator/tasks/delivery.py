@@ -1,6 +1,7 @@
 """Brings the attempts of Tasks to workers: ledger first, then a message or a pod.
 
-If the operator dies between the two, the ledger has an entry that nobody starts. The reconciler finds it and starts it again.
+If the operator dies between the two, the ledger has an entry that nobody starts. The reconciler finds it and starts it
+again.
 """
 
 from __future__ import annotations

@@ -61,7 +61,9 @@ def _ended(phase: Phase) -> DependencyState:
 
 
 def find_cycle(task: Task, tasks: OpenTasks) -> Sequence[str]:
-    """Names of the cycle of open Tasks that leads from this one back to it, itself first and last; empty if there is none."""
+    """Names of the cycle of open Tasks that leads from this one back to it, itself first and last; empty if there is
+    none.
+    """
     path: list[str] = [task.name]
     seen: set[str] = set()
     # Depth first, without recursion: a chain may be as long as there are Tasks.

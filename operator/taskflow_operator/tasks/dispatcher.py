@@ -79,7 +79,8 @@ class Dispatcher:
                 self._work_queue.put_back(batch)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                # A single Task is dispatched at once. While many are due, those that come meanwhile join the next batch.
+                # A single Task is dispatched at once. While many are due, those that come meanwhile join the next
+                # batch.
                 await asyncio.sleep(0 if self._work_queue else GATHER_SECONDS)
 
     def requeue(self, task: Task) -> None:

@@ -178,7 +178,9 @@ class EventConsumer:
             self._errors.record(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
 
     def _counts(self, known: OpenTask, event: Event) -> bool:
-        """Whether the event changes the status: it is of the current attempt, new, and from the worker that may send it."""
+        """Whether the event changes the status: it is of the current attempt, new, and from the worker that may send
+        it.
+        """
         if event.kind in _REFUSALS:
             if _follows(known, event):
                 self._count_refusal(known, event)

@@ -93,7 +93,9 @@ class Observer:
             self._dispatch(uid)
 
     def _spec_changed(self, known: OpenTask, task: Task) -> None:
-        """Priority, suspend, cancel, deadlines and time to live may change. The status is only written by this operator."""
+        """Priority, suspend, cancel, deadlines and time to live may change. The status is only written by this
+        operator.
+        """
         former = known.task
         self._tasks.replace(
             former.model_copy(update={"spec": task.spec, "unreadable": task.unreadable, "generation": task.generation})

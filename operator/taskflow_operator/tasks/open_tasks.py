@@ -1,4 +1,6 @@
-"""The open Tasks that the operator knows. All of it can be rebuilt from the API server and Redis; nothing is kept here only."""
+"""The open Tasks that the operator knows. All of it can be rebuilt from the API server and Redis; nothing is kept here
+only.
+"""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ MAX_LOOKUPS = 10
 class OrphanedEnds:
     """Ends of attempts whose Task is not open, because it finished or is gone.
 
-    Most of them were handled before. But an operator may have died between the last status of a Task and settling its attempt. Its
-    successor then settles the attempt, and so the history gets the end. The cost grows with the number of such ends, not with the
-    number of Tasks.
+    Most of them were handled before. But an operator may have died between the last status of a Task and settling its
+    attempt. Its successor then settles the attempt, and so the history gets the end. The cost grows with the number of
+    such ends, not with the number of Tasks.
 
     Args:
         ledger: knows whether an attempt was settled.
@@ -87,7 +87,8 @@ class OrphanedEnds:
         if task.uid != event.uid:
             return True
         if not task.finished:
-            # The watch has not shown it yet. An open Task is settled in the usual way, at the latest when this event is read again.
+            # The watch has not shown it yet. An open Task is settled in the usual way, at the latest when this event is
+            # read again.
             return False
         await self._settlement.settle(Attempt(event.uid, event.attempt, snapshot(task)), EventKind.SETTLED)
         return True

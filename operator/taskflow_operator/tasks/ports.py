@@ -84,10 +84,14 @@ class EnteredAttempt:
 
 
 class AttemptStarter(Protocol):
-    """One way to bring an attempt to a worker once it is in the ledger: a message for warm workers, or a pod of its own."""
+    """One way to bring an attempt to a worker once it is in the ledger: a message for warm workers, or a pod of its
+    own.
+    """
 
     async def start(self, attempts: Sequence[EnteredAttempt]) -> None:
-        """Start attempts; harmless to repeat. May raise `Unavailable`: the reconciler then finds those that were not started."""
+        """Start attempts; harmless to repeat. May raise `Unavailable`: the reconciler then finds those that were not
+        started.
+        """
 
     def waiting_message(self, task: Task) -> str:
         """What the status says while the attempt waits for a worker."""

@@ -19,7 +19,8 @@ from taskflow_operator.tasks.open_tasks import OpenTasks
 
 LOOK_SECONDS = 2.0
 FORGET_LOOKS = 300
-"""Ten minutes without a pool and without a Task before the series of a queue are removed: scrapers saw its last values."""
+"""Ten minutes without a pool and without a Task before the series of a queue are removed: scrapers saw its last
+values."""
 
 
 class QueueMetrics(Collector):

@@ -27,7 +27,8 @@ from taskflow_operator.tasks.work_queue import WorkQueue
 log = get_logger(__name__)
 TICK_SECONDS = 1.0
 GRACE_MS = 5000
-"""A message is not missed before this time: a worker that fetched it may not have claimed it yet, and it is in no list."""
+"""A message is not missed before this time: a worker that fetched it may not have claimed it yet, and it is in no
+list."""
 SCAN = 1000
 LOOK = 200
 """Tasks that are compared with the ledger in one go; everything else waits for so many."""
@@ -35,8 +36,9 @@ OUTAGE_SECONDS = 3.0
 TRIM_TICKS = 10
 """Ticks between two trimmings of the event stream."""
 PAUSE_FACTOR, MAX_PAUSE_FACTOR = 20, 5
-"""The pause between two lists of all open Tasks is at least this many times what the last list took, and at most this many times the
-resync interval. A list of 100,000 open Tasks takes half a minute, of the API server too, and the watch misses next to nothing."""
+"""The pause between two lists of all open Tasks is at least this many times what the last list took, and at most this
+many times the resync interval. A list of 100,000 open Tasks takes half a minute, of the API server too, and the watch
+misses next to nothing."""
 
 
 def pause_after(resync_seconds: float, took: float) -> float:
@@ -121,7 +123,8 @@ class Reconciler:
         return self._clock() - self._contact
 
     async def start(self) -> None:
-        """Begin or join the epoch, before anything is dispatched. If Redis does not know Tasks that were in flight, recover.
+        """Begin or join the epoch, before anything is dispatched. If Redis does not know Tasks that were in flight,
+        recover.
 
         Raises:
             Unavailable: Redis does not answer.
@@ -205,13 +208,14 @@ class Reconciler:
             # An attempt in a pod of its own has a Job instead of a message, and its own controller.
             if known is None or known.task.isolated or known.closing:
                 continue
-            if chunk is None:
-                current = known.task.status.attempt == attempt
-            else:
-                current = self._arrays.waits(uid, attempt, chunk)
-            if current:
+            if self._waits(known.task, attempt, chunk):
                 found[name] = known.task
         return found
+
+    def _waits(self, task: Task, attempt: int, chunk: int | None) -> bool:
+        if chunk is None:
+            return task.status.attempt == attempt
+        return self._arrays.waits(task.uid, attempt, chunk)
 
     async def _republish(self, lost: Mapping[str, Task]) -> None:
         log.warning("messages_lost", count=len(lost), **log_fields(next(iter(lost.values()))))
@@ -246,7 +250,8 @@ class Reconciler:
     async def _check_waiting(self) -> None:
         """Look again at every Task that waits and is not known to be in the ledger.
 
-        Nearly all queued Tasks are in it, and asking takes no snapshot of the Task, no script and no turn at the dispatcher.
+        Nearly all queued Tasks are in it, and asking takes no snapshot of the Task, no script and no turn at the
+        dispatcher.
         """
         waiting = [
             known.task for known in self._tasks if not known.closing and known.task.status.phase is not Phase.RUNNING

@@ -74,7 +74,8 @@ class Recovery:
     def data_lost(self, why: str) -> None:
         """Redis lost data: after half a lease, take stock of what was in flight.
 
-        Workers renew three times a lease, so each that is well has renewed by then. The attempt of a slower one is given to another.
+        Workers renew three times a lease, so each that is well has renewed by then. The attempt of a slower one is
+        given to another.
         """
         in_flight: list[Task] = []
         for known in self._tasks:
@@ -107,7 +108,9 @@ class Recovery:
                     self._work_queue.add(task.uid)
 
     async def _take_stock(self, in_flight: Sequence[Task]) -> None:
-        """Give up attempts that ran and are held by nobody. Those that only waited are entered again by the dispatcher."""
+        """Give up attempts that ran and are held by nobody. Those that only waited are entered again by the
+        dispatcher.
+        """
         states = await self._ledger.states([(task.uid, task.status.attempt) for task in in_flight])
         adrift: list[Task] = []
         for task, state in zip(in_flight, states, strict=True):
@@ -164,7 +167,9 @@ class Recovery:
         """Their `lost` events do the rest, behind an end that may be in the stream already."""
         failure = Failure(
             reason=Reason.BROKER_DATA_LOST,
-            message="nobody holds the attempt any more, and how it ended was lost: Redis forgot it, or the event was lost",
+            message=(
+                "nobody holds the attempt any more, and how it ended was lost: Redis forgot it, or the event was lost"
+            ),
         )
         if tasks:
             await self._ledger.give_up([(task.uid, task.status.attempt) for task in tasks], failure)

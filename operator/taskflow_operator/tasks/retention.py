@@ -55,16 +55,16 @@ def may_go(entry: Expiry, due: datetime | None, now: datetime) -> bool:
 class Retention:
     """Deletes finished Tasks when their time to live is over, or when a namespace keeps too many.
 
-    A Task is deleted only if the history has its end and nobody needs it any more. What is due follows from the resources, so a
-    restart loses nothing.
+    A Task is deleted only if the history has its end and nobody needs it any more. What is due follows from the
+    resources, so a restart loses nothing.
 
     Args:
         kube: the API server.
         history: knows which ends are stored.
         default_seconds: time to live of Tasks that set none; None keeps them.
         per_namespace: finished Tasks that a namespace keeps; None is without a bound. The oldest are deleted first.
-        needed: checks of the controllers that create Tasks, such as whether an owner has recorded this one. A Task that one of them
-            needs stays.
+        needed: checks of the controllers that create Tasks, such as whether an owner has recorded this one. A Task that
+            one of them needs stays.
         now: the time.
     """
 
@@ -156,7 +156,9 @@ class Retention:
             self._forget(uid)
 
     async def _observe(self, task: Task) -> None:
-        """Write `observedGeneration`: the specification changed after the end. It has no effect, but `kubectl wait` waits for this."""
+        """Write `observedGeneration`: the specification changed after the end. It has no effect, but `kubectl wait`
+        waits for this.
+        """
         places = ["", *(f"/conditions/{number}" for number in range(len(task.status.conditions)))]
         paths = [f"/status{place}/observedGeneration" for place in places]
         patch: list[dict[str, object]] = [

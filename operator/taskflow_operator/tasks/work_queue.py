@@ -1,4 +1,6 @@
-"""Which Tasks the dispatcher looks at, and when. Kept in memory: a restart looks at all open Tasks, and their times are in them."""
+"""Which Tasks the dispatcher looks at, and when. Kept in memory: a restart looks at all open Tasks, and their times are
+in them.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from datetime import UTC, datetime
 from taskflow_operator.runtime.fair_queue import FairQueue
 
 _RESYNC = ""
-"""The flow of Tasks that are looked at without news. All namespaces together have the share of one. No namespace has this name."""
+"""The flow of Tasks that are looked at without news. All namespaces together have the share of one. No namespace has
+this name."""
 
 
 class WorkQueue:

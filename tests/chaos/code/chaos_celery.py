@@ -1,4 +1,6 @@
-"""The control: plain Celery as its documentation says for work that must not be lost, with handlers that keep the same record."""
+"""The control: plain Celery as its documentation says for work that must not be lost, with handlers that keep the same
+record.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Handlers that keep a record of their own, outside TaskFlow, of what really ran. Each returns the name of its execution."""
+"""Handlers that keep a record of their own, outside TaskFlow, of what really ran. Each returns the name of its
+execution.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,7 @@ import os
 import secrets
 import time
 
-from taskflow_worker.context import Context
-from taskflow_worker.registry import handler
+from taskflow_worker.sdk import Context, handler
 
 RECORD = os.environ.get("TASKFLOW_CHAOS_RECORD", "")
 LARGE = 6000

@@ -1,8 +1,9 @@
-"""Fault points. Python imports this module at its start wherever this folder is on PYTHONPATH, which is in chaos runs only.
+"""Fault points. Python imports this module at its start wherever this folder is on PYTHONPATH, which is in chaos runs
+only.
 
-A named function of the product is wrapped when its module is imported; nothing in the product knows of it. The file `PROGRAM.armed`
-beside this one arms a point of that program: `NAME COUNT NONCE` kills, at the COUNT-th passage from now, the process that passes. Whoever
-removes the file is the one that dies, so that one arming is one kill.
+A named function of the product is wrapped when its module is imported; nothing in the product knows of it. The file
+`PROGRAM.armed` beside this one arms a point of that program: `NAME COUNT NONCE` kills, at the COUNT-th passage from
+now, the process that passes. Whoever removes the file is the one that dies, so that one arming is one kill.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ POINTS = {
     "operator-acknowledged": Point(
         "taskflow_operator", "taskflow_core.ledger.stream", "StreamReader.acknowledge", when=lambda args: bool(args[1])
     ),
-    "operator-history": Point("taskflow_operator", "taskflow_operator.assembly.operator", "Database.apply_events"),
+    "operator-history": Point("taskflow_operator", "taskflow_operator.history.database", "Database.apply_events"),
     "worker-claim": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.claim"),
     "worker-finish": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.finish", before=True),
     "worker-finished": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.finish"),
@@ -120,7 +121,9 @@ def wrapped(name: str, point: Point, function: Callable[..., Any]) -> Callable[.
 
 
 def patch(module: ModuleType, points: dict[str, Point]) -> None:
-    """Wrap the functions of a module that was just imported. A name that is not there is an error: the product changed."""
+    """Wrap the functions of a module that was just imported. A name that is not there is an error: the product
+    changed.
+    """
     for name, point in points.items():
         if point.module != module.__name__:
             continue

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from taskflow_worker import Context, handler
+from taskflow_worker.sdk import Context, handler
 
 
 @handler("arrays.work")

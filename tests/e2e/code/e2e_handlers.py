@@ -7,8 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from taskflow_worker.context import Context
-from taskflow_worker.registry import handler
+from taskflow_worker.sdk import Context, handler
 
 
 def _record(path: str, what: str, context: Context) -> None:

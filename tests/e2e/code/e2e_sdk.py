@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from taskflow_worker import Context, NonRetryable, Stopped, handler
+from taskflow_worker.sdk import Context, NonRetryable, Stopped, handler
 
 log = logging.getLogger("e2e.sdk")
 

@@ -52,11 +52,11 @@ from taskflow_operator.tasks.rules.decision import Decision, Enqueue
 from taskflow_operator.tasks.settlement import Settlement
 from taskflow_operator.tasks.status import TaskStatuses
 from taskflow_operator.tasks.work_queue import WorkQueue
-from taskflow_worker.chunk import run_chunk
-from taskflow_worker.context import Context
-from taskflow_worker.items import ItemReader
-from taskflow_worker.registry import Registry
-from taskflow_worker.stopping import Fixed
+from taskflow_worker.attempts.chunk import run_chunk
+from taskflow_worker.attempts.items import ItemReader
+from taskflow_worker.sdk.context import Context
+from taskflow_worker.sdk.registry import Registry
+from taskflow_worker.sdk.stop import FixedStop
 from tests.builders import TOKEN_KEY, make_task
 from tests.objects import Objects
 
@@ -155,7 +155,7 @@ class Worker:
         message = claim.message
         assert message.chunk is not None
         outcome = run_chunk(
-            message, message.chunk, self._site.registry, self._site.objects, ItemReader(), patience=1, stop=Fixed()
+            message, message.chunk, self._site.registry, self._site.objects, ItemReader(), patience=1, stop=FixedStop()
         )
         kind = EventKind.FAILED if isinstance(outcome, Failure) else EventKind.SUCCEEDED
         counted = self.ledger.finish(claim, kind, outcome)

@@ -165,7 +165,7 @@ def test_postgres_runs_also_for_root_and_keeps_its_data(folder: Path) -> None:
 def test_a_folder_that_postgres_cannot_pass_is_named(folder: Path) -> None:
     closed = folder / "closed"
     closed.mkdir(parents=True, mode=0o700)
-    with pytest.raises(LocalError, match=rf"cannot pass {folder}/closed \(mode 0700\)"):
+    with pytest.raises(LocalError, match=rf"cannot enter {folder}/closed \(mode 0700\)"):
         Stack(closed / "state", ("postgres",)).up()
 
 

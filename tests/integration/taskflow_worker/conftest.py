@@ -25,7 +25,7 @@ def redis_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def workers(redis_stack: Stack, tmp_path: Path) -> Iterator[Workers]:
-    """Workers as processes, on a Redis without any key, as the user that their namespace has there."""
+    """Workers as processes on an empty Redis, with the Redis user of their namespace."""
     settings = RedisSettings(url=SecretStr(redis_stack.env()["TASKFLOW_REDIS_URL"]))
     raw = connect_sync(settings)
     raw.flushall()

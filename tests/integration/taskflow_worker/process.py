@@ -1,4 +1,4 @@
-"""Workers as processes on a real Redis, with the operator's side of it played by the test."""
+"""Runs workers as processes on a real Redis. The test plays the operator."""
 
 from __future__ import annotations
 
@@ -37,32 +37,33 @@ LISTS = queue_lists("team-a", ["default"])
 
 @dataclass
 class Workers:
-    """The workers of a test, what it asks of them and what they did."""
+    """The workers of a test: starts and controls them, and reads what they did."""
 
     settings: RedisSettings
-    """The operator's."""
+    """Settings of the operator."""
     own_settings: RedisSettings
-    """The workers'."""
+    """Settings of the workers."""
     raw: redis.Redis
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
-    """Of all workers that are started from now on."""
+    """Variables of all workers that are started from now on."""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(
         self, name: str, concurrency: int = 2, drain_seconds: int = 10, **settings: object
     ) -> subprocess.Popen[bytes]:
-        """A worker with these further settings, and its process once it reports."""
+        """Start a worker with these settings. Returns its process after its first report."""
         before = self.seen().now_ms
         settings |= {"concurrency": concurrency, "drain_seconds": drain_seconds}
         process = self._spawn(
             name, {f"TASKFLOW_WORKER_{setting.upper()}": str(value) for setting, value in settings.items()}
         )
-        self.until(name, lambda report: report.at_ms >= before)
+        # A cold start takes seconds of CPU time: much longer on a machine that runs other tests.
+        self.until(name, lambda report: report.at_ms >= before, seconds=120)
         return process
 
     def once(self, name: str, uid: str) -> subprocess.Popen[bytes]:
-        """A worker that runs the first attempt of one Task and ends."""
+        """Start a worker that runs the first attempt of one Task and ends."""
         return self._spawn(name, {"TASKFLOW_WORKER_ONCE": naming.once_key(uid, 1)}, "--once")
 
     def _spawn(self, name: str, variables: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
@@ -114,7 +115,7 @@ class Workers:
         self._ask(lambda view: view.resume_intake(names))
 
     def until(self, name: str, holds: Callable[[WorkerReport], bool], seconds: float = 30) -> WorkerReport:
-        """The first report of that worker of which it is true."""
+        """Wait for a report of that worker that satisfies the condition."""
         found = eventually(
             lambda: self.seen().reports.get(name), lambda report: report is not None and holds(report), seconds
         )
@@ -122,27 +123,27 @@ class Workers:
         return found
 
     def quiet(self, name: str) -> WorkerReport:
-        """Its report that it holds nothing and takes nothing."""
+        """Wait until it runs nothing and takes nothing. Returns that report."""
         return self.until(name, lambda report: not report.serving and report.busy == 0)
 
     def goes_on(self, name: str, seconds: int = 3) -> None:
-        """Wait until it has reported for some seconds more."""
+        """Wait for reports of some more seconds."""
         since = self.seen().now_ms
         self.until(name, lambda report: report.at_ms > since + seconds * 1000)
 
     def passes(self, seconds: float) -> None:
-        """Wait for a moment of Redis' clock."""
+        """Wait for some seconds of Redis' clock."""
         until = self.seen().now_ms + seconds * 1000
         eventually(lambda: self.seen().now_ms, lambda now: now >= until)
 
     def waiting(self) -> int:
-        """Messages that nobody took."""
+        """The number of messages in the queues."""
         return sum(self.seen().lengths.values())
 
     def send(
         self, uids: Sequence[str], handler: str = "taskflow.echo", timeout: int | None = None, **kwargs: Any
     ) -> None:
-        """Enter and publish one attempt for each uid, that may last so many seconds."""
+        """Enter and publish one attempt for each uid, with this timeout in seconds."""
         attempts = [current_attempt(make_task(uid=uid, phase=Phase.QUEUED)) for uid in uids]
         self._enter(attempts)
         messages = [
@@ -151,11 +152,11 @@ class Workers:
         self._publish(messages)
 
     def cancel(self, uid: str) -> None:
-        """Ask whoever runs its first attempt to stop."""
+        """Request a stop of the first attempt."""
         self._tell(lambda ledger: ledger.request_stop(uid, 1, Reason.CANCELLED))
 
     def expire(self) -> list[str]:
-        """Take away what nobody renews any more."""
+        """Expire leases that were not renewed. Returns the members."""
         return self._tell(lambda ledger: ledger.expire())
 
     def _tell(self, order: Callable[[OperatorLedger], Coroutine[Any, Any, T]]) -> T:
@@ -170,7 +171,7 @@ class Workers:
         return asyncio.run(told())
 
     def leave(self, uid: str, handler: str = "taskflow.echo", **kwargs: Any) -> None:
-        """Enter one attempt and leave its message for a pod of its own."""
+        """Enter one attempt and leave its message for a worker that runs it once."""
         self._enter([current_attempt(make_task(uid=uid, phase=Phase.QUEUED))])
         self._tell(lambda ledger: ledger.leave(make_message(uid=uid, handler=handler, kwargs=kwargs)))
 
@@ -194,13 +195,19 @@ class Workers:
         return asyncio.run(asked())
 
     def told(self, kind: EventKind, worker: str = "") -> list[Event]:
-        """Events of that kind, of all workers or of one."""
+        """Events of this kind, of all workers or of one."""
         rows: Any = self.raw.xrange(naming.KEY_STREAM)
         events = [Event.from_fields(stream_id, fields) for stream_id, fields in rows]
         return [event for event in events if event.kind is kind and event.worker.startswith(worker)]
 
+    def succeeded(self, *uids: str) -> None:
+        """Wait until these attempts succeeded. Others may still run."""
+        eventually(
+            lambda: set(uids) - {event.uid for event in self.told(EventKind.SUCCEEDED)}, lambda missing: not missing
+        )
+
     def finished(self, uids: Sequence[str], seconds: float = 60) -> None:
-        """Wait until all of them succeeded; each must have run once, and none be left or come back."""
+        """Wait until these succeeded, each in one run, and no message of any attempt is left or unacknowledged."""
         eventually(
             lambda: set(uids) - {event.uid for event in self.told(EventKind.SUCCEEDED)}, lambda rest: not rest, seconds
         )

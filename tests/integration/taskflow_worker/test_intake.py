@@ -1,4 +1,4 @@
-"""A worker is told to take nothing more, and loses nothing of what it was about to take."""
+"""The intake of a worker: stop requests, shutdown, and messages that race with them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_an_idle_worker_that_is_stopped_takes_nothing_until_it_is_resumed(worker
     assert workers.until("a", lambda report: report.claimed_ms is not None).serving
 
 
-def test_a_stopped_worker_ends_what_it_runs(workers: Workers, tmp_path: Path) -> None:
+def test_a_stopped_worker_finishes_its_running_attempt(workers: Workers, tmp_path: Path) -> None:
     workers.start("a")
     gate = tmp_path / "gate"
     workers.send(["held"], "e2e.wait_for_file", record=str(tmp_path / "record"), path=str(gate))
@@ -67,7 +67,7 @@ def test_a_stopped_worker_ends_what_it_runs(workers: Workers, tmp_path: Path) ->
     workers.finished(["held", "later"])
 
 
-def test_of_a_burst_everything_runs_once_when_one_worker_is_stopped_in_the_middle(
+def test_every_attempt_of_a_burst_runs_once_if_a_worker_is_stopped_in_the_middle(
     workers: Workers, tmp_path: Path
 ) -> None:
     for name in ("a", "b"):
@@ -78,15 +78,15 @@ def test_of_a_burst_everything_runs_once_when_one_worker_is_stopped_in_the_middl
     eventually(lambda: workers.told(EventKind.STARTED, "a:"), lambda starts: len(starts) > 20)
     workers.stop("a")
     workers.send(burst[400:], "e2e.recorded_sleep", **work)
-    said = workers.quiet("a")
+    quiet = workers.quiet("a")
     workers.finished(burst)
     assert len(records(tmp_path / "record", "start")) == len(burst)
-    assert [event.uid for event in workers.told(EventKind.STARTED, "a:") if event.time_ms > said.at_ms] == []
+    assert [event.uid for event in workers.told(EventKind.STARTED, "a:") if event.time_ms > quiet.at_ms] == []
     assert len(workers.told(EventKind.STARTED, "b:")) > 20
 
 
-def test_what_an_idle_worker_was_about_to_take_when_it_was_stopped_runs_once(workers: Workers) -> None:
-    # A request for a message lasts a second, so the stop and the messages meet it at a different moment each time.
+def test_a_message_that_races_with_a_stop_request_runs_once(workers: Workers) -> None:
+    # A request for a message lasts a second: the random delay lets stop and messages meet it at different moments.
     moment = random.Random(7)
     for name in ("a", "b"):
         workers.start(name)
@@ -98,14 +98,14 @@ def test_what_an_idle_worker_was_about_to_take_when_it_was_stopped_runs_once(wor
         batch = uids(f"lap-{lap}", 8)
         everything += batch
         workers.send(batch)
-        said = workers.quiet("a")
+        quiet = workers.quiet("a")
         workers.finished(everything)
-        assert [event.uid for event in workers.told(EventKind.STARTED, "a:") if event.time_ms > said.at_ms] == []
+        assert [event.uid for event in workers.told(EventKind.STARTED, "a:") if event.time_ms > quiet.at_ms] == []
         workers.resume("a")
         workers.until("a", lambda report: report.serving)
 
 
-def test_a_stop_holds_when_the_worker_lost_its_broker_meanwhile(workers: Workers) -> None:
+def test_a_stop_request_survives_a_lost_broker_connection(workers: Workers) -> None:
     workers.start("a")
     workers.until("a", lambda report: report.serving)
     workers.stop("a")
@@ -122,7 +122,7 @@ def test_a_stop_holds_when_the_worker_lost_its_broker_meanwhile(workers: Workers
     workers.finished(["later"])
 
 
-def test_a_stop_holds_for_a_worker_that_starts_again_under_its_name(workers: Workers) -> None:
+def test_a_stop_request_holds_for_a_restarted_worker_of_the_same_name(workers: Workers) -> None:
     process = workers.start("a")
     workers.until("a", lambda report: report.serving)
     workers.stop("a")
@@ -137,7 +137,7 @@ def test_a_stop_holds_for_a_worker_that_starts_again_under_its_name(workers: Wor
     workers.finished(["later"])
 
 
-def test_a_worker_that_ends_as_told_takes_its_report_back(workers: Workers) -> None:
+def test_a_worker_withdraws_its_report_on_shutdown(workers: Workers) -> None:
     process = workers.start("a")
     workers.stop("a")
     process.send_signal(signal.SIGTERM)
@@ -147,14 +147,12 @@ def test_a_worker_that_ends_as_told_takes_its_report_back(workers: Workers) -> N
     assert set(seen.intakes) == {"a"}
 
 
-def test_a_message_that_reaches_a_worker_which_is_ending_is_back_in_its_list_at_once(
-    workers: Workers, tmp_path: Path
-) -> None:
+def test_a_message_that_reaches_a_stopping_worker_returns_to_its_list_at_once(workers: Workers, tmp_path: Path) -> None:
     process = workers.start("a")
     gate = tmp_path / "gate"
     workers.send(["held"], "e2e.wait_for_file", record=str(tmp_path / "record"), path=str(gate))
     workers.until("a", lambda report: report.busy == 1)
-    later = _in_the_hands_of(workers, process)
+    later = _delivered_but_not_read(workers, process)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGCONT)
     eventually(workers.waiting, lambda count: count == 1, 5)
@@ -167,21 +165,23 @@ def test_a_message_that_reaches_a_worker_which_is_ending_is_back_in_its_list_at_
     workers.finished(["held", later])
 
 
-def _in_the_hands_of(workers: Workers, process: subprocess.Popen[bytes]) -> str:
-    """A message that Redis gave to this worker, which has not read it: its process is paused."""
+def _delivered_but_not_read(workers: Workers, process: subprocess.Popen[bytes]) -> str:
+    """Deliver a message to this worker that it cannot read: its process is paused. Returns the uid."""
     for number in range(20):
         uid = f"later-{number}"
+        eventually(lambda: workers.raw.info("clients")["blocked_clients"], lambda count: count == 1)
         process.send_signal(signal.SIGSTOP)
         workers.send([uid])
         if workers.waiting() == 0:
             return uid
-        # It had no request outstanding at that moment.
+        # The request ended just before the pause. Not `finished`, which waits until every message is acknowledged:
+        # the attempt in the other slot is still running.
         process.send_signal(signal.SIGCONT)
-        workers.finished([uid])
+        workers.succeeded(uid)
     raise AssertionError("the worker never had a request for a message outstanding")
 
 
-def test_a_worker_that_gives_up_what_it_runs_takes_its_report_back(workers: Workers, tmp_path: Path) -> None:
+def test_a_worker_that_releases_its_attempts_withdraws_its_report(workers: Workers, tmp_path: Path) -> None:
     process = workers.start("a", drain_seconds=1)
     workers.send(["held"], "e2e.wait_for_file", record=str(tmp_path / "record"), path=str(tmp_path / "gate"))
     workers.until("a", lambda report: report.busy == 1)

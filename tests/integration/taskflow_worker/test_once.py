@@ -1,4 +1,4 @@
-"""A worker that runs one attempt and ends; whatever became of that is in the ledger, not in its exit code."""
+"""A worker that runs one attempt and ends. The outcome is in the ledger, not in the exit code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 
 def start(workers: Workers, folder: Path) -> tuple[Path, Path]:
-    """A worker in the middle of its attempt: (gate, record)."""
+    """Start a worker and wait for its attempt. Returns (gate, record)."""
     gate, record = folder / "gate", folder / "record"
     workers.leave("u1", "e2e.wait_for_file", record=str(record), path=str(gate))
     workers.once("a", "u1")
@@ -29,7 +29,7 @@ def start(workers: Workers, folder: Path) -> tuple[Path, Path]:
     ("handler", "kind"),
     [("taskflow.echo", EventKind.SUCCEEDED), ("taskflow.fail", EventKind.FAILED), ("typo", EventKind.FAILED)],
 )
-def test_it_ends_with_0_however_the_attempt_ended(workers: Workers, handler: str, kind: EventKind) -> None:
+def test_the_exit_code_is_0_whatever_the_outcome(workers: Workers, handler: str, kind: EventKind) -> None:
     workers.leave("u1", handler)
     assert workers.once("a", "u1").wait(60) == 0
     assert [event.uid for event in workers.told(EventKind.STARTED, "a:")] == ["u1"]
@@ -37,7 +37,7 @@ def test_it_ends_with_0_however_the_attempt_ended(workers: Workers, handler: str
     assert workers.raw.zcard(naming.KEY_LEASES) == 0
 
 
-def test_it_is_no_worker_that_takes_anything_else(workers: Workers) -> None:
+def test_it_takes_no_other_message(workers: Workers) -> None:
     workers.send(["other"])
     workers.leave("u1")
     assert workers.once("a", "u1").wait(60) == 0
@@ -45,12 +45,12 @@ def test_it_is_no_worker_that_takes_anything_else(workers: Workers) -> None:
     assert workers.seen().reports == {}
 
 
-def test_without_a_message_it_could_not_do_its_job(workers: Workers) -> None:
+def test_without_a_message_it_fails(workers: Workers) -> None:
     assert workers.once("a", "nobody").wait(60) == 1
     assert b"there is no message" in workers.log("a").read_bytes()
 
 
-def test_an_attempt_that_another_one_has_is_refused(workers: Workers) -> None:
+def test_an_attempt_that_another_worker_has_claimed_is_refused(workers: Workers) -> None:
     workers.leave("u1")
     assert workers.once("a", "u1").wait(60) == 0
     assert workers.once("b", "u1").wait(60) == 0
@@ -58,7 +58,7 @@ def test_an_attempt_that_another_one_has_is_refused(workers: Workers) -> None:
     assert len(workers.told(EventKind.SUCCEEDED)) == 1
 
 
-def test_told_to_stop_it_ends_what_is_short(workers: Workers, tmp_path: Path) -> None:
+def test_a_short_attempt_ends_within_the_drain_period(workers: Workers, tmp_path: Path) -> None:
     gate, _ = start(workers, tmp_path)
     (process,) = workers.processes
     process.send_signal(signal.SIGTERM)
@@ -67,7 +67,7 @@ def test_told_to_stop_it_ends_what_is_short(workers: Workers, tmp_path: Path) ->
     assert len(workers.told(EventKind.SUCCEEDED)) == 1
 
 
-def test_told_to_stop_it_hands_back_what_is_long(workers: Workers, tmp_path: Path) -> None:
+def test_a_long_attempt_is_released_after_the_drain_period(workers: Workers, tmp_path: Path) -> None:
     _, record = start(workers, tmp_path)
     (process,) = workers.processes
     process.send_signal(signal.SIGTERM)
@@ -77,7 +77,7 @@ def test_told_to_stop_it_hands_back_what_is_long(workers: Workers, tmp_path: Pat
     assert records(record, "end") == []
 
 
-def test_a_child_that_is_killed_is_told_at_once(workers: Workers, tmp_path: Path) -> None:
+def test_the_death_of_the_child_is_reported_at_once(workers: Workers, tmp_path: Path) -> None:
     _, record = start(workers, tmp_path)
     os.kill(records(record, "start")[0]["pid"], signal.SIGKILL)
     (process,) = workers.processes

@@ -1,4 +1,4 @@
-"""A worker whose slots are threads: what is the same as with processes, and what is not."""
+"""A worker whose runners are threads: what it shares with processes, and what differs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def minio() -> Iterator[Stack]:
 
 
 def hold(workers: Workers, folder: Path, uid: str, timeout: int | None = None) -> Path:
-    """An attempt that runs until the returned file exists, and hears nothing."""
+    """Start an attempt that runs until the returned file exists, and ignores stop requests."""
     gate, record = folder / f"{uid}.gate", folder / f"{uid}.record"
     workers.send([uid], "e2e.wait_for_file", timeout, record=str(record), path=str(gate))
     eventually(lambda: records(record, "start"), lambda starts: len(starts) == 1)
@@ -62,12 +62,15 @@ def ended(workers: Workers, kind: EventKind, uid: str, seconds: float = 30) -> F
 
 
 def succeeded(workers: Workers, *uids: str) -> None:
-    """Wait until they did. Messages of attempts that were given up or handed back stay unacknowledged, and are refused later."""
-    eventually(lambda: {event.uid for event in workers.told(EventKind.SUCCEEDED)}, lambda found: found >= set(uids))
+    """Wait until they succeeded, each in one run.
+
+    Messages of attempts that were given up or released stay unacknowledged, and are refused later.
+    """
+    workers.succeeded(*uids)
     assert sorted(event.uid for event in workers.told(EventKind.STARTED) if event.uid in uids) == sorted(uids)
 
 
-def test_a_burst_runs_side_by_side_and_each_once(threads: Workers, tmp_path: Path) -> None:
+def test_a_burst_runs_concurrently_and_each_attempt_once(threads: Workers, tmp_path: Path) -> None:
     threads.start("a", concurrency=50)
     threads.until("a", lambda report: report.serving and report.slots == 50)
     burst = [f"burst-{number}" for number in range(300)]
@@ -81,7 +84,7 @@ def test_a_burst_runs_side_by_side_and_each_once(threads: Workers, tmp_path: Pat
     assert threads.until("a", lambda report: report.busy == 0).serving
 
 
-def test_attempts_side_by_side_have_logs_of_their_own(threads: Workers, minio: Stack) -> None:
+def test_concurrent_attempts_have_separate_logs(threads: Workers, minio: Stack) -> None:
     environment = {name: value for name, value in minio.env().items() if name.startswith("TASKFLOW_S3_")}
     threads.environment |= environment
     threads.start("a", concurrency=8)
@@ -98,7 +101,7 @@ def test_attempts_side_by_side_have_logs_of_their_own(threads: Workers, minio: S
 
 
 @pytest.mark.parametrize("handler", ["sdk.polite", "sdk.nap"])
-def test_a_cancelled_handler_that_listens_stops_and_the_others_go_on(
+def test_a_cooperative_handler_stops_on_cancellation_and_the_others_continue(
     threads: Workers, tmp_path: Path, handler: str
 ) -> None:
     threads.start("a", concurrency=3)
@@ -113,21 +116,21 @@ def test_a_cancelled_handler_that_listens_stops_and_the_others_go_on(
 
 
 @pytest.mark.parametrize("handler", ["sdk.polite", "sdk.nap"])
-def test_a_timeout_reaches_a_handler_that_listens(threads: Workers, tmp_path: Path, handler: str) -> None:
+def test_a_timeout_reaches_a_cooperative_handler(threads: Workers, tmp_path: Path, handler: str) -> None:
     threads.start("a")
     threads.send(["slow"], handler, 1, record=str(tmp_path / "record"))
     assert ended(threads, EventKind.FAILED, "slow").reason is Reason.ATTEMPT_TIMEOUT
     assert threads.told(EventKind.STALE) == []
 
 
-def test_a_handler_that_does_not_listen_is_given_up_and_its_late_end_refused(threads: Workers, tmp_path: Path) -> None:
+def test_an_uncooperative_handler_is_given_up_and_its_late_end_refused(threads: Workers, tmp_path: Path) -> None:
     process = threads.start("a", concurrency=2)
     gate = hold(threads, tmp_path, "deaf", timeout=1)
     failure = ended(threads, EventKind.FAILED, "deaf")
     assert failure.reason is Reason.ATTEMPT_TIMEOUT
     assert "was given up, since a thread cannot be killed" in failure.message
     assert threads.raw.zcard(naming.KEY_LEASES) == 0
-    # The other slot still is of use, and that one is not.
+    # The other slot can still be used, this one cannot.
     threads.send(["next"])
     succeeded(threads, "next")
     threads.goes_on("a")
@@ -142,9 +145,7 @@ def test_a_handler_that_does_not_listen_is_given_up_and_its_late_end_refused(thr
     assert process.poll() is None
 
 
-def test_a_thread_that_does_not_come_back_ends_the_worker_when_the_others_have_ended(
-    threads: Workers, tmp_path: Path
-) -> None:
+def test_a_thread_that_does_not_return_ends_the_worker_after_the_others(threads: Workers, tmp_path: Path) -> None:
     process = threads.start("a", concurrency=3, drain_seconds=60, thread_return_seconds=1)
     gate = hold(threads, tmp_path, "beside")
     hold(threads, tmp_path, "deaf", timeout=1)
@@ -161,7 +162,7 @@ def test_a_thread_that_does_not_come_back_ends_the_worker_when_the_others_have_e
     succeeded(threads, "beside", "later")
 
 
-def test_sigterm_lets_handlers_end_and_hands_back_the_rest(threads: Workers, tmp_path: Path) -> None:
+def test_sigterm_lets_handlers_end_and_releases_the_rest(threads: Workers, tmp_path: Path) -> None:
     process = threads.start("a", concurrency=3, drain_seconds=4)
     gate = hold(threads, tmp_path, "ends")
     hold(threads, tmp_path, "stays")
@@ -178,7 +179,7 @@ def test_sigterm_lets_handlers_end_and_hands_back_the_rest(threads: Workers, tmp
 
 
 @pytest.mark.parametrize("handler", ["taskflow.echo", "sdk.leaves_a_thread"])
-def test_after_sigterm_nothing_holds_a_worker_without_work(threads: Workers, handler: str) -> None:
+def test_an_idle_worker_ends_at_once_on_sigterm(threads: Workers, handler: str) -> None:
     process = threads.start("a", drain_seconds=60)
     threads.send(["done"], handler)
     threads.finished(["done"])
@@ -187,12 +188,12 @@ def test_after_sigterm_nothing_holds_a_worker_without_work(threads: Workers, han
     assert threads.seen().reports == {}
 
 
-def test_what_a_killed_worker_ran_is_found_by_its_leases(threads: Workers, tmp_path: Path) -> None:
+def test_attempts_of_a_killed_worker_are_found_by_their_leases(threads: Workers, tmp_path: Path) -> None:
     process = threads.start("a", concurrency=4)
     uids = [f"held-{number}" for number in range(4)]
     for uid in uids:
         hold(threads, tmp_path, uid)
-    # They are renewed as long as it lives.
+    # They are renewed while the worker lives.
     threads.goes_on("a", 4)
     assert threads.expire() == []
     process.kill()
@@ -206,7 +207,7 @@ def test_what_a_killed_worker_ran_is_found_by_its_leases(threads: Workers, tmp_p
     eventually(lost, lambda members: members == {f"{uid}:1" for uid in uids}, 10)
 
 
-def test_a_worker_that_lost_its_broker_meanwhile_runs_nothing_twice(threads: Workers, tmp_path: Path) -> None:
+def test_a_worker_that_lost_its_broker_connection_runs_nothing_twice(threads: Workers, tmp_path: Path) -> None:
     threads.start("a", concurrency=3)
     gates = [hold(threads, tmp_path, uid) for uid in ("one", "two")]
     threads.raw.client_kill_filter(_type="normal", skipme=True)

@@ -9,7 +9,7 @@ from taskflow_local.errors import ProgramMissingError
 
 
 def use_fakes(monkeypatch: pytest.MonkeyPatch, folder: Path, status: int) -> list[tuple[str, bool]]:
-    """Run no command; note each, and whether services were forbidden to start at that moment."""
+    """Record commands instead of running them, and whether services may start at that moment."""
     ran: list[tuple[str, bool]] = []
     policy = folder / "policy-rc.d"
     monkeypatch.setattr(debian, "_POLICY", policy)
@@ -32,7 +32,7 @@ def test_a_package_starts_no_service_and_creates_no_cluster(monkeypatch: pytest.
     assert conf.read_text() == "create_main_cluster = false\n"
 
 
-def test_a_failed_install_says_what_apt_said_and_takes_its_policy_away(
+def test_a_failed_install_shows_the_error_of_apt_and_removes_its_policy(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     use_fakes(monkeypatch, tmp_path, 100)
@@ -41,7 +41,7 @@ def test_a_failed_install_says_what_apt_said_and_takes_its_policy_away(
     assert not (tmp_path / "policy-rc.d").exists()
 
 
-def test_a_policy_of_the_machines_owner_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_existing_policy_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     use_fakes(monkeypatch, tmp_path, 0)
     (tmp_path / "policy-rc.d").write_text("#!/bin/sh\nexit 0\n")
     debian.install("redis-server", print)

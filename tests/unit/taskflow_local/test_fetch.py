@@ -24,9 +24,7 @@ def test_an_archive_with_another_checksum_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_program_is_taken_out_of_the_archive_and_made_executable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_is_extracted_and_made_executable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = make_archive("etcd", b"program")
     monkeypatch.setitem(fetch._ENVTEST_SHA512, ("v1.36.2", "amd64"), hashlib.sha512(archive).hexdigest())
     fetch.fetch(PROGRAMS["etcd"], tmp_path / "etcd", "amd64", lambda _: archive)
@@ -35,7 +33,7 @@ def test_a_program_is_taken_out_of_the_archive_and_made_executable(
     assert [path.name for path in tmp_path.iterdir()] == ["etcd"]
 
 
-def test_a_plain_download_is_checked_against_the_published_sum(tmp_path: Path) -> None:
+def test_a_plain_download_is_checked_against_the_published_checksum(tmp_path: Path) -> None:
     asked = []
 
     def read(url: str) -> bytes:
@@ -52,7 +50,7 @@ def test_a_plain_download_is_checked_against_the_published_sum(tmp_path: Path) -
         )
 
 
-def test_helm_is_taken_out_of_an_archive_that_has_the_published_sum(tmp_path: Path) -> None:
+def test_helm_is_extracted_from_an_archive_with_the_published_checksum(tmp_path: Path) -> None:
     archive = make_archive("helm", b"program", "linux-arm64")
 
     def read(url: str) -> bytes:

@@ -17,7 +17,7 @@ from taskflow_local.node.logs import start_of_tail
         ("\n\n", 1, "\n"),
     ],
 )
-def test_the_tail_begins_where_its_first_line_does(tmp_path: Path, content: str, lines: int | None, tail: str) -> None:
+def test_the_tail_starts_at_its_first_line(tmp_path: Path, content: str, lines: int | None, tail: str) -> None:
     path = tmp_path / "log"
     path.write_text(content)
     assert content[start_of_tail(path, lines) :] == tail

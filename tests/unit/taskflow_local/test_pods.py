@@ -41,8 +41,12 @@ def test_a_container_becomes_its_command_and_arguments_in_a_private_home() -> No
     assert spec.argv == ("python", "-m", "app", "--port=1")
     assert spec.cwd == Path("/pods/x/home")
     assert spec.env == {
-        "LANG": "C.UTF-8", "PYTHONPATH": "/src", "PATH": "/venv/bin:/bin", "HOME": "/pods/x/home", "TMPDIR": "/pods/x/home",
-    }  # fmt: skip
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": "/src",
+        "PATH": "/venv/bin:/bin",
+        "HOME": "/pods/x/home",
+        "TMPDIR": "/pods/x/home",
+    }
     assert run(make_pod(workingDir="/srv")).cwd == Path("/srv")
 
 
@@ -51,7 +55,7 @@ def test_a_container_without_a_command_is_refused_because_there_are_no_images() 
         run(make_pod(command=[]))
 
 
-def test_init_containers_are_refused_rather_than_left_out() -> None:
+def test_init_containers_are_refused_and_not_ignored() -> None:
     pod = make_pod()
     pod["spec"]["initContainers"] = [{"name": "init"}]
     with pytest.raises(ConfigError, match="initContainers"):
@@ -82,8 +86,16 @@ def test_values_from_secrets_config_maps_and_fields_are_resolved() -> None:
     pod = make_pod(env=[{"name": name, "valueFrom": source} for name, source in sources])
     env = env_of(pod, {SECRET: {"k": "v1"}, CONFIG: {"c": "v2"}})
     assert [env.get(name) for name, _ in sources] == [
-        "v1", "v2", "web-1", "team", "u-1", "local", "127.0.0.1", "web", None,
-    ]  # fmt: skip
+        "v1",
+        "v2",
+        "web-1",
+        "team",
+        "u-1",
+        "local",
+        "127.0.0.1",
+        "web",
+        None,
+    ]
     assert references(pod["spec"]["containers"][0]) == {SECRET, CONFIG}
 
 
@@ -109,7 +121,7 @@ def test_values_from_secrets_config_maps_and_fields_are_resolved() -> None:
         ),
     ],
 )
-def test_what_is_missing_or_unknown_is_named(container: Object, sources: Sources, message: str) -> None:
+def test_missing_and_unknown_sources_are_named(container: Object, sources: Sources, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run(make_pod(**container), sources)
 

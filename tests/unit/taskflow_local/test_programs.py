@@ -13,7 +13,7 @@ Made = tuple[str, str]
 
 @dataclass
 class FakeMachine(Machine):
-    """A machine with some programs; remembers what it was asked to make."""
+    """A machine with some programs. Records what it was asked to install, download and build."""
 
     installed: dict[str, Version | None] = field(default_factory=dict)
     existing: set[Path] = field(default_factory=set)
@@ -64,7 +64,7 @@ def test_a_path_given_by_the_user_comes_first_and_its_version_is_not_questioned(
     assert resolver.resolve("etcd") == Path("/opt/etcd")
 
 
-def test_a_wrong_path_given_by_the_user_is_an_error_and_no_fallback(tmp_path: Path) -> None:
+def test_a_wrong_path_given_by_the_user_is_an_error_without_fallback(tmp_path: Path) -> None:
     machine = FakeMachine(installed={"/bin/kube-apiserver": (1, 36, 3)})
     resolver, _ = make_resolver(machine, tmp_path, TASKFLOW_PROGRAM_KUBE_APISERVER="/opt/typo")
     with pytest.raises(ProgramMissingError, match="TASKFLOW_PROGRAM_KUBE_APISERVER=/opt/typo: expected an executable"):
@@ -95,7 +95,7 @@ def test_a_cached_program_is_neither_downloaded_nor_built(tmp_path: Path) -> Non
     assert machine.made == []
 
 
-def test_without_a_network_the_download_is_tried_once_said_once_and_everything_is_built(tmp_path: Path) -> None:
+def test_without_network_one_download_is_tried_and_everything_is_built(tmp_path: Path) -> None:
     machine = FakeMachine(has_network=False)
     resolver, said = make_resolver(machine, tmp_path)
     for name in ("etcd", "kube-apiserver", "minio"):

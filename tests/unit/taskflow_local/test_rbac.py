@@ -7,7 +7,7 @@ import yaml
 import taskflow_local
 
 
-def test_no_role_may_create_pools_or_hand_on_what_it_has() -> None:
+def test_no_role_may_create_pools_or_grant_its_rights() -> None:
     text = Path(taskflow_local.__file__).with_name("rbac.yaml").read_text()
     rules = [rule for document in yaml.safe_load_all(text) for rule in document.get("rules", ())]
     assert rules

@@ -5,7 +5,7 @@ import pytest
 from taskflow_local.startup import Step, run_all
 
 
-def test_steps_run_after_what_they_wait_for_and_independent_ones_together() -> None:
+def test_steps_run_after_their_predecessors_and_in_parallel_otherwise() -> None:
     both_run = threading.Barrier(2, timeout=10)
     order: list[str] = []
 
@@ -29,7 +29,7 @@ def test_steps_run_after_what_they_wait_for_and_independent_ones_together() -> N
     assert sorted(said) == ["etcd: ready after 0.0 s", "redis: ready after 0.0 s"]
 
 
-def test_a_failure_stops_what_comes_after_it_and_is_what_the_caller_sees() -> None:
+def test_a_failure_skips_the_steps_after_it_and_is_raised() -> None:
     taken: list[str] = []
 
     def fail() -> bool:

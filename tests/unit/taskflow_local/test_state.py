@@ -3,24 +3,24 @@ from pathlib import Path
 import pytest
 
 from taskflow_local.errors import LocalError
-from taskflow_local.state import Folder, Memory, write_private
+from taskflow_local.state import Folder, StackState, write_private
 
 
 def test_secrets_are_random_for_each_stack_and_survive_a_save(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
-    memory = Memory()
-    assert memory.redis_password != Memory().redis_password
-    folder.save(memory)
-    assert folder.load() == memory
+    state = StackState()
+    assert state.redis_password != StackState().redis_password
+    folder.save(state)
+    assert folder.load() == state
 
 
-def test_a_broken_memory_is_an_error_and_never_replaced_by_new_secrets(tmp_path: Path) -> None:
+def test_a_broken_state_file_is_an_error_and_never_replaced_by_new_secrets(tmp_path: Path) -> None:
     (tmp_path / "stack.json").write_text("{")
-    with pytest.raises(LocalError, match="expected the memory of a stack"):
+    with pytest.raises(LocalError, match="expected the state of a stack"):
         Folder(tmp_path).load()
 
 
-def test_a_private_file_is_private_even_when_a_public_one_stood_there(tmp_path: Path) -> None:
+def test_a_private_file_is_private_even_if_it_replaces_a_public_one(tmp_path: Path) -> None:
     path = tmp_path / "kubeconfig"
     path.write_text("old")
     path.chmod(0o644)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, Self, cast
 
 from taskflow_core.broker.publish import Outgoing
-from taskflow_core.domain.attempts import Attempt, Entered, Entry, State
+from taskflow_core.domain.attempts import Attempt, Entered, Entry, Limited, State
 from taskflow_core.domain.events import ENDS, Event, EventKind
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Isolation, Task, TaskStatus
@@ -62,6 +62,8 @@ class FakeLedger:
     down: bool = False
     bug: list[Exception] = field(default_factory=list)
     """Raised by `settle_all`, one a call."""
+    limits: dict[str, Limited] = field(default_factory=dict)
+    """By uid, why an attempt may not be entered."""
 
     def _check(self) -> None:
         if self.down:
@@ -73,6 +75,9 @@ class FakeLedger:
         answers: list[Entered] = []
         for item in attempts:
             key = item.uid, item.attempt
+            if (limit := self.limits.get(item.uid)) is not None:
+                answers.append(Entered(Entry.LIMITED, 0, limit))
+                continue
             if key in self.claims:
                 answers.append(Entered(Entry.TAKEN, 0))
                 continue
@@ -283,7 +288,9 @@ class FakeOrphanedEnds:
 
 
 class Parts:
-    """Dispatcher, delivery, closer, writer and the `cr` group over fakes. `async with` runs the loops of writer and dispatcher."""
+    """Dispatcher, delivery, closer, writer and the `cr` group over fakes. `async with` runs the loops of writer and
+    dispatcher.
+    """
 
     def __init__(self, *, quiet: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.journal = Journal()

@@ -11,12 +11,12 @@ from pydantic import SecretStr
 from taskflow_core.domain import naming
 from taskflow_core.domain.slots import PoolKind
 from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings
-from taskflow_worker.app import Worker
+from taskflow_worker.process.app import Worker
 from taskflow_worker.settings import WorkerSettings
 
 
 def make(kind: PoolKind) -> Worker:
-    """A worker of servers that do not exist."""
+    """A worker whose servers do not exist."""
     nowhere = StorageSettings(
         endpoint="http://127.0.0.1:9", bucket="none", access_key=SecretStr("none"), secret_key=SecretStr("none")
     )
@@ -34,27 +34,28 @@ def request(worker: Worker) -> Any:
 
 
 @pytest.mark.parametrize("kind", list(PoolKind))
-def test_what_a_runner_took_is_held_from_then_on(kind: PoolKind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_accepted_request_is_leased_at_once(kind: PoolKind, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = make(kind)
     taken = request(worker)
     accept = Request.on_accepted
 
     def on_accepted(self: Any, *arguments: Any) -> None:
-        # A heartbeat comes just before: it forgets what Celery does not count as running.
-        worker.holdings.current()
+        # A heartbeat just before drops attempts that Celery does not count as running.
+        worker.leases.current()
         accept(self, *arguments)
 
     monkeypatch.setattr(Request, "on_accepted", on_accepted)
     try:
         taken.on_accepted(77, time.monotonic())
-        (held,) = worker.holdings.current()
+        (held,) = worker.leases.current()
         assert (held.member, held.runner, held.token) == ("u:1", 77, "t")
     finally:
         state.active_requests.discard(taken)
 
 
 @pytest.mark.parametrize(
-    ("kind", "pool"), [(PoolKind.PREFORK, "prefork"), (PoolKind.THREADS, "taskflow_worker.threads:CeleryThreads")]
+    ("kind", "pool"),
+    [(PoolKind.PREFORK, "prefork"), (PoolKind.THREADS, "taskflow_worker.process.threads:CeleryThreads")],
 )
-def test_celery_is_told_which_pool(kind: PoolKind, pool: str) -> None:
+def test_celery_gets_the_configured_pool(kind: PoolKind, pool: str) -> None:
     assert make(kind).app.conf.worker_pool == pool

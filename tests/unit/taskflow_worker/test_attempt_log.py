@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskflow_worker.attempt_log import CHUNK_BYTES, AttemptLog, Chunk, Lines, chunk_key
+from taskflow_worker.output.attempt_log import CHUNK_BYTES, AttemptLog, Chunk, LineSplitter, chunk_key
 from tests.builders import make_message
 
 NOON = datetime(2026, 3, 1, 13, 0, 0, 123456, tzinfo=timezone(timedelta(hours=1)))
@@ -37,7 +37,7 @@ def test_a_line_has_its_time_in_utc_and_where_it_came_from() -> None:
         ("line\u2028separator\x0b\n", ["line\u2028separator\x0b"]),
     ],
 )
-def test_every_line_of_a_text_stands_for_itself(text: str, lines: list[str]) -> None:
+def test_each_line_of_a_text_becomes_a_line_of_the_log(text: str, lines: list[str]) -> None:
     log = make()
     log.add("stdout", text)
     assert log.text() == "".join(f"{STAMP} stdout {line}\n" for line in lines)
@@ -49,7 +49,7 @@ def test_a_lone_surrogate_is_shown_escaped() -> None:
     assert log.text() == f"{STAMP} stdout \\ud800\n"
 
 
-def test_a_log_that_is_full_says_so_in_its_last_line_and_takes_no_more() -> None:
+def test_the_last_line_of_a_full_log_says_that_it_was_cut() -> None:
     log = make(limit=200)
     for _ in range(100):
         log.add("stdout", "x" * 20)
@@ -60,7 +60,7 @@ def test_a_log_that_is_full_says_so_in_its_last_line_and_takes_no_more() -> None
     assert all(line == f"{STAMP} stdout {'x' * 20}" for line in lines[:-1])
 
 
-def test_a_chunk_grows_until_it_is_closed_and_is_forgotten_once_it_is_stored_whole() -> None:
+def test_a_chunk_grows_until_it_is_closed_and_is_dropped_once_it_is_stored() -> None:
     log = make()
     log.add("stdout", "a")
     (first,) = log.pending()
@@ -73,7 +73,7 @@ def test_a_chunk_grows_until_it_is_closed_and_is_forgotten_once_it_is_stored_who
     assert longer.content.startswith(first.content)
     log.add("stdout", "x" * CHUNK_BYTES)
     log.add("stdout", "next")
-    # What was stored before the chunk was closed is not all of it.
+    # The stored version is older than the closed chunk.
     log.stored(longer)
     whole, second = log.pending()
     assert (whole.number, second.number) == (1, 2)
@@ -96,7 +96,7 @@ def test_chunks_in_order_are_the_log_however_often_they_are_stored(pieces: list[
     for chunk in log.pending():
         bucket[chunk.number] = chunk.content
         log.stored(chunk)
-    # The second log forgets nothing, as nothing of it is stored.
+    # The second log drops nothing, because none of it is stored.
     assert b"".join(content for _, content in sorted(bucket.items())) == expected.text().encode()
 
 
@@ -109,7 +109,7 @@ def test_keys_sort_in_the_order_of_the_chunks() -> None:
 
 def test_pieces_of_a_stream_become_lines() -> None:
     log = make()
-    lines = Lines(log, "stdout")
+    lines = LineSplitter(log, "stdout")
     for piece in ("he", "llo\nwor", "ld", "\n", "rest"):
         lines.feed(piece)
     assert log.text() == f"{STAMP} stdout hello\n{STAMP} stdout world\n"
@@ -117,9 +117,9 @@ def test_pieces_of_a_stream_become_lines() -> None:
     assert log.text().endswith(f"{STAMP} stdout rest\n")
 
 
-def test_a_character_may_be_spread_over_pieces() -> None:
+def test_a_character_may_span_several_pieces() -> None:
     log = make()
-    lines = Lines(log, "stdout")
+    lines = LineSplitter(log, "stdout")
     for byte in "é\U0001f40d\n".encode() + b"\xff\n" + "é".encode()[:1]:
         lines.feed_bytes(bytes([byte]))
     lines.finish()
@@ -128,28 +128,28 @@ def test_a_character_may_be_spread_over_pieces() -> None:
 
 def test_a_line_without_an_end_does_not_grow_for_ever() -> None:
     log = make()
-    lines = Lines(log, "stdout")
+    lines = LineSplitter(log, "stdout")
     for _ in range(100):
         lines.feed("x" * 1000)
     assert len(log.text()) > 80_000
 
 
-def test_nothing_printed_is_nothing_stored() -> None:
+def test_an_empty_log_has_no_chunks() -> None:
     log = make()
-    Lines(log, "stdout").finish()
+    LineSplitter(log, "stdout").finish()
     assert log.pending() == []
     assert datetime.now(UTC) > NOON
 
 
-def test_a_chunk_is_what_it_says() -> None:
+def test_a_chunk_has_its_number_and_content() -> None:
     log = make()
     log.add("stdout", "x")
     assert log.pending() == [Chunk(1, f"{STAMP} stdout x\n".encode())]
 
 
-def test_threads_that_write_at_a_time_lose_nothing() -> None:
+def test_concurrent_writers_lose_nothing() -> None:
     log = AttemptLog(10**9)
-    lines = Lines(log, "stdout")
+    lines = LineSplitter(log, "stdout")
     quick = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 

@@ -14,31 +14,31 @@ from taskflow_core.domain.chunks import MAX_END_BYTES, Chunk, ChunkEnd, Source
 from taskflow_core.domain.events import Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
-from taskflow_worker import chunk as chunks
-from taskflow_worker.adopting import register
-from taskflow_worker.chunk import run_chunk
-from taskflow_worker.context import Context
-from taskflow_worker.failures import NonRetryable, Stopped
-from taskflow_worker.items import ItemReader
-from taskflow_worker.registry import Registry
-from taskflow_worker.stopping import Fixed, Stop
+from taskflow_worker.attempts import chunk as chunks
+from taskflow_worker.attempts.chunk import run_chunk
+from taskflow_worker.attempts.items import ItemReader
+from taskflow_worker.handlers.celery_tasks import register
+from taskflow_worker.sdk.context import Context
+from taskflow_worker.sdk.failures import NonRetryable, Stopped
+from taskflow_worker.sdk.registry import Registry
+from taskflow_worker.sdk.stop import FixedStop, Stop
 from tests.builders import UID, make_message
 from tests.objects import Objects
 
 
 @dataclass
-class Later(Fixed):
-    """Tells to stop once `after` looks have been taken."""
+class StopAfter(FixedStop):
+    """Requests a stop after this many checks."""
 
     after: int = 0
     reason: Reason = Reason.CANCELLED
     restarts: list[float] = field(default_factory=list)
 
-    def asked(self) -> Reason | None:
+    def requested(self) -> Reason | None:
         self.after -= 1
         return self.reason if self.after < 0 else None
 
-    def restart(self, seconds: float) -> None:
+    def restart_timeout(self, seconds: float) -> None:
         self.restarts.append(seconds)
 
 
@@ -68,8 +68,8 @@ def run_in(
     **message: Any,
 ) -> ChunkEnd | Failure:
     part = Chunk(first=RangeSet.parse(items).first, items=items, values=None if values is None else tuple(values))
-    told = make_message(handler=handler, chunk=part, **message)
-    ended = run_chunk(told, part, registry, objects or Objects(), ItemReader(), patience=0, stop=stop or Fixed())
+    sent = make_message(handler=handler, chunk=part, **message)
+    ended = run_chunk(sent, part, registry, objects or Objects(), ItemReader(), patience=0, stop=stop or FixedStop())
     assert isinstance(ended, ChunkEnd | Failure)
     return ended
 
@@ -90,7 +90,7 @@ def test_each_item_is_given_after_the_positional_arguments_as_map_would() -> Non
     assert (ended.ok, ended.results, ended.errors, ended.rest, ended.ran) == ("3-5,9", (), (), "", 4)
 
 
-def test_items_are_what_the_message_has_and_the_context_tells_which() -> None:
+def test_items_come_from_the_message_and_the_context_names_them() -> None:
     got: list[Any] = []
 
     def handle(item: str, context: Context) -> None:
@@ -110,7 +110,7 @@ def test_a_handler_may_take_its_item_among_any_others() -> None:
     assert got == [("a", "b", 1), ("a", "b", 2)]
 
 
-def test_an_item_is_converted_to_the_hinted_type_and_one_that_does_not_fit_fails_alone() -> None:
+def test_an_item_is_converted_to_the_hinted_type_and_an_invalid_item_fails_alone() -> None:
     got: list[Any] = []
 
     def handle(day: date) -> None:
@@ -123,7 +123,7 @@ def test_an_item_is_converted_to_the_hinted_type_and_one_that_does_not_fit_fails
     assert "day" in error.message
 
 
-def test_results_and_errors_are_told_by_index() -> None:
+def test_results_and_errors_are_reported_by_index() -> None:
     def handle(item: int) -> Any:
         if item == 2:
             raise NonRetryable("never")
@@ -134,12 +134,12 @@ def test_results_and_errors_are_told_by_index() -> None:
     ended = ran(run(handle, "0-4"))
     assert (ended.ok, ended.results) == ("0,4", ((1, {"square": 1}),))
     assert [(each.index, each.reason, each.type, len(each.message)) for each in ended.errors] == [
-        (2, Reason.NOT_RETRYABLE, "taskflow_worker.failures.NonRetryable", 5),
+        (2, Reason.NOT_RETRYABLE, "taskflow_worker.sdk.failures.NonRetryable", 5),
         (3, Reason.HANDLER_ERROR, "ValueError", 512),
     ]
 
 
-def test_a_large_result_becomes_an_object_of_its_own() -> None:
+def test_a_large_result_is_stored_as_an_object() -> None:
     objects = Objects()
     ended = ran(run(lambda item: "x" * 2000, "5", objects=objects))
     key = f"team-a/{UID}/1/chunks/5/5.json"
@@ -152,7 +152,7 @@ def test_a_result_without_a_json_form_fails_its_item() -> None:
     assert [(each.index, each.reason) for each in ended.errors] == [(1, Reason.RESULT_NOT_SERIALISABLE)]
 
 
-def test_what_there_is_to_tell_is_bounded_and_the_rest_is_left() -> None:
+def test_the_outcome_of_a_chunk_is_bounded_and_the_rest_of_its_items_is_left() -> None:
     ended = ran(run(lambda item: "x" * 1000, "0-9999"))
     assert ended.ran < 200
     assert ended.rest == f"{ended.ran}-9999"
@@ -165,18 +165,18 @@ def test_what_there_is_to_tell_is_bounded_and_the_rest_is_left() -> None:
     assert ended.ran == len(ended.errors) < 200
 
 
-def test_a_chunk_begins_no_item_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunk_starts_no_item_after_its_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks, "LONGEST_SECONDS", 0.05)
-    monkeypatch.setattr(chunks, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(chunks, "_STOP_CHECK_SECONDS", 0.0)
     ended = ran(run(lambda item: time.sleep(0.02), "0-99"))
     assert 1 <= ended.ran < 10
     assert ended.ok == str(RangeSet([(0, ended.ran - 1)]))
     assert ended.rest == f"{ended.ran}-99"
 
 
-def test_told_to_stop_it_leaves_what_it_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chunks, "_LOOK_SECONDS", 0.0)
-    ended = ran(run(lambda item: None, "0-99", stop=Later(after=10)))
+def test_a_stop_request_leaves_the_items_that_have_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "_STOP_CHECK_SECONDS", 0.0)
+    ended = ran(run(lambda item: None, "0-99", stop=StopAfter(after=10)))
     assert (ended.ok, ended.rest) == ("0-9", "10-99")
 
 
@@ -185,12 +185,12 @@ def test_an_item_that_was_interrupted_has_not_failed() -> None:
         if item == 3:
             context.check()
 
-    ended = ran(run(handle, "0-9", stop=Later(after=1)))
+    ended = ran(run(handle, "0-9", stop=StopAfter(after=1)))
     assert (ended.ok, ended.errors, ended.rest, ended.ran) == ("0-2", (), "3-9", 3)
 
 
-def test_an_item_whose_time_is_over_fails_and_ends_its_chunk() -> None:
-    stop = Later(after=1000, reason=Reason.ATTEMPT_TIMEOUT)
+def test_an_item_that_times_out_fails_and_ends_its_chunk() -> None:
+    stop = StopAfter(after=1000, reason=Reason.ATTEMPT_TIMEOUT)
 
     def handle(item: int) -> None:
         if item == 2:
@@ -204,13 +204,13 @@ def test_an_item_whose_time_is_over_fails_and_ends_its_chunk() -> None:
     assert stop.restarts == [1, 1, 1]
 
 
-def test_a_timeout_that_was_meant_for_the_item_before_costs_nobody_an_attempt() -> None:
-    stop = Later(after=1000, reason=Reason.ATTEMPT_TIMEOUT)
+def test_a_timeout_meant_for_the_item_before_fails_no_item() -> None:
+    stop = StopAfter(after=1000, reason=Reason.ATTEMPT_TIMEOUT)
 
     def handle(item: int) -> None:
         if item == 2:
             stop.after = 0
-            raise Stopped("it came too late")
+            raise Stopped("too late")
 
     ended = ran(run(handle, "0-9", stop=stop, attempt_timeout_seconds=60))
     assert (ended.ok, ended.errors, ended.rest) == ("0-1", (), "2-9")
@@ -244,7 +244,7 @@ def test_a_batch_that_raises_fails_as_a_whole() -> None:
     assert (ended.reason, ended.type) == (Reason.HANDLER_ERROR, "ValueError")
 
 
-def test_an_unknown_handler_is_told_for_the_chunk() -> None:
+def test_an_unknown_handler_fails_the_chunk() -> None:
     ended = run_in(Registry(), "0-3", handler="nobody")
     assert isinstance(ended, Failure)
     assert ended.reason is Reason.UNKNOWN_HANDLER
@@ -275,19 +275,19 @@ def test_a_task_of_a_celery_application_takes_items_too() -> None:
     assert ended.results == ((4, "a@100"), (5, "b@100"))
 
 
-def test_items_of_an_object_that_cannot_be_read_fail_alone() -> None:
+def test_unreadable_items_of_an_object_fail_alone() -> None:
     objects = Objects()
     objects.content["team-a/in"] = b'1\nno json\n{"a": 2}\n'
     registry = Registry()
     registry.add("h", lambda item: item)
     source = Source.model_validate({"key": "team-a/in", "format": "JSONLines"})
-    told = make_message(handler="h", chunk={"first": -1, "items": "", "source": source})
-    assert told.chunk is not None
+    message = make_message(handler="h", chunk={"first": -1, "items": "", "source": source})
+    assert message.chunk is not None
     reader = ItemReader()
-    counted = run_chunk(told, told.chunk, registry, objects, reader, patience=0, stop=Fixed())
+    counted = run_chunk(message, message.chunk, registry, objects, reader, patience=0, stop=FixedStop())
     assert counted.model_dump()["total"] == 3
     part = Chunk(first=0, items="0-2", source=counted.model_dump()["source"])
-    ended = run_chunk(told, part, registry, objects, reader, patience=0, stop=Fixed())
+    ended = run_chunk(message, part, registry, objects, reader, patience=0, stop=FixedStop())
     assert isinstance(ended, ChunkEnd)
     assert ended.results == ((0, 1), (2, {"a": 2}))
     assert [(each.index, each.reason) for each in ended.errors] == [(1, Reason.ITEMS_INVALID)]

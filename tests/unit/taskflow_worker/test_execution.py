@@ -16,17 +16,18 @@ from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, MAX_RESULT_BYTES, StoredOutput
 from taskflow_core.errors import Forbidden, NotFound, TaskflowError, Unavailable
-from taskflow_worker import execution
-from taskflow_worker.context import Context
-from taskflow_worker.execution import patiently, run_attempt
-from taskflow_worker.failures import AttemptFailed
-from taskflow_worker.registry import Registry
+from taskflow_worker.attempts import retrying
+from taskflow_worker.attempts.execution import run_attempt
+from taskflow_worker.attempts.retrying import retry_while_unavailable
+from taskflow_worker.sdk.context import Context
+from taskflow_worker.sdk.failures import AttemptFailed
+from taskflow_worker.sdk.registry import Registry
 from tests.builders import UID, make_message
 
 
 @dataclass
 class FakeObjects:
-    """Objects in memory; `failures` are raised first, one a call."""
+    """Objects in memory. `failures` are raised first, one per call."""
 
     content: dict[str, bytes] = field(default_factory=dict)
     failures: list[TaskflowError] = field(default_factory=list)
@@ -52,7 +53,7 @@ class FakeObjects:
 
 @pytest.fixture(autouse=True)
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where attempts put their files, to see that nothing stays."""
+    """The folder of all scratch folders, to check that they are removed."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -109,9 +110,9 @@ def test_a_handler_gets_its_inputs_and_its_outputs_are_stored(scratch: Path) -> 
     assert list(scratch.iterdir()) == []
 
 
-def test_the_time_that_it_took_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_run_time_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([10.0, 11.5])
-    monkeypatch.setattr("taskflow_worker.execution.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("taskflow_worker.attempts.execution.time.monotonic", lambda: next(ticks))
     assert attempt(returning(None)).run_ms == 1500
 
 
@@ -133,7 +134,7 @@ def test_a_declared_output_that_was_not_written_is_final() -> None:
     assert "context.output('o')" in found.message
 
 
-def test_a_folder_in_the_place_of_an_output_is_no_output() -> None:
+def test_a_folder_is_not_accepted_as_an_output() -> None:
     def make(context: Context) -> None:
         context.output("o").mkdir()
 
@@ -141,7 +142,7 @@ def test_a_folder_in_the_place_of_an_output_is_no_output() -> None:
 
 
 @pytest.mark.parametrize("error", [Unavailable("down"), Forbidden("no right")])
-def test_a_store_that_does_not_serve_may_be_tried_again_later(error: TaskflowError, scratch: Path) -> None:
+def test_an_unavailable_store_is_a_retryable_failure(error: TaskflowError, scratch: Path) -> None:
     found = failure(returning(1), FakeObjects(failures=[error]), inputs=[{"name": "a", "key": "x"}])
     assert (found.reason, found.type, found.message) == (
         Reason.STORAGE_UNAVAILABLE,
@@ -151,7 +152,7 @@ def test_a_store_that_does_not_serve_may_be_tried_again_later(error: TaskflowErr
     assert list(scratch.iterdir()) == []
 
 
-def test_an_output_that_cannot_be_stored_may_be_tried_again_later() -> None:
+def test_an_output_that_cannot_be_stored_is_a_retryable_failure() -> None:
     def write(context: Context) -> None:
         context.output("o").write_text("x")
 
@@ -182,7 +183,7 @@ def test_whatever_a_handler_raises_ends_the_attempt_and_not_the_worker(
     assert list(scratch.iterdir()) == []
 
 
-def test_a_handler_may_end_with_a_reason_of_ours() -> None:
+def test_a_handler_may_raise_attempt_failed() -> None:
     found = failure(raising(AttemptFailed(Reason.INPUT_MISSING, "empty file")))
     assert (found.reason, found.message) == (Reason.INPUT_MISSING, "empty file")
 
@@ -216,7 +217,7 @@ def test_a_result_without_a_json_form_is_final(value: Any) -> None:
     found.model_dump_json()
 
 
-def test_a_result_that_holds_itself_is_final() -> None:
+def test_a_result_that_contains_itself_is_final() -> None:
     value: list[Any] = []
     value.append(value)
     assert failure(returning(value)).reason is Reason.RESULT_NOT_SERIALISABLE
@@ -243,7 +244,7 @@ def test_a_result_is_measured_in_bytes(value: str, fits: bool) -> None:
         assert [output.name for output in outcome.outputs] == ["result.json"]
 
 
-def test_a_result_travels_as_json_has_it() -> None:
+def test_a_result_has_the_types_of_json() -> None:
     outcome = attempt(returning({"t": (1, 2), 3: None, "f": 1.0}))
     assert isinstance(outcome, Success)
     assert outcome.result == {"t": [1, 2], "3": None, "f": 1.0}
@@ -288,10 +289,10 @@ def test_an_error_that_cannot_be_printed_ends_the_attempt_and_not_the_worker() -
     assert failure(raising(Unprintable())).type.endswith("Unprintable")
 
 
-def test_a_worker_without_room_for_files_ends_the_attempt_and_not_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_ends_the_attempt_and_not_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
     assert isinstance(attempt(returning(1), outputs=[{"name": "report.csv"}]), Failure)
-    # One that has no files needs no room.
+    # An attempt without files needs no disk.
     assert isinstance(attempt(returning(1)), Success)
 
 
@@ -302,7 +303,7 @@ def test_a_deeply_nested_result_can_be_reported() -> None:
     attempt(returning(value)).model_dump_json(by_alias=True)
 
 
-def test_files_of_two_attempts_never_meet(scratch: Path) -> None:
+def test_attempts_do_not_share_files(scratch: Path) -> None:
     seen: list[Path] = []
 
     def look(context: Context) -> None:
@@ -332,7 +333,7 @@ class FakeTime:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     fake = FakeTime()
-    monkeypatch.setattr(execution, "time", fake)
+    monkeypatch.setattr(retrying, "time", fake)
     return fake
 
 
@@ -348,39 +349,39 @@ def failing(times: int) -> Callable[[], str]:
     return action
 
 
-def test_an_outage_is_waited_out(clock: FakeTime) -> None:
-    assert patiently(failing(5), what="x", seconds=60) == "done"
+def test_an_action_is_retried_through_an_outage(clock: FakeTime) -> None:
+    assert retry_while_unavailable(failing(5), what="x", seconds=60) == "done"
     assert len(clock.slept) == 5
 
 
-def test_waits_grow_and_stay_short(clock: FakeTime) -> None:
-    patiently(failing(12), what="x", seconds=3600)
+def test_the_backoff_grows_up_to_its_maximum(clock: FakeTime) -> None:
+    retry_while_unavailable(failing(12), what="x", seconds=3600)
     assert all(0 < wait <= 5 for wait in clock.slept)
     assert clock.slept[0] <= 0.2
     assert clock.slept[-1] >= 2.5
 
 
-def test_patience_ends_on_time_with_the_last_error(clock: FakeTime) -> None:
+def test_retries_end_on_time_with_the_last_error(clock: FakeTime) -> None:
     with pytest.raises(Unavailable, match="down"):
-        patiently(failing(10**6), what="x", seconds=30)
+        retry_while_unavailable(failing(10**6), what="x", seconds=30)
     assert clock.now == pytest.approx(130)
 
 
-def test_without_patience_it_is_tried_once(clock: FakeTime) -> None:
+def test_zero_seconds_mean_one_try(clock: FakeTime) -> None:
     with pytest.raises(Unavailable):
-        patiently(failing(1), what="x", seconds=0)
+        retry_while_unavailable(failing(1), what="x", seconds=0)
     assert clock.slept == []
 
 
-def test_any_other_error_is_passed_on_at_once(clock: FakeTime) -> None:
+def test_any_other_error_is_raised_at_once(clock: FakeTime) -> None:
     def missing() -> None:
         raise NotFound("x")
 
     with pytest.raises(NotFound):
-        patiently(missing, what="x", seconds=60)
+        retry_while_unavailable(missing, what="x", seconds=60)
     assert clock.slept == []
 
 
-def test_a_message_of_ours_is_what_a_worker_reads() -> None:
+def test_a_message_survives_its_json_form() -> None:
     message = make_message(args=[1])
     assert Message.model_validate(message.model_dump(mode="json", by_alias=True)) == message

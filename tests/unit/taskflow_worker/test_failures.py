@@ -7,13 +7,13 @@ import pytest
 
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import MAX_TRACE_CHARS
-from taskflow_worker import NonRetryable, Stopped
-from taskflow_worker.failures import failure_of, handlers_trace, trimmed_trace
-from taskflow_worker.testing import run
+from taskflow_worker.sdk import NonRetryable, Stopped
+from taskflow_worker.sdk.failures import failure_of, handlers_trace, trimmed_trace
+from taskflow_worker.sdk.testing import run
 
 
 class Gone(NonRetryable):
-    """A class of a user."""
+    """A user's subclass."""
 
 
 def raised(error: BaseException) -> BaseException:
@@ -24,19 +24,21 @@ def raised(error: BaseException) -> BaseException:
 
 
 @pytest.mark.parametrize("error", [NonRetryable("x"), Gone("x")])
-def test_what_no_retry_can_mend_is_told_so(error: Exception) -> None:
+def test_a_non_retryable_error_is_final(error: Exception) -> None:
     found = failure_of(raised(error), None, Stopped).failure
     assert (found.reason, found.message) == (Reason.NOT_RETRYABLE, "x")
 
 
 @pytest.mark.parametrize("reason", [Reason.CANCELLED, Reason.DEADLINE_EXCEEDED, Reason.ATTEMPT_TIMEOUT])
 @pytest.mark.parametrize("error", [Stopped(), asyncio.CancelledError(), TimeoutError()])
-def test_a_handler_that_stops_when_asked_ends_for_that_reason(error: BaseException, reason: Reason) -> None:
+def test_a_handler_that_stops_on_request_fails_for_the_reason_of_the_request(
+    error: BaseException, reason: Reason
+) -> None:
     assert failure_of(raised(error), reason, TimeoutError).failure.reason is reason
 
 
 @pytest.mark.parametrize("error", [Stopped("by myself"), asyncio.CancelledError()])
-def test_a_handler_that_stops_unasked_has_failed(error: BaseException) -> None:
+def test_a_handler_that_stops_without_a_request_has_failed(error: BaseException) -> None:
     assert failure_of(raised(error), None, Stopped).failure.reason is Reason.HANDLER_ERROR
 
 
@@ -61,7 +63,7 @@ def test_the_trace_shows_the_handlers_frames_and_its_causes_alone() -> None:
     assert "in handler" in failure.trace
     assert "The above exception was the direct cause" in failure.trace
     assert failure.trace.endswith("ValueError: no rows")
-    for ours in ("execution.py", "registry.py", "testing.py"):
+    for ours in ("execution.py", "registry.py", "binding.py", "testing.py"):
         assert ours not in failure.trace
 
 
@@ -97,7 +99,7 @@ def test_an_error_without_frames_of_the_handler_has_no_trace() -> None:
     assert trimmed_trace(ValueError("never raised")) == ""
 
 
-def test_an_error_that_cannot_be_printed_is_still_told() -> None:
+def test_an_error_that_cannot_be_printed_is_still_reported() -> None:
     class Mute(Exception):  # noqa: N818
         def __str__(self) -> str:
             raise RuntimeError

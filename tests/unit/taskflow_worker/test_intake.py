@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from taskflow_worker.intake import Intake, give_back
+from taskflow_worker.process.intake import Intake, return_outstanding
 
 
 @dataclass
@@ -21,7 +21,7 @@ class FakeQos:
 
 @dataclass
 class FakeChannel:
-    """As kombu's: `_in_poll` is the connection on which an answer is awaited."""
+    """Like kombu's: `_in_poll` is the connection of the outstanding request."""
 
     qos: FakeQos = field(default_factory=FakeQos)
     _in_poll: object = None
@@ -34,7 +34,7 @@ class FakeTaskConsumer:
 
 @dataclass
 class FakeConsumer:
-    """A Celery consumer whose event loop turns when the test says so."""
+    """A Celery consumer whose event loop the test drives."""
 
     task_consumer: FakeTaskConsumer = field(default_factory=FakeTaskConsumer)
     soon: list[Callable[[], None]] = field(default_factory=list)
@@ -47,7 +47,7 @@ class FakeConsumer:
         self.soon.append(act)
 
     def turn(self) -> bool:
-        """One turn of the loop; whether it asked Redis for a message."""
+        """Run the loop once. True if it sent a request for a message to Redis."""
         for act in self.soon:
             act()
         self.soon.clear()
@@ -57,7 +57,7 @@ class FakeConsumer:
         return True
 
     def answer(self) -> bool:
-        """Redis answered; whether the answer was read."""
+        """Let Redis answer. True if the answer was read."""
         read = self.channel.qos.can_consume()
         if read:
             self.channel._in_poll = None
@@ -65,24 +65,24 @@ class FakeConsumer:
 
 
 @dataclass
-class Told:
+class Changes:
     times: int = 0
 
     def __call__(self) -> None:
         self.times += 1
 
 
-def guarded(*, on: bool) -> tuple[Intake, FakeConsumer, Told]:
-    told = Told()
-    intake, consumer = Intake(told), FakeConsumer()
+def guarded(*, on: bool) -> tuple[Intake, FakeConsumer, Changes]:
+    changes = Changes()
+    intake, consumer = Intake(changes), FakeConsumer()
     intake.switch(on=on)
     intake.guard(consumer)
-    told.times = 0
-    return intake, consumer, told
+    changes.times = 0
+    return intake, consumer, changes
 
 
-def test_it_takes_nothing_before_it_is_opened() -> None:
-    intake, consumer = Intake(Told()), FakeConsumer()
+def test_the_intake_starts_closed() -> None:
+    intake, consumer = Intake(Changes()), FakeConsumer()
     intake.guard(consumer)
     assert not consumer.turn()
     assert intake.quiet
@@ -91,23 +91,23 @@ def test_it_takes_nothing_before_it_is_opened() -> None:
     assert not intake.quiet
 
 
-def test_a_request_that_is_outstanding_is_read_to_its_end_and_no_other_is_sent() -> None:
-    intake, consumer, told = guarded(on=True)
+def test_an_outstanding_request_completes_and_no_other_is_sent() -> None:
+    intake, consumer, changes = guarded(on=True)
     assert consumer.turn()
     intake.switch(on=False)
     consumer.turn()
     assert not intake.quiet
     assert consumer.answer()
-    assert not intake.quiet, "what it brought is not handed on before the next turn"
+    assert not intake.quiet, "its message counts as reserved only from the next turn on"
     assert not consumer.turn()
     assert intake.quiet
-    assert told.times == 1
+    assert changes.times == 1
 
 
 def test_a_close_waits_for_celerys_thread() -> None:
     intake, consumer, _ = guarded(on=True)
     intake.switch(on=False)
-    # What Celery does before it gets there may still send a request.
+    # Until Celery's thread applies it, a request may still be sent.
     assert consumer.channel.qos.can_consume()
     assert not consumer.turn()
     assert intake.quiet
@@ -123,27 +123,27 @@ def test_a_full_worker_is_quiet_at_once() -> None:
     assert intake.quiet
 
 
-def test_an_open_intake_keeps_celerys_own_bound() -> None:
+def test_an_open_intake_keeps_celerys_own_limit() -> None:
     _, consumer, _ = guarded(on=True)
     consumer.channel.qos.credit = False
     assert not consumer.turn()
 
 
-def test_it_opens_again_and_says_so() -> None:
-    intake, consumer, told = guarded(on=False)
+def test_it_opens_again_and_reports_the_change() -> None:
+    intake, consumer, changes = guarded(on=False)
     consumer.turn()
-    told.times = 0
+    changes.times = 0
     intake.switch(on=True)
     assert consumer.turn()
     assert not intake.quiet
-    assert told.times == 1
+    assert changes.times == 1
 
 
-def test_only_the_last_of_several_wishes_counts() -> None:
+def test_only_the_last_of_several_switches_counts() -> None:
     intake, consumer, _ = guarded(on=True)
     for on in (False, True, False):
         intake.switch(on=on)
-    # Celery's loop keeps no order among what it was given.
+    # Celery's loop calls callbacks in any order.
     consumer.soon.reverse()
     assert not consumer.turn()
     intake.switch(on=True)
@@ -152,16 +152,16 @@ def test_only_the_last_of_several_wishes_counts() -> None:
     assert intake.quiet
 
 
-def test_the_same_wish_again_costs_celery_nothing() -> None:
+def test_a_repeated_switch_schedules_nothing() -> None:
     intake, consumer, _ = guarded(on=True)
     intake.switch(on=True)
     assert consumer.soon == []
 
 
-def test_a_wish_is_repeated_until_it_is_carried_out() -> None:
+def test_a_switch_can_be_repeated_until_it_is_applied() -> None:
     intake, consumer, _ = guarded(on=True)
     intake.switch(on=False)
-    # The loop was torn down before it came to it.
+    # The loop ended before it called the callback.
     consumer.soon.clear()
     intake.switch(on=False)
     assert not consumer.turn()
@@ -181,8 +181,8 @@ def test_after_a_reconnect_a_stop_holds_from_the_first_request() -> None:
 
 def test_celery_guards_each_consumer_before_its_loop_runs() -> None:
     app = Celery("test", set_as_current=False)
-    intake, consumer = Intake(Told()), FakeConsumer()
-    intake.watch(app)
+    intake, consumer = Intake(Changes()), FakeConsumer()
+    intake.install(app)
     (step,) = app.steps["consumer"]
     made: Any = step(consumer)
     assert [str(each) for each in made.requires] == ["celery.worker.consumer.tasks:Tasks"]
@@ -192,7 +192,7 @@ def test_celery_guards_each_consumer_before_its_loop_runs() -> None:
 
 @dataclass
 class Answer:
-    """A connection on which Redis answers, or does not."""
+    """A connection with or without an answer."""
 
     comes: bool
 
@@ -228,26 +228,26 @@ class EndingConsumer:
 
 
 @pytest.mark.parametrize("fails", [None, Empty(), ConnectionError("gone")])
-def test_an_ending_worker_reads_what_it_asked_for_when_nobody_takes_it_any_more(fails: Exception | None) -> None:
+def test_a_stopping_worker_reads_the_answer_to_its_request_without_consumers(fails: Exception | None) -> None:
     channel = EndingChannel(Answer(comes=True), fails)
-    give_back(EndingConsumer(channel))
+    return_outstanding(EndingConsumer(channel))
     assert channel.read == ["without"]
 
 
 @pytest.mark.parametrize("awaited", [None, Answer(comes=False)])
-def test_an_ending_worker_waits_for_no_answer_that_does_not_come(awaited: Answer | None) -> None:
+def test_a_stopping_worker_does_not_wait_for_a_missing_answer(awaited: Answer | None) -> None:
     channel = EndingChannel(awaited)
-    give_back(EndingConsumer(channel))
+    return_outstanding(EndingConsumer(channel))
     assert channel.read == []
     assert not channel.consumers
 
 
-def test_a_worker_that_is_told_to_end_has_no_consumer_from_that_moment() -> None:
-    intake = Intake(Told())
-    intake.end()
+def test_shutting_the_intake_cancels_the_consumers() -> None:
+    intake = Intake(Changes())
+    intake.shut()
     consumer = FakeConsumer()
     cancelled: list[bool] = []
     consumer.task_consumer.cancel = lambda: cancelled.append(True)  # type: ignore[attr-defined]
     intake.guard(consumer)
-    intake.end()
+    intake.shut()
     assert cancelled == [True]

@@ -14,9 +14,9 @@ from taskflow_core.domain.events import Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import ItemsFormat
-from taskflow_worker import items
-from taskflow_worker.failures import AttemptFailed
-from taskflow_worker.items import ItemReader, Unreadable, count_items
+from taskflow_worker.attempts import items
+from taskflow_worker.attempts.items import ItemReader, Unreadable, count_items
+from taskflow_worker.sdk.failures import AttemptFailed
 from tests.builders import make_message
 from tests.objects import Objects
 
@@ -74,7 +74,7 @@ def test_csv_is_read_back_whatever_is_quoted(rows: list[tuple[str, str]], piece:
             assert found == [{"left": left, "right": right} for left, right in rows]
 
 
-def test_neighbours_are_read_in_one_piece_and_a_chunk_reads_only_where_it_is() -> None:
+def test_consecutive_chunks_share_one_read_of_a_block() -> None:
     objects = Objects({KEY: b"".join(b"%d\n" % number for number in range(50_000))})
     counted = count(objects)
     reader = ItemReader()
@@ -85,19 +85,19 @@ def test_neighbours_are_read_in_one_piece_and_a_chunk_reads_only_where_it_is() -
     assert objects.parts[0][2] < 100_000
 
 
-def test_a_byte_order_mark_is_none_of_the_content() -> None:
+def test_a_byte_order_mark_is_skipped() -> None:
     objects = Objects({KEY: "\ufeffid\n1\n".encode()})
     assert read(objects, count(objects, ItemsFormat.CSV), "0") == [{"id": "1"}]
 
 
-def test_a_row_that_does_not_fit_its_header_is_told() -> None:
+def test_a_row_of_the_wrong_length_is_unreadable() -> None:
     objects = Objects({KEY: b"a,b\n1,2\n1\n"})
     good, bad = read(objects, count(objects, ItemsFormat.CSV), "0-1")
     assert good == {"a": "1", "b": "2"}
     assert bad == Unreadable("the row has 1 fields, the header 2")
 
 
-def test_what_has_too_many_or_too_large_items_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_or_too_large_items_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(items, "MAX_ARRAY_ITEMS", 5)
     source = Source(key=KEY, format=ItemsFormat.JSON_LINES)
     many = count_items(make_message(), source, Objects({KEY: b"1\n" * 6}), patience=0)

@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from taskflow_core.errors import Forbidden, TaskflowError, Unavailable
-from taskflow_worker import log_shipping
-from taskflow_worker.log_shipping import LogShipper
-from taskflow_worker.output import Output
+from taskflow_worker.output import log_shipping
+from taskflow_worker.output.capture import OutputCapture
+from taskflow_worker.output.log_shipping import LogShipper
 from tests.builders import UID, make_message
 
 
@@ -22,13 +22,13 @@ from tests.builders import UID, make_message
 class Bucket:
     content: dict[str, bytes] = field(default_factory=dict)
     errors: list[TaskflowError] = field(default_factory=list)
-    away: bool = False
+    down: bool = False
     puts: int = 0
     arrived: threading.Event = field(default_factory=threading.Event)
 
     def put(self, key: str, content: bytes) -> None:
         self.puts += 1
-        if self.away:
+        if self.down:
             raise Unavailable("down")
         if self.errors:
             raise self.errors.pop(0)
@@ -44,13 +44,13 @@ class Bucket:
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(log_shipping, "TICK_SECONDS", 0.01)
     monkeypatch.setattr(log_shipping, "FLUSH_SECONDS", 0.05)
-    # A worker's own log has its own descriptor; structlog as it comes prints to stdout.
+    # A worker's own log has its own descriptor. Unconfigured structlog prints to stdout.
     with capture_logs():
         yield
 
 
 def shipper(bucket: Bucket, limit: int = 10**6) -> LogShipper:
-    return LogShipper(Output(), bucket.put, limit)
+    return LogShipper(OutputCapture(), bucket.put, limit)
 
 
 def test_lines_arrive_while_the_handler_runs() -> None:
@@ -80,7 +80,7 @@ def test_a_silent_attempt_stores_nothing() -> None:
 
 
 @pytest.mark.parametrize("error", [Unavailable("down"), Forbidden("no right")])
-def test_a_store_that_comes_back_gets_everything(error: TaskflowError) -> None:
+def test_a_store_that_recovers_gets_the_whole_log(error: TaskflowError) -> None:
     bucket = Bucket(errors=[error, error])
     with shipper(bucket).shipping(make_message(), logging.INFO):
         print("one")
@@ -89,8 +89,8 @@ def test_a_store_that_comes_back_gets_everything(error: TaskflowError) -> None:
     assert bucket.text() == ["stdout one", "stdout two"]
 
 
-def test_a_store_that_stays_away_fails_nothing() -> None:
-    bucket = Bucket(away=True)
+def test_a_store_that_stays_unavailable_fails_nothing() -> None:
+    bucket = Bucket(down=True)
     with shipper(bucket).shipping(make_message(), logging.INFO):
         print("lost")
     assert bucket.puts >= 2
@@ -109,13 +109,13 @@ def test_each_attempt_has_its_own_log() -> None:
     }
 
 
-def test_attempts_side_by_side_have_logs_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_attempts_have_separate_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     bucket, both, root = Bucket(), threading.Barrier(20), logging.getLogger()
-    # The streams of this process are led away for good.
+    # The streams of this process are replaced for good.
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     monkeypatch.setattr(root, "handlers", root.handlers[:])
-    ships = LogShipper(Output(together=True), bucket.put, 10**6)
+    ships = LogShipper(OutputCapture(concurrent=True), bucket.put, 10**6)
 
     def work(attempt: int) -> None:
         with ships.shipping(make_message(attempt=attempt), logging.INFO):
@@ -133,7 +133,7 @@ def test_attempts_side_by_side_have_logs_of_their_own(monkeypatch: pytest.Monkey
         ]
 
 
-def test_a_long_log_is_many_chunks_and_the_last_line_says_that_it_was_cut() -> None:
+def test_a_long_log_is_split_into_chunks_and_its_last_line_says_that_it_was_cut() -> None:
     bucket = Bucket()
     with shipper(bucket, limit=300_000).shipping(make_message(), logging.INFO):
         for index in range(10_000):

@@ -7,12 +7,12 @@ from typing import Any, cast
 from structlog.testing import capture_logs
 
 from taskflow_core.errors import Unavailable
-from taskflow_worker.presence import Attendant, Load
+from taskflow_worker.process.presence import Load, PresenceReporter
 from tests.unit.taskflow_worker.test_intake import FakeConsumer
 
 
 @dataclass(frozen=True)
-class Said:
+class Report:
     busy: int
     serving: bool
     claimed_ago_ms: int | None
@@ -20,15 +20,15 @@ class Said:
 
 @dataclass
 class FakePresence:
-    """An operator that answers each report, with its last answer from then on."""
+    """The operator's answers to reports. The last one is repeated."""
 
     answers: list[bool | Exception] = field(default_factory=lambda: [False])
-    said: list[Said] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
     left_after: int | None = None
     enough: Event = field(default_factory=Event)
 
     def report(self, *, busy: int, serving: bool, claimed_ago_ms: int | None) -> bool:
-        self.said.append(Said(busy, serving, claimed_ago_ms))
+        self.reports.append(Report(busy, serving, claimed_ago_ms))
         answer = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
         if len(self.answers) == 1:
             self.enough.set()
@@ -37,7 +37,7 @@ class FakePresence:
         return answer
 
     def leave(self) -> None:
-        self.left_after = len(self.said)
+        self.left_after = len(self.reports)
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Clock:
 
 @dataclass
 class Bench:
-    """An attendant with a fake of everything around it."""
+    """A reporter with fakes of everything that it uses."""
 
     presence: FakePresence = field(default_factory=FakePresence)
     load: Load = field(default_factory=lambda: Load(0, 0))
@@ -58,93 +58,100 @@ class Bench:
     consumer: FakeConsumer = field(default_factory=FakeConsumer)
 
     def __post_init__(self) -> None:
-        self.attendant = Attendant(cast("Any", self.presence), lambda: self.load, self.clock)
-        self.attendant._intake.guard(self.consumer)
+        self.reporter = PresenceReporter(cast("Any", self.presence), lambda: self.load, self.clock)
+        self.reporter._intake.guard(self.consumer)
 
-    def says(self) -> Said:
-        self.attendant.report()
-        return self.presence.said[-1]
+    def report(self) -> Report:
+        self.reporter.report()
+        return self.presence.reports[-1]
 
 
 def test_the_first_answer_opens_the_intake() -> None:
     bench = Bench()
     assert not bench.consumer.turn()
-    bench.says()
+    bench.report()
     assert bench.consumer.turn()
-    assert bench.says() == Said(0, True, None)
+    assert bench.report() == Report(0, True, None)
 
 
-def test_a_worker_serves_until_nothing_can_arrive_any_more() -> None:
+def test_a_worker_serves_until_no_message_can_arrive() -> None:
     bench = Bench()
-    bench.says()
+    bench.report()
     bench.consumer.turn()
     bench.presence.answers = [True]
-    assert bench.says().serving
+    assert bench.report().serving
     bench.consumer.turn()
-    assert bench.says().serving, "a request for a message is outstanding"
+    assert bench.report().serving, "a request for a message is outstanding"
     bench.consumer.answer()
     bench.consumer.turn()
-    assert not bench.says().serving
+    assert not bench.report().serving
 
 
-def test_what_was_taken_and_waits_for_a_process_can_still_start() -> None:
+def test_a_message_that_waits_for_a_runner_can_still_start() -> None:
     bench = Bench(FakePresence([True]), Load(busy=2, waiting=1))
     bench.consumer.turn()
-    assert bench.says() == Said(2, True, None)
+    assert bench.report() == Report(2, True, None)
     bench.load = Load(busy=2, waiting=0)
-    assert bench.says() == Said(2, False, None)
+    assert bench.report() == Report(2, False, None)
 
 
-def test_what_arrives_while_it_looks_is_not_overlooked() -> None:
+def test_a_message_that_arrives_during_a_report_is_not_missed() -> None:
     bench = Bench()
-    bench.says()
+    bench.report()
     bench.consumer.turn()
     bench.presence.answers = [True]
-    bench.says()
+    bench.report()
     bench.consumer.turn()
 
-    def look() -> Load:
-        # Celery's thread in the meantime: the answer comes, and with it a message that runs.
+    def load() -> Load:
+        # Meanwhile in Celery's thread: the answer brings a message, which starts.
         before = Load(0, 0)
         bench.consumer.answer()
         bench.consumer.turn()
         return before
 
-    bench.attendant._load = look
-    assert bench.says().serving
+    bench.reporter._load = load
+    assert bench.report().serving
 
 
-def test_it_says_how_long_ago_it_accepted_a_request() -> None:
+def test_it_reports_how_long_ago_it_accepted_a_request() -> None:
     bench = Bench()
-    assert bench.says().claimed_ago_ms is None
-    bench.attendant.accepted()
+    assert bench.report().claimed_ago_ms is None
+    bench.reporter.accepted()
     bench.clock.now += 2.5
-    assert bench.says().claimed_ago_ms == 2500
+    assert bench.report().claimed_ago_ms == 2500
 
 
 def test_an_outage_of_redis_changes_nothing_and_ends_nothing() -> None:
     bench = Bench(FakePresence([False, Unavailable("down"), ValueError("odd"), False]))
-    bench.attendant._news.wait = lambda timeout=None: True  # type: ignore[method-assign]
+    bench.reporter._changed.wait = lambda timeout=None: True  # type: ignore[method-assign]
     with capture_logs() as logs:
-        bench.attendant.start()
+        bench.reporter.start()
         assert bench.presence.enough.wait(10)
-        bench.attendant.stop()
+        bench.reporter.stop()
     assert [each["event"] for each in logs] == ["intake_open", "presence_failed", "presence_failed"]
     assert bench.consumer.turn()
 
 
 def test_a_change_is_reported_at_once() -> None:
     bench = Bench()
-    bench.says()
-    bench.attendant._news.clear()
+    bench.report()
+    bench.reporter._changed.clear()
     bench.consumer.turn()
-    assert bench.attendant._news.is_set()
+    assert bench.reporter._changed.is_set()
 
 
-def test_the_last_word_is_that_it_left() -> None:
+def test_stopping_withdraws_the_report() -> None:
     bench = Bench()
-    bench.attendant.start()
+    bench.reporter.start()
     assert bench.presence.enough.wait(10)
-    bench.attendant.stop()
-    assert not bench.attendant._thread.is_alive()
-    assert bench.presence.left_after == len(bench.presence.said)
+    bench.reporter.stop()
+    assert not bench.reporter._thread.is_alive()
+    assert bench.presence.left_after == len(bench.presence.reports)
+
+
+def test_a_worker_that_stops_before_it_was_ready_stops_without_an_error() -> None:
+    bench = Bench()
+    bench.reporter.stop()
+    assert bench.presence.reports == []
+    assert bench.presence.left_after is None

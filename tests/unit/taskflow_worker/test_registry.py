@@ -12,9 +12,10 @@ from pydantic import BaseModel
 
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Invalid
-from taskflow_worker.context import Context
-from taskflow_worker.failures import AttemptFailed
-from taskflow_worker.registry import REGISTRY, Handler, Registry, discover, handler
+from taskflow_worker.sdk.binding import FunctionHandler
+from taskflow_worker.sdk.context import Context
+from taskflow_worker.sdk.failures import AttemptFailed
+from taskflow_worker.sdk.registry import REGISTRY, Registry, discover, handler
 
 CONTEXT = Context(uid="u", namespace="n", name="t", attempt=2, token="t", inputs={}, outputs={})
 
@@ -31,13 +32,13 @@ class Point:
 
 
 def run(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    made = Handler("h", function)
+    made = FunctionHandler("h", function)
     return made.call(made.bind(args, kwargs), CONTEXT)
 
 
 def refusal(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
     with pytest.raises(AttemptFailed) as caught:
-        Handler("h", function).bind(args, kwargs)
+        FunctionHandler("h", function).bind(args, kwargs)
     assert caught.value.failure.reason is Reason.INVALID_ARGUMENTS
     return caught.value.failure.message
 
@@ -131,7 +132,7 @@ def test_json_becomes_what_the_hint_asks_for(hint: Any, given: Any, expected: An
         (bool, 1),
     ],
 )
-def test_what_does_not_fit_is_refused(hint: Any, given: Any) -> None:
+def test_a_value_of_the_wrong_type_is_refused(hint: Any, given: Any) -> None:
     def typed(value: Any) -> Any:
         return value
 
@@ -163,7 +164,7 @@ def test_arguments_that_fit_no_parameter_show_the_signature(args: Any, kwargs: A
     assert "was given other arguments" in message
 
 
-def test_the_context_is_given_wherever_it_is_asked_for() -> None:
+def test_any_parameter_may_take_the_context() -> None:
     def first(context: Context, a: int) -> Any:
         return a, context.attempt
 
@@ -183,7 +184,7 @@ def test_the_context_is_given_wherever_it_is_asked_for() -> None:
     assert run(alone) == 2
 
 
-def test_a_task_cannot_bring_a_context_of_its_own() -> None:
+def test_a_task_cannot_pass_a_context() -> None:
     def wants(a: int, context: Context) -> Any:
         return a, context
 

@@ -15,9 +15,10 @@ from pydantic import BaseModel, Field
 
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import MAX_RESULT_BYTES
-from taskflow_worker import results
-from taskflow_worker.results import RESULT_OUTPUT, as_json
-from taskflow_worker.testing import run
+from taskflow_worker.attempts import results
+from taskflow_worker.attempts.results import RESULT_OUTPUT
+from taskflow_worker.sdk.json_text import as_json
+from taskflow_worker.sdk.testing import run
 
 
 class Sale(BaseModel):
@@ -57,7 +58,7 @@ def returning(value: Any) -> Callable[[], Any]:
         (b"text", "text"),
     ],
 )
-def test_what_pydantic_can_write_is_a_result(value: Any, expected: Any) -> None:
+def test_a_result_may_have_any_type_that_pydantic_can_encode(value: Any, expected: Any) -> None:
     assert run(returning(value)).result == expected
 
 
@@ -70,7 +71,7 @@ def numbers() -> Iterator[int]:
     [object(), float("nan"), {"a": [Decimal(1), float("inf")]}, numbers(), b"\xff", "\ud800", Point(float("nan"))],  # type: ignore[arg-type]
     ids=["object", "nan", "infinity", "generator", "bytes", "surrogate", "nan inside"],
 )
-def test_what_has_no_json_form_is_refused(value: Any) -> None:
+def test_a_value_without_a_json_form_is_refused(value: Any) -> None:
     failure = run(returning(value)).failure
     assert failure is not None
     assert failure.reason is Reason.RESULT_NOT_SERIALISABLE
@@ -84,7 +85,7 @@ def test_a_result_up_to_the_limit_is_inline() -> None:
     assert outcome.outputs == {}
 
 
-def test_a_larger_one_is_stored_and_named() -> None:
+def test_a_larger_result_is_stored_as_an_output() -> None:
     value = {"rows": ["é" * 100] * 100}
     outcome = run(returning(value))
     assert outcome.result == {"artifact": RESULT_OUTPUT}
@@ -97,7 +98,7 @@ def test_a_declared_output_is_never_overwritten_by_a_result() -> None:
     assert outcome.failure.reason is Reason.OUTPUT_MISSING
 
 
-def test_a_result_beyond_what_is_stored_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_beyond_the_stored_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "MAX_STORED_RESULT_BYTES", 10_000)
     failure = run(returning("x" * 9_999)).failure
     assert failure is not None
@@ -119,7 +120,7 @@ def test_a_result_nested_too_deeply_is_refused(levels: int) -> None:
     assert failure.reason is Reason.RESULT_NOT_SERIALISABLE
 
 
-def test_integers_that_kubernetes_cannot_keep_are_refused() -> None:
+def test_integers_beyond_64_bits_are_refused() -> None:
     failure = run(returning({"a": [2**63]})).failure
     assert failure is not None
     assert failure.reason is Reason.RESULT_NOT_SERIALISABLE

@@ -26,7 +26,7 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.handlers == ("a.b", "c")
 
 
-def test_a_worker_needs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_defaults_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read(monkeypatch)
     assert (settings.concurrency, settings.handlers, settings.lease_seconds) == (1, (), 15)
 

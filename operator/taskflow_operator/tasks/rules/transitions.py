@@ -1,4 +1,4 @@
-"""What an event makes of a Task's status: pure functions from a Task and a time to its next status."""
+"""The next status of a Task, from the Task, an event and a time. Pure."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from taskflow_core.domain.task import MAX_MESSAGE_CHARS, MAX_TRACE_CHARS, MAX_TY
 from taskflow_operator.tasks.rules.decision import overdue
 
 _REFUSALS = frozenset({Reason.INVALID_SPEC, Reason.PAYLOAD_TOO_LARGE, Reason.PAYLOAD_TOO_DEEP, Reason.DEPENDENCY_CYCLE})
-"""Ends of a Task whose specification is at fault: it was never accepted."""
+"""Ends of a Task whose specification is wrong: it was never accepted."""
 _LAST_MS = 253_402_300_799_000
 """The end of the year 9999."""
 
 
 def event_time(event: Event) -> datetime:
     """When it happened, by Redis' clock."""
-    # A time beyond the calendar is a broken entry; any time is better than none.
+    # A time beyond the calendar is a broken entry, but a status needs some time.
     return datetime.fromtimestamp(min(max(event.time_ms, 0), _LAST_MS) / 1000, UTC)
 
 
 def waiting(task: Task, phase: Phase, reason: str, message: str, now: datetime) -> TaskStatus:
     """Valid, but not in its queue: Pending or Suspended."""
-    marks = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, False, reason, message)]
-    return _with(task, phase, reason, message, marks, now).model_copy(update={"queued_time": None})
+    changes = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, False, reason, message)]
+    return _with(task, phase, reason, message, changes, now).model_copy(update={"queued_time": None})
 
 
 def queued(task: Task, reason: Reason, message: str, now: datetime) -> TaskStatus:
     """In its queue."""
-    marks = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, True, reason, message)]
-    # Where nothing is timed by it, in whole seconds: so the statuses of many are equal, and one is kept for all.
+    changes = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, True, reason, message)]
+    # In whole seconds where no timeout counts from it: then the statuses of many Tasks are equal, and kept once.
     exact = task.spec.queue_timeout_seconds is not None
     since = task.status.queued_time or (now if exact else now.replace(microsecond=0))
-    status = _with(task, Phase.QUEUED, reason, message, marks, now)
+    status = _with(task, Phase.QUEUED, reason, message, changes, now)
     return status.model_copy(update={"next_attempt_time": None, "queued_time": since})
 
 
@@ -45,26 +45,26 @@ def running(task: Task, worker: str | None, now: datetime) -> TaskStatus:
     """A worker claimed the attempt."""
     message = "items run" if task.spec.array else f"attempt {task.status.attempt} runs"
     message += f" on {worker}" if worker else ""
-    marks = [
+    changes = [
         (c.ACCEPTED, True, Reason.VALID, ""),
         (c.QUEUED, False, Reason.STARTED, ""),
         (c.RUNNING, True, Reason.STARTED, message),
     ]
-    status = _with(task, Phase.RUNNING, Reason.STARTED, message, marks, now)
+    status = _with(task, Phase.RUNNING, Reason.STARTED, message, changes, now)
     return status.model_copy(
         update={
             "worker": worker,
             "start_time": task.status.start_time or now,
             "next_attempt_time": None,
             "queued_time": None,
-            # Told twice (claimed, then started) it is still one.
+            # An attempt may be reported twice, as claimed and as started.
             "attempts": max(task.status.attempts, task.status.attempt),
         }
     )
 
 
 def observed(task: Task) -> TaskStatus:
-    """The same, once the specification as it is now was looked at: what waits for a status waits for that of this generation."""
+    """The same status for the current generation. Clients wait until `observedGeneration` matches."""
     if task.status.observed_generation == task.generation:
         return task.status
     conditions = tuple(
@@ -74,9 +74,9 @@ def observed(task: Task) -> TaskStatus:
 
 
 def advanced(task: Task, advance: Advance) -> TaskStatus:
-    """The handler said how far it is, or left something for the next attempt."""
-    told = {"progress": advance.progress, "checkpoint": advance.checkpoint}
-    return task.status.model_copy(update={name: value for name, value in told.items() if value is not None})
+    """The handler reported progress, or a checkpoint for the next attempt."""
+    reported = {"progress": advance.progress, "checkpoint": advance.checkpoint}
+    return task.status.model_copy(update={name: value for name, value in reported.items() if value is not None})
 
 
 def completed(task: Task, message: str, now: datetime) -> TaskStatus:
@@ -85,7 +85,7 @@ def completed(task: Task, message: str, now: datetime) -> TaskStatus:
 
 
 def stopped(task: Task, phase: Phase, reason: Reason, message: str, now: datetime) -> TaskStatus:
-    """Ended without running on: refused, cancelled, or out of time."""
+    """Ended without another attempt: refused, cancelled, or out of time."""
     status = _finished(task, c.CANCELLED if phase is Phase.CANCELLED else c.FAILED, phase, reason, message, now)
     if reason not in _REFUSALS:
         return status
@@ -96,7 +96,7 @@ def stopped(task: Task, phase: Phase, reason: Reason, message: str, now: datetim
 
 
 def ended(task: Task, event: Event, draw: float) -> TaskStatus:
-    """What the end of the current attempt means: success, another attempt, failure or cancellation.
+    """The end of the current attempt: success, another attempt, failure or cancellation.
 
     Raises:
         ValueError: the event's payload does not fit its kind (pydantic's errors are ValueErrors).
@@ -107,13 +107,13 @@ def ended(task: Task, event: Event, draw: float) -> TaskStatus:
 
 
 def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw: float) -> TaskStatus:
-    """The current attempt ended badly: another one follows, or the Task ends.
+    """The current attempt failed: another one follows, or the Task ends.
 
     Args:
         task: as it was.
         failure: how the attempt ended.
-        worker: who says so, if known.
-        now: when.
+        worker: that ran it, if known.
+        now: when it failed.
         draw: a random number of [0, 1), for the jitter.
     """
     attempt, handbacks = task.status.attempt, task.status.handbacks
@@ -125,9 +125,9 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
         message=failure.message[:MAX_MESSAGE_CHARS],
         trace=failure.trace[:MAX_TRACE_CHARS],
     )
-    told = f"attempt {attempt}: {failure.type + ': ' if failure.type else ''}{failure.message}"
+    summary = f"attempt {attempt}: {failure.type + ': ' if failure.type else ''}{failure.message}"
     attempts = max(task.status.attempts, attempt)
-    # A worker took it, whether or not we heard of it before: its time in the queue is over.
+    # A worker took it, even if its start was not seen: its time in the queue is over.
     taken = task.model_copy(update={"status": task.status.model_copy(update={"queued_time": None})})
     if (end := overdue(taken, now)) is not None:
         status = stopped(task, end.phase, end.reason, end.message, now)
@@ -136,12 +136,12 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
         )
     decision = after_failure(policy, counted=attempt - handbacks, failure=failure, draw=draw)
     if isinstance(decision, GiveUp):
-        status = _finished(task, c.FAILED, Phase.FAILED, failure.reason, told, now)
+        status = _finished(task, c.FAILED, Phase.FAILED, failure.reason, summary, now)
         return status.model_copy(
             update={"last_error": error, "worker": worker or task.status.worker, "attempts": attempts}
         )
     due = now + timedelta(seconds=decision.delay_seconds)
-    message = f"{told}; attempt {attempt + 1} follows" + (
+    message = f"{summary}; attempt {attempt + 1} follows" + (
         f" in {decision.delay_seconds} s" if decision.delay_seconds else ""
     )
     reason = Reason.BACKING_OFF if decision.counts else Reason.DRAIN
@@ -161,11 +161,11 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
 
 
 def bare(status: TaskStatus) -> TaskStatus:
-    """The same end without anything that came from a handler or worker."""
-    told = "the API server refused the status as it was; the operator's log says why"
+    """The same status without anything that came from a handler or worker."""
+    message = "the API server refused the status as it was; the operator's log says why"
     return status.model_copy(
         update={
-            "message": told,
+            "message": message,
             "worker": None,
             "result": None,
             "outputs": (),
@@ -176,7 +176,7 @@ def bare(status: TaskStatus) -> TaskStatus:
 
 
 def broken(event: Event, problem: str) -> Event:
-    """An end that cannot be read, as the failure that it has to be taken for."""
+    """An end that cannot be read, as a failure."""
     failure = Failure(
         reason=Reason.HANDLER_ERROR, type="UnreadableEvent", message=f"{event.kind}: {problem}"[:MAX_MESSAGE_CHARS]
     )
@@ -188,7 +188,7 @@ def broken(event: Event, problem: str) -> Event:
 def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:
     now = event_time(event)
     status = _finished(task, c.COMPLETE, Phase.SUCCEEDED, Reason.SUCCEEDED, "", now)
-    # Without the started event (the reader saw the end only) the start is what the worker measured back from the end.
+    # Without a started event, the start is computed from the run time that the worker measured.
     start = task.status.start_time or now - timedelta(milliseconds=success.run_ms)
     return status.model_copy(
         update={
@@ -206,12 +206,12 @@ def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:
 def _finished(task: Task, condition: str, phase: Phase, reason: Reason, message: str, now: datetime) -> TaskStatus:
     if condition == c.FAILED and reason is Reason.CANCELLED:
         phase, condition = Phase.CANCELLED, c.CANCELLED
-    marks = [
+    changes = [
         (c.ACCEPTED, True, Reason.VALID, ""),
         (condition, True, reason, message),
         (c.FINISHED, True, reason, message),
     ]
-    status = _with(task, phase, reason, message, marks, now)
+    status = _with(task, phase, reason, message, changes, now)
     closed = status.conditions
     for kind in (c.QUEUED, c.RUNNING):
         closed = _close(closed, kind, reason, task.generation, now)
@@ -232,13 +232,13 @@ def _with(
     phase: Phase,
     reason: str,
     message: str,
-    marks: Sequence[tuple[str, bool, str, str]],
+    changes: Sequence[tuple[str, bool, str, str]],
     now: datetime,
 ) -> TaskStatus:
     conditions = task.status.conditions
-    for kind, holds, why, words in marks:
+    for kind, holds, why, text in changes:
         conditions = c.set_condition(
-            conditions, kind, status=holds, reason=why, message=words, generation=task.generation, now=now
+            conditions, kind, status=holds, reason=why, message=text, generation=task.generation, now=now
         )
     return task.status.model_copy(
         update={

@@ -15,17 +15,17 @@ from taskflow_core.domain.task import (
     payload_bytes,
 )
 
-Wrong = tuple[Reason, str]
+Problem = tuple[Reason, str]
 
 
-def invalid(task: Task) -> Wrong | None:
-    """Why the Task can never be run, with what was expected and what to do; None if it can."""
+def invalid(task: Task) -> Problem | None:
+    """Why the Task can never run, with what was expected and what to do; None if it can."""
     if task.unreadable:
         return Reason.INVALID_SPEC, f"spec cannot be read: {task.unreadable}"
     if task.payload_too_deep:
         return Reason.PAYLOAD_TOO_DEEP, (
-            f"args, kwargs or array.items are nested deeper than {MAX_JSON_LEVELS} levels; store the data as an object and "
-            "name it in spec.inputs"
+            f"args, kwargs or array.items are nested deeper than {MAX_JSON_LEVELS} levels; "
+            "store the data as an object and name it in spec.inputs"
         )
     size = payload_bytes(task.spec.args, task.spec.kwargs)
     if size > MAX_PAYLOAD_BYTES:
@@ -36,8 +36,8 @@ def invalid(task: Task) -> Wrong | None:
     return None if task.spec.array is None else _array(task.spec, task.spec.array)
 
 
-def _array(spec: TaskSpec, array: ArraySpec) -> Wrong | None:
-    """The CRD says most of it too."""
+def _array(spec: TaskSpec, array: ArraySpec) -> Problem | None:
+    """The CRD refuses most of it too."""
     said = [array.count is not None, array.items is not None, array.items_from is not None]
     if sum(said) != 1:
         return Reason.INVALID_SPEC, "array: exactly one of count, items and itemsFrom has to be set"
@@ -52,7 +52,7 @@ def _array(spec: TaskSpec, array: ArraySpec) -> Wrong | None:
     return _indexes(array)
 
 
-def _indexes(array: ArraySpec) -> Wrong | None:
+def _indexes(array: ArraySpec) -> Problem | None:
     if array.indexes is None:
         return None
     if array.failed_of is not None:
@@ -68,6 +68,6 @@ def _indexes(array: ArraySpec) -> Wrong | None:
 
 
 def beyond(array: ArraySpec, total: int) -> str:
-    """What is wrong with `indexes`, which can be read, when there are so many items; empty if nothing is."""
+    """What is wrong with readable `indexes` for this number of items; empty if nothing is."""
     last = RangeSet.parse(array.indexes).last if array.indexes else -1
     return f"array.indexes: expected indices below {total}, found {last}" if last >= total else ""

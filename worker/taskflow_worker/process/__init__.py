@@ -1,0 +1,1 @@
+"""The worker process: Celery, the pool, leases, stop requests, presence. `attempts` has what an attempt does."""

@@ -1,0 +1,146 @@
+"""Runs one attempt after the other in a process or a thread of the pool: claim, run, report the end to the ledger."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from structlog.contextvars import bound_contextvars
+
+from taskflow_core.blobs.store import ObjectStore
+from taskflow_core.domain.events import EventKind, Failure
+from taskflow_core.domain.message import Message
+from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.worker import Claim, Outcome, WorkerLedger
+from taskflow_core.settings import LogSettings, StorageSettings
+from taskflow_core.telemetry.logs import get_logger, trace_id
+from taskflow_worker.attempts.chunk import run_chunk
+from taskflow_worker.attempts.execution import run_attempt
+from taskflow_worker.attempts.items import ItemReader
+from taskflow_worker.attempts.progress import ProgressReporter
+from taskflow_worker.attempts.retrying import retry_while_unavailable
+from taskflow_worker.output.attempt_log import LOG_CONTENT_TYPE
+from taskflow_worker.output.capture import OutputCapture
+from taskflow_worker.output.log_shipping import LogShipper
+from taskflow_worker.process.shared_slots import Slot
+from taskflow_worker.process.slot_stop import SlotStop
+from taskflow_worker.process.stop_rules import event_kind
+from taskflow_worker.sdk.registry import REGISTRY
+from taskflow_worker.settings import WorkerSettings
+
+log = get_logger(__name__)
+_LOG_CONNECT_SECONDS = 2
+_LOG_READ_SECONDS = 5
+
+
+@dataclass(frozen=True)
+class RunnerResources:
+    """What the runners of one process share. It holds connections, so it must not cross a fork."""
+
+    ledger: WorkerLedger
+    objects: ObjectStore
+    shipper: LogShipper
+    patience: float
+    """Seconds to wait for a Redis or an object store that is unavailable."""
+    log_level: int
+
+    @classmethod
+    def make(
+        cls,
+        ledger: WorkerLedger,
+        storage: StorageSettings,
+        settings: WorkerSettings,
+        logs: LogSettings,
+        output: OutputCapture,
+        runners: int,
+    ) -> RunnerResources:
+        """Build the resources for this many runners, whose handlers' output is captured by `output`."""
+        store = ObjectStore(
+            storage, connect_seconds=_LOG_CONNECT_SECONDS, read_seconds=_LOG_READ_SECONDS, connections=runners + 1
+        )
+        return cls(
+            ledger=ledger,
+            objects=ObjectStore(storage, connections=runners),
+            shipper=LogShipper(
+                output, lambda key, content: store.put_bytes(key, content, LOG_CONTENT_TYPE), settings.log_limit_bytes
+            ),
+            patience=settings.patience_seconds,
+            log_level=logging.getLevelNamesMapping()[logs.level],
+        )
+
+
+class Runner:
+    """Runs attempts, one at a time.
+
+    Args:
+        ident: of the process or thread; see `Holding.runner`.
+        slot: used by this runner and the main process.
+        resources: shared with the other runners of the process.
+    """
+
+    def __init__(self, ident: int, slot: Slot, resources: RunnerResources) -> None:
+        self.ident = ident
+        self._slot = slot
+        self._ledger = resources.ledger
+        self._objects = resources.objects
+        self._shipper = resources.shipper
+        self._patience = resources.patience
+        self._log_level = resources.log_level
+        self._items = ItemReader()
+
+    def execute(self, message: Message) -> None:
+        """Process one delivery: claim the attempt, run it, report its end."""
+        fields = {"task": f"{message.namespace}/{message.name}", "uid": message.uid, "attempt": message.attempt}
+        if (trace := trace_id(message.traceparent)) is not None:
+            fields["trace_id"] = trace
+        with bound_contextvars(**fields):
+            candidate = self._ledger.candidate(message, self.ident)
+            claim = retry_while_unavailable(lambda: self._ledger.claim(candidate), what="claim", seconds=self._patience)
+            if claim is None:
+                log.info("delivery_refused")
+                return
+            timeout = message.attempt_timeout_seconds
+            self._slot.begin(self.ident, message.member, time.monotonic() + timeout if timeout else None)
+            try:
+                self._run(claim)
+            finally:
+                self._slot.end(message.member)
+
+    def _run(self, claim: Claim) -> None:
+        message = claim.message
+        log.info("attempt_started", handler=message.handler)
+        reporter = ProgressReporter(lambda advance: self._ledger.advance(claim, advance))
+        with self._shipper.shipping(message, self._log_level):
+            outcome = self._outcome(message, reporter)
+        self._send_last_progress(claim, reporter)
+        kind = event_kind(outcome.reason) if isinstance(outcome, Failure) else EventKind.SUCCEEDED
+        counted = retry_while_unavailable(
+            lambda: self._ledger.finish(claim, kind, outcome), what="finish", seconds=self._patience
+        )
+        log.info(
+            "attempt_ended",
+            kind=kind,
+            run_ms=outcome.run_ms,
+            counted=counted,
+            reason=outcome.reason if isinstance(outcome, Failure) else None,
+        )
+
+    def _outcome(self, message: Message, reporter: ProgressReporter) -> Outcome:
+        stop = SlotStop(self._slot, message.member)
+        if message.chunk is not None:
+            return run_chunk(
+                message, message.chunk, REGISTRY, self._objects, self._items, patience=self._patience, stop=stop
+            )
+        return run_attempt(message, REGISTRY, self._objects, patience=self._patience, stop=stop, report=reporter.report)
+
+    def _send_last_progress(self, claim: Claim, reporter: ProgressReporter) -> None:
+        advance = reporter.close()
+        if advance is None:
+            return
+        try:
+            retry_while_unavailable(
+                lambda: self._ledger.advance(claim, advance), what="progress", seconds=self._patience
+            )
+        except Unavailable as error:
+            log.warning("progress_lost", error=str(error))

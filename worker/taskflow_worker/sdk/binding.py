@@ -1,0 +1,216 @@
+"""A function as a handler: arguments of a Task, which are JSON, are checked against its type hints before each call."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import typing
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from taskflow_core.domain.phases import Reason
+from taskflow_worker.sdk.context import Context
+from taskflow_worker.sdk.failures import AttemptFailed, Stopped
+from taskflow_worker.sdk.runnable import ItemCall
+from taskflow_worker.sdk.stop import FixedStop, Stop
+
+R = TypeVar("R")
+_SHOWN_CHARS = 80
+_STOP_POLL_SECONDS = 0.25
+_NEVER_STOPPED = FixedStop()
+
+
+@dataclass
+class FunctionHandler:
+    """A function that Tasks may name. Its type hints say which arguments it takes."""
+
+    name: str
+    function: Callable[..., Any]
+    timeout_error: type[BaseException] = Stopped
+    batch: bool = False
+
+    @property
+    def location(self) -> str:
+        """The function's qualified name."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        # Resolved at the first call: hints may name types that are defined below the function.
+        return typing.get_type_hints(self.function, include_extras=True)
+
+    @cached_property
+    def _context(self) -> str | None:
+        parameters = inspect.signature(self.function).parameters
+        return next((name for name in parameters if _is_context(self._hints.get(name))), None)
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        """The parameters that a Task may pass: all except the context."""
+        parameters = inspect.signature(self.function).parameters.values()
+        return inspect.Signature([p for p in parameters if p.name != self._context])
+
+    @cached_property
+    def _adapters(self) -> dict[str, TypeAdapter[Any]]:
+        return {name: TypeAdapter(self._hints.get(name, Any)) for name in self._signature.parameters}
+
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Check the arguments of a Task, which are JSON, against the signature.
+
+        The check is strict: "3" is not a number. A string is accepted for a date, a list for a tuple or a set.
+
+        Returns:
+            The given arguments by parameter, converted to the hinted types.
+
+        Raises:
+            AttemptFailed: InvalidArguments. The message names each parameter, what it expects and what it got.
+        """
+        signature = f"{self.name}{self._signature}"
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise AttemptFailed(Reason.INVALID_ARGUMENTS, f"{signature} was given other arguments: {error}") from error
+        values: dict[str, Any] = {}
+        problems: list[str] = []
+        for name, value in bound.arguments.items():
+            try:
+                values[name] = self._convert(name, value)
+            except ValidationError as error:
+                problems += [_explain(name, detail) for detail in error.errors(include_url=False)]
+        if problems:
+            raise AttemptFailed(Reason.INVALID_ARGUMENTS, f"{signature}: " + "; ".join(problems))
+        return values
+
+    def _convert(self, name: str, value: Any) -> Any:
+        convert = self._adapters[name].validate_json
+        kind = self._signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            return tuple(convert(json.dumps(item), strict=True) for item in value)
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            return {key: convert(json.dumps(item), strict=True) for key, item in value.items()}
+        return convert(json.dumps(value), strict=True)
+
+    def call(self, values: Mapping[str, Any], context: Context, stop: Stop = _NEVER_STOPPED) -> Any:
+        """Call the function with bound arguments, and the context if it takes one. An `async` function runs to its end.
+
+        Raises:
+            BaseException: whatever the function raises: `Stopped` at a timeout, `asyncio.CancelledError` in a coroutine
+                that was told to stop.
+        """
+        given = dict(values)
+        if self._context is not None:
+            given[self._context] = context
+        bound = self._ordered(given)
+        if inspect.iscoroutinefunction(self.function):
+            return asyncio.run(_until_stopped(self.function(*bound.args, **bound.kwargs), stop))
+        with stop.interrupts(self.timeout_error):
+            return self.function(*bound.args, **bound.kwargs)
+
+    def _ordered(self, values: Mapping[str, Any]) -> inspect.BoundArguments:
+        # BoundArguments sorts out positional-only parameters, *args and **kwargs. It needs the order of the signature.
+        signature = inspect.signature(self.function)
+        ordered = OrderedDict((name, values[name]) for name in signature.parameters if name in values)
+        return inspect.BoundArguments(signature, ordered)
+
+    def for_items(self, args: Sequence[Any], kwargs: Mapping[str, Any], stop: Stop = _NEVER_STOPPED) -> ItemCall:
+        """See `Runnable`. The arguments that all items share are checked once, with the first item."""
+        prepared: _ItemArguments | None = None
+
+        def call(item: Any, context: Callable[[], Context]) -> Any:
+            nonlocal prepared
+            if prepared is None:
+                prepared = self._prepare(args, kwargs, item)
+            hint = prepared.hint
+            value = item if hint is Any or type(item) is hint else self._convert_item(prepared.name, item)
+            positional, keyword = prepared.fill(value, context)
+            if prepared.asynchronous:
+                return asyncio.run(_until_stopped(self.function(*positional, **keyword), stop))
+            return self.function(*positional, **keyword)
+
+        return call
+
+    def _prepare(self, args: Sequence[Any], kwargs: Mapping[str, Any], item: Any) -> _ItemArguments:
+        values = self.bind([*args, item], kwargs)
+        parameters = list(self._signature.parameters.values())
+        # The item follows the positional arguments. Beyond the last parameter it is one of `*args`.
+        name = next(
+            (p.name for number, p in enumerate(parameters) if number == len(args) or p.kind is p.VAR_POSITIONAL), ""
+        )
+        if self._signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL:
+            values[name] = (*values[name][:-1], _ITEM)
+        else:
+            values[name] = _ITEM
+        if self._context is not None:
+            values[self._context] = _CONTEXT
+        bound = self._ordered(values)
+        hint = self._hints.get(name, Any)
+        asynchronous = inspect.iscoroutinefunction(self.function)
+        return _ItemArguments(name, hint, list(bound.args), dict(bound.kwargs), asynchronous)
+
+    def _convert_item(self, name: str, item: Any) -> Any:
+        try:
+            return self._adapters[name].validate_json(json.dumps(item), strict=True)
+        except ValidationError as error:
+            problems = "; ".join(_explain(name, detail) for detail in error.errors(include_url=False))
+            raise AttemptFailed(Reason.INVALID_ARGUMENTS, f"{self.name}{self._signature}: {problems}") from error
+
+
+_ITEM, _CONTEXT = object(), object()
+
+
+@dataclass
+class _ItemArguments:
+    """Arguments of a function with placeholders for the item and the context."""
+
+    name: str
+    hint: Any
+    positional: list[Any]
+    keyword: dict[str, Any]
+    asynchronous: bool
+
+    def __post_init__(self) -> None:
+        self._item = next((number for number, value in enumerate(self.positional) if value is _ITEM), None)
+        self._context = next((number for number, value in enumerate(self.positional) if value is _CONTEXT), None)
+        self._keyword_context = next((name for name, value in self.keyword.items() if value is _CONTEXT), None)
+
+    def fill(self, item: Any, context: Callable[[], Context]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments for one item."""
+        if self._item is None:
+            self.keyword[self.name] = item
+        else:
+            self.positional[self._item] = item
+        if self._context is not None:
+            self.positional[self._context] = context()
+        if self._keyword_context is not None:
+            self.keyword[self._keyword_context] = context()
+        return self.positional, self.keyword
+
+
+async def _until_stopped(work: Coroutine[Any, Any, R], stop: Stop) -> R:
+    """Run a coroutine. Cancel it once when a stop is requested."""
+    task = asyncio.ensure_future(work)
+    cancelled = False
+    while not task.done():
+        if not cancelled and stop.requested() is not None:
+            cancelled = True
+            task.cancel()
+        await asyncio.wait({task}, timeout=_STOP_POLL_SECONDS)
+    return task.result()
+
+
+def _is_context(hint: object) -> bool:
+    return hint is Context or Context in typing.get_args(hint)
+
+
+def _explain(name: str, detail: ErrorDetails) -> str:
+    where = "".join(f"[{part!r}]" for part in detail["loc"])
+    found = json.dumps(detail["input"], default=str)
+    shown = found if len(found) <= _SHOWN_CHARS else found[:_SHOWN_CHARS] + "..."
+    return f"{name}{where}: {detail['msg']}, found {shown}"
