@@ -1,7 +1,7 @@
-"""`python -m tests.rest_fuzz [CASES] [SEED]`: requests made from the OpenAPI document, right and wrong ones, against a running API with authentication.
+"""`python -m tests.rest_fuzz [CASES] [SEED]`: fuzzes a running API with requests from its OpenAPI document.
 
-All checks of schemathesis: no 5xx, no status, header or body that the document does not declare, nothing without a token. A failing
-case is printed with a curl command, and the seed repeats it.
+Runs all checks of schemathesis: no 5xx, no status, header or body that the document does not declare, and no access
+without a token. A failing case is printed as a curl command, and the seed repeats it.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Authorization = "Bearer ${{FUZZ_TOKEN}}"
 namespace = "{NAMESPACE}"
 """
 STREAMS = ("streamEvents", "streamTaskEvents", "getLogs")
-"""They may last as long as a Task: tests of their own call them."""
+"""Streams may last as long as a Task. Other tests cover them."""
 
 
 def command(installation: Installation, folder: Path, cases: int, seed: str) -> list[str]:
-    """The command line of schemathesis for about so many cases in all."""
+    """The command line of schemathesis for about this many cases in total."""
     port = installation.stack.port("api")
     document = installation.call("GET", "/openapi.json", account="").json
     operations = sum(map(len, document["paths"].values())) - len(STREAMS)
@@ -43,7 +43,7 @@ def command(installation: Installation, folder: Path, cases: int, seed: str) -> 
         f"--max-examples={max(cases // operations, 1)}",
         f"--seed={seed}",
         "--checks=all",
-        # What JSON Schema cannot say is refused too: a cursor of another list, 12.0 for 12, a name beside an Idempotency-Key.
+        # The API also rejects what JSON Schema cannot express: a cursor of another list, 12.0 for 12, two names.
         "--exclude-checks=positive_data_acceptance",
         "--continue-on-failure",
         "--warnings=off",
@@ -53,7 +53,7 @@ def command(installation: Installation, folder: Path, cases: int, seed: str) -> 
 
 
 def run(installation: Installation, cases: int, seed: str) -> subprocess.CompletedProcess[str]:
-    """Fuzz in a namespace of its own; the exit code is 0 when there is nothing wrong."""
+    """Fuzz in a separate namespace. The exit code is 0 if there are no failures."""
     installation.stack.add_namespace(NAMESPACE)
     everything = ["create", "get", "list", "watch", "patch", "delete"]
     installation.add_account(ACCOUNT, everything, ("get", "list", "patch"), namespace=NAMESPACE)
@@ -69,7 +69,7 @@ def run(installation: Installation, cases: int, seed: str) -> subprocess.Complet
 
 
 def main() -> int:
-    """Start servers, fuzz, stop them."""
+    """Start the servers, fuzz, and stop them."""
     cases = int(sys.argv[1]) if len(sys.argv) > 1 else 20_000
     seed = sys.argv[2] if len(sys.argv) > 2 else str(secrets.randbelow(10**9))
     with made_installation() as installation:

@@ -1,1 +1,1 @@
-"""The REST facade: writes Task resources, reads history and objects, never publishes. The only importer of fastapi."""
+"""The REST API: writes resources, reads the history and the object store. It never publishes messages to the broker."""

@@ -1,6 +1,7 @@
-"""`python -m taskflow_api`: the REST API, one process. Exit codes: 0 stopped by a signal; 2 settings are wrong.
+"""`python -m taskflow_api`: runs the REST API. Exit codes: 0 stopped by a signal, 2 the settings are wrong.
 
-With the argument `notifier` that of `taskflow_api.webhooks.process` instead, with others a command of `taskflow_api.identity.cli`.
+The argument `notifier` runs the webhook notifier instead (`taskflow_api.webhooks.process`). Other arguments are
+commands of `taskflow_api.identity.cli`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from prometheus_client import start_http_server
 from pydantic import ValidationError
 
 from taskflow_api.app import create_app
-from taskflow_api.files.multipart import sweep_for_ever
+from taskflow_api.files.multipart import sweep_forever
 from taskflow_api.identity import cli
 from taskflow_api.live.hub import Hub
 from taskflow_api.metrics import REGISTRY
-from taskflow_api.operations.running import Runner
-from taskflow_api.services import connected
+from taskflow_api.operations.runner import OperationRunner
 from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings, WebhookSettings
 from taskflow_api.webhooks import process
+from taskflow_api.wiring import Settings, connected
 from taskflow_core.errors import Invalid
 from taskflow_core.settings import CacheSettings, DatabaseSettings, LogSettings, StorageSettings
 from taskflow_core.telemetry.logs import setup_logging
@@ -33,7 +34,7 @@ NOTIFIER = "notifier"
 
 
 class Server(uvicorn.Server):
-    """Ends streams when it stops, which last for ever otherwise, and then waits for all other requests."""
+    """A server that ends its open streams at shutdown, and then waits for all other requests."""
 
     def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
         super().__init__(config)
@@ -45,25 +46,17 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-async def serve(
-    api: ApiSettings,
-    oidc: OidcSettings,
-    register: RegisterSettings,
-    limits: LimitSettings,
-    caching: CacheSettings,
-    database: DatabaseSettings,
-    storage: StorageSettings,
-    notifying: WebhookSettings,
-) -> None:
-    """Serve until SIGTERM or SIGINT, then let running requests end."""
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then finish the running requests."""
+    api = settings.api
     if api.metrics_port is not None:
         try:
             start_http_server(api.metrics_port, addr=api.metrics_host, registry=REGISTRY)
         except OSError as error:
             raise Invalid(f"TASKFLOW_API_METRICS_PORT: {error}") from error
-    async with connected(api, oidc, register, limits, caching, database, storage, notifying) as services:
+    async with connected(settings) as components:
         config = uvicorn.Config(
-            create_app(services),
+            create_app(components),
             host=api.host,
             port=api.port,
             lifespan="off",
@@ -72,24 +65,26 @@ async def serve(
             server_header=False,
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
-        working = [
-            asyncio.create_task(Runner(services.history, services.kube, services.gate, services.identity.stands).run()),
-            asyncio.create_task(sweep_for_ever(services.objects.multipart())),
+        services = components.services
+        runner = OperationRunner(services.history, services.kube, services.auth, components.identity.is_valid)
+        background = [
+            asyncio.create_task(runner.run()),
+            asyncio.create_task(sweep_forever(services.objects.multipart())),
         ]
         try:
-            await Server(config, services.hub).serve()
+            await Server(config, components.hub).serve()
         finally:
-            for each in working:
+            for each in background:
                 each.cancel()
-            await asyncio.gather(*working, return_exceptions=True)
+            await asyncio.gather(*background, return_exceptions=True)
 
 
 def main() -> int:
-    """Read the settings, once; returns the exit code."""
+    """Read the settings and run; returns the exit code."""
     notifier = sys.argv[1:] == [NOTIFIER]
     if sys.argv[1:] and not notifier:
         return cli.main(sys.argv[1:])
-    # uvicorn raises the signal again when it is done; the default action would then kill us before connections close.
+    # uvicorn raises the signal again at its end. The default action would kill the process before connections close.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     try:
@@ -97,7 +92,7 @@ def main() -> int:
         if notifier:
             asyncio.run(process.run(WebhookSettings(), DatabaseSettings()))
             return 0
-        settings = (
+        settings = Settings(
             ApiSettings(),
             OidcSettings(),
             RegisterSettings(),
@@ -107,7 +102,7 @@ def main() -> int:
             StorageSettings(),
             WebhookSettings(),
         )
-        uvloop.run(serve(*settings))
+        uvloop.run(serve(settings))
     except ValidationError as error:
         for each in error.errors(include_input=False):
             print(f"taskflow_api: {error.title}: {'.'.join(map(str, each['loc']))}: {each['msg']}", file=sys.stderr)

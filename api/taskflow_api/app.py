@@ -1,3 +1,5 @@
+"""The FastAPI application of the REST API: its routes and middleware. It creates none of its components."""
+
 from __future__ import annotations
 
 from importlib.metadata import version
@@ -5,45 +7,52 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
-from taskflow_api import artifacts, documented, health, problems
-from taskflow_api.access import bearer
-from taskflow_api.files import multipart
+from taskflow_api import health
+from taskflow_api.cached_answers import CachedAnswers
+from taskflow_api.files import artifacts, multipart, uploads
 from taskflow_api.files import routes as files
-from taskflow_api.identity import authroutes, keyroutes
-from taskflow_api.limits.limiting import limited
+from taskflow_api.http import openapi, problems
+from taskflow_api.http.access import bearer
+from taskflow_api.http.middleware import OPEN_PATHS, Authentication, RequestFrame
+from taskflow_api.identity import account_routes, key_routes
+from taskflow_api.limits.dependency import limited
 from taskflow_api.live import logs, streams
-from taskflow_api.middleware import OPEN_PATHS, Authentication, RequestFrame
 from taskflow_api.operations import routes as operations
 from taskflow_api.pools import routes as pools
-from taskflow_api.services import Services
-from taskflow_api.shortcut import KeptAnswers
-from taskflow_api.tasks import batch, changing, items, routes
+from taskflow_api.tasks import batch_routes, change_routes, item_routes, routes
 from taskflow_api.waiting import routes as waiting
 from taskflow_api.webhooks import routes as webhooks
+from taskflow_api.wiring import Components
 
 
-def create_app(services: Services) -> FastAPI:
-    """The REST API on these services.
+def create_app(components: Components) -> FastAPI:
+    """The REST API on these components.
 
-    No page for `/docs`: FastAPI's loads scripts from other sites.
+    It has no `/docs` page, because FastAPI's loads scripts from other sites.
     """
+    services = components.services
     app = FastAPI(
         title="TaskFlow",
         version=version("taskflow-operator"),
-        description="Tasks over REST. The caller is a Kubernetes identity, and its RBAC decides.",
+        description="Tasks over REST. The caller is a Kubernetes identity, and its RBAC decides what it may do.",
         docs_url=None,
         redoc_url=None,
     )
     app.state.services = services
+    app.state.identity = components.identity
+    app.state.hub = components.hub
+    app.state.limiter = components.limiter
+    app.state.webhooks = components.webhooks
     problems.install(app)
     open_routes = health.router(services)
     app.include_router(open_routes)
     guarded = (
-        batch.router,
-        changing.router,
-        items.router,
+        batch_routes.router,
+        change_routes.router,
+        item_routes.router,
         routes.router,
         artifacts.router,
+        uploads.router,
         files.router,
         multipart.router,
         streams.router,
@@ -51,24 +60,24 @@ def create_app(services: Services) -> FastAPI:
         waiting.router,
         pools.router,
         operations.router,
-        keyroutes.router,
+        key_routes.router,
         webhooks.router,
     )
     for router in guarded:
         app.include_router(router, dependencies=[bearer, Depends(limited)])
     app.state.routes = [route for router in (open_routes, *guarded) for route in router.routes]
     open_paths = OPEN_PATHS
-    if services.identity.accounts is not None:
-        logins = authroutes.router(services.identity.accounts)
+    if components.identity.accounts is not None:
+        logins = account_routes.router(components.identity.accounts)
         app.include_router(logins, dependencies=[Depends(limited)])
         app.state.routes += logins.routes
-        open_paths |= authroutes.PATHS
-    documented.describe(app)
-    # The last one added is the outermost.
+        open_paths |= account_routes.PATHS
+    openapi.describe(app)
+    # Starlette makes the middleware that is added last the outermost.
     (task,) = (
         route for route in routes.router.routes if isinstance(route, APIRoute) and route.operation_id == "getTask"
     )
-    app.add_middleware(KeptAnswers, services=services, route=task)
-    app.add_middleware(Authentication, authenticate=services.identity.tokens.authenticate, open_paths=open_paths)
+    app.add_middleware(CachedAnswers, services=services, limiter=components.limiter, route=task)
+    app.add_middleware(Authentication, authenticate=services.authenticate, open_paths=open_paths)
     app.add_middleware(RequestFrame)
     return app

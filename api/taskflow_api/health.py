@@ -1,3 +1,5 @@
+"""Health routes: liveness, startup, readiness and version. They need no token."""
+
 from __future__ import annotations
 
 import asyncio
@@ -8,87 +10,89 @@ from typing import Literal
 
 from fastapi import APIRouter, Response
 
-from taskflow_api.documented import PROBLEMS
-from taskflow_api.services import Services
+from taskflow_api.http.openapi import PROBLEMS
+from taskflow_api.http.services import Services
 from taskflow_core.domain.resource import Model
 from taskflow_core.errors import TaskflowError
 
 CHECK_SECONDS = 3.0
-KEPT_SECONDS = 1.0
-"""Anybody may ask, so what they are told is at most this old instead of asked anew for each of them."""
+CACHE_SECONDS = 1.0
+"""Results are shared for this long, because these routes need no token."""
 
 
 class Check(Model):
-    """One dependency."""
+    """The state of one dependency."""
 
     name: str
     ok: bool
     required: bool
-    """Without it the process is not ready; otherwise it is degraded."""
+    """If a required dependency is missing the process is unready, else degraded."""
 
 
 class Health(Model):
-    """State of this process."""
+    """The state of this process."""
 
     status: Literal["ok", "degraded", "unready"]
     checks: list[Check] | None = None
 
 
 class Version(Model):
-    """Version of the product."""
+    """The version of the product."""
 
     version: str
 
 
 class Readiness:
-    """Asks the dependencies, all at once and at most once a second."""
+    """Checks all dependencies concurrently, at most once a second."""
 
     def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
         self._services = services
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._kept: tuple[float, list[Check]] | None = None
+        self._cached: tuple[float, list[Check]] | None = None
         self.started = False
-        """It was ready once."""
+        """Whether the process has ever been ready."""
 
     async def checks(self) -> list[Check]:
-        """What is reachable."""
+        """The state of each dependency."""
         async with self._lock:
-            if self._kept is None or self._clock() >= self._kept[0]:
+            if self._cached is None or self._clock() >= self._cached[0]:
                 found = await asyncio.gather(
                     _check("kubernetes", self._services.kube.request("GET", "/version"), required=True),
                     _check("postgresql", self._services.history.check(), required=True),
                     _check("objects", asyncio.to_thread(self._services.objects.check), required=False),
                 )
-                self._kept = (self._clock() + KEPT_SECONDS, list(found))
+                self._cached = (self._clock() + CACHE_SECONDS, list(found))
                 self.started |= all(check.ok for check in found if check.required)
-            return self._kept[1]
+            return self._cached[1]
 
 
-async def _check(name: str, asking: Awaitable[object], *, required: bool) -> Check:
+async def _check(name: str, probe: Awaitable[object], *, required: bool) -> Check:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            await asking
+            await probe
     except (TaskflowError, TimeoutError):
         return Check(name=name, ok=False, required=required)
     return Check(name=name, ok=True, required=required)
 
 
 def router(services: Services) -> APIRouter:
-    """Routes that need no token."""
+    """The health routes."""
     routes = APIRouter(tags=["health"])
     readiness = Readiness(services)
 
-    @routes.get("/livez", operation_id="getLiveness", summary="The process runs", response_model_exclude_none=True)
+    @routes.get(
+        "/livez", operation_id="getLiveness", summary="Liveness: the process runs", response_model_exclude_none=True
+    )
     async def livez() -> Health:
         return Health(status="ok")
 
     @routes.get(
         "/startupz",
         operation_id="getStartup",
-        summary="The process was ready once",
+        summary="Startup: the process has been ready",
         response_model_exclude_none=True,
-        responses={503: {"model": Health, "description": "Not yet."}},
+        responses={503: {"model": Health, "description": "It has not been ready yet."}},
     )
     async def startupz(response: Response) -> Health:
         if not readiness.started:
@@ -100,7 +104,7 @@ def router(services: Services) -> APIRouter:
     @routes.get(
         "/readyz",
         operation_id="getReadiness",
-        summary="The process can serve: Kubernetes and PostgreSQL answer",
+        summary="Readiness: Kubernetes and PostgreSQL answer",
         response_model_exclude_none=True,
         responses={503: {"model": Health, "description": "Not ready."}, 422: PROBLEMS[422]},
     )

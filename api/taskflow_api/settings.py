@@ -1,3 +1,5 @@
+"""Settings of the API and the notifier, read from the environment by `__main__`."""
+
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -14,27 +16,28 @@ MIN_SIGNING_KEY_BYTES = 32
 
 
 class ApiSettings(BaseSettings):
-    """Where the REST API listens and which tokens of Kubernetes it takes."""
+    """Where the REST API listens, and which Kubernetes tokens it accepts."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_API_", frozen=True)
 
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address of the REST API."""
     port: int = Field(default=8080, ge=1, le=65535)
-    """Likewise."""
+    """Port of the REST API."""
     metrics_host: str = "127.0.0.1"
     """Address of /metrics."""
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
-    """Port of /metrics, which needs no token and so is not that of the API. Unset: there is none."""
+    """Port of /metrics, which needs no token and therefore has a port of its own. Unset: metrics are not served."""
     audiences: Annotated[tuple[str, ...], NoDecode] = ()
-    """Comma-separated. A token has to be made for one of them; empty means the API server's own audience."""
+    """Comma-separated audiences, one of which a Kubernetes token must have. Empty: the audience of the API server."""
 
     broker_url: SecretStr | None = None
-    """redis:// or rediss:// URL of the broker's Redis, as a user that only reads (docs/security.md). Unset: nobody is told a place in a queue."""
+    """redis:// or rediss:// URL of the broker's Redis, with a read-only user (docs/security.md). Unset: answers have no
+    queue position."""
     streams_per_caller: int = Field(default=100, ge=1, le=100_000)
-    """Event streams and followed logs that one caller may have open at a time, in this process."""
+    """Event streams and followed logs that one caller may have open in this process."""
     streams: int = Field(default=2000, ge=1, le=100_000)
-    """Those of all callers."""
+    """Event streams and followed logs that all callers together may have open in this process."""
 
     @field_validator("audiences", mode="before")
     @classmethod
@@ -43,22 +46,23 @@ class ApiSettings(BaseSettings):
 
 
 class LimitSettings(BaseSettings):
-    """How much callers of the REST API may ask of it. A read costs 1 unit, a list 2, a write 5, a batch 100."""
+    """Rate limits of the REST API. A read costs 1 unit, a list 2, a write 5, a batch 100."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_LIMITS_", frozen=True)
 
     url: SecretStr | None = None
-    """redis:// or rediss:// URL of where requests are counted, a database or an instance beside the broker's. Unset: each process counts for itself."""
+    """redis:// or rediss:// URL of the Redis that counts requests, a database or an instance other than the broker's.
+    Unset: each process counts on its own."""
     caller_per_minute: int = Field(default=3000, ge=0, le=10_000_000)
-    """Units of each caller, in all namespaces together; 0: no limit."""
+    """Units of each caller in all namespaces together. 0: no limit."""
     namespace_per_minute: int = Field(default=0, ge=0, le=10_000_000)
-    """Units of all callers together in each namespace; 0: no limit."""
+    """Units of all callers together in each namespace. 0: no limit."""
     namespaces: Annotated[Mapping[str, int], NoDecode] = Field(default_factory=dict)
-    """Other numbers for some namespaces, `team-a=6000,team-b=600`."""
+    """Exceptions for single namespaces: `team-a=6000,team-b=600`."""
     key_per_minute: int = Field(default=0, ge=0, le=10_000_000)
-    """Units of each API key, besides those of the identity that it stands for; 0: no limit."""
+    """Units of each API key, in addition to the limit of its ServiceAccount. 0: no limit."""
     keys: Annotated[Mapping[str, int], NoDecode] = Field(default_factory=dict)
-    """Other numbers for some keys, by their ids, `522e69802994be10=600`."""
+    """Exceptions for single API keys, by id: `522e69802994be10=600`."""
 
     @field_validator("namespaces", "keys", mode="before")
     @classmethod
@@ -72,27 +76,27 @@ class LimitSettings(BaseSettings):
 
 
 class OidcSettings(BaseSettings):
-    """Whose OIDC tokens the REST API takes, and which Kubernetes identity they mean; as kube-apiserver's `--oidc-*` options."""
+    """The accepted OIDC issuer, and how its tokens map to identities, like the `--oidc-*` options of kube-apiserver."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_OIDC_", frozen=True)
 
     issuer: str = ""
-    """URL of the issuer, exactly as in its tokens (`iss`); https, but for one on this machine. Unset: no OIDC."""
+    """URL of the issuer, exactly as in its tokens (`iss`). It must be https, or on this machine. Unset: no OIDC."""
     audience: str = ""
-    """A token has to be made for it (`aud`): the client's id at the issuer. Required with an issuer."""
+    """The audience of accepted tokens (`aud`): the client id at the issuer. Required with an issuer."""
     username_claim: str = Field(default="sub", min_length=1)
-    """Claim that names the user. `email` counts only with `email_verified`."""
+    """The claim with the user name. `email` is accepted only with `email_verified`."""
     username_prefix: str = ""
-    """Put before the user's name. Unset: the issuer and `#`. `-`: nothing."""
+    """Prefix of user names. Unset: the issuer and `#`. `-`: no prefix."""
     groups_claim: str = ""
-    """Claim that names the groups, a text or a list. Unset: none."""
+    """The claim with the groups, a string or a list. Unset: no groups."""
     groups_prefix: str = ""
-    """Put before each group. Unset: the issuer and `#`. `-`: nothing."""
+    """Prefix of groups. Unset: the issuer and `#`. `-`: no prefix."""
     ca_file: str = ""
-    """Certificates (PEM) that prove the issuer's server. Unset: the well-known ones."""
+    """CA certificates (PEM) for the issuer's server. Unset: the public CAs."""
 
     def prefix(self, chosen: str) -> str:
-        """What a prefix setting means."""
+        """The effective prefix of a prefix setting."""
         return "" if chosen == "-" else chosen or f"{self.issuer}#"
 
     @model_validator(mode="after")
@@ -102,31 +106,34 @@ class OidcSettings(BaseSettings):
         if not safe_url(self.issuer):
             raise ValueError("issuer: expected an https URL (http on this machine only)")
         if not self.audience:
-            raise ValueError("audience: expected the client's id at the issuer, found none")
+            raise ValueError("audience: expected the client's id at the issuer, but it is not set")
         if any(prefix.startswith("system:") for prefix in (self.username_prefix, self.groups_prefix)):
-            raise ValueError("username_prefix, groups_prefix: `system:` is Kubernetes' own, choose another")
+            raise ValueError(
+                "username_prefix, groups_prefix: `system:` is reserved for Kubernetes; choose another prefix"
+            )
         return self
 
 
 class RegisterSettings(BaseSettings):
-    """Accounts with a password, for places without an identity provider."""
+    """Accounts with a password, for installations without an identity provider."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_REGISTER_", frozen=True)
 
     enabled: bool = False
-    """Take new accounts and give tokens for them."""
+    """Accept registrations and issue tokens for accounts."""
     signing_key: SecretStr | None = None
-    """Signs the tokens: at least 32 random bytes, as text. Whoever knows it can be any account. Changed, all tokens end."""
+    """The key that signs the tokens: at least 32 random bytes, as text. Whoever has it can impersonate any account. A
+    new key invalidates all tokens."""
     signing_key_file: str = ""
-    """A file with it, instead."""
+    """A file with the signing key, as an alternative."""
     token_seconds: int = Field(default=900, ge=60, le=3600)
-    """How long a token is good."""
+    """Lifetime of a token."""
 
     def key(self) -> bytes:
         """The signing key.
 
         Raises:
-            Invalid: there is none, two, or it is too short.
+            Invalid: it is not set, set twice, not readable, or too short.
         """
         sources = "TASKFLOW_REGISTER_SIGNING_KEY or TASKFLOW_REGISTER_SIGNING_KEY_FILE"
         if (self.signing_key is None) == (not self.signing_key_file):
@@ -146,32 +153,33 @@ class RegisterSettings(BaseSettings):
 
 
 class WebhookSettings(BaseSettings):
-    """Telling URLs of users that their Tasks ended: the API keeps the endpoints, the notifier calls them."""
+    """Webhooks that report finished Tasks. The API stores the endpoints, the notifier calls them."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_WEBHOOKS_", frozen=True)
 
     enabled: bool = False
-    """Endpoints may be made, and a notifier may run."""
+    """Allow users to create endpoints, and a notifier to run."""
     key: SecretStr | None = None
-    """Encrypts the endpoints' secrets in the database: 32 bytes in URL-safe base64 (a Fernet key). Several, separated by commas: the first encrypts, all decrypt. Required when enabled, the same for API and notifier."""
+    """Fernet keys (32 bytes in URL-safe base64) that encrypt the endpoints' secrets in the database. Of several keys,
+    separated by commas, the first encrypts and all decrypt. Required when enabled, the same for API and notifier."""
     key_file: str = ""
-    """A file with it, instead."""
+    """A file with the keys, as an alternative."""
     allow_http: bool = False
-    """URLs without TLS too."""
+    """Allow http URLs, without TLS."""
     ports: Annotated[tuple[int, ...], NoDecode] = (443, 8443)
-    """Ports that URLs may have."""
+    """Allowed ports of URLs."""
     allowed: Annotated[tuple[str, ...], NoDecode] = ()
-    """Addresses, networks (CIDR) and host names that may be called although they are not of the Internet."""
+    """Addresses, networks (CIDR) and host names that are allowed although they are not public."""
     ca_file: str = ""
-    """Certificates (PEM) that prove the receivers. Unset: the well-known ones."""
+    """CA certificates (PEM) for the receivers. Unset: the public CAs."""
     parallel: int = Field(default=32, ge=1, le=1000)
-    """Attempts at a time, of one notifier."""
+    """Concurrent attempts of one notifier."""
     keep_days: int = Field(default=30, ge=1, le=3650)
-    """How long deliveries that ended are shown and may be replayed."""
+    """How long finished deliveries are kept and can be replayed."""
     health_host: str = "127.0.0.1"
     """Address of the notifier's `/livez`, `/readyz` and `/metrics`."""
     health_port: int = Field(default=8082, ge=1, le=65535)
-    """Likewise."""
+    """Port of the notifier's `/livez`, `/readyz` and `/metrics`."""
 
     @field_validator("allowed", "ports", mode="before")
     @classmethod
@@ -179,10 +187,10 @@ class WebhookSettings(BaseSettings):
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     def keys(self) -> list[str]:
-        """The keys, the one that encrypts first; none when they are not set.
+        """The keys, the encrypting one first; empty if none is set.
 
         Raises:
-            Invalid: they are set twice, or the file cannot be read.
+            Invalid: they are set twice, or the file is not readable.
         """
         if self.key is not None and self.key_file:
             raise Invalid("TASKFLOW_WEBHOOKS_KEY and TASKFLOW_WEBHOOKS_KEY_FILE are both set: choose one of them")

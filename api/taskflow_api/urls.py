@@ -1,3 +1,5 @@
+"""Checks of URLs that settings and OIDC issuers name."""
+
 from __future__ import annotations
 
 from urllib.parse import urlsplit
@@ -6,7 +8,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def safe_url(url: str) -> bool:
-    """Whether nobody on the way can change the answer: https, or http on this machine."""
+    """Whether nobody can tamper with the connection: https, or http to this machine."""
     try:
         parts = urlsplit(url)
     except ValueError:

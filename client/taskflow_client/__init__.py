@@ -1,6 +1,6 @@
-"""Client of TaskFlow's REST API, for threads (`Client`) and for asyncio (`AsyncClient`).
+"""A client of the TaskFlow REST API, for threads (`Client`) and for asyncio (`AsyncClient`).
 
-Functions of the modules `tasks`, `files`, `pools`, `keys` and `webhooks` make calls, which are values; a client sends them:
+The functions of `tasks`, `files`, `pools`, `keys` and `webhooks` build calls, which are values. A client sends them:
 
     with Client(url, token) as client:
         made = client.send(tasks.create("team-a", "reports.lines", generate_name="report-", kwargs={"prefix": "ERROR"}))

@@ -1,4 +1,4 @@
-"""A request of the REST API as a value: how it is sent, what its answer becomes, and whether it may be sent again. Pure."""
+"""Requests to the REST API as values: how to send one, how to decode its answer, and when to retry it. Pure."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from taskflow_client.errors import error_of
 T = TypeVar("T")
 Model = TypeVar("Model", bound=BaseModel)
 SAFE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-COME_AGAIN = frozenset({429, 503})
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
+RETRY_STATUSES = frozenset({429, 503})
+MIN_BACKOFF, MAX_BACKOFF = 0.2, 30.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back."""
+    """An HTTP answer."""
 
     status: int
     headers: Mapping[str, str]
-    """By lower-case names."""
+    """Headers by lower-case name."""
     body: bytes
 
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request. Functions of `taskflow_client.tasks` and its neighbours make them, `Client.send` sends them."""
+    """One request. The functions of `taskflow_client.tasks` and similar modules build it, `Client.send` sends it."""
 
     method: str
     path: str
@@ -40,22 +40,22 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Any = None
     following: Callable[[T], Call[T] | None] = lambda _: None
-    """The call for the next page, of a page."""
+    """Returns the call for the next page, given a page."""
 
     @property
     def repeatable(self) -> bool:
-        """Sending it twice does no more than sending it once."""
+        """Whether the request is idempotent."""
         return self.method in SAFE or "Idempotency-Key" in self.headers
 
 
 def path(*parts: str) -> str:
-    """Of a namespace's resources; each part is quoted."""
+    """The path of a namespace's resource. Each part is quoted."""
     namespace, *rest = (quote(part, safe="") for part in parts)
     return "/".join(("/v1/namespaces", namespace, *rest))
 
 
 def query(**values: object) -> dict[str, str]:
-    """Those that are given, by their names on the wire: `label_selector` is `labelSelector`."""
+    """Query parameters without None, with their names in camelCase: `label_selector` becomes `labelSelector`."""
     found = {}
     for name, value in values.items():
         if value is not None:
@@ -71,42 +71,42 @@ def _text(value: object) -> str:
 
 
 def as_model(model: type[Model]) -> Callable[[Answer], Model]:
-    """Reads an answer's JSON."""
+    """A decoder for answers with a JSON body."""
     return lambda answer: model.model_validate_json(answer.body)
 
 
 def nothing(_: Answer) -> None:
-    """Of an answer without a body."""
+    """The decoder for answers without a body."""
 
 
-def settle(call: Call[T], answer: Answer) -> T:
+def result_of(call: Call[T], answer: Answer) -> T:
     """The result of the call.
 
     Raises:
-        TaskflowError: the answer is a problem, as the class of its code.
+        TaskflowError: the answer is a problem; the class depends on its status.
     """
-    if answer.status >= 400:  # noqa: PLR2004 - HTTP's own border
+    if answer.status >= 400:  # noqa: PLR2004 - 4xx and 5xx are errors
         raise error_of(answer.status, answer.headers, answer.body)
     return call.decode(answer)
 
 
-def pause_before(call: Call[Any], answer: Answer | None, attempt: int, retries: int) -> float | None:
-    """Seconds until the call is sent again; None if it is not to be.
+def retry_delay(call: Call[Any], answer: Answer | None, attempt: int, retries: int) -> float | None:
+    """Seconds until the call is sent again; None if it is not retried.
 
     Args:
-        call: only one that may be repeated is; but who is told 429 has done nothing yet, so anything may.
-        answer: None: there was none.
-        attempt: how often it was sent, from 1.
-        retries: how often it may be sent again.
+        call: Must be idempotent, except after 429, when the server has done nothing.
+        answer: None if there was no answer.
+        attempt: The number of this attempt, from 1.
+        retries: The maximum number of retries.
     """
-    if attempt > retries or (answer is not None and answer.status not in COME_AGAIN):
+    if attempt > retries or (answer is not None and answer.status not in RETRY_STATUSES):
         return None
     if not call.repeatable and (answer is None or answer.status != 429):  # noqa: PLR2004 - Too Many Requests
         return None
-    told = answer.headers.get("retry-after", "") if answer is not None else ""
-    return min(float(told), LONGEST_PAUSE) if told.isdecimal() else backoff(attempt)
+    retry_after = answer.headers.get("retry-after", "") if answer is not None else ""
+    return min(float(retry_after), MAX_BACKOFF) if retry_after.isdecimal() else backoff(attempt)
 
 
 def backoff(attempt: int) -> float:
-    """Seconds to wait after that many failures in a row, from 1, when the server does not say."""
-    return min(FIRST_PAUSE * 2.0 ** (attempt - 1), LONGEST_PAUSE)
+    """Seconds to wait after this number of consecutive failures, from 1, if the server does not say."""
+    return min(MIN_BACKOFF * 2.0 ** (attempt - 1), MAX_BACKOFF)

@@ -1,3 +1,5 @@
+"""Sends calls over HTTP: retries, pages, event streams and logs, for threads and for asyncio."""
+
 from __future__ import annotations
 
 import asyncio
@@ -10,17 +12,17 @@ from typing import Any, Self, TypeVar
 import httpx2
 
 from taskflow_client import tasks
-from taskflow_client.calls import Answer, Call, backoff, pause_before, settle
+from taskflow_client.calls import Answer, Call, backoff, result_of, retry_delay
 from taskflow_client.errors import NoAnswerError, error_of
 from taskflow_client.models import Event, TaskDetail
 from taskflow_client.sse import Reader
 
 T = TypeVar("T")
 Token = str | Path | Callable[[], str]
-"""A token, the file that has it (a projected ServiceAccount's, which is rotated), or what gets it; read for each request."""
+"""A token, a file with it (such as a projected ServiceAccount token), or a function. It is read for each request."""
 TIMEOUT_SECONDS = 30.0
-SILENCE_SECONDS = 60.0
-"""Of a stream, which says something every 15 s."""
+STREAM_TIMEOUT_SECONDS = 60.0
+"""The read timeout of streams, on which the server sends something every 15 s."""
 NO_CONTENT = 204
 
 
@@ -44,8 +46,8 @@ class _Base:
             "json": call.body,
         }
 
-    def _pause(self, call: Call[Any], answer: Answer | NoAnswerError, attempt: int) -> float | None:
-        return pause_before(call, answer if isinstance(answer, Answer) else None, attempt, self._retries)
+    def _delay(self, call: Call[Any], answer: Answer | NoAnswerError, attempt: int) -> float | None:
+        return retry_delay(call, answer if isinstance(answer, Answer) else None, attempt, self._retries)
 
 
 def _answer(response: httpx2.Response) -> Answer:
@@ -55,7 +57,7 @@ def _answer(response: httpx2.Response) -> Answer:
 
 
 def _checked(response: httpx2.Response) -> Answer:
-    """The answer, whose body was read; raises what a refusal stands for."""
+    """The answer of a response whose body was read; raises its error."""
     answer = _answer(response)
     if response.is_error:
         raise error_of(answer.status, answer.headers, answer.body)
@@ -69,18 +71,18 @@ def _no_answer(error: httpx2.TransportError) -> NoAnswerError:
 def _result(call: Call[T], answer: Answer | NoAnswerError) -> T:
     if isinstance(answer, NoAnswerError):
         raise answer
-    return settle(call, answer)
+    return result_of(call, answer)
 
 
 class Client(_Base):
     """Sends calls. Safe to share between threads.
 
     Args:
-        url: of the API.
-        token: who calls.
-        retries: how often a call that may be repeated is sent again when the server says so or does not answer.
-        timeout: seconds for each part of a request: to connect, to send, to the next bytes of the answer.
-        verify: False or an `ssl.SSLContext`, as httpx2 takes it.
+        url: The URL of the API.
+        token: Authenticates the caller.
+        retries: How often an idempotent call is retried if the server does not answer or asks for it.
+        timeout: Seconds for each phase of a request: to connect, to send, and until the next bytes of the answer.
+        verify: False or an `ssl.SSLContext`, as in httpx2.
     """
 
     def __init__(
@@ -103,7 +105,7 @@ class Client(_Base):
         """The call's result.
 
         Raises:
-            TaskflowError: the server refuses, or does not answer (`NoAnswerError`).
+            TaskflowError: the server returns an error, or does not answer (`NoAnswerError`).
         """
         attempt = 0
         while True:
@@ -112,12 +114,12 @@ class Client(_Base):
                 answer: Answer | NoAnswerError = _answer(self._http.request(**self._request(call)))
             except httpx2.TransportError as error:
                 answer = _no_answer(error)
-            if (pause := self._pause(call, answer, attempt)) is None:
+            if (delay := self._delay(call, answer, attempt)) is None:
                 return _result(call, answer)
-            time.sleep(pause)
+            time.sleep(delay)
 
     def pages(self, call: Call[T]) -> Iterator[T]:
-        """The page of this call and all after it."""
+        """The page of this call and all following pages."""
         following: Call[T] | None = call
         while following is not None:
             page = self.send(following)
@@ -125,11 +127,11 @@ class Client(_Base):
             following = following.following(page)
 
     def events(self, call: Call[None], last_event_id: str = "") -> Iterator[Event]:
-        """Changes as they happen, from that place on; comes back by itself after a cut. Ends with the Task, if it is about one.
+        """Changes as they happen, after that event. Reconnects after a failure. The events of a Task end with it.
 
         Raises:
-            ResetError: what happened in between is not known any more.
-            TaskflowError: the server refuses.
+            ResetError: some changes are no longer available.
+            TaskflowError: the server returns an error.
         """
         reader, attempt = Reader(), 0
         reader.last_event_id = last_event_id
@@ -150,20 +152,20 @@ class Client(_Base):
             time.sleep(backoff(attempt))
 
     def lines(self, call: Call[None]) -> Iterator[str]:
-        """Lines of a log as they come."""
+        """The lines of a log as they arrive."""
         with self._streamed(call) as response:
             yield from response.iter_lines()
 
     @contextmanager
     def _streamed(self, call: Call[Any], **headers: str) -> Iterator[httpx2.Response]:
-        with self._http.stream(**self._request(call, **headers), timeout=SILENCE_SECONDS) as response:
+        with self._http.stream(**self._request(call, **headers), timeout=STREAM_TIMEOUT_SECONDS) as response:
             if response.is_error:
                 response.read()
                 _checked(response)
             yield response
 
     def wait(self, namespace: str, name: str) -> TaskDetail:
-        """The Task once it has finished; however long that takes."""
+        """Wait until the Task has finished, without a time limit, and return it."""
         for event in self.events(tasks.events(namespace, name)):
             if event.ended:
                 break
@@ -172,16 +174,16 @@ class Client(_Base):
         return found
 
     def put(self, url: str, content: bytes, headers: Mapping[str, str] | None = None) -> str:
-        """Store by a link, without the token; the ETag."""
+        """Upload to a link, without the token; returns the ETag."""
         return _checked(self._http.put(url, content=content, headers=dict(headers or {}))).headers.get("etag", "")
 
     def fetch(self, url: str) -> bytes:
-        """Fetch by a link, without the token."""
+        """Download from a link, without the token."""
         return _checked(self._http.get(url)).body
 
 
 class AsyncClient(_Base):
-    """The same for asyncio; see `Client`."""
+    """`Client` for asyncio."""
 
     def __init__(
         self, url: str, token: Token, *, retries: int = 4, timeout: float = TIMEOUT_SECONDS, verify: Any = True
@@ -208,9 +210,9 @@ class AsyncClient(_Base):
                 answer: Answer | NoAnswerError = _answer(await self._http.request(**self._request(call)))
             except httpx2.TransportError as error:
                 answer = _no_answer(error)
-            if (pause := self._pause(call, answer, attempt)) is None:
+            if (delay := self._delay(call, answer, attempt)) is None:
                 return _result(call, answer)
-            await asyncio.sleep(pause)
+            await asyncio.sleep(delay)
 
     async def pages(self, call: Call[T]) -> AsyncIterator[T]:
         """See `Client.pages`."""
@@ -248,7 +250,7 @@ class AsyncClient(_Base):
 
     @asynccontextmanager
     async def _streamed(self, call: Call[Any], **headers: str) -> AsyncIterator[httpx2.Response]:
-        async with self._http.stream(**self._request(call, **headers), timeout=SILENCE_SECONDS) as response:
+        async with self._http.stream(**self._request(call, **headers), timeout=STREAM_TIMEOUT_SECONDS) as response:
             if response.is_error:
                 await response.aread()
                 _checked(response)

@@ -1,4 +1,4 @@
-"""What the API refuses, one class for each kind of problem (RFC 9457)."""
+"""The errors that the client raises, by HTTP status. Their values are from the problem (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class TaskflowError(Exception):
 
     Attributes:
         status: HTTP status; 0 without an answer.
-        code: of the problem, such as `not-found`.
-        detail: in words.
-        errors: what is wrong with which part of the request.
-        request_id: under which the server's log has it.
-        retry_after: seconds, if it said when to come again.
+        code: Code of the problem, such as `not-found`.
+        detail: A message for people.
+        errors: The errors in single parts of the request.
+        request_id: Id of the request in the server log.
+        retry_after: Seconds to wait, if the server says so.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TaskflowError(Exception):
 
 
 class NoAnswerError(TaskflowError):
-    """The server was not reached, or the connection broke: it may have done it."""
+    """The server did not answer. It may still have processed the request."""
 
 
 class UnauthenticatedError(TaskflowError):
@@ -48,35 +48,35 @@ class UnauthenticatedError(TaskflowError):
 
 
 class ForbiddenError(TaskflowError):
-    """403: RBAC, or the scopes of a key, do not allow it."""
+    """403: RBAC or the scopes of the API key do not allow the request."""
 
 
 class NotFoundError(TaskflowError):
-    """404."""
+    """404: the object does not exist."""
 
 
 class ConflictError(TaskflowError):
-    """409: there is one of that name."""
+    """409: the name is taken, or the state of the object does not allow the request."""
 
 
 class ChangedSinceError(TaskflowError):
-    """412: somebody changed it since it was read."""
+    """412: the object has changed since it was read."""
 
 
 class InvalidError(TaskflowError):
-    """400, 413, 415, 416 or 422: the request is wrong; `errors` says where."""
+    """400, 413, 415, 416 or 422: the request is not valid. `errors` says where."""
 
 
 class TooManyRequestsError(TaskflowError):
-    """429, still after as many attempts as were allowed."""
+    """429, after all retries."""
 
 
 class UnavailableError(TaskflowError):
-    """5xx: something that the server needs does not answer."""
+    """5xx: the server, or a service that it needs, is unavailable."""
 
 
 class ResetError(TaskflowError):
-    """A stream was too far behind: read the list again and come back with `last_event_id`."""
+    """The stream is too far behind: read the list again and reconnect with `last_event_id`."""
 
     def __init__(self, last_event_id: str) -> None:
         super().__init__("the stream is too far behind; read the list again")
@@ -99,20 +99,21 @@ _BY_STATUS: Mapping[int, type[TaskflowError]] = {
 
 
 def error_of(status: int, headers: Mapping[str, str], body: bytes) -> TaskflowError:
-    """The error that an answer stands for; one that is no problem (of a proxy) has its status alone."""
+    """The error of an answer. An answer without a problem, such as that of a proxy, has only a status."""
     try:
         problem = json.loads(body)
     except ValueError:
         problem = {}
     if not isinstance(problem, dict):
         problem = {}
-    kind = _BY_STATUS.get(status, UnavailableError if status >= 500 else TaskflowError)  # noqa: PLR2004 - HTTP's own border
-    told = headers.get("retry-after", "")
+    is_server_error = status >= 500  # noqa: PLR2004 - 5xx
+    kind = _BY_STATUS.get(status, UnavailableError if is_server_error else TaskflowError)
+    retry_after = headers.get("retry-after", "")
     return kind(
         str(problem.get("detail") or problem.get("title") or f"HTTP {status}"),
         status=status,
         code=str(problem.get("code", "")),
         errors=tuple(problem.get("errors") or ()),
         request_id=str(problem.get("requestId") or headers.get("x-request-id", "")),
-        retry_after=float(told) if told.isdecimal() else None,
+        retry_after=float(retry_after) if retry_after.isdecimal() else None,
     )

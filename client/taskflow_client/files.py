@@ -1,4 +1,4 @@
-"""Calls about files. Bytes go to and from the object store by links: `Client.put` and `Client.fetch`."""
+"""Calls for files. `Client.put` and `Client.fetch` transfer the content through presigned links."""
 
 from __future__ import annotations
 
@@ -13,35 +13,35 @@ TYPE = "application/octet-stream"
 
 
 def upload(namespace: str, key: str, content_type: str = TYPE) -> Call[Upload]:
-    """A link to store an object by one `PUT`; Tasks name its key in `inputs`."""
+    """Get a link to upload an object with one `PUT`. Tasks name its key in `inputs`."""
     return Call("POST", path(namespace, "uploads"), as_model(Upload), body={"key": key, "contentType": content_type})
 
 
 def begin(namespace: str, key: str, content_type: str = TYPE) -> Call[Multipart]:
-    """Begin an upload in parts."""
+    """Start a multipart upload."""
     body = {"key": key, "contentType": content_type}
     return Call("POST", path(namespace, "multipart-uploads"), as_model(Multipart), body=body)
 
 
 def sign(namespace: str, upload_id: str, parts: Sequence[int]) -> Call[PartLinks]:
-    """Links for parts, up to 100 at a time."""
+    """Get links for up to 100 parts."""
     where = path(namespace, "multipart-uploads", upload_id) + ":sign"
     return Call("POST", where, as_model(PartLinks), body={"parts": list(parts)})
 
 
 def complete(namespace: str, upload_id: str, etags: Mapping[int, str]) -> Call[None]:
-    """Make an object of the parts, by the ETag of each."""
+    """Complete a multipart upload, with the ETag of each part."""
     body = {"parts": [{"number": number, "etag": etag} for number, etag in sorted(etags.items())]}
     return Call("POST", path(namespace, "multipart-uploads", upload_id) + ":complete", nothing, body=body)
 
 
 def abort(namespace: str, upload_id: str) -> Call[None]:
-    """Drop an upload with its parts."""
+    """Abort a multipart upload and delete its parts."""
     return Call("DELETE", path(namespace, "multipart-uploads", upload_id), nothing)
 
 
 def listed(namespace: str, *, prefix: str | None = None, limit: int | None = None) -> Call[FilePage]:
-    """Objects by their keys. `Client.pages` gets all."""
+    """List objects by key. `Client.pages` gets all pages."""
     params = query(prefix=prefix, limit=limit)
 
     def following(page: FilePage) -> Call[FilePage] | None:
@@ -52,7 +52,7 @@ def listed(namespace: str, *, prefix: str | None = None, limit: int | None = Non
 
 
 def get(namespace: str, key: str) -> Call[FileLink]:
-    """An object and a link that fetches it."""
+    """Get an object's properties and a link to download it."""
     return Call("GET", f"{path(namespace, 'files')}/{quote(key)}", as_model(FileLink))
 
 

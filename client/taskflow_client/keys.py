@@ -1,4 +1,4 @@
-"""Calls about API keys. A key itself may make none of them."""
+"""Calls for API keys. They cannot be authenticated with an API key."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def create(
     name: str = "",
     expiration_seconds: int | None = None,
 ) -> Call[NewApiKey]:
-    """A key that stands for a ServiceAccount; `key` of the answer is told this once.
+    """Create a key for a ServiceAccount. The answer shows the `key` only once.
 
     Args:
-        namespace: of the ServiceAccount.
-        service_account: its name.
+        namespace: Namespace of the ServiceAccount.
+        service_account: Name of the ServiceAccount.
         scopes: `read`, `write` or both.
-        name: for people.
-        expiration_seconds: how long it is good, if not 90 days.
+        name: A label for people.
+        expiration_seconds: Lifetime of the key; 90 days by default.
     """
     body: dict[str, Any] = {"serviceAccount": service_account, "name": name, "scopes": list(scopes)}
     if expiration_seconds is not None:
@@ -33,22 +33,22 @@ def create(
 
 
 def listed(namespace: str, *, service_account: str | None = None) -> Call[ApiKeys]:
-    """Those of a namespace, or of one ServiceAccount, without their secrets."""
+    """List the keys of a namespace or of one ServiceAccount, without their secrets."""
     params = query(service_account=service_account)
     return Call("GET", path(namespace, "apikeys"), as_model(ApiKeys), params=params)
 
 
 def get(namespace: str, key_id: str) -> Call[ApiKey]:
-    """One of them."""
+    """Get a key without its secret."""
     return Call("GET", path(namespace, "apikeys", key_id), as_model(ApiKey))
 
 
 def rotate(namespace: str, key_id: str, *, grace_seconds: int | None = None) -> Call[NewApiKey]:
-    """Another key in its place; both are good until the grace period ends."""
+    """Replace a key. Both are valid until the grace period ends."""
     body = {} if grace_seconds is None else {"graceSeconds": grace_seconds}
     return Call("POST", path(namespace, "apikeys", key_id) + ":rotate", as_model(NewApiKey), body=body)
 
 
 def revoke(namespace: str, key_id: str) -> Call[None]:
-    """End it."""
+    """Revoke a key."""
     return Call("DELETE", path(namespace, "apikeys", key_id), nothing)

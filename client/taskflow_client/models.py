@@ -1,4 +1,4 @@
-"""Answers. What a newer server says besides is kept as it came."""
+"""Models of answers. They keep fields of newer servers that they do not know."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pydantic.alias_generators import to_camel
 ENDED = frozenset({"Succeeded", "Failed", "Cancelled"})
 
 
-class Answered(BaseModel):
+class Response(BaseModel):
     """An answer, or a part of one."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="allow")
 
 
-class TaskSummary(Answered):
+class TaskSummary(Response):
     """A Task in a list."""
 
     uid: str
@@ -36,7 +36,7 @@ class TaskSummary(Answered):
 
     @property
     def finished(self) -> bool:
-        """It has ended, well or badly."""
+        """Whether the Task has finished, successfully or not."""
         return self.phase in ENDED
 
 
@@ -54,34 +54,34 @@ class Task(TaskSummary):
 
 
 class TaskDetail(Task):
-    """A Task with its past; None where the history did not answer."""
+    """A Task with its attempts and timeline, which are None if the history did not answer."""
 
     attempts: list[dict[str, Any]] | None = None
     timeline: list[dict[str, Any]] | None = None
 
 
-class TaskPage(Answered):
-    """Part of a list."""
+class TaskPage(Response):
+    """A page of a list."""
 
     items: list[TaskSummary]
     next_cursor: str | None
 
 
-class BatchItem(Answered):
-    """What became of one Task of a batch."""
+class BatchItem(Response):
+    """The result of one Task of a batch."""
 
     status: int
     name: str | None = None
     problem: dict[str, Any] | None = None
 
 
-class Batch(Answered):
-    """In the order of the request."""
+class Batch(Response):
+    """The results of a batch, in the order of the request."""
 
     items: list[BatchItem]
 
 
-class Why(Answered):
+class Why(Response):
     """Why a Task waits."""
 
     waiting: bool
@@ -92,7 +92,7 @@ class Why(Answered):
     estimated_start: datetime | None = None
 
 
-class Pool(Answered):
+class Pool(Response):
     """A WorkerPool."""
 
     name: str
@@ -102,15 +102,15 @@ class Pool(Answered):
     drain: bool
 
 
-class PoolPage(Answered):
-    """Part of a list."""
+class PoolPage(Response):
+    """A page of a list."""
 
     items: list[Pool]
     next_cursor: str | None
 
 
-class Operation(Answered):
-    """Something done with many Tasks."""
+class Operation(Response):
+    """An operation on many Tasks."""
 
     id: str
     verb: str
@@ -121,8 +121,8 @@ class Operation(Answered):
     failed: int
 
 
-class Upload(Answered):
-    """Where to `PUT` an object, with which headers."""
+class Upload(Response):
+    """A link to upload an object with `PUT`, and the headers to send."""
 
     key: str
     url: str
@@ -130,8 +130,8 @@ class Upload(Answered):
     expires_at: datetime
 
 
-class Multipart(Answered):
-    """An upload in parts that has begun."""
+class Multipart(Response):
+    """A multipart upload that was started."""
 
     id: str
     key: str
@@ -139,20 +139,20 @@ class Multipart(Answered):
     max_parts: int
 
 
-class PartLink(Answered):
-    """Where to `PUT` a part."""
+class PartLink(Response):
+    """A link to upload a part with `PUT`."""
 
     number: int
     url: str
 
 
-class PartLinks(Answered):
-    """Links of parts."""
+class PartLinks(Response):
+    """Links to upload parts."""
 
     parts: list[PartLink]
 
 
-class File(Answered):
+class File(Response):
     """An object."""
 
     key: str
@@ -160,20 +160,20 @@ class File(Answered):
 
 
 class FileLink(File):
-    """An object and where to get it."""
+    """An object and a link to download it."""
 
     url: str
     expires_at: datetime
 
 
-class FilePage(Answered):
-    """Part of a list."""
+class FilePage(Response):
+    """A page of a list."""
 
     items: list[File]
     next_after: str | None = None
 
 
-class Event(Answered):
+class Event(Response):
     """A change of a Task: `type` added, changed, deleted or current."""
 
     id: str
@@ -182,11 +182,11 @@ class Event(Answered):
 
     @property
     def ended(self) -> bool:
-        """Nothing more happens to this Task."""
+        """Whether this is the last event of the Task."""
         return self.type == "deleted" or self.task.get("phase") in ENDED
 
 
-class ApiKey(Answered):
+class ApiKey(Response):
     """An API key, without its secret."""
 
     id: str
@@ -206,13 +206,13 @@ class NewApiKey(ApiKey):
     key: str
 
 
-class ApiKeys(Answered):
-    """Oldest first."""
+class ApiKeys(Response):
+    """API keys, oldest first."""
 
     items: list[ApiKey]
 
 
-class Webhook(Answered):
+class Webhook(Response):
     """An endpoint, without its secret."""
 
     name: str
@@ -230,14 +230,14 @@ class NewWebhook(Webhook):
     secret: str
 
 
-class Webhooks(Answered):
-    """By name."""
+class Webhooks(Response):
+    """Endpoints, by name."""
 
     items: list[Webhook]
 
 
-class Delivery(Answered):
-    """A message for one endpoint: `state` Pending, Delivered or Failed."""
+class Delivery(Response):
+    """A message to one endpoint: `state` is Pending, Delivered or Failed."""
 
     id: str
     webhook: str
@@ -249,8 +249,8 @@ class Delivery(Answered):
     tries: list[dict[str, Any]]
 
 
-class DeliveryPage(Answered):
-    """Part of a list."""
+class DeliveryPage(Response):
+    """A page of a list."""
 
     items: list[Delivery]
     next_cursor: str | None

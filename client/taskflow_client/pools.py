@@ -1,4 +1,4 @@
-"""Calls about WorkerPools."""
+"""Calls for WorkerPools."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from taskflow_client.models import Pool, PoolPage
 
 
 def listed(namespace: str) -> Call[PoolPage]:
-    """Pools by name. `Client.pages` gets all."""
+    """List pools by name. `Client.pages` gets all pages."""
 
     def following(page: PoolPage) -> Call[PoolPage] | None:
         return replace(call, params={"cursor": page.next_cursor}) if page.next_cursor else None
@@ -20,7 +20,7 @@ def listed(namespace: str) -> Call[PoolPage]:
 
 
 def get(namespace: str, name: str) -> Call[Pool]:
-    """One of them."""
+    """Get a pool."""
     return Call("GET", path(namespace, "pools", name), as_model(Pool))
 
 

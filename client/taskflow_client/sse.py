@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, 9.2.6), line by line. Pure."""
+"""Parses server-sent events (WHATWG HTML, 9.2.6) line by line. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from taskflow_client.models import Event
 
 
 class Reader:
-    """Makes events of lines, and remembers the place to come back to."""
+    """A parser that also keeps the id of the last event, for reconnects."""
 
     def __init__(self) -> None:
         self.last_event_id = ""
@@ -20,7 +20,7 @@ class Reader:
         """The event that this line completes, if it is a change of a Task.
 
         Raises:
-            ResetError: the stream says that what happened in between is not known.
+            ResetError: the stream reports that changes are no longer available.
         """
         if text:
             name, _, value = text.partition(":")

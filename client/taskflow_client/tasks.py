@@ -1,4 +1,4 @@
-"""Calls about Tasks."""
+"""Calls for Tasks and operations on many Tasks."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def create(
 ) -> Call[Task]:
     """Create a Task.
 
-    Exactly one of `name`, `generate_name` and `idempotency_key` names it; with the last the call may be repeated.
+    Exactly one of `name`, `generate_name` and `idempotency_key` names it. With the last, the call is idempotent.
 
     Args:
-        namespace: where.
-        handler: what runs.
-        name: of the Task.
-        generate_name: its beginning; the server adds five characters.
-        idempotency_key: names the request.
-        labels: of the Task.
-        wait_seconds: answer once it has finished, or after so long (60 at most).
-        dry_run: check all, create nothing.
-        spec: other fields of the specification as on the wire, `kwargs={...}`, `queue="reports"`, `retryPolicy={...}`.
+        namespace: Namespace of the Task.
+        handler: The handler to run.
+        name: Name of the Task.
+        generate_name: Prefix of the name. The server adds five characters.
+        idempotency_key: Identifies the request.
+        labels: Labels of the Task.
+        wait_seconds: Answer when the Task has finished, or after this time (at most 60).
+        dry_run: Validate the Task without creating it.
+        spec: Other fields of the spec: `kwargs={...}`, `queue="reports"`, `retryPolicy={...}`.
     """
     body: dict[str, Any] = {"spec": {"handler": handler, **spec}}
     body |= {key: value for key, value in (("name", name), ("generateName", generate_name)) if value is not None}
@@ -55,7 +55,7 @@ def create(
 def create_many(
     namespace: str, items: Sequence[Mapping[str, Any]], *, idempotency_key: str | None = None
 ) -> Call[Batch]:
-    """Create up to 1,000; each as the body of one, `{"name": ..., "spec": {...}}`."""
+    """Create up to 1,000 Tasks, each given as the body of a single one: `{"name": ..., "spec": {...}}`."""
     headers = {"Idempotency-Key": idempotency_key} if idempotency_key is not None else {}
     return Call(
         "POST", path(namespace, "tasks") + ":batch", as_model(Batch), headers=headers, body={"items": list(items)}
@@ -63,7 +63,7 @@ def create_many(
 
 
 def get(namespace: str, name: str, *, if_none_match: str | None = None) -> Call[TaskDetail | None]:
-    """A Task with its past; None if it is still the one of the ETag."""
+    """Get a Task with its attempts and timeline; None if it still has the ETag."""
 
     def decode(answer: Answer) -> TaskDetail | None:
         if answer.status == UNCHANGED:
@@ -85,7 +85,7 @@ def listed(
     created_before: datetime | None = None,
     limit: int | None = None,
 ) -> Call[TaskPage]:
-    """Tasks, newest first, those that are gone included. `Client.pages` gets all."""
+    """List Tasks, newest first, including deleted ones. `Client.pages` gets all pages."""
     params = query(
         phase=phase,
         queue=queue,
@@ -104,62 +104,68 @@ def listed(
 
 
 def change(namespace: str, name: str, *, if_match: str | None = None, **spec: Any) -> Call[Task]:
-    """Change `suspend`, `priority`, `activeDeadlineSeconds` ...; None removes. With `if_match` only if nobody changed it since."""
+    """Change `suspend`, `priority`, `activeDeadlineSeconds` ...; None removes a value.
+
+    With `if_match`, only if the Task has not changed since.
+    """
     headers = {"If-Match": if_match} if if_match is not None else {}
     return Call("PATCH", path(namespace, "tasks", name), _task, headers=headers, body={"spec": spec})
 
 
 def cancel(namespace: str, name: str) -> Call[Task]:
-    """Cancel one."""
+    """Cancel a Task."""
     return Call("POST", path(namespace, "tasks", name) + ":cancel", _task)
 
 
 def retry(namespace: str, name: str) -> Call[Task]:
-    """Create one like it, which has finished."""
+    """Retry a finished Task: creates a new one."""
     return Call("POST", path(namespace, "tasks", name) + ":retry", _task)
 
 
 def delete(namespace: str, name: str) -> Call[None]:
-    """Delete the resource; its history stays."""
+    """Delete the resource. Its history is kept."""
     return Call("DELETE", path(namespace, "tasks", name), nothing)
 
 
 def why(namespace: str, name: str) -> Call[Why]:
-    """Why it waits."""
+    """Explain why a Task waits."""
     return Call("GET", path(namespace, "tasks", name, "why"), as_model(Why))
 
 
-def cancel_many(namespace: str, **chosen: Any) -> Call[Operation]:
-    """Cancel those that a filter chooses, `queue="reports"`, `labelSelector="team=a"`, in the background; none: all."""
-    return _many(namespace, "cancel", chosen)
+def cancel_many(namespace: str, **filters: Any) -> Call[Operation]:
+    """Cancel Tasks in the background, all or by a filter: `queue="reports"`, `labelSelector="team=a"`."""
+    return _many(namespace, "cancel", filters)
 
 
-def retry_many(namespace: str, **chosen: Any) -> Call[Operation]:
-    """Likewise retry those that failed."""
-    return _many(namespace, "retry", chosen)
+def retry_many(namespace: str, **filters: Any) -> Call[Operation]:
+    """Retry failed Tasks in the background, all or by a filter."""
+    return _many(namespace, "retry", filters)
 
 
 def operation(namespace: str, id_: str) -> Call[Operation]:
-    """How far that is."""
+    """Get the progress of an operation."""
     return Call("GET", path(namespace, "operations", id_), as_model(Operation))
 
 
-def events(namespace: str, name: str | None = None, **chosen: object) -> Call[None]:
-    """Changes of one Task, or of those that `phase`, `queue`, `handler`, `label_selector` choose: for `Client.events`."""
+def events(namespace: str, name: str | None = None, **filters: object) -> Call[None]:
+    """For `Client.events`: the changes of one Task, or of all Tasks that match the filters.
+
+    The filters are `phase`, `queue`, `handler` and `label_selector`.
+    """
     parts = ("events",) if name is None else ("tasks", name, "events")
-    return Call("GET", path(namespace, *parts), nothing, params=query(**chosen))
+    return Call("GET", path(namespace, *parts), nothing, params=query(**filters))
 
 
 def logs(
     namespace: str, name: str, *, attempt: int | None = None, follow: bool = False, tail: int | None = None
 ) -> Call[None]:
-    """What its handler said: for `Client.lines`."""
+    """For `Client.lines`: the log of a Task."""
     params = query(attempt=attempt, follow=follow or None, tail=tail)
     return Call("GET", path(namespace, "tasks", name, "logs"), nothing, params=params)
 
 
-def _many(namespace: str, verb: str, chosen: Mapping[str, Any]) -> Call[Operation]:
-    body = {"filter": dict(chosen), "all": not chosen}
+def _many(namespace: str, verb: str, filters: Mapping[str, Any]) -> Call[Operation]:
+    body = {"filter": dict(filters), "all": not filters}
     return Call("POST", path(namespace, "tasks") + f":{verb}", as_model(Operation), body=body)
 
 

@@ -1,4 +1,4 @@
-"""Calls about webhooks: endpoints that are told when Tasks end, and what was delivered to them."""
+"""Calls for webhooks: endpoints that receive messages about finished Tasks, and the deliveries to them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from taskflow_client.models import Delivery, DeliveryPage, NewWebhook, Webhook, 
 def create(
     namespace: str, name: str, url: str, *, types: Sequence[str] | None = None, tasks: str = "All"
 ) -> Call[NewWebhook]:
-    """An endpoint; `secret` of the answer is told this once.
+    """Create an endpoint. The answer shows the `secret` only once.
 
     Args:
-        namespace: whose Tasks it is told of.
-        name: by which Tasks name it in `notify`.
-        url: where messages go.
-        types: such as `task.failed`; all if not said.
-        tasks: `All`, or `Named` for those that name it.
+        namespace: Namespace of the Tasks.
+        name: The name that Tasks use in `notify`.
+        url: Where messages are sent.
+        types: Types of messages, such as `task.failed`; all by default.
+        tasks: `All`, or `Named` for Tasks that name the endpoint.
     """
     body: dict[str, Any] = {"name": name, "url": url, "tasks": tasks}
     if types is not None:
@@ -29,38 +29,38 @@ def create(
 
 
 def listed(namespace: str) -> Call[Webhooks]:
-    """All of a namespace, by name, without their secrets."""
+    """List the endpoints of a namespace by name, without their secrets."""
     return Call("GET", path(namespace, "webhooks"), as_model(Webhooks))
 
 
 def get(namespace: str, name: str) -> Call[Webhook]:
-    """One of them."""
+    """Get an endpoint without its secret."""
     return Call("GET", path(namespace, "webhooks", name), as_model(Webhook))
 
 
 def change(namespace: str, name: str, **values: Any) -> Call[Webhook]:
-    """Set `url`, `types`, `tasks` or `enabled`; what is left out stays."""
+    """Set `url`, `types`, `tasks` or `enabled`. Fields that are left out stay."""
     return Call("PATCH", path(namespace, "webhooks", name), as_model(Webhook), body=values)
 
 
 def rotate(namespace: str, name: str, *, grace_seconds: int | None = None) -> Call[NewWebhook]:
-    """A new secret; until the grace period ends, messages are signed with both."""
+    """Rotate the secret. Until the grace period ends, messages are signed with both secrets."""
     body = {} if grace_seconds is None else {"graceSeconds": grace_seconds}
     return Call("POST", path(namespace, "webhooks", name) + ":rotate", as_model(NewWebhook), body=body)
 
 
 def test(namespace: str, name: str) -> Call[Delivery]:
-    """Send it a message of type `webhook.test`."""
+    """Send a test message (`webhook.test`)."""
     return Call("POST", path(namespace, "webhooks", name) + ":test", as_model(Delivery))
 
 
 def delete(namespace: str, name: str) -> Call[None]:
-    """Delete it with its deliveries."""
+    """Delete an endpoint and its deliveries."""
     return Call("DELETE", path(namespace, "webhooks", name), nothing)
 
 
 def deliveries(namespace: str, name: str, *, state: str | None = None, limit: int | None = None) -> Call[DeliveryPage]:
-    """Newest first. `Client.pages` gets all."""
+    """List deliveries, newest first. `Client.pages` gets all pages."""
     params = query(state=state, limit=limit)
 
     def following(page: DeliveryPage) -> Call[DeliveryPage] | None:
@@ -72,11 +72,11 @@ def deliveries(namespace: str, name: str, *, state: str | None = None, limit: in
 
 
 def delivery(namespace: str, name: str, delivery_id: str) -> Call[Delivery]:
-    """One of them, with its latest attempts."""
+    """Get a delivery with its latest attempts."""
     return Call("GET", path(namespace, "webhooks", name, "deliveries", delivery_id), as_model(Delivery))
 
 
 def replay(namespace: str, name: str, delivery_id: str) -> Call[Delivery]:
-    """Deliver it once more."""
+    """Replay a delivery."""
     where = path(namespace, "webhooks", name, "deliveries", delivery_id) + ":replay"
     return Call("POST", where, as_model(Delivery))

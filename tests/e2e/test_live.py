@@ -149,7 +149,7 @@ def test_a_task_without_a_pool_says_why_it_waits_and_a_queued_one_where_it_stand
     product.apply(task("unserved", "taskflow.echo", queue="nobody"))
     why = eventually(lambda: product.get(f"{TASKS}/unserved/why"), lambda found: found["phase"] == "Pending")
     assert (why["waiting"], why["reason"]) == (True, "NoWorkerPool")
-    assert why["message"] == "no WorkerPool serves queue 'nobody'; served are default"
+    assert why["message"] == "no WorkerPool serves queue 'nobody'; served queues: default"
     product.kubectl("delete", "tft", "unserved")
 
     gate = tmp_path / "gate"

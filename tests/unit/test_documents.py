@@ -69,14 +69,14 @@ def test_the_receiver_of_the_howto_takes_each_message_once_and_no_forged_one(
 ) -> None:
     secret = new_secret()
     monkeypatch.setenv("TASKFLOW_WEBHOOK_SECRET", secret)
-    take = page_code(WEBHOOKS)["take"]
-    assert callable(take)
+    receive = page_code(WEBHOOKS)["receive"]
+    assert callable(receive)
     body = '{"type": "task.failed", "data": {"namespace": "default", "name": "invoice-7"}}'
     headers = signed_headers([new_secret(), secret], "evt_1", datetime.now(UTC), body)
-    assert [take(headers, body.encode()) for _ in range(2)] == [204, 204]
+    assert [receive(headers, body.encode()) for _ in range(2)] == [204, 204]
     assert capsys.readouterr().out == "task.failed default invoice-7\n"
-    assert take(headers, body.replace("7", "8").encode()) == 400
-    assert take({}, body.encode()) == 400
+    assert receive(headers, body.replace("7", "8").encode()) == 400
+    assert receive({}, body.encode()) == 400
 
 
 @pytest.mark.parametrize("page", pages())

@@ -1,1 +1,1 @@
-"""Objects of a namespace: listed, linked, deleted, and sent in parts."""
+"""Objects of a namespace over REST: list, delete, and presigned links to download and upload."""

@@ -1,4 +1,4 @@
-"""Uploads in parts: begun here, the parts sent to the object store, ended here. Who never ends one has it swept."""
+"""Routes for multipart uploads, whose parts go directly to the object store, and the sweeper of abandoned ones."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import Field, TypeAdapter
 
-from taskflow_api.access import InServices, Namespace, may
-from taskflow_api.artifacts import LINK_SECONDS, refuse_outputs
-from taskflow_api.documented import PROBLEMS
-from taskflow_api.tasks.schemas import Body, ObjectKey, UploadBody, examples
+from taskflow_api.files.links import LINK_SECONDS, refuse_outputs
+from taskflow_api.files.uploads import UploadBody
+from taskflow_api.http.access import may
+from taskflow_api.http.body import Body, ObjectKey, examples
+from taskflow_api.http.names import Namespace
+from taskflow_api.http.openapi import PROBLEMS
+from taskflow_api.http.services import InServices
 from taskflow_core.blobs.multipart import MAX_PARTS, MIN_PART_BYTES, MultipartUploads, SentPart
 from taskflow_core.domain import naming
 from taskflow_core.domain.resource import Model
@@ -25,7 +28,7 @@ from taskflow_core.telemetry.logs import get_logger
 UPLOADS = "/v1/namespaces/{namespace}/multipart-uploads"
 ONE = UPLOADS + "/{upload:part}"
 MAX_SIGNED = 100
-KEEP = timedelta(hours=24)
+ABANDONED_AFTER = timedelta(hours=24)
 SWEEP_SECONDS = 3600.0
 router = APIRouter(tags=["files"], responses=PROBLEMS)
 UploadId = Annotated[str, Path(max_length=4000, pattern="^[A-Za-z0-9_-]+$")]
@@ -34,20 +37,20 @@ _KEYS = TypeAdapter[str](ObjectKey)
 _log = get_logger(__name__)
 
 
-class Begun(Model):
-    """An upload that was begun."""
+class MultipartUpload(Model):
+    """A multipart upload that was started."""
 
     id: str
     key: str
     min_part_bytes: int = MIN_PART_BYTES
-    """Of each part but the last."""
+    """The minimum size of each part except the last."""
     max_parts: int = MAX_PARTS
     expires_at: datetime
-    """When it is swept, with all its parts, unless it was completed."""
+    """When it is aborted and its parts are deleted, unless it is completed before."""
 
 
 class SignBody(Body):
-    """Parts to be sent."""
+    """The parts to upload."""
 
     model_config = examples({"parts": [1, 2, 3]})
 
@@ -55,36 +58,36 @@ class SignBody(Body):
 
 
 class PartLink(Model):
-    """Where to `PUT` a part; the answer's `ETag` is needed to complete."""
+    """Where to `PUT` a part. The `ETag` of the response is needed to complete the upload."""
 
     number: int
     url: str
 
 
 class PartLinks(Model):
-    """Links of parts."""
+    """Links to upload parts."""
 
     parts: list[PartLink]
     expires_at: datetime
 
 
-class Sent(Body):
-    """A part that was sent."""
+class UploadedPart(Body):
+    """A part that was uploaded."""
 
     number: PartNumber
     etag: Annotated[str, Field(min_length=1, max_length=200, pattern=r'^"?[A-Za-z0-9._-]+"?$')]
 
 
 class CompleteBody(Body):
-    """All parts that were sent."""
+    """All uploaded parts."""
 
     model_config = examples({"parts": [{"number": 1, "etag": '"9b2cf535f27731c974343645a3985328"'}]})
 
-    parts: Annotated[list[Sent], Field(min_length=1, max_length=MAX_PARTS)]
+    parts: Annotated[list[UploadedPart], Field(min_length=1, max_length=MAX_PARTS)]
 
 
-class Completed(Model):
-    """The object that the parts became."""
+class CompletedUpload(Model):
+    """The object that was assembled from the parts."""
 
     key: str
     size_bytes: int
@@ -92,58 +95,58 @@ class Completed(Model):
 
 
 def upload_id(key: str, upload: str) -> str:
-    """Both in one, so that a client keeps one thing."""
+    """The upload id for clients: the key and the id of the object store in one value."""
     return base64.urlsafe_b64encode(f"{key}\n{upload}".encode()).decode().rstrip("=")
 
 
-def read_upload_id(value: str) -> tuple[str, str]:
-    """Key within the namespace, and the store's own id.
+def parse_upload_id(value: str) -> tuple[str, str]:
+    """The key within the namespace, and the id of the object store.
 
     Raises:
-        NotFound: it is none.
+        NotFound: the value is not an upload id.
     """
     try:
         key, _, upload = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode().partition("\n")
-        # The key comes from outside a second time here.
+        # The key comes from the client again, so it is validated again.
         key = _KEYS.validate_python(key)
     except (binascii.Error, ValueError) as error:
-        raise NotFound("there is no such upload") from error
+        raise NotFound("this multipart upload does not exist") from error
     if not upload:
-        raise NotFound("there is no such upload")
+        raise NotFound("this multipart upload does not exist")
     return key, upload
 
 
 @router.post(
     UPLOADS,
     operation_id="createMultipartUpload",
-    summary="Begin an upload in parts",
+    summary="Start a multipart upload",
     status_code=201,
     dependencies=[Depends(may("create"))],
 )
-async def begin(request: Request, namespace: Namespace, body: UploadBody, services: InServices) -> Begun:
-    """For what is larger than one request should be, up to 5 TiB."""
+async def begin(request: Request, namespace: Namespace, body: UploadBody, services: InServices) -> MultipartUpload:
+    """For content too large for one request, up to 5 TiB."""
     request.state.audit |= {"verb": "upload", "name": body.key}
     refuse_outputs(body.key, pointer="/key")
-    whole = naming.object_prefix(namespace) + body.key
-    made = await asyncio.to_thread(services.objects.multipart().begin, whole, body.content_type)
-    return Begun(id=upload_id(body.key, made), key=body.key, expires_at=services.now() + KEEP)
+    full_key = naming.object_prefix(namespace) + body.key
+    store_id = await asyncio.to_thread(services.objects.multipart().begin, full_key, body.content_type)
+    return MultipartUpload(id=upload_id(body.key, store_id), key=body.key, expires_at=services.now() + ABANDONED_AFTER)
 
 
 @router.post(
-    ONE + ":sign", operation_id="signParts", summary="Links to send parts", dependencies=[Depends(may("create"))]
+    ONE + ":sign", operation_id="signParts", summary="Get links to upload parts", dependencies=[Depends(may("create"))]
 )
 async def sign(
     request: Request, namespace: Namespace, upload: UploadId, body: SignBody, services: InServices
 ) -> PartLinks:
-    """They hold for 15 minutes; a part may be signed and sent again."""
-    key, made = read_upload_id(upload)
+    """The links are valid for 15 minutes. A part can be signed and uploaded again."""
+    key, store_id = parse_upload_id(upload)
     request.state.audit |= {"verb": "upload", "name": key}
-    whole, uploads = naming.object_prefix(namespace) + key, services.objects.multipart()
+    full_key, uploads = naming.object_prefix(namespace) + key, services.objects.multipart()
 
     def links() -> list[PartLink]:
-        uploads.check(whole, made)
+        uploads.check(full_key, store_id)
         return [
-            PartLink(number=number, url=uploads.presigned_part(whole, made, number, seconds=LINK_SECONDS))
+            PartLink(number=number, url=uploads.presigned_part(full_key, store_id, number, seconds=LINK_SECONDS))
             for number in body.parts
         ]
 
@@ -154,47 +157,47 @@ async def sign(
 @router.post(
     ONE + ":complete",
     operation_id="completeMultipartUpload",
-    summary="Make one object of the parts",
+    summary="Complete a multipart upload",
     dependencies=[Depends(may("create"))],
 )
 async def complete(
     request: Request, namespace: Namespace, upload: UploadId, body: CompleteBody, services: InServices
-) -> Completed:
-    """Its key is good for `inputs[].key` from then on."""
-    key, made = read_upload_id(upload)
+) -> CompletedUpload:
+    """Assembles the parts. From then on, Tasks can use the key in `inputs[].key`."""
+    key, store_id = parse_upload_id(upload)
     request.state.audit |= {"verb": "upload", "name": key}
-    whole = naming.object_prefix(namespace) + key
+    full_key = naming.object_prefix(namespace) + key
     parts = [SentPart(each.number, each.etag) for each in body.parts]
     uploads = services.objects.multipart()
-    # A store may answer that a part is missing when it is the upload that is.
-    await asyncio.to_thread(uploads.check, whole, made)
-    await asyncio.to_thread(uploads.complete, whole, made, parts)
-    found = await asyncio.to_thread(services.objects.head, whole)
-    return Completed(key=key, size_bytes=found.size, etag=found.etag)
+    # If the upload does not exist, some stores report a missing part instead.
+    await asyncio.to_thread(uploads.check, full_key, store_id)
+    await asyncio.to_thread(uploads.complete, full_key, store_id, parts)
+    found = await asyncio.to_thread(services.objects.head, full_key)
+    return CompletedUpload(key=key, size_bytes=found.size, etag=found.etag)
 
 
 @router.delete(
     ONE,
     operation_id="abortMultipartUpload",
-    summary="Drop the parts",
+    summary="Abort a multipart upload",
     status_code=204,
     dependencies=[Depends(may("create"))],
 )
 async def abort(request: Request, namespace: Namespace, upload: UploadId, services: InServices) -> Response:
-    """Nothing of it is kept."""
-    key, made = read_upload_id(upload)
+    """Deletes the uploaded parts."""
+    key, store_id = parse_upload_id(upload)
     request.state.audit |= {"verb": "upload", "name": key}
-    whole, uploads = naming.object_prefix(namespace) + key, services.objects.multipart()
-    await asyncio.to_thread(uploads.check, whole, made)
-    await asyncio.to_thread(uploads.abort, whole, made)
+    full_key, uploads = naming.object_prefix(namespace) + key, services.objects.multipart()
+    await asyncio.to_thread(uploads.check, full_key, store_id)
+    await asyncio.to_thread(uploads.abort, full_key, store_id)
     return Response(status_code=204)
 
 
-async def sweep_for_ever(uploads: MultipartUploads, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-    """Abort what nobody ended within a day, once an hour, until cancelled. Several processes may do so at once."""
+async def sweep_forever(uploads: MultipartUploads, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    """Abort uploads older than a day, once an hour, until cancelled. Several processes may do so concurrently."""
     while True:
         try:
-            swept = await asyncio.to_thread(uploads.sweep, now() - KEEP)
+            swept = await asyncio.to_thread(uploads.sweep, now() - ABANDONED_AFTER)
         except TaskflowError as error:
             _log.warning("sweep_postponed", error=str(error))
         else:

@@ -1,4 +1,4 @@
-"""The objects of a namespace, those that clients stored and the outputs of Tasks; whoever may do so with its Tasks may with them."""
+"""Routes that list, link and delete the objects of a namespace. They need the same permissions as its Tasks."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from taskflow_api.access import InServices, Namespace, may
-from taskflow_api.artifacts import LINK_SECONDS, refuse_outputs
-from taskflow_api.documented import PROBLEMS
-from taskflow_api.tasks.schemas import ObjectKey
+from taskflow_api.files.links import LINK_SECONDS, refuse_outputs
+from taskflow_api.http.access import may
+from taskflow_api.http.body import ObjectKey
+from taskflow_api.http.names import Namespace
+from taskflow_api.http.openapi import PROBLEMS
+from taskflow_api.http.services import InServices
 from taskflow_core.domain import naming
 from taskflow_core.domain.resource import Model
 
@@ -33,30 +35,32 @@ class File(Model):
 
 
 class FilePage(Model):
-    """Objects in the order of their keys."""
+    """A page of objects, by key."""
 
     items: list[File]
     next_after: str | None = None
-    """For `after`, to get the next ones; null when there are none."""
+    """Send it as `after` for the next page; null at the end."""
 
 
 class FileLink(File):
-    """An object and a link that fetches it."""
+    """An object and a link to download it."""
 
     url: str
-    """Needs no token; whoever has it may fetch."""
+    """Needs no token: anyone who has the link can use it."""
     expires_at: datetime
 
 
-@router.get(FILES, operation_id="listFiles", summary="Objects of the namespace", dependencies=[Depends(may("list"))])
+@router.get(
+    FILES, operation_id="listFiles", summary="List the objects of a namespace", dependencies=[Depends(may("list"))]
+)
 async def list_files(
     namespace: Namespace,
     services: InServices,
-    prefix: Annotated[str, Query(max_length=900, description="Only keys that begin so.")] = "",
-    after: Annotated[str, Query(max_length=900, description="Only keys behind this one.")] = "",
+    prefix: Annotated[str, Query(max_length=900, description="Only keys with this prefix.")] = "",
+    after: Annotated[str, Query(max_length=900, description="Only keys after this one.")] = "",
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
 ) -> FilePage:
-    """What clients uploaded, and `UID/ATTEMPT/...` of the Tasks."""
+    """Uploads of clients, and outputs of Tasks under `UID/ATTEMPT/...`."""
     own = naming.object_prefix(namespace)
     start = own + after if after else ""
     found = await asyncio.to_thread(services.objects.list, own + prefix, start_after=start, limit=limit + 1)
@@ -70,23 +74,25 @@ async def list_files(
 @router.get(
     FILES + "/{key:path}",
     operation_id="getFile",
-    summary="Link to an object",
+    summary="Get a link to an object",
     dependencies=[Depends(may("get"))],
     response_model=FileLink,
-    responses={307: {"description": "With redirect=true: to the object itself."}},
+    responses={307: {"description": "With redirect=true: a redirect to the object."}},
 )
 async def get_file(
     namespace: Namespace,
     key: Key,
     services: InServices,
-    redirect: Annotated[bool, Query(description="Answer 307 to the object instead of JSON.")] = False,
+    redirect: Annotated[
+        bool, Query(description="Redirect to the object (307) instead of answering with JSON.")
+    ] = False,
 ) -> Response | FileLink:
-    """The link holds for 15 minutes."""
-    whole = naming.object_prefix(namespace) + key
-    found = await asyncio.to_thread(services.objects.head, whole)
+    """The link is valid for 15 minutes."""
+    full_key = naming.object_prefix(namespace) + key
+    found = await asyncio.to_thread(services.objects.head, full_key)
     expires = services.now() + timedelta(seconds=LINK_SECONDS)
     name = key.rpartition("/")[2]
-    url = await asyncio.to_thread(services.objects.presigned_get, whole, seconds=LINK_SECONDS, filename=name)
+    url = await asyncio.to_thread(services.objects.presigned_get, full_key, seconds=LINK_SECONDS, filename=name)
     if redirect:
         return RedirectResponse(url, 307)
     return FileLink(
@@ -102,9 +108,9 @@ async def get_file(
     dependencies=[Depends(may("delete"))],
 )
 async def delete_file(request: Request, namespace: Namespace, key: Key, services: InServices) -> None:
-    """Not an output of a Task: that goes with its Task."""
+    """Outputs of a Task cannot be deleted here: they are deleted with their Task."""
     request.state.audit |= {"verb": "deleteFile", "name": key}
-    whole = naming.object_prefix(namespace) + key
-    await asyncio.to_thread(services.objects.head, whole)
+    full_key = naming.object_prefix(namespace) + key
+    await asyncio.to_thread(services.objects.head, full_key)
     refuse_outputs(key)
-    await asyncio.to_thread(services.objects.delete, whole)
+    await asyncio.to_thread(services.objects.delete, full_key)

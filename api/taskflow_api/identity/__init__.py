@@ -1,1 +1,1 @@
-"""Who may come in, beside Kubernetes' own tokens: OIDC, API keys, accounts. Each proves a Kubernetes identity; RBAC decides."""
+"""Authentication beside Kubernetes tokens: OIDC, API keys and accounts. Each resolves to a Kubernetes identity."""

@@ -1,7 +1,7 @@
-"""Accounts with a password, for places without an identity provider: register, then a token for some minutes.
+"""Accounts with a password, for installations without an identity provider, and their short-lived tokens.
 
-An account of itself may do nothing, and gets no token: an administrator binds it to a ServiceAccount, with
-`python -m taskflow_api accounts bind`. So that anybody can register gives nobody a right.
+A new account has no permissions and gets no tokens until an administrator binds it to a ServiceAccount with
+`python -m taskflow_api accounts bind`. So open registration grants no permissions.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ from datetime import datetime, timedelta
 
 import jwt
 
-from taskflow_api.auth import CACHE_ENTRIES, Caller, ExpiringCache, Method
-from taskflow_api.identity import signed
-from taskflow_api.identity.accountstore import AccountRow, AccountStore
-from taskflow_api.identity.attempts import Attempts, Forgiving
+from taskflow_api.gcra.counters import ResettableCounter
+from taskflow_api.http.kubernetes_auth import CACHE_ENTRIES, Caller, ExpiringCache, Method
+from taskflow_api.identity import jwt_validation
+from taskflow_api.identity.account_store import AccountRow, AccountStore
+from taskflow_api.identity.attempt_limits import AttemptLimit
 from taskflow_api.identity.passwords import Passwords
-from taskflow_api.identity.serviceaccounts import ServiceAccounts
+from taskflow_api.identity.service_accounts import ServiceAccounts
 from taskflow_core.errors import TaskflowError
 
 ISSUER = "taskflow-accounts"
-"""Of the tokens, and whom they are for; no URL, so that no OIDC issuer has the same name."""
+"""Issuer and audience of the tokens. It is not a URL, so no OIDC issuer can have the same name."""
 ALGORITHM = "HS256"
 ROW_SECONDS = 10.0
 LOGINS, LOGIN_SECONDS = 5, 300
 REGISTRATIONS, REGISTRATION_SECONDS = 20, 60
-UNBOUND_FOR = timedelta(days=7)
-"""So long an account waits for an administrator; then it may go, so that strangers cannot fill the table."""
+UNBOUND_LIFETIME = timedelta(days=7)
+"""Unbound accounts may be deleted after this time, so that open registration cannot fill the table."""
 
 
 class TooManyError(TaskflowError):
-    """Too many attempts; come again later."""
+    """Too many attempts in a short time."""
 
     def __init__(self, seconds: int) -> None:
         super().__init__(f"too many attempts; try again in {seconds} s")
@@ -39,25 +40,25 @@ class TooManyError(TaskflowError):
 
 
 class WrongPasswordError(TaskflowError):
-    """No such account, or another password: which of them is told to nobody."""
+    """The account does not exist or the password is wrong. The error does not say which."""
 
 
 class UnboundError(TaskflowError):
-    """The right password of an account that stands for nothing."""
+    """The password is right, but the account is not bound to a ServiceAccount."""
 
 
 class Accounts:
-    """What can be done with accounts.
+    """Registers accounts, issues tokens and validates them.
 
     Args:
-        store: Where they are kept.
-        service_accounts: What they stand for.
-        passwords: How passwords are kept.
+        store: The store of accounts.
+        service_accounts: The ServiceAccounts that accounts are bound to.
+        passwords: Hashes and verifies passwords.
         key: Signs the tokens.
-        life: How long a token is good.
+        lifetime: Lifetime of a token.
         clock: Monotonic seconds.
-        now: The time that is written into tokens.
-        shared: Counts attempts for all API processes; None: this one counts for itself.
+        now: The time for tokens.
+        shared: Counts attempts for all API processes; None if this process counts alone.
     """
 
     def __init__(
@@ -66,62 +67,62 @@ class Accounts:
         service_accounts: ServiceAccounts,
         passwords: Passwords,
         key: bytes,
-        life: timedelta,
+        lifetime: timedelta,
         clock: Callable[[], float],
         now: Callable[[], datetime],
-        shared: Forgiving | None = None,
+        shared: ResettableCounter | None = None,
     ) -> None:
         self._store = store
         self._service_accounts = service_accounts
         self._passwords = passwords
         self._key = key
-        self.life = life
+        self.lifetime = lifetime
         self._now = now
         self._rows = ExpiringCache[str, AccountRow](ROW_SECONDS, CACHE_ENTRIES, clock)
-        self._logins = Attempts("login", LOGINS, LOGIN_SECONDS, shared, clock)
-        self._registrations = Attempts("registration", REGISTRATIONS, REGISTRATION_SECONDS, shared, clock)
+        self._logins = AttemptLimit("login", LOGINS, LOGIN_SECONDS, shared, clock)
+        self._registrations = AttemptLimit("registration", REGISTRATIONS, REGISTRATION_SECONDS, shared, clock)
 
     async def register(self, name: str, password: str) -> None:
-        """A new account, bound to nothing.
+        """Create an unbound account.
 
         Raises:
-            TooManyError: of all callers together, in the last minute.
-            Conflict: there is one of that name.
-            Unavailable: the database does not answer, or too much is being hashed.
+            TooManyError: all callers together have registered too many accounts in the last minute.
+            Conflict: the name is taken.
+            Unavailable: the database does not answer, or too many passwords are being hashed.
         """
-        if seconds := await self._registrations.take(""):
+        if seconds := await self._registrations.consume(""):
             raise TooManyError(seconds)
         now = self._now()
         row = AccountRow(secrets.token_hex(8), name, await self._passwords.hash(password), now)
-        await self._store.add(row, forget_unbound_before=now - UNBOUND_FOR)
+        await self._store.add(row, delete_unbound_before=now - UNBOUND_LIFETIME)
 
     async def token(self, name: str, password: str) -> str:
-        """A token for the account, good for `life`.
+        """A token for the account, valid for `lifetime`.
 
         Raises:
-            TooManyError: for this name, known or not, since the last right password.
-            WrongPasswordError: no such account, or another password.
-            UnboundError: the account stands for nothing.
-            Unavailable: as `register`.
+            TooManyError: too many attempts for this name, whether it exists or not, since the last right password.
+            WrongPasswordError: the account does not exist or the password is wrong.
+            UnboundError: the account is not bound to a ServiceAccount.
+            Unavailable: as in `register`.
         """
-        if seconds := await self._logins.take(name):
+        if seconds := await self._logins.consume(name):
             raise TooManyError(seconds)
         row = await self._store.by_name(name)
         stored = None if row is None else row.password_hash
         if not await self._passwords.verify(stored, password) or row is None:
-            raise WrongPasswordError("no such account, or another password")
-        await self._logins.forget(name)
+            raise WrongPasswordError("the account does not exist or the password is wrong")
+        await self._logins.reset(name)
         if row.binding is None or not await self._service_accounts.exists(row.binding):
-            raise UnboundError(f"account {name} stands for no ServiceAccount; an administrator binds it to one")
+            raise UnboundError(f"account {name} is not bound to a ServiceAccount; an administrator must bind it")
         now = self._now()
-        claims = {"iss": ISSUER, "aud": ISSUER, "sub": row.id, "iat": now, "exp": now + self.life}
+        claims = {"iss": ISSUER, "aud": ISSUER, "sub": row.id, "iat": now, "exp": now + self.lifetime}
         return jwt.encode(claims, self._key, ALGORITHM)
 
-    async def stands(self, caller: Caller) -> bool:
-        """Whether the account by which a caller came is still there and stands for the same.
+    async def is_valid(self, caller: Caller) -> bool:
+        """Whether the account of a caller still exists and is bound to the same ServiceAccount.
 
         Raises:
-            Unavailable: as `caller`.
+            Unavailable: as in `caller`.
         """
         row = await self._store.by_name(caller.subject)
         if row is None or row.binding is None or row.binding.caller(Method.ACCOUNT, row.name) != caller:
@@ -129,13 +130,13 @@ class Accounts:
         return await self._service_accounts.exists(row.binding)
 
     async def caller(self, token: str) -> Caller | None:
-        """The identity that a token of ours proves; None when its account is gone or stands for nothing any more.
+        """The caller behind a token; None if its account was deleted or is no longer bound.
 
         Raises:
-            RefusedError: it is none of ours, or expired.
+            InvalidTokenError: the token was not issued here, or it has expired.
             Unavailable: the API server or the database does not answer.
         """
-        claims = signed.claims(
+        claims = jwt_validation.claims(
             token, self._key, algorithms=[ALGORITHM], audience=ISSUER, issuer=ISSUER, require=["sub"]
         )
         row = self._rows.get(claims["sub"])

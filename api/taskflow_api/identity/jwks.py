@@ -1,4 +1,4 @@
-"""The public keys of an OIDC issuer: found by discovery, kept, and asked for again when a token names an unknown one."""
+"""The public keys of an OIDC issuer: found by discovery, cached, and fetched again for an unknown key."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from taskflow_core.kube.deep_json import read_json
 from taskflow_core.telemetry.logs import get_logger
 
 FRESH_SECONDS = 300.0
-"""Keys are asked for again after this time, beside the requests, so that one that the issuer took away ends."""
+"""After this time the keys are fetched again in the background, so that withdrawn keys stop working."""
 RETRY_SECONDS = 10.0
-"""The issuer is asked at most this often, whatever tokens name."""
+"""The minimum time between two fetches, whatever keys the tokens name."""
 MAX_BYTES = 1024 * 1024
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
 _log = get_logger(__name__)
@@ -29,7 +29,7 @@ Fetch = Callable[[str], Awaitable[dict[str, Any]]]
 
 
 class KeySet:
-    """Keys of one issuer. Those it knows keep working while the issuer is away."""
+    """The keys of one issuer. Cached keys keep working while the issuer is unavailable."""
 
     def __init__(self, issuer: str, fetch: Fetch, clock: Callable[[], float]) -> None:
         self._issuer = issuer
@@ -44,10 +44,10 @@ class KeySet:
         self._refreshing: asyncio.Task[None] | None = None
 
     async def key(self, kid: str | None, algorithm: str) -> jwt.PyJWK | None:
-        """The key of that id, for that algorithm. Without an id, the only key there is. None when the issuer has none.
+        """The key with that id and algorithm; without an id, the only key. None if the issuer has no such key.
 
         Raises:
-            Unavailable: it is not known, and the issuer does not answer.
+            Unavailable: the key is not cached, and the issuer does not answer.
         """
         found = self._find(kid)
         if found is None:
@@ -63,7 +63,7 @@ class KeySet:
         return None
 
     async def close(self) -> None:
-        """End what still runs."""
+        """Cancel a running fetch."""
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.gather(self._refreshing, return_exceptions=True)
@@ -87,7 +87,7 @@ class KeySet:
         return self._parsed[kid, algorithm]
 
     async def _refresh(self) -> None:
-        """Ask the issuer, unless somebody just did."""
+        """Fetch the keys, unless that was just done."""
         async with self._lock:
             now = self._clock()
             if now < self._not_before:
@@ -106,24 +106,24 @@ class KeySet:
         """https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfig"""
         document = await self._fetch(self._issuer.rstrip("/") + "/.well-known/openid-configuration")
         if document.get("issuer") != self._issuer:
-            raise Unavailable(f"its discovery document is of issuer {str(document.get('issuer'))[:200]!r}")
+            raise Unavailable(f"its discovery document names issuer {str(document.get('issuer'))[:200]!r}")
         url = document.get("jwks_uri")
         if not isinstance(url, str) or not safe_url(url):
-            raise Unavailable("its jwks_uri is no https URL")
+            raise Unavailable("its jwks_uri is not an https URL")
         keys = (await self._fetch(url)).get("keys")
         usable = [key for key in keys if _usable(key)] if isinstance(keys, list) else []
         if not usable:
-            raise Unavailable("it has no public key for signatures")
+            raise Unavailable("it has no public signing key")
         return usable
 
 
 def _usable(key: Any) -> bool:
-    """A public key that signs. One of kind `oct` would be a secret that everybody knows."""
+    """Whether it is a public signing key. A key of type `oct` would be a published secret."""
     return isinstance(key, dict) and key.get("kty") in ("RSA", "EC", "OKP") and key.get("use", "sig") == "sig"
 
 
 class Fetcher:
-    """`Fetch` over HTTP: no redirects, 5 s and 1 MiB at most; a proxy of the environment is used.
+    """`Fetch` over HTTP: no redirects, at most 5 s and 1 MiB, through the proxy of the environment.
 
     Raises:
         Invalid: the certificates cannot be read.
@@ -142,7 +142,7 @@ class Fetcher:
         """See `Fetch`."""
         try:
             async with self._session.get(url, allow_redirects=False) as response:
-                if response.status != 200:  # noqa: PLR2004 - HTTP's OK
+                if response.status != 200:  # noqa: PLR2004 - 200 OK
                     raise Unavailable(f"GET {url}: status {response.status}")
                 content = b""
                 async for chunk in response.content.iter_chunked(65536):
@@ -153,7 +153,7 @@ class Fetcher:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unavailable(f"GET {url}: {str(error) or type(error).__name__}") from error
         if not isinstance(found, dict):
-            raise Unavailable(f"GET {url}: the answer is no JSON object")
+            raise Unavailable(f"GET {url}: the response is not a JSON object")
         return found
 
     async def close(self) -> None:

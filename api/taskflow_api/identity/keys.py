@@ -1,4 +1,4 @@
-"""API keys: made for a ServiceAccount, rotated, revoked, and taken for what they stand for."""
+"""API keys of ServiceAccounts: creation, rotation, revocation and validation."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from taskflow_api.auth import CACHE_ENTRIES, Caller, ExpiringCache, Method, Scope
-from taskflow_api.identity.keystore import KeyRow, KeyStore
-from taskflow_api.identity.keytext import KeyText
-from taskflow_api.identity.serviceaccounts import Binding, ServiceAccounts
+from taskflow_api.http.kubernetes_auth import CACHE_ENTRIES, Caller, ExpiringCache, Method, Scope
+from taskflow_api.identity.key_format import ApiKey
+from taskflow_api.identity.key_store import KeyRow, KeyStore
+from taskflow_api.identity.service_accounts import Binding, ServiceAccounts
 from taskflow_core.errors import NotFound, TaskflowError
 from taskflow_core.telemetry.logs import get_logger
 
 ROW_SECONDS = 10.0
-NOTE_SECONDS = 60.0
+USE_SECONDS = 60.0
 KEPT_AFTER_EXPIRY = timedelta(days=30)
-DEFAULT_LIFE = timedelta(days=90)
-MIN_LIFE, MAX_LIFE = timedelta(minutes=10), timedelta(days=366)
+DEFAULT_LIFETIME = timedelta(days=90)
+MIN_LIFETIME, MAX_LIFETIME = timedelta(minutes=10), timedelta(days=366)
 DEFAULT_GRACE, MAX_GRACE = timedelta(days=1), timedelta(days=30)
 _log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The key that somebody asks for."""
+class NewKey:
+    """The properties of a key to create."""
 
     namespace: str
     service_account: str
     name: str
     scopes: tuple[Scope, ...]
-    life: timedelta
+    lifetime: timedelta
 
 
 class Keys:
-    """What can be done with keys. Whether the caller may is asked before.
+    """Manages and validates keys. It does not check whether the caller may manage them.
 
-    A key is believed for 10 s after it was read, so one that another process revoked may work that long. `last_used_at` is
-    written once a minute by `note_uses`, never by the request that uses the key.
+    Keys are cached for 10 s, so a key that another process revoked may work that long. `record_uses` writes
+    `last_used_at` once a minute, outside of requests.
     """
 
     def __init__(
@@ -54,50 +54,50 @@ class Keys:
         self._rows = ExpiringCache[str, KeyRow](ROW_SECONDS, CACHE_ENTRIES, clock)
         self._used: dict[str, datetime] = {}
 
-    async def create(self, wanted: Wanted, created_by: str) -> tuple[KeyRow, KeyText]:
-        """A new key; its text is known to nobody afterwards.
+    async def create(self, new: NewKey, created_by: str) -> tuple[KeyRow, ApiKey]:
+        """Create a key. Its secret is not stored and cannot be read again.
 
         Raises:
-            NotFound: there is no such ServiceAccount.
+            NotFound: the ServiceAccount does not exist.
             Conflict: the namespace has too many keys.
             Unavailable: the API server or the database does not answer.
         """
-        binding = await self._service_accounts.find(wanted.namespace, wanted.service_account)
+        binding = await self._service_accounts.find(new.namespace, new.service_account)
         if binding is None:
-            raise NotFound(f"there is no ServiceAccount {wanted.service_account} in namespace {wanted.namespace}")
-        text, now = KeyText.new(), self._now()
+            raise NotFound(f"ServiceAccount {new.service_account} does not exist in namespace {new.namespace}")
+        text, now = ApiKey.new(), self._now()
         row = KeyRow(
             text.id,
             binding.namespace,
             binding.name,
             binding.uid,
-            wanted.name,
-            sorted({scope.value for scope in wanted.scopes}),
+            new.name,
+            sorted({scope.value for scope in new.scopes}),
             text.digest,
             now,
             created_by,
-            now + wanted.life,
+            now + new.lifetime,
         )
-        await self._store.add(row, forget_expired_before=now - KEPT_AFTER_EXPIRY)
+        await self._store.add(row, delete_expired_before=now - KEPT_AFTER_EXPIRY)
         return row, text
 
-    async def rotate(self, old: KeyRow, grace: timedelta, created_by: str) -> tuple[KeyRow, KeyText]:
-        """Another key in its place, with the same scopes and as long a life; the old one ends after the grace period.
+    async def rotate(self, old: KeyRow, grace: timedelta, created_by: str) -> tuple[KeyRow, ApiKey]:
+        """Create a key with the same scopes and lifetime. The old one expires after the grace period.
 
         Raises:
-            Conflict: it has been rotated already, or is gone.
+            Conflict: the key was already rotated or deleted.
             Unavailable: the database does not answer.
         """
-        text, now = KeyText.new(), self._now()
-        # What rotation left of the old one's life is no measure: only a key that was never rotated gets here.
-        life = old.expires_at - old.created_at
+        text, now = ApiKey.new(), self._now()
+        # The old key was never rotated, so this is its original lifetime and not one shortened by a grace period.
+        lifetime = old.expires_at - old.created_at
         new = replace(
             old,
             id=text.id,
             digest=text.digest,
             created_at=now,
             created_by=created_by,
-            expires_at=now + life,
+            expires_at=now + lifetime,
             last_used_at=None,
             replaced_by=None,
         )
@@ -106,42 +106,42 @@ class Keys:
         return new, text
 
     async def revoke(self, key_id: str) -> bool:
-        """Delete it; whether there was one. Raises Unavailable."""
+        """Delete a key; whether it existed. Raises Unavailable."""
         gone = await self._store.delete(key_id)
         self._rows.drop(key_id)
         return gone
 
     async def get(self, key_id: str) -> KeyRow | None:
-        """One key. Raises Unavailable."""
+        """A key by id. Raises Unavailable."""
         return await self._store.get(key_id)
 
     async def of_namespace(self, namespace: str, service_account: str | None = None) -> list[KeyRow]:
-        """Keys of a namespace, expired ones of the last 30 days included, oldest first. Raises Unavailable."""
+        """The keys of a namespace, oldest first, including those expired in the last 30 days. Raises Unavailable."""
         return await self._store.of_namespace(namespace, service_account)
 
     async def caller(self, token: str) -> Caller | None:
-        """The identity that a key proves; None when it proves none.
+        """The caller behind a key; None if the key is not valid.
 
         Raises:
             Unavailable: the API server or the database does not answer.
         """
-        text = KeyText.parse(token)
+        text = ApiKey.parse(token)
         row = await self._row(text.id) if text is not None else None
-        if text is None or row is None or not text.fits(row.digest):
+        if text is None or row is None or not text.matches(row.digest):
             return None
-        if not await self._good(row):
+        if not await self._row_valid(row):
             return None
         self._used[row.id] = self._now()
         return _binding(row).caller(Method.API_KEY, row.id, frozenset(map(Scope, row.scopes)))
 
-    async def stands(self, key_id: str) -> bool:
-        """Whether a key still proves something.
+    async def is_valid(self, key_id: str) -> bool:
+        """Whether a key is still valid.
 
         Raises:
-            Unavailable: as `caller`.
+            Unavailable: as in `caller`.
         """
         row = await self._row(key_id)
-        return row is not None and await self._good(row)
+        return row is not None and await self._row_valid(row)
 
     async def _row(self, key_id: str) -> KeyRow | None:
         row = self._rows.get(key_id)
@@ -151,26 +151,26 @@ class Keys:
                 self._rows.put(key_id, row)
         return row
 
-    async def _good(self, row: KeyRow) -> bool:
+    async def _row_valid(self, row: KeyRow) -> bool:
         return row.expires_at > self._now() and await self._service_accounts.exists(_binding(row))
 
-    async def note_uses(self) -> None:
-        """Write down which keys were used since the last time; what cannot be written is tried again the next time."""
+    async def record_uses(self) -> None:
+        """Store which keys were used since the last call. After a failure, the next call tries again."""
         used, self._used = self._used, {}
         try:
-            await self._store.note_use(used)
+            await self._store.record_use(used)
         except TaskflowError as error:
             self._used = used | self._used
-            _log.warning("key_use_not_noted", keys=len(used), cause=str(error))
+            _log.warning("key_use_not_recorded", keys=len(used), cause=str(error))
 
-    async def keep_noting(self) -> None:
-        """`note_uses` once a minute, until cancelled, and then once more."""
+    async def run(self) -> None:
+        """Call `record_uses` once a minute until cancelled, and then once more."""
         try:
             while True:
-                await asyncio.sleep(NOTE_SECONDS)
-                await self.note_uses()
+                await asyncio.sleep(USE_SECONDS)
+                await self.record_uses()
         finally:
-            await self.note_uses()
+            await self.record_uses()
 
 
 def _binding(row: KeyRow) -> Binding:

@@ -1,4 +1,4 @@
-"""Tokens of an OIDC issuer, as kube-apiserver takes them: a claim names the user, another its groups, each with a prefix.
+"""Tokens of an OIDC issuer, mapped as kube-apiserver does: claims for the user and the groups, each with a prefix.
 
 https://kubernetes.io/docs/reference/access-authn-authz/authentication/#openid-connect-tokens
 """
@@ -8,22 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from taskflow_api.auth import Caller, Method
-from taskflow_api.identity import signed
+from taskflow_api.http.kubernetes_auth import Caller, Method
+from taskflow_api.identity import jwt_validation
 from taskflow_api.identity.jwks import KeySet
-from taskflow_api.identity.signed import RefusedError
+from taskflow_api.identity.jwt_validation import InvalidTokenError
 from taskflow_api.settings import OidcSettings
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Signatures that only the issuer can make. Neither `none` nor HS*, whose secret would be a public key."""
+"""Asymmetric signatures. `none` and HS* are not accepted: the secret of HS* would be a public key."""
 LEEWAY_SECONDS = 10
-"""By how much clocks may differ."""
+"""The accepted difference between clocks."""
 MAX_NAME = 256
 _RESERVED = "system:"
 
 
 class Oidc:
-    """Takes tokens of one issuer."""
+    """Validates tokens of one issuer."""
 
     def __init__(self, settings: OidcSettings, keys: KeySet) -> None:
         self.issuer = settings.issuer
@@ -31,20 +31,20 @@ class Oidc:
         self._keys = keys
 
     async def caller(self, token: str) -> Caller:
-        """The identity that a token proves.
+        """The caller behind a token.
 
         Raises:
-            RefusedError: it proves none.
-            Unavailable: its key is not known, and the issuer does not answer.
+            InvalidTokenError: the token is not valid.
+            Unavailable: its key is not cached, and the issuer does not answer.
         """
-        header = signed.header(token)
+        header = jwt_validation.header(token)
         algorithm, kid = header.get("alg"), header.get("kid")
         if algorithm not in ALGORITHMS:
-            raise RefusedError("algorithm")
+            raise InvalidTokenError("algorithm")
         key = await self._keys.key(kid, algorithm)
         if key is None:
-            raise RefusedError("unknown key")
-        claims = signed.claims(
+            raise InvalidTokenError("unknown key")
+        claims = jwt_validation.claims(
             token,
             key,
             algorithms=[algorithm],
@@ -56,26 +56,26 @@ class Oidc:
 
 
 def caller_of(claims: Mapping[str, Any], settings: OidcSettings) -> Caller:
-    """The Kubernetes identity that the claims of a valid token tell. Never one of `system:`, which Kubernetes gives itself.
+    """The Kubernetes identity in the claims of a valid token. Names that start with `system:` are reserved.
 
     Raises:
-        RefusedError: they name nobody, or somebody whom they may not name.
+        InvalidTokenError: the claims name no user, or a reserved one.
     """
     name = claims.get(settings.username_claim)
     if not isinstance(name, str) or not name:
-        raise RefusedError(f"claim {settings.username_claim}")
+        raise InvalidTokenError(f"claim {settings.username_claim}")
     if settings.username_claim == "email" and claims.get("email_verified") is not True:
-        raise RefusedError("claim email_verified")
+        raise InvalidTokenError("claim email_verified")
     username = settings.prefix(settings.username_prefix) + name
     if not _usable(username):
-        raise RefusedError("user name")
-    found = claims.get(settings.groups_claim, []) if settings.groups_claim else []
-    named = [found] if isinstance(found, str) else found
+        raise InvalidTokenError("user name")
+    claimed = claims.get(settings.groups_claim, []) if settings.groups_claim else []
+    named = [claimed] if isinstance(claimed, str) else claimed
     if not isinstance(named, list) or not all(isinstance(group, str) for group in named):
-        raise RefusedError(f"claim {settings.groups_claim}")
+        raise InvalidTokenError(f"claim {settings.groups_claim}")
     prefix = settings.prefix(settings.groups_prefix)
     groups = dict.fromkeys(prefix + group for group in named if group)
-    # As Kubernetes does, everybody who proved who he is belongs to this group; a token cannot name it, or another of its kind.
+    # Kubernetes adds this group to every authenticated user. Tokens cannot claim groups that start with `system:`.
     kept = (*(group for group in groups if _usable(group)), "system:authenticated")
     subject = claims.get("sub")
     return Caller(username, groups=kept, method=Method.OIDC, subject=subject if isinstance(subject, str) else name)

@@ -1,4 +1,4 @@
-"""Passwords: argon2id with the parameters of RFC 9106 for little memory (64 MiB, three passes), a few at a time."""
+"""Password hashing with argon2id and the low-memory parameters of RFC 9106 (64 MiB, three passes)."""
 
 from __future__ import annotations
 
@@ -13,30 +13,33 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from taskflow_core.errors import Unavailable
 
-AT_ONCE = 2
-"""Each takes 64 MiB and some 50 ms of CPU."""
+MAX_CONCURRENT = 2
+"""Each hash takes 64 MiB and about 50 ms of CPU time."""
 MAX_WAITING = 16
 
 
 class Passwords:
-    """Hashes and verifies in threads. Whoever finds too many before him is told to come again."""
+    """Hashes and verifies passwords in threads, a few at a time. If too many wait, calls fail."""
 
     def __init__(self, hasher: PasswordHasher | None = None) -> None:
         self._hasher = hasher or PasswordHasher.from_parameters(RFC_9106_LOW_MEMORY)
-        self._slots = asyncio.Semaphore(AT_ONCE)
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._waiting = 0
-        self._nobodys = self._hasher.hash(secrets.token_hex(16))
+        self._dummy_hash = self._hasher.hash(secrets.token_hex(16))
 
     async def hash(self, password: str) -> str:
-        """What is stored of a password. Raises Unavailable: too many are being worked on."""
-        async with self._turn():
+        """The hash of a password. Raises Unavailable if too many calls wait."""
+        async with self._slot():
             return await asyncio.to_thread(self._hasher.hash, password)
 
     async def verify(self, stored: str | None, password: str) -> bool:
-        """Whether it is the password. Without a stored one it takes as long, and is not. Raises Unavailable, as `hash`."""
-        async with self._turn():
-            fits = await asyncio.to_thread(self._verify, stored or self._nobodys, password)
-        return fits and stored is not None
+        """Whether the password matches. Raises Unavailable if too many calls wait.
+
+        Without a stored hash it takes the same time and returns False.
+        """
+        async with self._slot():
+            matches = await asyncio.to_thread(self._verify, stored or self._dummy_hash, password)
+        return matches and stored is not None
 
     def _verify(self, stored: str, password: str) -> bool:
         try:
@@ -45,9 +48,9 @@ class Passwords:
             return False
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _slot(self) -> AsyncIterator[None]:
         if self._waiting >= MAX_WAITING:
-            raise Unavailable("too many passwords are being checked")
+            raise Unavailable("too many passwords are being hashed")
         self._waiting += 1
         try:
             await self._slots.acquire()

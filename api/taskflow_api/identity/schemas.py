@@ -1,3 +1,5 @@
+"""Request and response bodies of API keys and accounts."""
+
 from __future__ import annotations
 
 from datetime import datetime
@@ -5,11 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, StringConstraints
 
-from taskflow_api.access import DNS_NAME, MAX_NAME_CHARS
-from taskflow_api.auth import Scope
-from taskflow_api.identity.keys import DEFAULT_GRACE, DEFAULT_LIFE, MAX_GRACE, MAX_LIFE, MIN_LIFE
-from taskflow_api.identity.keystore import KeyRow
-from taskflow_api.tasks.schemas import Body, examples
+from taskflow_api.http.body import Body, examples
+from taskflow_api.http.kubernetes_auth import Scope
+from taskflow_api.http.names import DNS_NAME, MAX_NAME_CHARS
+from taskflow_api.identity.key_store import KeyRow
+from taskflow_api.identity.keys import DEFAULT_GRACE, DEFAULT_LIFETIME, MAX_GRACE, MAX_LIFETIME, MIN_LIFETIME
 from taskflow_core.domain.resource import Model
 
 ServiceAccountName = Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS, pattern=f"^{DNS_NAME}$")]
@@ -17,23 +19,23 @@ AccountName = Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9
 
 
 class KeyBody(Body):
-    """A key to be made."""
+    """A key to create."""
 
     model_config = examples({"serviceAccount": "ci", "name": "nightly builds", "scopes": ["read", "write"]})
 
     service_account: ServiceAccountName
-    """What it stands for."""
+    """The ServiceAccount that the key authenticates as."""
     name: Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
-    """For people: who or what uses it."""
+    """A label for people, such as the user of the key."""
     scopes: Annotated[list[Literal["read", "write"]], Field(min_length=1, max_length=2)]
-    """`read` to get and list, `write` to create and change; RBAC decides within them."""
-    expiration_seconds: Annotated[int, Field(ge=int(MIN_LIFE.total_seconds()), le=int(MAX_LIFE.total_seconds()))] = int(
-        DEFAULT_LIFE.total_seconds()
-    )
+    """`read` to get and list, `write` to create and change. RBAC decides within them."""
+    expiration_seconds: Annotated[
+        int, Field(ge=int(MIN_LIFETIME.total_seconds()), le=int(MAX_LIFETIME.total_seconds()))
+    ] = int(DEFAULT_LIFETIME.total_seconds())
 
 
 class RotateBody(Body):
-    """How long the old key goes on."""
+    """How long the old key stays valid."""
 
     model_config = examples({"graceSeconds": 3600})
 
@@ -52,25 +54,25 @@ class KeyView(Model):
     created_by: str
     expires_at: datetime
     last_used_at: datetime | None
-    """Up to a minute behind."""
+    """Updated once a minute."""
     replaced_by: str | None
-    """The key that it was rotated to."""
+    """The id of the key that replaced it."""
 
 
 class NewKeyView(KeyView):
-    """A key with its secret, which is told this once."""
+    """A key with its secret, which is shown only once."""
 
     key: str
 
 
 class KeyList(Model):
-    """Keys, oldest first; expired ones for 30 days."""
+    """Keys, oldest first. Expired keys are listed for 30 days."""
 
     items: list[KeyView]
 
 
 class Credentials(Body):
-    """Name and password of an account."""
+    """The name and password of an account."""
 
     model_config = examples({"username": "ada", "password": "a long one of four words"})
 
@@ -83,23 +85,23 @@ class AccountView(Model):
 
     username: str
     bound: bool
-    """Whether it stands for a ServiceAccount; until then there is no token for it."""
+    """Whether the account is bound to a ServiceAccount, which it needs to get tokens."""
 
 
 class TokenView(Model):
-    """A token, as OAuth 2.0 calls its parts (RFC 6749)."""
+    """A token, with the field names of OAuth 2.0 (RFC 6749)."""
 
     access_token: str
-    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - a kind of token
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 - a token type
     expires_in: int
-    """Seconds."""
+    """Seconds until the token expires."""
 
 
 def view(row: KeyRow) -> KeyView:
-    """What may be told of a key."""
+    """The response body of a key."""
     return KeyView.model_validate(fields(row))
 
 
 def fields(row: KeyRow) -> dict[str, object]:
-    """What may be told of a key, by the names of `KeyView`."""
+    """The public fields of a key, by the names of `KeyView`."""
     return {name: getattr(row, name) for name in KeyView.model_fields}

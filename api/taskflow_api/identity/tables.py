@@ -1,11 +1,11 @@
-"""The API's own tables, as `migrations/` makes them; no other component reads or writes them."""
+"""The tables of API keys and accounts. No other component reads or writes them."""
 
 from __future__ import annotations
 
-from sqlalchemy import Column, DateTime, Index, LargeBinary, MetaData, Table, Text
+from sqlalchemy import Column, DateTime, Index, LargeBinary, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-metadata = MetaData(naming_convention={"pk": "pk_%(table_name)s"})
+from taskflow_api.tables import metadata
 
 api_keys = Table(
     "api_keys",
@@ -24,7 +24,7 @@ api_keys = Table(
     Column("replaced_by", Text),
     Index("ix_api_keys_namespace", "namespace", "created_at", "id"),
 )
-"""One row a key, without its secret. Revoked is deleted."""
+"""One row per key, without its secret. Revoked keys are deleted."""
 
 accounts = Table(
     "accounts",
@@ -38,4 +38,4 @@ accounts = Table(
     Column("created_at", DateTime(timezone=True), nullable=False),
     Index("ix_accounts_name", "name", unique=True),
 )
-"""One row an account. Without a ServiceAccount, which an administrator gives it, nobody can come in with it."""
+"""One row per account. Without a ServiceAccount, an account cannot authenticate."""

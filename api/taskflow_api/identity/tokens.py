@@ -1,4 +1,4 @@
-"""Which way in a token is for. What it says of itself chooses who checks it, and is believed by nobody."""
+"""Chooses the authenticator for a token from its unverified form. The authenticator then validates the token."""
 
 from __future__ import annotations
 
@@ -6,57 +6,57 @@ import base64
 import json
 from collections.abc import Awaitable, Callable, Mapping
 
-from taskflow_api.auth import Caller
-from taskflow_api.identity.keytext import PREFIX
-from taskflow_api.identity.signed import RefusedError
+from taskflow_api.http.kubernetes_auth import Caller
+from taskflow_api.identity.jwt_validation import InvalidTokenError
+from taskflow_api.identity.key_format import PREFIX
 from taskflow_core.telemetry.logs import get_logger
 
 MAX_LENGTH = 16 * 1024
-Check = Callable[[str], Awaitable[Caller | None]]
-"""The caller that a token proves, or None; raises Unavailable."""
+Authenticator = Callable[[str], Awaitable[Caller | None]]
+"""Returns the caller behind a token, or None. May raise InvalidTokenError and Unavailable."""
 _DOTS = 2
-"""In a JWT."""
+"""The number of dots in a JWT."""
 _log = get_logger(__name__)
 
 
 class Tokens:
-    """Every way in.
+    """All authenticators.
 
     Args:
-        kubernetes: Checks what nobody else does.
-        keys: Checks API keys.
-        issuers: By the issuer of a token (claim `iss`), what checks it.
+        kubernetes: For all other tokens.
+        keys: For API keys.
+        issuers: For JWTs, by their issuer (`iss`).
     """
 
-    def __init__(self, kubernetes: Check, keys: Check, issuers: Mapping[str, Check]) -> None:
+    def __init__(self, kubernetes: Authenticator, keys: Authenticator, issuers: Mapping[str, Authenticator]) -> None:
         self._kubernetes = kubernetes
         self._keys = keys
         self._issuers = dict(issuers)
 
     async def authenticate(self, token: str) -> Caller | None:
-        """The caller that a bearer token proves; None when it proves none.
+        """The caller behind a bearer token; None if the token is not valid.
 
         Raises:
-            Unavailable: what would check it does not answer.
+            Unavailable: the authenticator does not answer.
         """
         caller, issuer, reason = None, "", "not valid"
         try:
             issuer = _issuer(token) if self._issuers else ""
-            caller = await self._check(token, issuer)(token)
-        except RefusedError as error:
+            caller = await self._authenticator(token, issuer)(token)
+        except InvalidTokenError as error:
             reason = str(error)
         if caller is None:
             _log.info("token_refused", issuer=issuer if issuer in self._issuers else "", reason=reason)
         return caller
 
-    def _check(self, token: str, issuer: str) -> Check:
+    def _authenticator(self, token: str, issuer: str) -> Authenticator:
         if len(token) > MAX_LENGTH:
-            raise RefusedError(f"longer than {MAX_LENGTH} characters")
+            raise InvalidTokenError(f"longer than {MAX_LENGTH} characters")
         return self._keys if token.startswith(PREFIX) else self._issuers.get(issuer, self._kubernetes)
 
 
 def _issuer(token: str) -> str:
-    """What the token says of its origin; empty when it says nothing."""
+    """The unverified issuer of a JWT; empty if the token has none."""
     if token.count(".") != _DOTS or len(token) > MAX_LENGTH:
         return ""
     payload = token.split(".")[1]

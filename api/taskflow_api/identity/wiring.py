@@ -1,3 +1,5 @@
+"""Builds the authenticators of the API from its settings."""
+
 from __future__ import annotations
 
 import asyncio
@@ -9,42 +11,42 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from taskflow_api.auth import Caller, Gate, Method
+from taskflow_api.gcra.counters import ResettableCounter
+from taskflow_api.http.kubernetes_auth import Caller, KubernetesAuth, Method
+from taskflow_api.identity.account_store import PostgresAccounts
 from taskflow_api.identity.accounts import ISSUER, Accounts
-from taskflow_api.identity.accountstore import PostgresAccounts
-from taskflow_api.identity.attempts import Forgiving
 from taskflow_api.identity.jwks import Fetcher, KeySet
+from taskflow_api.identity.key_store import PostgresKeys
 from taskflow_api.identity.keys import Keys
-from taskflow_api.identity.keystore import PostgresKeys
 from taskflow_api.identity.oidc import Oidc
 from taskflow_api.identity.passwords import Passwords
-from taskflow_api.identity.serviceaccounts import ServiceAccounts
-from taskflow_api.identity.tokens import Check, Tokens
+from taskflow_api.identity.service_accounts import ServiceAccounts
+from taskflow_api.identity.tokens import Authenticator, Tokens
 from taskflow_api.settings import OidcSettings, RegisterSettings
 from taskflow_core.kube.client import Requests
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who comes in, and what can be done about it."""
+    """Authentication, and the management of API keys and accounts."""
 
     tokens: Tokens
     keys: Keys
     accounts: Accounts | None = None
-    """None: there is no registration."""
+    """None if registration is off."""
 
-    async def stands(self, caller: Caller) -> bool:
-        """Whether the API key or account still stands by which a caller came, for what goes on without his token.
+    async def is_valid(self, caller: Caller) -> bool:
+        """Whether the API key or account of a caller is still valid, for work that continues without its token.
 
-        True of who came with a token of Kubernetes or OIDC: those are short-lived, and end no work that was begun with them.
+        Always true for tokens of Kubernetes or OIDC: they are short-lived, and their expiry must not stop started work.
 
         Raises:
             Unavailable: the API server or the database does not answer.
         """
         if caller.method is Method.API_KEY:
-            return await self.keys.stands(caller.subject)
+            return await self.keys.is_valid(caller.subject)
         if caller.method is Method.ACCOUNT:
-            return self.accounts is not None and await self.accounts.stands(caller)
+            return self.accounts is not None and await self.accounts.is_valid(caller)
         return True
 
 
@@ -52,23 +54,33 @@ class Identity:
 async def identity(
     kube: Requests,
     engine: AsyncEngine,
-    gate: Gate,
+    auth: KubernetesAuth,
     oidc: OidcSettings,
     register: RegisterSettings,
-    counter: Forgiving | None,
+    counter: ResettableCounter | None,
 ) -> AsyncIterator[Identity]:
-    """All ways in, on the real API server, database and issuer; closed at the end of the block. `counter` counts passwords tried.
+    """All authenticators on the real API server, database and issuer; closed at the end of the block.
+
+    Args:
+        kube: The API server.
+        engine: The database.
+        auth: Authenticates Kubernetes tokens.
+        oidc: Settings of the OIDC issuer.
+        register: Settings of accounts.
+        counter: Counts password attempts; None if this process counts alone.
 
     Raises:
-        Invalid: the signing key of accounts, or the file of certificates, is not usable.
+        Invalid: the signing key of accounts or the CA file is not valid.
     """
     service_accounts = ServiceAccounts(kube, time.monotonic)
     keys = Keys(PostgresKeys(engine), service_accounts, time.monotonic, _now)
-    issuers: dict[str, Check] = {}
+    issuers: dict[str, Authenticator] = {}
     accounts = None
     if register.enabled:
-        store, life = PostgresAccounts(engine), timedelta(seconds=register.token_seconds)
-        accounts = Accounts(store, service_accounts, Passwords(), register.key(), life, time.monotonic, _now, counter)
+        store, lifetime = PostgresAccounts(engine), timedelta(seconds=register.token_seconds)
+        accounts = Accounts(
+            store, service_accounts, Passwords(), register.key(), lifetime, time.monotonic, _now, counter
+        )
         issuers[ISSUER] = accounts.caller
     async with AsyncExitStack() as stack:
         if oidc.issuer:
@@ -77,13 +89,13 @@ async def identity(
             key_set = KeySet(oidc.issuer, fetcher, time.monotonic)
             stack.push_async_callback(key_set.close)
             issuers[oidc.issuer] = Oidc(oidc, key_set).caller
-        noting = asyncio.create_task(keys.keep_noting())
+        recording = asyncio.create_task(keys.run())
         try:
-            yield Identity(Tokens(gate.authenticate, keys.caller, issuers), keys, accounts)
+            yield Identity(Tokens(auth.authenticate, keys.caller, issuers), keys, accounts)
         finally:
-            noting.cancel()
+            recording.cancel()
             with suppress(asyncio.CancelledError):
-                await noting
+                await recording
 
 
 def _now() -> datetime:

@@ -1,1 +1,1 @@
-"""How many requests a caller, and a namespace, may make."""
+"""Rate limits of callers, API keys and namespaces."""

@@ -1,1 +1,1 @@
-"""What goes on at the moment: changes of Tasks as they happen, and logs as they grow."""
+"""Streams: changes of Tasks as server-sent events, and logs that can be followed."""

@@ -1,4 +1,4 @@
-"""Changes of Tasks, as a watch tells them and as a listener gets them."""
+"""Changes of Tasks: read from watch events, and encoded once for all listeners."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KINDS: Mapping[str, Literal["added", "changed", "deleted"]] = {
 
 
 class TaskState(TaskSummary):
-    """A live Task, without what is large."""
+    """A live Task without its large fields."""
 
     labels: dict[str, str]
     worker: str | None = None
@@ -27,19 +27,19 @@ class TaskState(TaskSummary):
 
 
 class TaskEvent(Model):
-    """`data` of an event `task`."""
+    """The `data` of a `task` event."""
 
     type: Literal["added", "changed", "deleted", "current"]
-    """`current`: nothing happened; it is the Task as it is at the start of its stream."""
+    """`current` is the state at the start of a stream, not a change."""
     task: TaskState
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change. Made once for all listeners, its JSON included."""
+    """One change with its JSON, shared by all listeners."""
 
     version: int
-    """resourceVersion of the Task after it; of a deleted one, of its deletion."""
+    """resourceVersion after the change; for a deletion, that of the deletion."""
     deleted: bool
     state: TaskState
     data: str
@@ -47,26 +47,26 @@ class Change:
 
     @property
     def ended(self) -> bool:
-        """Nothing more will happen to the Task that a listener waits for."""
+        """Whether this is the last change that listeners wait for: the Task has finished or was deleted."""
         return self.deleted or Phase(self.state.phase).terminal
 
 
-def change(event: Mapping[str, Any]) -> Change:
-    """Read an event of a watch that is no bookmark.
+def change_from(event: Mapping[str, Any]) -> Change:
+    """The change in a watch event other than a bookmark.
 
     Raises:
-        KeyError, ValueError: it is not one of a Task.
+        KeyError, ValueError: the object is not a valid Task.
     """
     body = event["object"]
-    return _made(body, _KINDS[event["type"]])
+    return _change(body, _KINDS[event["type"]])
 
 
 def current(body: Mapping[str, Any]) -> Change:
-    """A Task as it is."""
-    return _made(body, "current")
+    """The current state of a Task."""
+    return _change(body, "current")
 
 
-def _made(body: Mapping[str, Any], kind: Literal["added", "changed", "deleted", "current"]) -> Change:
+def _change(body: Mapping[str, Any], kind: Literal["added", "changed", "deleted", "current"]) -> Change:
     view = from_object(dict(body))
     state = TaskState.model_validate({name: getattr(view, name) for name in TaskState.model_fields})
     data = TaskEvent(type=kind, task=state).model_dump_json(by_alias=True)

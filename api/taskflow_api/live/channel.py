@@ -1,3 +1,5 @@
+"""One watch for each namespace, whose changes all listeners share. Authorisation happens before a listener joins."""
+
 from __future__ import annotations
 
 import asyncio
@@ -9,33 +11,33 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Protocol
 
-from taskflow_api.live.changes import Change, change
+from taskflow_api.live.changes import Change, change_from
 from taskflow_core.errors import Conflict, TaskflowError, Unavailable
 from taskflow_core.kube.client import Requests, tasks_path
 from taskflow_core.telemetry.logs import get_logger
 
-KEPT_CHANGES = 8192
-"""How far a listener may be behind, about 1 KB each."""
+MAX_CHANGES = 8192
+"""How many changes a listener may be behind. Each takes about 1 KB."""
 JOIN_SECONDS = 10.0
 COALESCE_SECONDS = 0.2
-"""After a restart all listeners come back within moments, each with a place of its own: one watch goes back for all of them."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
+"""After a restart, all listeners reconnect almost at once from different positions. One watch serves them all."""
+MIN_BACKOFF, MAX_BACKOFF = 0.2, 5.0
 _log = get_logger(__name__)
 
 
 class Watches(Requests, Protocol):
-    """What is needed of a `KubeClient`."""
+    """The part of `KubeClient` that a channel needs."""
 
     def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
         """See `KubeClient.watch`."""
 
 
-class Gone(Exception):  # noqa: N818 - named for the thing, HTTP's 410
-    """What happened in between is no longer known."""
+class Gone(Exception):  # noqa: N818 - named after HTTP 410
+    """Changes after the requested position are no longer available."""
 
 
 class Listener:
-    """Wakes whoever waits for changes; `name` is of the one Task that it is about."""
+    """An event that is set when there are changes, of all Tasks or of the one called `name`."""
 
     def __init__(self, name: str | None) -> None:
         self.name = name
@@ -43,41 +45,41 @@ class Listener:
 
 
 class Channel:
-    """The latest changes of a namespace's Tasks, by one watch for all listeners.
+    """The latest changes of the Tasks of a namespace, from one watch for all listeners.
 
-    A place in it is a resourceVersion: one number for the whole cluster, which grows and may be compared (KEP-5504). So a
-    place holds for every replica of the API and after a restart, for as long as the API server remembers (5 minutes at
-    least): the watch is begun again further back when a listener comes with a place that lies before all that is kept.
+    Positions are resourceVersions, which are comparable and grow across the whole cluster (KEP-5504). So a position is
+    valid for every replica of the API and after a restart, for as long as the API server keeps its changes (at least 5
+    minutes). If a listener joins at a position before the buffered changes, the watch restarts from there.
 
     Args:
-        kube: for the watch, as the API itself; listeners are authorised before they come here.
-        namespace: whose Tasks.
-        kept: changes that are kept.
+        kube: Watches with the API's own identity.
+        namespace: The namespace of the Tasks.
+        max_changes: How many changes to buffer.
     """
 
-    def __init__(self, kube: Watches, namespace: str, kept: int = KEPT_CHANGES) -> None:
+    def __init__(self, kube: Watches, namespace: str, max_changes: int = MAX_CHANGES) -> None:
         self._kube = kube
         self._path = tasks_path(namespace)
         self._namespace = namespace
-        self._kept = kept
+        self._max_changes = max_changes
         self._changes: deque[Change] = deque()
         self._floor = 0
         self._gone = -1
-        self._wanted: int | None = None
-        self._asked = asyncio.Event()
-        self._moved = asyncio.Event()
+        self._restart_at: int | None = None
+        self._restart = asyncio.Event()
+        self._progress = asyncio.Event()
         self._listeners: set[Listener] = set()
         self.position: int | None = None
-        """All changes up to this one are known; None before the first answer of the API server."""
+        """All changes up to this resourceVersion are known; None before the first answer of the API server."""
 
     @property
     def idle(self) -> bool:
-        """Nobody listens."""
+        """Whether there are no listeners."""
         return not self._listeners
 
     @contextmanager
     def listening(self, name: str | None = None) -> Iterator[Listener]:
-        """Be woken by changes of all Tasks, or of one."""
+        """Register a listener for changes of all Tasks, or of one."""
         listener = Listener(name)
         self._listeners.add(listener)
         try:
@@ -86,150 +88,150 @@ class Channel:
             self._listeners.discard(listener)
 
     def wake_all(self) -> None:
-        """Let all listeners look."""
+        """Wake all listeners."""
         for listener in self._listeners:
             listener.woken.set()
 
     async def join(self, after: int | None) -> int:
-        """The place to begin at: `after`, if all that happened since can be told, else where the channel is.
+        """The position to start from: `after` once all changes since then are buffered, or the current one if None.
 
         Raises:
-            Gone: it cannot.
+            Gone: changes after that position are no longer available.
             Unavailable: the API server does not answer.
         """
         try:
             async with asyncio.timeout(JOIN_SECONDS):
                 while self.position is None:
-                    await self._next_move()
+                    await self._next_progress()
                 if after is None:
                     return self.position
                 if after > self.position and after > await self._head():
-                    # Of another cluster, or of one that was restored from a backup.
+                    # The position is from another cluster, or from before a restore of a backup.
                     raise Gone
                 while after < self._floor:
                     if after <= self._gone:
                         raise Gone
-                    self._want(after)
-                    self._asked.set()
-                    await self._next_move()
+                    self._restart_from(after)
+                    self._restart.set()
+                    await self._next_progress()
         except TimeoutError:
-            raise Unavailable(f"the watch of namespace {self._namespace} has not begun") from None
+            raise Unavailable(f"the watch of namespace {self._namespace} has not started") from None
         return after
 
-    def _want(self, version: int) -> None:
-        self._wanted = version if self._wanted is None else min(self._wanted, version)
+    def _restart_from(self, version: int) -> None:
+        self._restart_at = version if self._restart_at is None else min(self._restart_at, version)
 
-    async def _next_move(self) -> None:
-        self._moved.clear()
-        await self._moved.wait()
+    async def _next_progress(self) -> None:
+        self._progress.clear()
+        await self._progress.wait()
 
-    def after(self, place: int) -> Sequence[Change]:
-        """The changes after a place, in order.
+    def after(self, position: int) -> Sequence[Change]:
+        """The changes after a position, in order.
 
         Raises:
-            Gone: some of them are no longer kept.
+            Gone: some of them are no longer buffered.
         """
-        if place < self._floor:
+        if position < self._floor:
             raise Gone
-        start = bisect_right(self._changes, place, key=lambda each: each.version)
+        start = bisect_right(self._changes, position, key=lambda each: each.version)
         return tuple(islice(self._changes, start, None))
 
     async def run(self) -> None:
         """Watch until cancelled."""
-        pause = FIRST_PAUSE
+        backoff = MIN_BACKOFF
         while True:
-            error = await self._until_asked_back()
+            error = await self._until_restart()
             if error is None:
-                pause = FIRST_PAUSE
-                # Against a server that ends each watch at once.
-                await asyncio.sleep(FIRST_PAUSE)
+                backoff = MIN_BACKOFF
+                # Avoids a busy loop if the server ends each watch at once.
+                await asyncio.sleep(MIN_BACKOFF)
                 continue
-            _log.warning("watch_ended", namespace=self._namespace, error=str(error), again_in_seconds=pause)
-            # Spread, or all replicas that lost the same API server come back in the same moment.
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-            pause = min(pause * 2, LONGEST_PAUSE)
+            _log.warning("watch_ended", namespace=self._namespace, error=str(error), retry_seconds=backoff)
+            # Jitter: otherwise all replicas would reconnect to the API server at the same moment.
+            await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311
+            backoff = min(backoff * 2, MAX_BACKOFF)
 
-    async def _until_asked_back(self) -> TaskflowError | None:
-        """One watch, to its end or until a listener needs an earlier beginning."""
+    async def _until_restart(self) -> TaskflowError | None:
+        """Run one watch to its end, or until a listener needs an earlier start."""
         watching = asyncio.create_task(self._once())
-        asked = asyncio.create_task(self._asked.wait())
+        restart = asyncio.create_task(self._restart.wait())
         try:
-            await asyncio.wait((watching, asked), return_when=asyncio.FIRST_COMPLETED)
-            if self._asked.is_set():
+            await asyncio.wait((watching, restart), return_when=asyncio.FIRST_COMPLETED)
+            if self._restart.is_set():
                 await asyncio.sleep(COALESCE_SECONDS)
         finally:
-            for task in (watching, asked):
+            for task in (watching, restart):
                 task.cancel()
-            await asyncio.gather(watching, asked, return_exceptions=True)
-        self._asked.clear()
+            await asyncio.gather(watching, restart, return_exceptions=True)
+        self._restart.clear()
         return None if watching.cancelled() else watching.result()
 
     async def _once(self) -> TaskflowError | None:
-        back, self._wanted = self._wanted, None
-        former = self._changes, self._floor, self.position
+        restart_at, self._restart_at = self._restart_at, None
+        previous = self._changes, self._floor, self.position
         try:
             if self.position is None:
                 self._floor = self.position = await self._head()
-            await self._follow(self.position if back is None else back, back=back is not None)
+            await self._follow(self.position if restart_at is None else restart_at, restarted=restart_at is not None)
         except Conflict as error:
-            if back is None:
-                # Compacted in etcd while there was no watch: listeners have to read everything again.
+            if restart_at is None:
+                # etcd compacted the changes while there was no watch. Listeners must list again.
                 self._gone, self._changes = self.position or 0, deque()
                 self._floor = self.position = await self._head_or(self._gone)
                 self.wake_all()
                 return error
-            self._gone = max(self._gone, back)
-            self._changes, self._floor, self.position = former
-            self._moved.set()
+            self._gone = max(self._gone, restart_at)
+            self._changes, self._floor, self.position = previous
+            self._progress.set()
             self.wake_all()
         except TaskflowError as error:
-            if back is not None:
-                self._want(back)
+            if restart_at is not None:
+                self._restart_from(restart_at)
             return error
-        except Exception as error:  # noqa: BLE001 - see below
-            # Whoever listens would otherwise wait for ever.
+        except Exception as error:  # noqa: BLE001 - the watch must go on
+            # Without a retry, listeners would wait forever.
             _log.exception("watch_failed", namespace=self._namespace)
             return Unavailable(str(error))
         return None
 
-    async def _follow(self, version: int, *, back: bool) -> None:
+    async def _follow(self, version: int, *, restarted: bool) -> None:
         async for events in self._kube.watch(self._path, str(version)):
             if not events:
-                if back:
+                if restarted:
                     self._changes, self._floor, self.position = deque(), version, version
-                    back = False
-                self._moved.set()
+                    restarted = False
+                self._progress.set()
                 continue
-            names = {name for event in events if (name := self._take(event)) is not None}
+            names = {name for event in events if (name := self._add(event)) is not None}
             for listener in self._listeners:
                 if listener.name is None or listener.name in names:
                     listener.woken.set()
-            # A long burst must not hold up those who listen.
+            # Lets listeners run during a long burst.
             await asyncio.sleep(0)
 
-    def _take(self, event: dict[str, Any]) -> str | None:
+    def _add(self, event: dict[str, Any]) -> str | None:
         body = event["object"]
         version = int(body["metadata"]["resourceVersion"])
         name: str | None = None
         if event["type"] != "BOOKMARK":
             try:
-                self._changes.append(change(event))
+                self._changes.append(change_from(event))
                 name = body["metadata"]["name"]
             except (KeyError, ValueError) as error:
-                # One object that nobody thought of must not hide the others.
+                # One unreadable object must not hide the others.
                 _log.warning("task_unreadable", task=body["metadata"].get("name"), error=str(error))
-            if len(self._changes) > self._kept:
+            if len(self._changes) > self._max_changes:
                 self._floor = self._changes.popleft().version
         self.position = version
         return name
 
     async def _head(self) -> int:
-        """The API server's present resourceVersion."""
+        """The current resourceVersion of the API server."""
         page = await self._kube.request("GET", self._path, params={"limit": "1"})
         return int(page["metadata"]["resourceVersion"])
 
-    async def _head_or(self, otherwise: int) -> int:
+    async def _head_or(self, default: int) -> int:
         try:
             return await self._head()
         except TaskflowError:
-            return otherwise
+            return default

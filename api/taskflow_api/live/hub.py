@@ -1,3 +1,5 @@
+"""All open streams of this process: a channel for each watched namespace, and a limit for each caller."""
+
 from __future__ import annotations
 
 import asyncio
@@ -5,25 +7,25 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from taskflow_api.http.problems import ProblemError
 from taskflow_api.live.channel import Channel, Watches
 from taskflow_api.metrics import STREAMS
-from taskflow_api.problems import ProblemError
 from taskflow_core.errors import Unavailable
 
 MAX_CHANNELS = 200
-"""Namespaces that are watched at a time: each is a connection to the API server."""
+"""How many namespaces may be watched at a time. Each takes a connection to the API server."""
 LINGER_SECONDS = 60.0
-"""How long a watch goes on without listeners, who may come back."""
+"""How long a watch continues without listeners, which often reconnect."""
 RETRY_AFTER_SECONDS = 10
 
 
 class Hub:
-    """One channel for each namespace that somebody listens to, and how many streams each caller may have open.
+    """A channel for each namespace with listeners, and the number of open streams of each caller.
 
     Args:
-        kube: for the watches.
-        per_caller: streams that one caller may have open.
-        total: streams of all callers.
+        kube: Watches the namespaces.
+        per_caller: Streams that one caller may have open.
+        total: Streams that all callers together may have open.
     """
 
     def __init__(self, kube: Watches, per_caller: int, total: int) -> None:
@@ -34,24 +36,24 @@ class Hub:
         self._reapers: set[asyncio.Task[None]] = set()
         self._open: Counter[str] = Counter()
         self.closing = False
-        """Every stream is to end."""
+        """Whether the process is shutting down and all streams must end."""
 
     @contextmanager
     def admitted(self, caller: str) -> Iterator[None]:
         """Count a stream while it is open.
 
         Raises:
-            ProblemError: 429, the caller has too many; 503, all have.
+            ProblemError: 429, the caller has too many; 503, all callers together have too many.
         """
         if self._open[caller] >= self._per_caller:
             raise ProblemError(
                 429,
-                f"{caller} has {self._per_caller} streams open, which is the most; close one",
+                f"{caller} already has {self._per_caller} streams open, the limit; close one",
                 code="too-many-streams",
                 retry_after=str(RETRY_AFTER_SECONDS),
             )
         if self._open.total() >= self._total:
-            raise ProblemError(503, "this server has no room for another stream; try again")
+            raise ProblemError(503, "this server has too many open streams; try again")
         self._open[caller] += 1
         STREAMS.inc()
         try:
@@ -64,15 +66,15 @@ class Hub:
 
     @asynccontextmanager
     async def channel(self, namespace: str) -> AsyncIterator[Channel]:
-        """The channel of a namespace, watched as long as somebody holds it and a minute longer.
+        """The channel of a namespace. It is watched while it is in use and a minute longer.
 
         Raises:
-            Unavailable: too many namespaces are watched.
+            Unavailable: too many namespaces are being watched.
         """
         found = self._channels.get(namespace)
         if found is None:
             if len(self._channels) >= MAX_CHANNELS:
-                raise Unavailable(f"{MAX_CHANNELS} namespaces are watched already")
+                raise Unavailable(f"{MAX_CHANNELS} namespaces are already being watched")
             made = Channel(self._kube, namespace)
             found = self._channels[namespace] = made, asyncio.create_task(made.run(), name=f"watch {namespace}")
         channel, _ = found
@@ -92,13 +94,13 @@ class Hub:
             found[1].cancel()
 
     def close(self) -> None:
-        """End all streams: their clients come back to another replica, or to the next process."""
+        """End all streams. Their clients reconnect to another replica or to the next process."""
         self.closing = True
         for channel, _ in self._channels.values():
             channel.wake_all()
 
     async def stop(self) -> None:
-        """End all watches."""
+        """End all streams and watches."""
         self.close()
         tasks = [task for _, task in self._channels.values()] + list(self._reapers)
         for task in tasks:

@@ -1,4 +1,7 @@
-"""Server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html): a listener's stream."""
+"""Encodes the changes of a channel as server-sent events.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
 
 from __future__ import annotations
 
@@ -8,80 +11,82 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
+from taskflow_api.http.problems import ProblemError, problem_of
 from taskflow_api.live.changes import Change
 from taskflow_api.live.channel import Channel, Gone, Listener
-from taskflow_api.problems import ProblemError, problem_of
 
 RETRY_MS = 3000
 PING_SECONDS = 15.0
 RECHECK_SECONDS = 30.0
-LIFE_SECONDS = 3600.0
-"""After which a stream ends and its client comes back, with the token that it has then."""
+MAX_SECONDS = 3600.0
+"""After this time a stream ends, and its client reconnects with its current token."""
 
 
 @dataclass(frozen=True)
-class Following:
-    """What one listener gets of a channel."""
+class Subscription:
+    """Which changes of a channel one listener receives, and when its stream ends."""
 
     channel: Channel
     listener: Listener
-    wanted: Callable[[Change], bool]
-    """Filter."""
+    matches: Callable[[Change], bool]
+    """Selects the changes to send."""
     allowed: Callable[[], Awaitable[bool]]
-    """Whether the caller may still listen."""
+    """Whether the caller still has access."""
     closing: Callable[[], bool]
-    """Whether the server ends."""
+    """Whether the server is shutting down."""
     until_ended: bool = False
-    """The stream ends with its Task."""
+    """Whether the stream ends when its Task ends."""
 
 
 def frame(version: int, event: str, data: str) -> str:
-    """One event; `data` is one line."""
+    """One event. `data` must be a single line."""
     return f"id: {version}\nevent: {event}\ndata: {data}\n\n"
 
 
 def reset(version: int) -> str:
-    """What happened in between is lost: read everything, then go on from here."""
+    """The event that tells a client to list again and continue from this version."""
     return frame(version, "reset", json.dumps({"reason": "gone", "resourceVersion": str(version)}))
 
 
-def refusal(version: int) -> str:
-    """The stream ends because its caller is let in no longer: a problem (RFC 9457), as which the next request is refused."""
-    found = problem_of({}, ProblemError(403, "the token has ended, or its caller lost the right", code="access-ended"))
+def access_ended(version: int) -> str:
+    """The last event of a stream whose caller has lost access: a problem (RFC 9457)."""
+    found = problem_of(
+        {}, ProblemError(403, "the token is no longer valid, or the caller lost the permission", code="access-ended")
+    )
     data = found.model_dump(mode="json", by_alias=True, include={"type", "title", "status", "code", "detail"})
     return frame(version, "problem", json.dumps(data))
 
 
 async def events(
-    following: Following, place: int, first: str, clock: Callable[[], float] = time.monotonic
+    subscription: Subscription, position: int, first: str, clock: Callable[[], float] = time.monotonic
 ) -> AsyncIterator[str]:
-    """The stream of a listener, from a place on.
+    """The events of a subscription after a position.
 
-    An event carries its resourceVersion as its id, and so does each ping, so that a client which heard nothing for an hour
-    still comes back with a place that is known.
+    The id of each event is its resourceVersion. Pings carry an id too, so a client whose stream was quiet for an hour
+    still reconnects from a position that is available.
     """
     yield f"retry: {RETRY_MS}\n\n{first}"
-    channel, listener = following.channel, following.listener
+    channel, listener = subscription.channel, subscription.listener
     checked = began = clock()
-    while not following.closing() and clock() - began < LIFE_SECONDS:
+    while not subscription.closing() and clock() - began < MAX_SECONDS:
         listener.woken.clear()
         try:
-            changes = [each for each in channel.after(place) if following.wanted(each)]
+            changes = [each for each in channel.after(position) if subscription.matches(each)]
         except Gone:
             yield reset(channel.position or 0)
             return
-        place = max(place, channel.position or 0)
+        position = max(position, channel.position or 0)
         if changes:
             yield "".join(frame(each.version, "task", each.data) for each in changes)
-            if following.until_ended and changes[-1].ended:
+            if subscription.until_ended and changes[-1].ended:
                 return
         if clock() - checked >= RECHECK_SECONDS:
             checked = clock()
-            if not await following.allowed():
-                yield refusal(place)
+            if not await subscription.allowed():
+                yield access_ended(position)
                 return
         try:
             async with asyncio.timeout(PING_SECONDS):
                 await listener.woken.wait()
         except TimeoutError:
-            yield f": ping\nid: {place}\n\n"
+            yield f": ping\nid: {position}\n\n"

@@ -1,45 +1,41 @@
-"""Streams of changes."""
+"""Routes that stream the changes of one Task or of all Tasks of a namespace."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.responses import StreamingResponse
-from starlette.types import Message, Send
 
-from taskflow_api.access import LABEL, InServices, Namespace, TaskName, may, may_on
-from taskflow_api.auth import Caller
-from taskflow_api.documented import PROBLEMS, problem
+from taskflow_api.http.access import may, may_on
+from taskflow_api.http.label_selectors import LabelSelector, requirements
+from taskflow_api.http.names import HANDLER, LABEL, TASK, Name, Namespace
+from taskflow_api.http.openapi import PROBLEMS, problem
+from taskflow_api.http.problems import FieldError, ProblemError
+from taskflow_api.http.services import InServices, Services
 from taskflow_api.live import sse
 from taskflow_api.live.changes import Change, current
 from taskflow_api.live.channel import Channel, Gone
-from taskflow_api.problems import FieldError, ProblemError
-from taskflow_api.services import Services
-from taskflow_api.tasks.filters import LabelSelector, requirements
-from taskflow_api.tasks.routes import ONE
+from taskflow_api.live.streaming import InHub, OpenStream, StallLimitedResponse, still_allowed
 from taskflow_core.domain import selectors
 from taskflow_core.domain.phases import Phase
-from taskflow_core.errors import NotFound, Unavailable
+from taskflow_core.errors import NotFound
 from taskflow_core.kube.client import tasks_path
-from taskflow_core.telemetry.logs import get_logger
 
-STALL_SECONDS = 60.0
-"""How long a client may take nothing of what it is sent."""
-LATE_SECONDS = 2.0
+CATCH_UP_SECONDS = 2.0
+"""How long to wait for a restarted watch to report the end of a deleted Task."""
 _EVENT_STREAM: dict[str, Any] = {
     "description": "Server-sent events `ready`, `current`, `task`, `reset` and `problem`.",
     "content": {
         "text/event-stream": {
             "schema": {"type": "string"},
-            "example": 'id: 4711\nevent: task\ndata: {"type": "changed", "task": {"name": "report", "phase": "Running"}}\n\n',
+            "example": (
+                'id: 4711\nevent: task\ndata: {"type": "changed", "task": {"name": "report", "phase": "Running"}}\n\n'
+            ),
         }
     },
 }
-_log = get_logger(__name__)
 router = APIRouter(tags=["live"], responses=PROBLEMS | problem(429))
 
 LastEventId = Annotated[
@@ -47,61 +43,16 @@ LastEventId = Annotated[
     Header(
         alias="Last-Event-ID",
         max_length=32,
-        description="`id` of the last event that was seen: what happened since comes first.",
+        description="`id` of the last received event. The stream continues after it.",
     ),
 ]
-
-
-class Live(StreamingResponse):
-    """A stream that ends when its client takes nothing for a minute."""
-
-    async def stream_response(self, send: Send) -> None:
-        """As Starlette's, with a limit to each part."""
-
-        async def bounded(message: Message) -> None:
-            async with asyncio.timeout(STALL_SECONDS):
-                await send(message)
-
-        try:
-            await super().stream_response(bounded)
-        except TimeoutError:
-            _log.info("stream_stalled", seconds=STALL_SECONDS)
-
-
-async def open_stream(request: Request, services: InServices) -> AsyncIterator[AsyncExitStack]:
-    """A dependency: what a stream holds until its last byte is sent."""
-    caller: Caller = request.state.caller
-    async with AsyncExitStack() as stack:
-        stack.enter_context(services.hub.admitted(caller.username))
-        yield stack
-
-
-Holding = Annotated[AsyncExitStack, Depends(open_stream)]
-
-
-def still_may(
-    request: Request, services: Services, verb: str, namespace: str, name: str = ""
-) -> Callable[[], Awaitable[bool]]:
-    """Asks whether the token of an open stream is still good, for the same caller, and he still has the right to it."""
-    caller: Caller = request.state.caller
-    token = request.headers["authorization"].partition(" ")[2].strip()
-
-    async def allowed() -> bool:
-        try:
-            known = await services.identity.tokens.authenticate(token)
-            return known == caller and await services.gate.allows(caller, verb, namespace, name)
-        except Unavailable:
-            # Then nothing is told either; asked again soon.
-            return True
-
-    return allowed
 
 
 @router.get(
     "/v1/namespaces/{namespace}/events",
     operation_id="streamEvents",
     dependencies=[Depends(may("watch"))],
-    summary="Changes of a namespace's Tasks, as they happen",
+    summary="Stream the changes of a namespace's Tasks",
     response_class=Response,
     responses={200: _EVENT_STREAM},
 )
@@ -109,78 +60,83 @@ async def stream_events(
     request: Request,
     services: InServices,
     namespace: Namespace,
-    holding: Holding,
+    hub: InHub,
+    stream: OpenStream,
     phase: Phase | None = None,
     queue: Annotated[str | None, Query(max_length=63, pattern=f"^{LABEL}$")] = None,
-    handler: Annotated[str | None, Query(max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")] = None,
+    handler: Annotated[str | None, Query(max_length=253, pattern=HANDLER)] = None,
     label_selector: LabelSelector = None,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """Begins with `event: ready`, whose id is a place to come back to: open the stream, then list.
+    """Starts with `event: ready`, whose id is the start position: open the stream first, then list.
 
-    `event: reset` means that what happened since Last-Event-ID is no longer known; list again, and come back with its id.
+    `event: reset` means that changes since Last-Event-ID are no longer available: list again and reconnect with its id.
     """
-    wanted = _filter(phase, queue, handler, requirements(label_selector))
-    channel = await holding.enter_async_context(services.hub.channel(namespace))
-    listener = holding.enter_context(channel.listening())
+    matches = _filter(phase, queue, handler, requirements(label_selector))
+    channel = await stream.enter_async_context(hub.channel(namespace))
+    listener = stream.enter_context(channel.listening())
     try:
-        place = await channel.join(_place(last_event_id))
+        position = await channel.join(_position(last_event_id))
     except Gone:
-        return _sent(sse.reset(await channel.join(None)))
-    following = sse.Following(
-        channel, listener, wanted, still_may(request, services, "watch", namespace), lambda: services.hub.closing
+        return _single_event(sse.reset(await channel.join(None)))
+    subscription = sse.Subscription(
+        channel, listener, matches, still_allowed(request, services, "watch", namespace), lambda: hub.closing
     )
-    return _stream(sse.events(following, place, sse.frame(place, "ready", "{}")))
+    return _streamed(sse.events(subscription, position, sse.frame(position, "ready", "{}")))
 
 
 @router.get(
-    ONE + "/events",
+    TASK + "/events",
     operation_id="streamTaskEvents",
     dependencies=[Depends(may_on("watch"))],
-    summary="Changes of one Task, as they happen",
+    summary="Stream the changes of one Task",
     response_class=Response,
-    responses={200: _EVENT_STREAM, 204: {"description": "It has ended, and Last-Event-ID says that this is known."}},
+    responses={
+        200: _EVENT_STREAM,
+        204: {"description": "The Task has ended, and the client has received its last event."},
+    },
 )
 async def stream_task_events(
     request: Request,
     services: InServices,
     namespace: Namespace,
-    name: TaskName,
-    holding: Holding,
+    name: Name,
+    hub: InHub,
+    stream: OpenStream,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """Without Last-Event-ID, first the Task as it is. Ends after the Task has; 204 then ends an EventSource's tries."""
-    channel = await holding.enter_async_context(services.hub.channel(namespace))
-    listener = holding.enter_context(channel.listening(name))
+    """Without Last-Event-ID, starts with the current state. Ends with the Task; 204 then stops an EventSource."""
+    channel = await stream.enter_async_context(hub.channel(namespace))
+    listener = stream.enter_context(channel.listening(name))
     try:
-        place = await channel.join(_place(last_event_id))
+        position = await channel.join(_position(last_event_id))
     except Gone:
-        return _sent(sse.reset(await channel.join(None)))
-    first, told = "", place
+        return _single_event(sse.reset(await channel.join(None)))
+    first, sent = "", position
     body = await _live(services, namespace, name)
     if body is None:
         if last_event_id is None:
-            raise NotFound(f"there is no Task {name} in namespace {namespace}; what was is in its history")
-        # It was deleted, before that place or after.
-        if not await _happened(channel, listener.woken, name, place):
+            raise NotFound(f"there is no live Task {name} in namespace {namespace}; its history may have one")
+        # The Task was deleted, before or after that position.
+        if not await _has_changes(channel, listener.woken, name, position):
             return Response(status_code=204)
-    elif last_event_id is None or (int(body["metadata"]["resourceVersion"]) <= place and current(body).ended):
+    elif last_event_id is None or (int(body["metadata"]["resourceVersion"]) <= position and current(body).ended):
         now = current(body)
         if last_event_id is not None:
             return Response(status_code=204)
-        told = place = max(place, now.version)
+        sent = position = max(position, now.version)
         first = sse.frame(now.version, "task", now.data)
         if now.ended:
-            return _sent(first)
-    following = sse.Following(
+            return _single_event(first)
+    subscription = sse.Subscription(
         channel,
         listener,
-        lambda each: each.state.name == name and each.version > told,
-        still_may(request, services, "watch", namespace, name),
-        lambda: services.hub.closing,
+        lambda each: each.state.name == name and each.version > sent,
+        still_allowed(request, services, "watch", namespace, name),
+        lambda: hub.closing,
         until_ended=True,
     )
-    return _stream(sse.events(following, place, first))
+    return _streamed(sse.events(subscription, position, first))
 
 
 async def _live(services: Services, namespace: str, name: str) -> dict[str, Any] | None:
@@ -190,11 +146,11 @@ async def _live(services: Services, namespace: str, name: str) -> dict[str, Any]
         return None
 
 
-async def _happened(channel: Channel, woken: asyncio.Event, name: str, place: int) -> bool:
-    """Whether something of the Task is told after the place; a watch that was begun further back tells it within moments."""
+async def _has_changes(channel: Channel, woken: asyncio.Event, name: str, position: int) -> bool:
+    """Whether there are changes of the Task after the position. A restarted watch needs a moment to report them."""
     try:
-        async with asyncio.timeout(LATE_SECONDS):
-            while not any(each.state.name == name for each in channel.after(place)):
+        async with asyncio.timeout(CATCH_UP_SECONDS):
+            while not any(each.state.name == name for each in channel.after(position)):
                 woken.clear()
                 await woken.wait()
     except TimeoutError:
@@ -204,20 +160,20 @@ async def _happened(channel: Channel, woken: asyncio.Event, name: str, place: in
     return True
 
 
-def _place(last_event_id: str | None) -> int | None:
+def _position(last_event_id: str | None) -> int | None:
     if last_event_id is None:
         return None
     if not (last_event_id.isascii() and last_event_id.isdecimal()):
-        # None of ours, so nothing is known of what its holder has seen.
+        # Not an id of ours, so it is unknown which events the client has received.
         found = FieldError(location="header", pointer="/last-event-id", detail="expected the id of an event")
-        raise ProblemError(422, "Last-Event-ID is no id of an event", errors=[found])
+        raise ProblemError(422, "Last-Event-ID is not the id of an event", errors=[found])
     return int(last_event_id)
 
 
 def _filter(
     phase: Phase | None, queue: str | None, handler: str | None, labels: tuple[selectors.Requirement, ...]
 ) -> Callable[[Change], bool]:
-    def wanted(each: Change) -> bool:
+    def matches(each: Change) -> bool:
         state = each.state
         return (
             (phase is None or state.phase == phase)
@@ -226,16 +182,16 @@ def _filter(
             and all(requirement.matches(state.labels) for requirement in labels)
         )
 
-    return wanted
+    return matches
 
 
-def _stream(content: AsyncIterator[str]) -> Response:
+def _streamed(content: AsyncIterator[str]) -> Response:
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return Live(content, media_type="text/event-stream", headers=headers)
+    return StallLimitedResponse(content, media_type="text/event-stream", headers=headers)
 
 
-def _sent(text: str) -> Response:
+def _single_event(text: str) -> Response:
     async def once() -> AsyncIterator[str]:
         yield f"retry: {sse.RETRY_MS}\n\n{text}"
 
-    return _stream(once())
+    return _streamed(once())

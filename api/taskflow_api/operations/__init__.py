@@ -1,1 +1,1 @@
-"""One change of many Tasks, made in the background."""
+"""Operations: cancel or retry many Tasks in the background."""

@@ -1,4 +1,4 @@
-"""What an operation is: its bodies, and its identity in rows."""
+"""Request and response bodies of operations, and their conversion from and to database rows."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from taskflow_api.access import LABEL
-from taskflow_api.auth import Caller, Method
-from taskflow_api.problems import Problem
-from taskflow_api.tasks.schemas import Body, Instant, examples
+from taskflow_api.http.body import Body, Instant, examples
+from taskflow_api.http.kubernetes_auth import Caller, Method
+from taskflow_api.http.names import HANDLER, LABEL
+from taskflow_api.http.problems import Problem
 from taskflow_core.domain import selectors
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.resource import Model
@@ -18,25 +18,23 @@ from taskflow_core.store.operations import OperationRow
 from taskflow_core.store.repository import Filter
 
 Verb = Literal["cancel", "retry"]
-OPEN = tuple(phase for phase in Phase if not phase.terminal)
-ENDED = tuple(phase for phase in Phase if phase.terminal)
-_PHASES: dict[str, tuple[Phase, ...]] = {"cancel": OPEN, "retry": ENDED}
-_DEFAULT: dict[str, tuple[Phase, ...]] = {"cancel": OPEN, "retry": (Phase.FAILED,)}
+UNFINISHED = tuple(phase for phase in Phase if not phase.terminal)
+FINISHED = tuple(phase for phase in Phase if phase.terminal)
+_PHASES: dict[str, tuple[Phase, ...]] = {"cancel": UNFINISHED, "retry": FINISHED}
+_DEFAULT: dict[str, tuple[Phase, ...]] = {"cancel": UNFINISHED, "retry": (Phase.FAILED,)}
 
 
 class FilterBody(Body):
-    """Which Tasks, of those that exist when the operation begins; as the filters of a list."""
+    """Selects among the Tasks that exist when the operation starts, with the filters of a list."""
 
     phase: Annotated[
         Literal["Pending", "Suspended", "Queued", "Running", "Succeeded", "Failed", "Cancelled"] | None,
         Field(
-            description="To cancel: one that has not ended, or all of them. To retry: one that has, Failed without it."
+            description="To cancel: an unfinished phase, by default all. To retry: a finished phase, by default Failed."
         ),
     ] = None
     queue: Annotated[str | None, StringConstraints(min_length=1, max_length=63, pattern=f"^{LABEL}$")] = None
-    handler: Annotated[
-        str | None, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")
-    ] = None
+    handler: Annotated[str | None, StringConstraints(min_length=1, max_length=253, pattern=HANDLER)] = None
     label_selector: Annotated[str | None, StringConstraints(min_length=1, max_length=selectors.MAX_CHARS)] = None
     created_after: Instant | None = None
     created_before: Instant | None = None
@@ -50,21 +48,21 @@ class FilterBody(Body):
 
 
 class OperationBody(Body):
-    """What to do with many Tasks."""
+    """The Tasks to cancel or retry."""
 
     model_config = examples({"filter": {"queue": "reports", "labelSelector": "team=a"}})
 
     filter: FilterBody
-    all: Annotated[bool, Field(description="Has to be true for a filter that leaves nothing out.")] = False
+    all: Annotated[bool, Field(description="Must be true if the filter is empty.")] = False
 
     @model_validator(mode="after")
-    def _meant(self) -> OperationBody:
+    def _not_all_by_accident(self) -> OperationBody:
         if not self.all and not self.filter.model_dump(exclude_none=True):
-            raise ValueError("expected a filter, or all: true for every Task of the namespace")
+            raise ValueError("expected a filter, or all: true to select every Task of the namespace")
         return self
 
 
-class ProblemOf(Model):
+class TaskProblem(Model):
     """Why a Task was not changed."""
 
     name: str
@@ -80,32 +78,32 @@ class Operation(Model):
     verb: Verb
     filter: dict[str, Any]
     created_by: str
-    """As whom each change is made."""
+    """The identity whose permissions each change needs."""
     state: Literal["Running", "Done", "Failed"]
-    """Failed: it was given up, and `message` says why. Single Tasks that could not be changed are counted by `failed`."""
+    """Failed: the operation stopped early, and `message` says why. `failed` counts Tasks that could not be changed."""
     message: str
     matched: int
-    """Tasks looked at so far."""
+    """Tasks handled so far."""
     done: int
     failed: int
-    problems: list[ProblemOf]
+    problems: list[TaskProblem]
     """The first 20."""
     created_at: datetime
     finished_at: datetime | None
 
 
 class OperationPage(Model):
-    """Operations of a namespace, newest first."""
+    """A page of the operations of a namespace, newest first."""
 
     items: list[Operation]
     next_cursor: str | None
 
 
 def phases(verb: str, wanted: str | None) -> tuple[Phase, ...]:
-    """Phases that it is about.
+    """The phases of the Tasks that an operation selects.
 
     Raises:
-        ValueError: nothing in that phase can be changed so.
+        ValueError: Tasks in that phase cannot be cancelled or retried.
     """
     if wanted is None:
         return _DEFAULT[verb]
@@ -115,30 +113,30 @@ def phases(verb: str, wanted: str | None) -> tuple[Phase, ...]:
     return (phase,)
 
 
-def wanted(row: OperationRow) -> Filter:
-    """The filter of an operation, which ends with those that were there when it began."""
-    said = row.filter
+def task_filter(row: OperationRow) -> Filter:
+    """The Tasks that an operation selects. It excludes Tasks that were created after the operation started."""
+    stored = row.filter
     before = [row.created_at]
-    if said.get("createdBefore"):
-        before.append(datetime.fromisoformat(said["createdBefore"]))
+    if stored.get("createdBefore"):
+        before.append(datetime.fromisoformat(stored["createdBefore"]))
     return Filter(
-        phases=phases(row.verb, said.get("phase")),
-        queue=said.get("queue"),
-        handler=said.get("handler"),
-        labels=selectors.parse(said.get("labelSelector") or ""),
-        created_after=datetime.fromisoformat(said["createdAfter"]) if said.get("createdAfter") else None,
+        phases=phases(row.verb, stored.get("phase")),
+        queue=stored.get("queue"),
+        handler=stored.get("handler"),
+        labels=selectors.parse(stored.get("labelSelector") or ""),
+        created_after=datetime.fromisoformat(stored["createdAfter"]) if stored.get("createdAfter") else None,
         created_before=min(before),
     )
 
 
 def view(row: OperationRow) -> Operation:
-    """As it is told."""
+    """The response body of an operation."""
     values = {name: getattr(row, name) for name in Operation.model_fields if hasattr(row, name)}
     return Operation.model_validate(values | {"created_by": row.caller["username"]})
 
 
 def stored_caller(caller: Caller) -> dict[str, Any]:
-    """An identity as JSON."""
+    """The caller as JSON, to store it with the operation."""
     return {
         "username": caller.username,
         "uid": caller.uid,
@@ -150,8 +148,8 @@ def stored_caller(caller: Caller) -> dict[str, Any]:
 
 
 def read_caller(stored: dict[str, Any]) -> Caller:
-    """That identity."""
+    """The caller from its stored JSON."""
     extra = tuple((name, tuple(values)) for name, values in stored["extra"].items())
-    # Those that began under an older version do not say it.
+    # Rows of older versions have no method.
     method = Method(stored.get("method", Method.KUBERNETES))
     return Caller(stored["username"], stored["uid"], tuple(stored["groups"]), extra, method, stored.get("subject", ""))

@@ -1,3 +1,5 @@
+"""Routes that start, list, read and delete operations. `runner` carries them out."""
+
 from __future__ import annotations
 
 import uuid
@@ -5,9 +7,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from taskflow_api.access import InServices, Namespace, may
-from taskflow_api.auth import Caller
-from taskflow_api.documented import PROBLEMS, problem
+from taskflow_api.http import cursors
+from taskflow_api.http.access import may
+from taskflow_api.http.kubernetes_auth import Caller
+from taskflow_api.http.names import TASKS, Namespace
+from taskflow_api.http.openapi import PROBLEMS, problem
+from taskflow_api.http.problems import FieldError, ProblemError
+from taskflow_api.http.services import InServices, Services
 from taskflow_api.operations.model import (
     Operation,
     OperationBody,
@@ -17,10 +23,6 @@ from taskflow_api.operations.model import (
     stored_caller,
     view,
 )
-from taskflow_api.problems import FieldError, ProblemError
-from taskflow_api.services import Services
-from taskflow_api.tasks import cursors
-from taskflow_api.tasks.routes import COLLECTION as TASKS
 from taskflow_core.errors import NotFound
 from taskflow_core.store.operations import MAX_RUNNING, OperationRow
 
@@ -46,15 +48,15 @@ async def cancel_tasks(
     services: InServices,
     caller: Annotated[Caller, Depends(may("patch"))],
 ) -> Operation:
-    """In the background; `Location` is of the operation. Those that exist now, as far as the history has them."""
-    return await _begin(request, response, services, namespace, "cancel", body, caller)
+    """Starts an operation, whose URL is in `Location`. It selects Tasks that exist now and are in the history."""
+    return await _start(request, response, services, namespace, "cancel", body, caller)
 
 
 @router.post(
     TASKS + ":retry",
     status_code=202,
     operation_id="retryTasks",
-    summary="Create many Tasks once more",
+    summary="Retry many Tasks",
     responses=problem(429),
     dependencies=[Depends(may("list"))],
 )
@@ -66,8 +68,8 @@ async def retry_tasks(
     services: InServices,
     caller: Annotated[Caller, Depends(may("create"))],
 ) -> Operation:
-    """In the background; each of them once, however often the servers are restarted meanwhile."""
-    return await _begin(request, response, services, namespace, "retry", body, caller)
+    """Starts an operation. Each Task is retried once, even if the servers restart meanwhile."""
+    return await _start(request, response, services, namespace, "retry", body, caller)
 
 
 @router.get(
@@ -82,21 +84,20 @@ async def list_operations(
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
     cursor: Annotated[str | None, Query(max_length=512)] = None,
 ) -> OperationPage:
-    """Those of everybody in the namespace."""
+    """Operations of all callers."""
     scope = [namespace, "operations"]
-    try:
-        after = None if cursor is None else cursors.decode(cursor, scope)
-    except cursors.BadCursor as error:
-        raise ProblemError(400, str(error), code="bad-cursor") from error
+    after = cursors.position(cursor, scope)
     rows = await services.history.list_operations(namespace, after=after, limit=limit + 1)
     last = rows[limit - 1] if len(rows) > limit else None
     following = cursors.encode((last.created_at, last.id), scope) if last is not None else None
     return OperationPage(items=[view(row) for row in rows[:limit]], next_cursor=following)
 
 
-@router.get(ONE, operation_id="getOperation", summary="How far an operation is", dependencies=[Depends(may("list"))])
+@router.get(
+    ONE, operation_id="getOperation", summary="Get the progress of an operation", dependencies=[Depends(may("list"))]
+)
 async def get_operation(namespace: Namespace, operation: OperationId, services: InServices) -> Operation:
-    """Counts grow batch by batch."""
+    """The counts are updated after each batch."""
     row = await services.history.get_operation(namespace, operation)
     if row is None:
         raise NotFound(f"there is no operation {operation} in namespace {namespace}")
@@ -107,16 +108,16 @@ async def get_operation(namespace: Namespace, operation: OperationId, services: 
     ONE,
     status_code=204,
     operation_id="deleteOperation",
-    summary="Stop and forget an operation",
+    summary="Stop and delete an operation",
     dependencies=[Depends(may("patch"))],
 )
 async def delete_operation(namespace: Namespace, operation: OperationId, services: InServices) -> None:
-    """After the batch that is being worked on; what was done stays done."""
+    """It stops after the current batch. Changes already made are kept."""
     if not await services.history.remove_operation(namespace, operation):
         raise NotFound(f"there is no operation {operation} in namespace {namespace}")
 
 
-async def _begin(
+async def _start(
     request: Request,
     response: Response,
     services: Services,
@@ -129,7 +130,7 @@ async def _begin(
         phases(verb, body.filter.phase)
     except ValueError as error:
         found = FieldError(pointer="/filter/phase", detail=str(error))
-        raise ProblemError(422, f"no Task in that phase can be asked to {verb}", errors=[found]) from error
+        raise ProblemError(422, f"Tasks in that phase cannot be selected to {verb}", errors=[found]) from error
     row = OperationRow(
         id=uuid.uuid4().hex,
         namespace=namespace,
@@ -143,8 +144,10 @@ async def _begin(
     request.state.audit |= {"verb": f"{verb} many", "operation": row.id}
     if not await services.history.start_operation(row):
         raise ProblemError(
-            429, f"{MAX_RUNNING} operations run in namespace {namespace}, which is the most", code="too-many-operations",
+            429,
+            f"namespace {namespace} already runs {MAX_RUNNING} operations, the limit",
+            code="too-many-operations",
             retry_after="10",
-        )  # fmt: skip
+        )
     response.headers["Location"] = f"/v1/namespaces/{namespace}/operations/{row.id}"
     return view(row)

@@ -1,1 +1,1 @@
-"""WorkerPools over REST."""
+"""WorkerPools over REST: read, pause and drain."""

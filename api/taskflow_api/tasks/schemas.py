@@ -1,73 +1,31 @@
-"""Bodies of requests. The bounds are those of crds/tasks.taskflow.dev.yaml; a test holds the two together."""
+"""Request bodies of Tasks. The bounds are those of crds/tasks.taskflow.dev.yaml, and a test compares the two."""
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-    model_validator,
-)
-from pydantic.alias_generators import to_camel
+from fastapi import Header
+from pydantic import Field, StringConstraints, model_validator
 
-from taskflow_api.access import DNS_NAME, LABEL, MAX_LABEL_CHARS, MAX_NAME_CHARS
+from taskflow_api.http.body import Body, Instant, MediaType, ObjectKey, WebhookName, examples
+from taskflow_api.http.names import DNS_NAME, HANDLER, LABEL, MAX_LABEL_CHARS, MAX_NAME_CHARS
 
-
-def _relative(key: str) -> str:
-    if key.startswith("/") or any(part in ("", ".", "..") for part in key.split("/")):
-        raise ValueError("key is relative to the namespace's prefix and has no empty, '.' or '..' part")
-    return key
-
-
-def _rfc3339(value: object) -> object:
-    # pydantic also takes numbers, and JSON has no other form of a time than text, which a strict model refuses.
-    if isinstance(value, datetime) or (isinstance(value, str) and _RFC3339.fullmatch(value)):
-        return value
-    raise ValueError("expected a time by RFC 3339, such as 2026-01-31T12:00:00Z")
-
-
-Instant = Annotated[AwareDatetime, Field(strict=False), BeforeValidator(_rfc3339)]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-ObjectKey = Annotated[
-    str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$"), AfterValidator(_relative)
-]
-MediaType = Annotated[
-    str,
-    StringConstraints(
-        max_length=127,
-        pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(; ?[A-Za-z0-9-]+=[A-Za-z0-9._-]+)?$",
-    ),
-]
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 FIRST_TIME, END_OF_TIMES = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 Seconds = Annotated[int, Field(ge=0, le=86400)]
 ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS, pattern=f"^{DNS_NAME}$")]
-WebhookName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL_CHARS, pattern=f"^{LABEL}$")]
 ErrorType = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-
-
-class Body(BaseModel):
-    """JSON from a caller: camelCase, exact types, no unknown field."""
-
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, extra="forbid", strict=True)
-
-
-def examples(*bodies: dict[str, JsonValue]) -> ConfigDict:
-    """Of a body, for the OpenAPI document; a test sends each of them."""
-    return ConfigDict(json_schema_extra={"examples": list(bodies)})
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        max_length=255, pattern=r"^[\x21-\x7e]+$", description="Identifies the request, so that it can be repeated."
+    ),
+]
 
 
 class RetryPolicyBody(Body):
-    """How often and how soon a failed attempt is followed by another."""
+    """How often a failed attempt is retried, and after which delay."""
 
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 3
     backoff_seconds: Seconds = 5
@@ -79,50 +37,50 @@ class RetryPolicyBody(Body):
 
 
 class InputBody(Body):
-    """An object that the worker fetches before the handler runs."""
+    """An object that the worker downloads before the handler runs."""
 
     name: FileName
     key: ObjectKey
 
 
 class OutputBody(Body):
-    """A file that the handler writes and the worker stores."""
+    """A file that the handler writes and the worker uploads."""
 
     name: FileName
     content_type: MediaType = "application/octet-stream"
 
 
 class DependencyBody(Body):
-    """A Task of the same namespace that has to end first."""
+    """A Task of the same namespace that must finish first."""
 
     name: ResourceName
-    # Strict models take no string for an enumeration, and JSON has nothing else.
+    # A strict model does not accept a string for an enumeration.
     outcome: Literal["Succeeded", "Finished"] = "Succeeded"
 
 
 class ItemsFromBody(Body):
-    """The object that has an array's items."""
+    """The object that contains the items of an array."""
 
     key: ObjectKey
     format: Literal["JSONLines", "CSV"] = "JSONLines"
 
 
 class ArrayBody(Body):
-    """Makes the Task stand for many items: exactly one of count, items and itemsFrom."""
+    """Makes the Task an array of items: exactly one of count, items and itemsFrom."""
 
     count: Annotated[int | None, Field(ge=1, le=10_000_000)] = None
     items: Annotated[list[Any] | None, Field(min_length=1, max_length=4096)] = None
     items_from: ItemsFromBody | None = None
     indexes: Annotated[
         str | None,
-        Field(description="Only these, as ranges such as 3,7-9."),
+        Field(description="Only these items, as ranges such as 3,7-9."),
         StringConstraints(
             min_length=1, max_length=4096, pattern=r"^[0-9]{1,8}(-[0-9]{1,8})?(,[0-9]{1,8}(-[0-9]{1,8})?)*$"
         ),
     ] = None
     failed_of: Annotated[
         str | None,
-        Field(description="Uid of an array that has ended: only what failed there."),
+        Field(description="Uid of a finished array: only the items that failed there."),
         StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9-]+$"),
     ] = None
     parallelism: Annotated[int | None, Field(ge=1, le=10_000)] = None
@@ -135,15 +93,17 @@ class ArrayBody(Body):
         return self
 
 
-class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives __init__ a **kwargs of its own
-    """What is wanted; immutable."""
+class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin adds its own **kwargs
+    """The specification of a Task."""
 
-    handler: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=r"^[A-Za-z_][A-Za-z0-9_.:-]*$")]
-    args: Annotated[list[Any], Field(max_length=64, description="With kwargs at most 8 KiB as JSON.")] = []
-    kwargs: Annotated[dict[str, Any], Field(max_length=64, description="With args at most 8 KiB as JSON.")] = {}
+    handler: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=HANDLER)]
+    args: Annotated[list[Any], Field(max_length=64, description="Together with kwargs, at most 8 KiB as JSON.")] = []
+    kwargs: Annotated[
+        dict[str, Any], Field(max_length=64, description="Together with args, at most 8 KiB as JSON.")
+    ] = {}
     queue: Annotated[str, StringConstraints(min_length=1, max_length=MAX_LABEL_CHARS, pattern=f"^{LABEL}$")] = "default"
     isolation: Literal["Worker", "Pod"] = "Worker"
-    priority: Annotated[int, Field(ge=0, le=9, description="Higher goes first.")] = 0
+    priority: Annotated[int, Field(ge=0, le=9, description="Higher priorities run first.")] = 0
     inputs: Annotated[list[InputBody], Field(max_length=16)] = []
     outputs: Annotated[list[OutputBody], Field(max_length=16)] = []
     retry_policy: RetryPolicyBody = RetryPolicyBody()
@@ -160,7 +120,7 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin gives _
 
 
 class TaskBody(Body):
-    """A Task to create; `name` or `generateName`, unless an Idempotency-Key gives it its name."""
+    """A Task to create, with `name` or `generateName`. With an Idempotency-Key, the name is derived from the key."""
 
     model_config = examples(
         {"name": "hello", "spec": {"handler": "taskflow.echo", "kwargs": {"value": "hello, world"}}},
@@ -195,21 +155,13 @@ class TaskBody(Body):
             raise ValueError("expected at most one of name and generateName")
         return self
 
-    def to_object(self, api_version: str) -> dict[str, Any]:
-        """The Kubernetes object; what the caller left out is left to the API server's defaults."""
-        metadata: dict[str, Any] = {}
-        if self.name:
-            metadata["name"] = self.name
-        if self.generate_name:
-            metadata["generateName"] = self.generate_name
-        if self.labels:
-            metadata["labels"] = self.labels
-        spec = self.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        return {"apiVersion": api_version, "kind": "Task", "metadata": metadata, "spec": spec}
+    def spec_json(self) -> dict[str, Any]:
+        """The spec for the manifest. Fields that the caller left out are left to the defaults of the API server."""
+        return self.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 class SpecChangeBody(Body):
-    """What may change of a Task; null removes a limit."""
+    """The fields of a Task that can change. Null removes a deadline."""
 
     priority: Annotated[int, Field(ge=0, le=9)] = 0
     suspend: bool = False
@@ -225,12 +177,3 @@ class TaskChangeBody(Body):
     model_config = examples({"spec": {"suspend": True}}, {"spec": {"priority": 9, "activeDeadlineSeconds": None}})
 
     spec: SpecChangeBody
-
-
-class UploadBody(Body):
-    """An object to store; a Task names it as `inputs[].key`."""
-
-    model_config = examples({"key": "in/log.txt", "contentType": "text/plain"})
-
-    key: ObjectKey
-    content_type: MediaType = "application/octet-stream"

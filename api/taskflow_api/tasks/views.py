@@ -1,4 +1,4 @@
-"""Bodies of answers, from a live resource or from the history."""
+"""Response bodies of Tasks, built from live resources or from the history."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class TaskSummary(Model):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     deleted_at: datetime | None = None
-    """When the resource was deleted before it had finished; only the history knows."""
+    """When the resource was deleted before the Task finished. Only in the history."""
 
 
 class TaskView(TaskSummary):
     """A Task."""
 
     live: bool
-    """The resource exists; otherwise this is what the history kept of it."""
+    """True if the resource exists. Otherwise the values are from the history."""
     spec: dict[str, Any]
     result: Any = None
     outputs: list[StoredOutput]
     labels: dict[str, str] | None = None
     worker: str | None = None
-    """Only of a live one, as those below."""
+    """This field and those below are only set for a live Task."""
     progress: Progress | None = None
     array: ArrayStatus | None = None
     attempts_started: int | None = None
@@ -52,7 +52,7 @@ class TaskView(TaskSummary):
 
 
 class AttemptView(Model):
-    """One attempt."""
+    """An attempt of a Task."""
 
     attempt: int
     worker: str | None
@@ -66,7 +66,7 @@ class AttemptView(Model):
 
 
 class TimelineView(Model):
-    """One event."""
+    """An event in the history of a Task."""
 
     at: datetime
     attempt: int
@@ -77,7 +77,7 @@ class TimelineView(Model):
 
 
 class TaskDetail(TaskView):
-    """A Task with its past."""
+    """A Task with its attempts and timeline."""
 
     history: Literal["available", "unavailable"]
     """`unavailable`: PostgreSQL does not answer, so attempts and timeline are missing."""
@@ -86,7 +86,7 @@ class TaskDetail(TaskView):
 
 
 class TaskPage(Model):
-    """Part of a list, newest first."""
+    """A page of Tasks, newest first."""
 
     items: list[TaskSummary]
     next_cursor: str | None
@@ -94,17 +94,17 @@ class TaskPage(Model):
 
 
 def summary(row: TaskRow) -> TaskSummary:
-    """A row in a list."""
+    """The summary of a row."""
     return TaskSummary.model_validate(_values(row, TaskSummary))
 
 
 def from_row(row: TaskRow) -> TaskView:
-    """What the history kept."""
+    """The view of a row of the history."""
     return TaskView.model_validate(_values(row, TaskView) | {"live": False})
 
 
 def from_object(body: dict[str, Any]) -> TaskView:
-    """A live resource."""
+    """The view of a live resource."""
     task = Task.from_object(body)
     status = task.status
     return TaskView(
@@ -138,7 +138,7 @@ def from_object(body: dict[str, Any]) -> TaskView:
 
 
 def detail(view: TaskView, runs: tuple[list[AttemptRow], list[TimelineRow]] | None) -> TaskDetail:
-    """With the past; `runs` is None when PostgreSQL did not answer."""
+    """The view with attempts and timeline; `runs` is None if PostgreSQL did not answer."""
     values = {name: getattr(view, name) for name in TaskView.model_fields}
     if runs is None:
         return TaskDetail(**values, history="unavailable", attempts=None, timeline=None)

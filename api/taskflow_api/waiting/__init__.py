@@ -1,1 +1,1 @@
-"""Why a Task waits, where it stands, and for how long still."""
+"""Explains why a Task waits, with its queue position and an estimated start."""

@@ -1,4 +1,4 @@
-"""When a Task will start, from how fast its queue went lately. Pure."""
+"""Estimates when a Task will start, from the recent throughput of its queue. Pure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-LOOKED_AT = 200
-"""Starts that are looked at, the latest."""
+MAX_STARTS = 200
+"""How many of the latest starts are used."""
 WINDOW = timedelta(minutes=15)
-FEWEST = 5
-"""Starts below which nothing is said."""
+MIN_STARTS = 5
+"""With fewer starts there is no estimate."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A guess and what it is made of."""
+    """An estimate and its basis."""
 
     starts_per_minute: float | None
     start: datetime | None
@@ -23,23 +23,21 @@ class Estimate:
 
 
 def estimate(starts: Sequence[datetime], ahead: int | None, now: datetime) -> Estimate:
-    """The time until as many Tasks have started as are ahead, and this one: (ahead + 1) / rate.
+    """The time until all Tasks ahead and this one have started: (ahead + 1) / rate.
 
-    rate = starts / time since the first of them, of the latest 200 of the queue within 15 minutes. The time is counted to
-    now and not to the latest start, so that a queue that stands still has a falling rate.
+    The rate is the number of starts divided by the time since the first of them, over at most 200 starts of the queue
+    within 15 minutes. The time ends now, not at the latest start, so the rate of a stalled queue falls.
     """
     recent = sorted(start for start in starts if now - WINDOW <= start <= now)
-    if len(recent) < FEWEST:
-        basis = (
-            f"not known: {len(recent)} Tasks of the queue started in the last 15 minutes, expected {FEWEST} at least"
-        )
+    if len(recent) < MIN_STARTS:
+        basis = f"unknown: {len(recent)} Tasks of the queue started in the last 15 minutes, the minimum is {MIN_STARTS}"
         return Estimate(None, None, basis)
     seconds = max((now - recent[0]).total_seconds(), 1.0)
     rate = len(recent) / seconds
     basis = f"{len(recent)} Tasks of the queue started in the last {seconds:.0f} s"
     if ahead is None:
-        return Estimate(round(rate * 60, 2), None, f"not known: no place in the queue is; {basis}")
+        return Estimate(round(rate * 60, 2), None, f"unknown: the queue position is not known; {basis}")
     start = now + timedelta(seconds=(ahead + 1) / rate)
     return Estimate(
-        round(rate * 60, 2), start, f"{ahead} Tasks ahead; {basis}; a burst, a retry or another pool changes that"
+        round(rate * 60, 2), start, f"{ahead} Tasks ahead; {basis}; bursts, retries or other pools may change this"
     )

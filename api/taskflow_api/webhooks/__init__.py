@@ -1,1 +1,1 @@
-"""Telling a URL that a Task ended, as Standard Webhooks (https://www.standardwebhooks.com) has it."""
+"""Webhooks: messages about finished Tasks, by Standard Webhooks (https://www.standardwebhooks.com)."""

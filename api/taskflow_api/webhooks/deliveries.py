@@ -1,6 +1,6 @@
-"""Deliveries in PostgreSQL: for who looks at them, and for the notifiers that make them. All raise Unavailable.
+"""Deliveries in PostgreSQL, for the routes that show them and the notifiers that make them.
 
-The rows of Tasks are added by the triggers of `migrations/`, in the transaction that writes the end of the Task.
+Database triggers (`migrations/`) add the rows, in the transaction that writes the end of a Task.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from taskflow_core.errors import Conflict
 from taskflow_core.store.engine import transaction
 
 LEASE = timedelta(seconds=45)
-"""Three times what an attempt may take: who lets it run out is dead or stands still."""
+"""Three times the maximum duration of an attempt, so an expired lease means that its holder is dead or stalled."""
 PER_ENDPOINT = 4
-"""Attempts for one endpoint at a time, of one notifier: a slow one does not keep the others waiting."""
+"""Concurrent attempts of one notifier to one endpoint, so that a slow endpoint does not delay the others."""
 MAX_TRIES = 20
-"""Attempts that are told of, the latest."""
+"""How many of the latest attempts are kept."""
 _SWEEP_ROWS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRow:
-    """A delivery; columns of table `webhook_deliveries` but for its lease."""
+    """A delivery: the columns of `webhook_deliveries` without the lease."""
 
     id: str
     webhook_id: str
     namespace: str
     event_id: str
-    """The header `webhook-id`: one for a Task and state, the same in every attempt."""
+    """The header `webhook-id`: derived from the Task and its state, the same in every attempt."""
     type: str
     payload: str
     task_uid: str | None
@@ -42,16 +42,16 @@ class DeliveryRow:
     created_at: datetime
     state: str = PENDING
     attempts: int = 0
-    """Since it was made or replayed."""
+    """Since the delivery was created or replayed."""
     tries: list[dict[str, Any]] = ()  # type: ignore[assignment]
-    """At, status, error, milliseconds and first characters of the answer."""
+    """For each attempt: time, status, error, milliseconds, and the start of the response."""
     next_at: datetime | None = None
     finished_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """A delivery that is to be attempted now, and where to."""
+class LeasedDelivery:
+    """A delivery that this notifier has leased, and its endpoint."""
 
     delivery: DeliveryRow
     endpoint: EndpointRow
@@ -59,41 +59,39 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an attempt came to.
-
-    `again` is how long to wait for the next one; None with `delivered` false gives up.
-    """
+    """The outcome of an attempt."""
 
     attempt: dict[str, Any]
     delivered: bool
-    again: timedelta | None = None
+    retry_after: timedelta | None = None
+    """When to try again; None gives up, unless the message was delivered."""
     disable: str = ""
-    """Why the endpoint gets nothing any more."""
+    """Why to disable the endpoint; empty keeps it enabled."""
 
     @property
     def state(self) -> str:
-        """Of the delivery from now on."""
+        """The new state of the delivery."""
         if self.delivered:
             return DELIVERED
-        return PENDING if self.again is not None and not self.disable else FAILED
+        return PENDING if self.retry_after is not None and not self.disable else FAILED
 
 
 class Deliveries(Protocol):
-    """What routes need."""
+    """The deliveries of endpoints, for routes. All methods raise Unavailable."""
 
     async def page(
         self, endpoint_id: str, *, state: str | None, after: tuple[datetime, str] | None, limit: int
     ) -> list[DeliveryRow]:
-        """Newest first, after (created_at, id)."""
+        """A page of deliveries, newest first, after (created_at, id)."""
 
     async def get(self, endpoint_id: str, delivery_id: str) -> DeliveryRow | None:
-        """One of an endpoint."""
+        """A delivery of an endpoint."""
 
     async def add(self, row: DeliveryRow) -> None:
-        """One that no Task is behind."""
+        """Add a delivery without a Task."""
 
     async def replay(self, endpoint_id: str, delivery_id: str) -> DeliveryRow | None:
-        """Have it attempted anew, under its old event id; None if there is none. Raises Conflict when it waits for an attempt."""
+        """Deliver again under the same event id; None if it does not exist. Raises Conflict if it is pending."""
 
 
 _COLUMNS = [deliveries.c[name] for name in DeliveryRow.__slots__]
@@ -101,7 +99,7 @@ _FREE = {"lease": None, "leased_until": None}
 
 
 class PostgresDeliveries:
-    """`Deliveries` on a pool of connections, and what notifiers need. Times are the database's, which all share."""
+    """`Deliveries` and the queue of the notifiers, on a connection pool. All times are those of the database."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -142,11 +140,11 @@ class PostgresDeliveries:
             if found is None:
                 there = await connection.execute(select(deliveries.c.id).where(_is(endpoint_id, delivery_id)))
                 if there.first() is not None:
-                    raise Conflict(f"delivery {delivery_id} waits for an attempt already")
+                    raise Conflict(f"delivery {delivery_id} is already pending")
         return None if found is None else DeliveryRow(**found)
 
-    async def take(self, holder: str, limit: int, *, full: frozenset[str] = frozenset()) -> list[Taken]:
-        """Lease up to `limit` that are due, those that are due longest first, of endpoints other than those in `full`."""
+    async def lease(self, holder: str, limit: int, *, full: frozenset[str] = frozenset()) -> list[LeasedDelivery]:
+        """Lease up to `limit` due deliveries, the longest due first, but none of the endpoints in `full`."""
         free = deliveries.c.leased_until.is_(None) | (deliveries.c.leased_until < func.now())
         due = (deliveries.c.state == PENDING) & (deliveries.c.next_at <= func.now()) & free
         rank = func.row_number().over(partition_by=deliveries.c.webhook_id, order_by=deliveries.c.next_at)
@@ -157,7 +155,7 @@ class PostgresDeliveries:
             .subquery()
         )
         first = select(ranked.c.id).where(ranked.c.rank <= PER_ENDPOINT).order_by(ranked.c.next_at).limit(limit)
-        # `due` is asked once more: another notifier may have taken and finished it since the rows were ranked.
+        # `due` is checked again, because another notifier may have finished the delivery since the rows were ranked.
         chosen = select(deliveries.c.id).where(deliveries.c.id.in_(first), due).with_for_update(skip_locked=True)
         statement = (
             update(deliveries)
@@ -169,17 +167,17 @@ class PostgresDeliveries:
             rows = [DeliveryRow(**row) for row in (await connection.execute(statement)).mappings()]
             query = select(webhooks).where(webhooks.c.id.in_({row.webhook_id for row in rows}))
             known = {row["id"]: EndpointRow(**row) for row in (await connection.execute(query)).mappings()}
-        return [Taken(row, known[row.webhook_id]) for row in rows if row.webhook_id in known]
+        return [LeasedDelivery(row, known[row.webhook_id]) for row in rows if row.webhook_id in known]
 
-    async def record(self, taken: Taken, holder: str, outcome: Outcome) -> bool:
-        """Store what an attempt came to, and give the lease back; False if another has it, or the row is gone."""
-        row = taken.delivery
+    async def record(self, leased: LeasedDelivery, holder: str, outcome: Outcome) -> bool:
+        """Store the outcome of an attempt and release the lease; False if the lease was lost or the row deleted."""
+        row = leased.delivery
         ended = outcome.state != PENDING
         values = {
             "state": outcome.state,
             "attempts": row.attempts + 1,
             "tries": [*row.tries, outcome.attempt][-MAX_TRIES:],
-            "next_at": None if ended or outcome.again is None else func.now() + outcome.again,
+            "next_at": None if ended or outcome.retry_after is None else func.now() + outcome.retry_after,
             "finished_at": func.now() if ended else None,
             **_FREE,
         }
@@ -192,20 +190,20 @@ class PostgresDeliveries:
         return stored
 
     async def release(self, holder: str) -> None:
-        """Give back what this notifier has leased and not attempted."""
+        """Release the leases of this notifier."""
         async with transaction(self._engine) as connection:
             await connection.execute(update(deliveries).where(deliveries.c.lease == holder).values(_FREE))
 
     async def sweep(self, keep: timedelta) -> int:
-        """Delete up to 1,000 that ended longer ago, and those of endpoints that are gone; how many."""
+        """Delete up to 1,000 deliveries older than `keep` that finished or have no endpoint; returns their number."""
         gone = deliveries.c.webhook_id.not_in(select(webhooks.c.id))
         old = (deliveries.c.finished_at < func.now() - keep) | ((deliveries.c.created_at < func.now() - keep) & gone)
         some = select(deliveries.c.id).where(old).limit(_SWEEP_ROWS).with_for_update(skip_locked=True)
         async with transaction(self._engine) as connection:
             return (await connection.execute(delete(deliveries).where(deliveries.c.id.in_(some)))).rowcount
 
-    async def waiting(self) -> tuple[int, float]:
-        """How many are due or will be, and for how many seconds the one that is due longest has been."""
+    async def backlog(self) -> tuple[int, float]:
+        """The number of pending deliveries, and for how many seconds the oldest one has been due."""
         age = func.coalesce(func.extract("epoch", func.now() - func.min(deliveries.c.next_at)), 0)
         query = select(func.count(), age).where(deliveries.c.state == PENDING)
         async with transaction(self._engine) as connection:

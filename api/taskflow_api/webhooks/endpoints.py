@@ -1,4 +1,4 @@
-"""Endpoints in PostgreSQL. All methods raise Unavailable when it does not answer."""
+"""Endpoints in PostgreSQL. All methods raise Unavailable."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from taskflow_core.errors import Conflict
 from taskflow_core.store.engine import transaction
 
 MAX_ENDPOINTS = 50
-"""In a namespace; so a list needs no pages."""
+"""The limit for a namespace, so that lists need no pages."""
 PENDING, DELIVERED, FAILED = "Pending", "Delivered", "Failed"
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointRow:
-    """An endpoint; columns of table `webhooks`."""
+    """An endpoint: the columns of `webhooks`."""
 
     id: str
     namespace: str
@@ -30,38 +30,38 @@ class EndpointRow:
     url: str
     types: list[str]
     every_task: bool
-    """False: only Tasks that name it in `spec.notify`."""
+    """False if only Tasks that name the endpoint in `spec.notify` are reported."""
     secret: bytes
     created_at: datetime
     created_by: str
     old_secret: bytes | None = None
-    """Signs too, until `old_secret_until`."""
+    """Also signs, until `old_secret_until`."""
     old_secret_until: datetime | None = None
     disabled_at: datetime | None = None
     disabled_reason: str = ""
 
 
 class Endpoints(Protocol):
-    """Where endpoints are kept."""
+    """The store of endpoints."""
 
     async def add(self, row: EndpointRow) -> None:
-        """Raises Conflict when there is one of that name, or the namespace has as many as it may have."""
+        """Add an endpoint. Raises Conflict if the name is taken or the namespace has reached the limit."""
 
     async def get(self, namespace: str, name: str) -> EndpointRow | None:
-        """One endpoint."""
+        """The endpoint of that name."""
 
     async def of_namespace(self, namespace: str) -> list[EndpointRow]:
-        """By name."""
+        """The endpoints of a namespace, by name."""
 
     async def change(self, endpoint_id: str, values: Mapping[str, Any]) -> EndpointRow | None:
-        """As it is now. One that becomes disabled gives up what it has not delivered."""
+        """Change an endpoint and return it. Disabling it fails its pending deliveries."""
 
     async def delete(self, endpoint_id: str) -> bool:
-        """With its deliveries; whether there was one."""
+        """Delete an endpoint with its deliveries; whether it existed."""
 
 
 class PostgresEndpoints:
-    """`Endpoints` on a pool of connections."""
+    """`Endpoints` on a connection pool."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -72,14 +72,14 @@ class PostgresEndpoints:
         new = insert(webhooks).values(asdict(row))
         unless_there = new.on_conflict_do_nothing(index_elements=[webhooks.c.namespace, webhooks.c.name])
         async with transaction(self._engine) as connection:
-            # Two that come together would both find room.
+            # Without the lock, two concurrent requests could both pass the limit.
             await connection.execute(
                 text("SELECT pg_advisory_xact_lock(hashtext(:name))"), {"name": f"webhooks {row.namespace}"}
             )
             if (count := (await connection.execute(ours)).scalar_one()) >= MAX_ENDPOINTS:
-                raise Conflict(f"namespace {row.namespace} has {count} webhooks, which is the most; delete some")
+                raise Conflict(f"namespace {row.namespace} already has {count} webhooks, the limit; delete some")
             if (await connection.execute(unless_there.returning(webhooks.c.id))).first() is None:
-                raise Conflict(f"there is a webhook {row.name} in namespace {row.namespace} already")
+                raise Conflict(f"webhook {row.name} already exists in namespace {row.namespace}")
 
     async def get(self, namespace: str, name: str) -> EndpointRow | None:
         """See `Endpoints`."""

@@ -1,4 +1,4 @@
-"""`python -m taskflow_api notifier`: makes deliveries until SIGTERM or SIGINT; `/livez`, `/readyz`, `/metrics` on a port of its own."""
+"""The notifier process (`python -m taskflow_api notifier`): runs until a signal, and serves health and metrics."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from taskflow_api.settings import WebhookSettings
 from taskflow_api.webhooks.deliveries import PostgresDeliveries
 from taskflow_api.webhooks.metrics import REGISTRY
 from taskflow_api.webhooks.notifier import Notifier
-from taskflow_api.webhooks.office import policy_of
 from taskflow_api.webhooks.secrets import Vault
-from taskflow_api.webhooks.sending import Sender
+from taskflow_api.webhooks.sender import Sender
+from taskflow_api.webhooks.wiring import policy_of
 from taskflow_core.errors import Invalid
 from taskflow_core.settings import DatabaseSettings
 from taskflow_core.store.engine import create_engine
 from taskflow_core.telemetry.logs import get_logger
 
 READY_WITHIN = timedelta(seconds=30)
-"""So recently the database has to have answered."""
+"""The notifier is ready if the database has answered within this time."""
 _log = get_logger(__name__)
 
 
 async def run(settings: WebhookSettings, database: DatabaseSettings) -> None:
-    """Until a signal; then what runs ends first.
+    """Run until a signal, then finish the running attempts.
 
     Raises:
         Invalid: webhooks are off, or a setting is wrong.
     """
     if not settings.enabled:
-        raise Invalid("TASKFLOW_WEBHOOKS_ENABLED: expected true for a notifier")
+        raise Invalid("TASKFLOW_WEBHOOKS_ENABLED must be true to run a notifier")
     vault = Vault(settings.keys())
     try:
         sender = Sender(policy_of(settings), ca_file=settings.ca_file)
@@ -62,14 +62,14 @@ def _application(notifier: Notifier) -> web.Application:
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        ready = notifier.reached is not None and datetime.now(UTC) - notifier.reached < READY_WITHIN
+        ready = notifier.database_seen is not None and datetime.now(UTC) - notifier.database_seen < READY_WITHIN
         return web.Response(text="ok\n" if ready else "the database does not answer\n", status=200 if ready else 503)
 
-    async def numbers(_: web.Request) -> web.Response:
+    async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     application = web.Application()
     application.router.add_get("/livez", livez)
     application.router.add_get("/readyz", readyz)
-    application.router.add_get("/metrics", numbers)
+    application.router.add_get("/metrics", metrics)
     return application

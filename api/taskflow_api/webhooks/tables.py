@@ -1,11 +1,11 @@
-"""Tables of endpoints and deliveries, as `migrations/` makes them; a trigger on `tasks` adds deliveries."""
+"""The tables of endpoints and deliveries. A trigger on `tasks` adds the deliveries of finished Tasks."""
 
 from __future__ import annotations
 
 from sqlalchemy import Boolean, Column, DateTime, Index, Integer, LargeBinary, Table, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from taskflow_api.identity.tables import metadata
+from taskflow_api.tables import metadata
 
 webhooks = Table(
     "webhooks",
@@ -25,7 +25,7 @@ webhooks = Table(
     Column("disabled_reason", Text, nullable=False),
     Index("ix_webhooks_name", "namespace", "name", unique=True),
 )
-"""One row an endpoint. Secrets are encrypted."""
+"""One row per endpoint. Secrets are encrypted."""
 
 deliveries = Table(
     "webhook_deliveries",
@@ -51,4 +51,4 @@ deliveries = Table(
     Index("ix_webhook_deliveries_due", "next_at", postgresql_where=text("state = 'Pending'")),
     Index("ix_webhook_deliveries_old", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
 )
-"""One row a message and endpoint. No foreign key: the row of an endpoint that was deleted meanwhile is never taken, and swept."""
+"""One row per message and endpoint. It has no foreign key: rows of a deleted endpoint are swept."""

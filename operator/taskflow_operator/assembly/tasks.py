@@ -142,13 +142,7 @@ class TaskWing:
             resync_seconds=base.settings.resync_seconds,
             caught_up=consumer.caught_up,
         )
-        retention = Retention(
-            base.kube,
-            base.database,
-            default_seconds=base.settings.ttl_seconds_after_finished,
-            per_namespace=base.settings.finished_tasks_per_namespace,
-        )
-        core.finished.subscribe(retention.finished)
+        retention = _retention(base, core)
         metrics.WATCH_AGE.set_function(lambda: time.monotonic() - watch.latest)
         loops = {
             "dispatch": dispatcher.run,
@@ -181,3 +175,14 @@ def _consumer(
         dispatch_at=core.work_queue.add_at,
         may_read=base.leadership.until_confirmed,
     )
+
+
+def _retention(base: Foundation, core: TaskCore) -> Retention:
+    retention = Retention(
+        base.kube,
+        base.database,
+        default_seconds=base.settings.ttl_seconds_after_finished,
+        per_namespace=base.settings.finished_tasks_per_namespace,
+    )
+    core.finished.subscribe(retention.finished)
+    return retention

@@ -43,7 +43,7 @@ class Answer:
 
 
 class Installation:
-    """A real API process in front of real servers, and what its users and the operator do around it."""
+    """A real API process on real servers, and the actions of its users and of the operator."""
 
     def __init__(self, stack: Stack, issuer: Issuer, metrics_port: int = 0) -> None:
         self.stack = stack
@@ -60,7 +60,7 @@ class Installation:
         return Answer(answer.status, answer.headers, answer.data)
 
     def command(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """`python -m taskflow_api ...` as the administrator, who has the database and a kubeconfig."""
+        """Run `python -m taskflow_api ...` as the administrator, with the database and a kubeconfig."""
         return subprocess.run(
             [sys.executable, "-m", "taskflow_api", *arguments],
             env=os.environ | self.stack.env() | environ,
@@ -71,7 +71,7 @@ class Installation:
         )
 
     def kube(self, action: Callable[[KubeClient], Awaitable[Result]]) -> Result:
-        """As the administrator."""
+        """Run an action as the administrator."""
 
         async def connected() -> Result:
             client = await KubeClient.connect()
@@ -85,7 +85,7 @@ class Installation:
             return asyncio.run(connected())
 
     def mirror(self, namespace: str = NAMESPACE) -> None:
-        """Bring all Tasks into the history, as the operator does."""
+        """Write all Tasks to the history, as the operator does."""
 
         async def read(client: KubeClient) -> list[Task]:
             found = await client.request("GET", tasks_path(namespace))
@@ -98,11 +98,11 @@ class Installation:
             settings = DatabaseSettings(url=SecretStr(env["TASKFLOW_DATABASE_URL"]))
             engine = create_engine(settings, application_name="test")
             async with connect_async(RedisSettings(url=SecretStr(env["TASKFLOW_REDIS_URL"]))) as client:
-                marks = CacheVersions(client)
+                versions = CacheVersions(client)
                 async with transaction(engine) as connection:
                     assert await repository.upsert_tasks(connection, tasks) == len(tasks)
-                    await marks.changing([namespace])
-                await marks.changed([namespace])
+                    await versions.changing([namespace])
+                await versions.changed([namespace])
             await engine.dispose()
 
         asyncio.run(write())
@@ -110,7 +110,7 @@ class Installation:
     def add_account(
         self, name: str, verbs: list[str], on_pools: tuple[str, ...] = (), namespace: str = NAMESPACE
     ) -> None:
-        """A ServiceAccount with these rights on Tasks and pools of the namespace, and a token for it."""
+        """Create a ServiceAccount with these permissions on Tasks and pools of the namespace, and a token for it."""
 
         async def add(client: KubeClient) -> str:
             accounts = resource_path("api/v1", "serviceaccounts", namespace)
@@ -160,8 +160,8 @@ def installation() -> Iterator[Installation]:
 
 @contextmanager
 def made_installation() -> Iterator[Installation]:
-    """All servers and the API, with three accounts in one namespace: who may do everything with Tasks, who may read, who may nothing."""
-    # Not pytest's own folder, which PostgreSQL's user may not pass when the tests run as root.
+    """All servers and the API, with three accounts in a namespace: full access to Tasks, read access, and no access."""
+    # Not tmp_path: if the tests run as root, the user of PostgreSQL cannot read it.
     with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
         Path(folder).chmod(0o711)
         with Issuer() as issuer:
@@ -173,9 +173,9 @@ def made_installation() -> Iterator[Installation]:
                 "TASKFLOW_OIDC_GROUPS_PREFIX": "oidc:",
                 "TASKFLOW_REGISTER_ENABLED": "true",
                 "TASKFLOW_REGISTER_SIGNING_KEY": secrets.token_hex(32),
-                # With endpoints that may be made, and no notifier to call them.
+                # Endpoints can be created, but no notifier runs.
                 "TASKFLOW_WEBHOOKS_ENABLED": "true",
-                # Some tests try every route with everything.
+                # Some tests send many requests.
                 "TASKFLOW_LIMITS_CALLER_PER_MINUTE": "1000000",
                 "TASKFLOW_API_METRICS_PORT": str(_free_port()),
             }

@@ -1,4 +1,4 @@
-"""An OIDC issuer with a socket: what a real one serves, at an address of this machine."""
+"""An OIDC issuer that serves its documents on this machine."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 
 class Issuer:
-    """Signs with the newest of its keys and publishes those that it has not taken away."""
+    """Signs with its newest key, and publishes all keys that are not withdrawn."""
 
     def __init__(self) -> None:
         self.keys: dict[str, ec.EllipticCurvePrivateKey] = {}

@@ -52,8 +52,11 @@ def test_a_task_is_created_shown_refused_twice_deleted_and_remembered(installati
     assert installation.call("DELETE", TASKS + "/one").status == 404
     gone = installation.call("GET", TASKS + "/one")
     assert (gone.status, gone.json["live"], gone.json["phase"], gone.json["result"]) == (
-        200, False, "Succeeded", {"rows": 3},
-    )  # fmt: skip
+        200,
+        False,
+        "Succeeded",
+        {"rows": 3},
+    )
     assert gone.json["uid"] == created.json["uid"]
     assert installation.call("GET", TASKS + "/never").status == 404
 
@@ -71,7 +74,7 @@ def test_rbac_decides_for_each_account_and_verb(installation: Installation) -> N
     assert installation.call("GET", "/v1/namespaces/default/tasks").status == 403
 
 
-def test_what_only_the_api_server_can_check_is_pointed_at(installation: Installation) -> None:
+def test_errors_of_the_api_server_have_pointers(installation: Installation) -> None:
     spec = SPEC | {"retryPolicy": {"backoffSeconds": 60, "maxBackoffSeconds": 10}}
     answer = installation.call("POST", TASKS, {"name": "bad", "spec": spec})
     assert answer.status == 422
@@ -103,7 +106,7 @@ def test_pages_follow_their_links_to_the_end(installation: Installation) -> None
     assert installation.call("GET", f"{TASKS}?queue=other&cursor={first}").status == 400
 
 
-def test_an_upload_and_an_output_go_past_the_api(installation: Installation) -> None:
+def test_uploads_and_downloads_bypass_the_api(installation: Installation) -> None:
     upload = installation.call(
         "POST", f"/v1/namespaces/{NAMESPACE}/uploads", {"key": "in/a b+ü.csv", "contentType": "text/csv"}
     )
@@ -226,7 +229,7 @@ def test_a_request_with_a_key_makes_one_task_however_often_it_comes(installation
     assert installation.call("DELETE", f"{TASKS}/{name}").status == 404
 
 
-def test_a_dry_run_is_judged_by_the_api_server_and_creates_nothing(installation: Installation) -> None:
+def test_a_dry_run_is_validated_by_the_api_server_and_creates_nothing(installation: Installation) -> None:
     assert installation.call("POST", TASKS + "?dryRun=true", {"name": "dry", "spec": SPEC}).status == 201
     assert installation.call("GET", TASKS + "/dry").status == 404
 
@@ -259,7 +262,7 @@ def test_a_task_is_changed_only_as_it_was_read(installation: Installation) -> No
     assert (refused.status, refused.json["errors"][0]["pointer"]) == (422, "/spec/cancel")
 
 
-def test_a_finished_task_is_created_once_more(installation: Installation) -> None:
+def test_a_finished_task_is_retried(installation: Installation) -> None:
     installation.call("POST", TASKS, {"name": "done", "labels": {"team": "a"}, "spec": SPEC})
     assert installation.call("POST", TASKS + "/done:retry").status == 409
     _finish(installation, "done", [])

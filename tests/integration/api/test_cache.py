@@ -1,4 +1,4 @@
-"""Answers that are kept: by the running API with a real Redis and PostgreSQL, and by the same classes where order matters."""
+"""The read cache with a real Redis and PostgreSQL: through the API, and directly where the order of steps matters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import redis
 from pydantic import BaseModel, SecretStr
 
-from taskflow_api.cache import HISTORY_SECONDS, Kept, Place, ReadCache
+from taskflow_api.http.read_cache import HISTORY_SECONDS, CachedAnswer, CacheMiss, ReadCache
 from taskflow_core.ledger.cache_versions import CacheVersions, version_key
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.pipelining import PipelinedClient
@@ -64,7 +64,7 @@ def test_a_second_reader_gets_the_same_answer_from_the_cache(installation: Insta
     assert (unchanged.status, unchanged.body) == (304, b"")
 
 
-def test_a_cached_answer_is_for_nobody_who_may_not_read(installation: Installation) -> None:
+def test_a_cached_answer_needs_read_permission(installation: Installation) -> None:
     made(installation, "cached-secret")
     for _ in range(2):
         installation.call("GET", f"{TASKS}/cached-secret")
@@ -74,7 +74,7 @@ def test_a_cached_answer_is_for_nobody_who_may_not_read(installation: Installati
     assert b"cached-secret" not in refused.body.replace(refused.json["instance"].encode(), b"")
 
 
-def test_who_changes_a_task_through_the_api_reads_it_as_it_is(installation: Installation) -> None:
+def test_clients_read_their_own_writes(installation: Installation) -> None:
     made(installation, "cached-changed")
     path = f"{TASKS}/cached-changed"
     for suspended in [True, False] * 10:
@@ -86,7 +86,7 @@ def test_who_changes_a_task_through_the_api_reads_it_as_it_is(installation: Inst
         assert installation.call("GET", path).json["spec"].get("suspend", False) is suspended
 
 
-def test_what_the_mirror_has_is_seen_at_the_next_read(installation: Installation) -> None:
+def test_mirrored_changes_are_visible_at_the_next_read(installation: Installation) -> None:
     path = f"{TASKS}?limit=500"
     for number in range(20):
         made(installation, f"cached-{number}")
@@ -95,7 +95,7 @@ def test_what_the_mirror_has_is_seen_at_the_next_read(installation: Installation
         assert f"cached-{number}" in {each["name"] for each in installation.call("GET", path).json["items"]}
 
 
-def test_while_the_history_changes_nothing_is_kept(installation: Installation, admin: redis.Redis) -> None:
+def test_nothing_is_cached_while_the_history_changes(installation: Installation, admin: redis.Redis) -> None:
     admin.set(version_key(NAMESPACE), "~half")
     for _ in range(3):
         assert not hit(installation.call("GET", f"{TASKS}?limit=2"))
@@ -104,7 +104,7 @@ def test_while_the_history_changes_nothing_is_kept(installation: Installation, a
     assert hit(installation.call("GET", f"{TASKS}?limit=2"))
 
 
-def test_without_its_redis_the_api_reads_anew_until_it_is_back(installation: Installation, admin: redis.Redis) -> None:
+def test_without_redis_the_api_reads_from_the_source(installation: Installation, admin: redis.Redis) -> None:
     made(installation, "cached-away")
     path = f"{TASKS}/cached-away"
     admin.client_pause(1500, all=True)
@@ -120,43 +120,43 @@ def test_without_its_redis_the_api_reads_anew_until_it_is_back(installation: Ins
     assert again.body == answers[0].body
 
 
-async def test_an_answer_that_was_read_before_a_change_is_not_kept_for_after_it(client: redis.asyncio.Redis) -> None:
+async def test_an_answer_read_before_a_change_is_not_valid_after_it(client: redis.asyncio.Redis) -> None:
     cache, marks = ReadCache(PipelinedClient(client, 1.0)), CacheVersions(client)
     await marks.changed(["race"])
     for number in range(50):
-        place = await cache.look("race", "q", HISTORY_SECONDS)
-        assert isinstance(place, Place)
+        place = await cache.get("race", "q", HISTORY_SECONDS)
+        assert isinstance(place, CacheMiss)
         # Read here, and kept after somebody changed it: in either order of the two.
-        await asyncio.gather(marks.changed(["race"]), cache.keep(place, Said(number=number), {}))
-        assert not isinstance(await cache.look("race", "q", HISTORY_SECONDS), Kept)
+        await asyncio.gather(marks.changed(["race"]), cache.response(place, Said(number=number), {}))
+        assert not isinstance(await cache.get("race", "q", HISTORY_SECONDS), CachedAnswer)
 
 
-async def test_an_answer_counts_from_before_it_was_read(client: redis.asyncio.Redis) -> None:
+async def test_the_time_to_live_starts_before_the_read(client: redis.asyncio.Redis) -> None:
     now = 0.0
     cache = ReadCache(PipelinedClient(client, 1.0), lambda: now)
     await CacheVersions(client).changed(["slow"])
-    place = await cache.look("slow", "q", 1.0)
+    place = await cache.get("slow", "q", 1.0)
     now = 1.0
-    await cache.keep(place, Said(number=1), {})
-    assert isinstance(await cache.look("slow", "q", 1.0), Place)
+    await cache.response(place, Said(number=1), {})
+    assert isinstance(await cache.get("slow", "q", 1.0), CacheMiss)
 
 
-async def test_an_answer_of_a_cache_that_forgot_its_marks_does_not_count(client: redis.asyncio.Redis) -> None:
+async def test_answers_are_invalid_after_their_version_is_lost(client: redis.asyncio.Redis) -> None:
     cache = ReadCache(PipelinedClient(client, 1.0))
     await CacheVersions(client).changed(["forgot"])
-    await cache.keep(await cache.look("forgot", "q", HISTORY_SECONDS), Said(number=1), {})
-    assert isinstance(await cache.look("forgot", "q", HISTORY_SECONDS), Kept)
+    await cache.response(await cache.get("forgot", "q", HISTORY_SECONDS), Said(number=1), {})
+    assert isinstance(await cache.get("forgot", "q", HISTORY_SECONDS), CachedAnswer)
     await client.delete(version_key("forgot"))
-    assert await cache.look("forgot", "q", HISTORY_SECONDS) is None
-    assert isinstance(await cache.look("forgot", "q", HISTORY_SECONDS), Place)
+    assert await cache.get("forgot", "q", HISTORY_SECONDS) is None
+    assert isinstance(await cache.get("forgot", "q", HISTORY_SECONDS), CacheMiss)
 
 
-async def test_questions_and_namespaces_have_answers_of_their_own(client: redis.asyncio.Redis) -> None:
+async def test_queries_and_namespaces_have_separate_answers(client: redis.asyncio.Redis) -> None:
     cache = ReadCache(PipelinedClient(client, 1.0))
     await CacheVersions(client).changed(["one", "two"])
-    await cache.keep(await cache.look("one", "q", HISTORY_SECONDS), Said(number=1), {"ETag": '"1"'})
-    found = await cache.look("one", "q", HISTORY_SECONDS)
-    assert isinstance(found, Kept)
+    await cache.response(await cache.get("one", "q", HISTORY_SECONDS), Said(number=1), {"ETag": '"1"'})
+    found = await cache.get("one", "q", HISTORY_SECONDS)
+    assert isinstance(found, CachedAnswer)
     assert (found.headers, found.body) == ({"ETag": '"1"'}, '{"number":1}')
-    assert isinstance(await cache.look("two", "q", HISTORY_SECONDS), Place)
-    assert isinstance(await cache.look("one", "p", HISTORY_SECONDS), Place)
+    assert isinstance(await cache.get("two", "q", HISTORY_SECONDS), CacheMiss)
+    assert isinstance(await cache.get("one", "p", HISTORY_SECONDS), CacheMiss)

@@ -54,7 +54,7 @@ def test_the_first_key_comes_from_the_command_line_and_works_within_scopes_and_r
     task = {"generateName": "keyed-", "spec": {"handler": "a.b"}}
     assert installation.call("POST", TASKS, task, account=both).status == 201
     refused = installation.call("POST", TASKS, task, account=reading)
-    assert (refused.status, "scopes read; this needs write" in refused.json["detail"]) == (403, True)
+    assert (refused.status, "scopes read; this request needs write" in refused.json["detail"]) == (403, True)
     weak = _key(installation, "stranger")
     assert f"{NAMESPACE}:stranger may not list" in installation.call("GET", TASKS, account=weak).json["detail"]
 
@@ -73,10 +73,15 @@ def test_the_first_key_comes_from_the_command_line_and_works_within_scopes_and_r
 @pytest.mark.parametrize(
     ("arguments", "environ", "code", "said"),
     [
-        (("keys", "create", "--namespace", NAMESPACE, "--service-account", "nobody"), {}, 3, "there is no ServiceAccount"),
-        (("keys", "revoke", "0" * 16), {}, 3, "there is no API key 0000"),
-        (("accounts", "bind", "nobody", f"{NAMESPACE}/allowed"), {}, 3, "there is no account nobody"),
-        (("accounts", "bind", "nobody", f"{NAMESPACE}/nobody"), {}, 3, "there is no ServiceAccount nobody"),
+        (
+            ("keys", "create", "--namespace", NAMESPACE, "--service-account", "nobody"),
+            {},
+            3,
+            "ServiceAccount nobody does not exist",
+        ),
+        (("keys", "revoke", "0" * 16), {}, 3, "API key 0000"),
+        (("accounts", "bind", "nobody", f"{NAMESPACE}/allowed"), {}, 3, "account nobody does not exist"),
+        (("accounts", "bind", "nobody", f"{NAMESPACE}/nobody"), {}, 3, "ServiceAccount nobody does not exist"),
         (
             ("keys", "list", "--namespace", NAMESPACE),
             {"TASKFLOW_DATABASE_URL": "postgresql+psycopg://u:hunter2@127.0.0.1:1/db"},
@@ -85,8 +90,8 @@ def test_the_first_key_comes_from_the_command_line_and_works_within_scopes_and_r
         ),
         (("keys", "list", "--namespace", NAMESPACE), {"TASKFLOW_DATABASE_URL": "nonsense"}, 2, "TASKFLOW_DATABASE_URL"),
     ],
-)  # fmt: skip
-def test_what_a_command_cannot_do_is_one_line_and_its_exit_code(
+)
+def test_a_failed_command_gives_one_line_and_an_exit_code(
     installation: Installation, arguments: tuple[str, ...], environ: dict[str, str], code: int, said: str
 ) -> None:
     done = installation.command(*arguments, **environ)
@@ -95,9 +100,7 @@ def test_what_a_command_cannot_do_is_one_line_and_its_exit_code(
     assert "hunter2" not in done.stderr
 
 
-def test_who_may_be_a_service_account_makes_keys_for_it_and_for_no_other(
-    installation: Installation, keymaker: str
-) -> None:
+def test_keys_can_be_created_only_for_permitted_service_accounts(installation: Installation, keymaker: str) -> None:
     body = {"serviceAccount": "allowed", "scopes": ["read"], "name": "ci"}
     made = installation.call("POST", KEYS, body, account=keymaker)
     assert made.status == 201, made.body
@@ -118,9 +121,7 @@ def test_who_may_be_a_service_account_makes_keys_for_it_and_for_no_other(
     assert installation.call("GET", TASKS, account=key_id).status == 401
 
 
-def test_of_many_rotations_at_once_one_is_made_and_both_keys_are_good(
-    installation: Installation, keymaker: str
-) -> None:
+def test_only_one_of_many_concurrent_rotations_succeeds(installation: Installation, keymaker: str) -> None:
     old = installation.call("POST", KEYS, {"serviceAccount": "allowed", "scopes": ["read"]}, account=keymaker).json
     with ThreadPoolExecutor(8) as pool:
         rotate = f"{KEYS}/{old['id']}:rotate"
@@ -180,7 +181,7 @@ def test_a_user_of_the_issuer_and_its_groups_have_what_rbac_gives_them(installat
     assert installation.call("GET", TASKS, account="too powerful").status == 403
 
 
-def test_the_issuer_may_rotate_its_keys_and_be_away(installation: Installation) -> None:
+def test_the_issuer_can_rotate_its_keys_and_be_unavailable(installation: Installation) -> None:
     issuer = installation.issuer
     installation.tokens["before"] = issuer.token("ann", groups=["board"])
     assert (
@@ -229,7 +230,7 @@ def test_an_account_is_registered_bound_by_the_administrator_and_used(installati
     assert installation.call("POST", "/v1/auth/token", sent, account="").status == 401
 
 
-def test_passwords_and_keys_are_in_no_log(installation: Installation) -> None:
+def test_passwords_and_keys_are_never_logged(installation: Installation) -> None:
     text = installation.stack.log("api").read_text()
     assert "token_refused" in text
     assert PASSWORD not in text

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from pydantic import SecretStr
 
-from taskflow_api.limits.limiter import ANSWER_SECONDS, RedisCounter
-from taskflow_api.limits.policy import Limit
+from taskflow_api.gcra.counters import TIMEOUT_SECONDS, RedisCounter
+from taskflow_api.gcra.limit import Limit
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.pipelining import PipelinedClient
@@ -16,7 +16,7 @@ from tests.integration.api.conftest import Installation
 pytestmark = pytest.mark.integration
 
 
-async def test_a_redis_that_says_nothing_is_away_at_once() -> None:
+async def test_a_silent_redis_counts_as_unavailable_at_once() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -27,13 +27,13 @@ async def test_a_redis_that_says_nothing_is_away_at_once() -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(Unavailable, match="no answer"):
-        await RedisCounter(PipelinedClient(client, ANSWER_SECONDS)).take([Limit("caller", "k", 60)], 1)
+        await RedisCounter(PipelinedClient(client, TIMEOUT_SECONDS)).consume([Limit("caller", "k", 60)], 1)
     assert loop.time() - began < 3
     await client.aclose()
     server.close()
 
 
-def test_an_answer_of_the_running_api_tells_what_is_left(installation: Installation) -> None:
+def test_answers_of_the_running_api_report_the_remaining_units(installation: Installation) -> None:
     answer = installation.call("GET", "/v1/namespaces/default/tasks")
     assert answer.headers["RateLimit-Policy"] == '"caller";q=1000000;w=60'
     assert answer.headers["RateLimit"].startswith('"caller";r=')

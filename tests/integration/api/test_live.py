@@ -72,7 +72,7 @@ class Listener(threading.Thread):
         return self.text
 
     @property
-    def told(self) -> list[tuple[int, str, str]]:
+    def events(self) -> list[tuple[int, str, str]]:
         """(id, name, phase) of the events `task`."""
         found = []
         for block in self.text.split("\n\n"):
@@ -117,7 +117,7 @@ def test_a_log_is_ranged_and_followed_to_its_end(installation: Installation) -> 
     assert installation.call("GET", path, account="stranger").status == 403
 
 
-def test_no_change_is_missed_or_told_twice_over_a_restart_of_the_api(restarted: Installation) -> None:
+def test_no_change_is_lost_or_repeated_over_a_restart_of_the_api(restarted: Installation) -> None:
     listener = Listener(restarted, EVENTS + "?queue=live")
     listener.until("event: ready")
     for number in range(5):
@@ -129,7 +129,7 @@ def test_no_change_is_missed_or_told_twice_over_a_restart_of_the_api(restarted: 
     assert time.monotonic() - began < 10, "the open stream held it up"
     listener.join(5)
     assert not listener.is_alive()
-    last = max(place for place, _, _ in listener.told)
+    last = max(place for place, _, _ in listener.events)
     assert str(last) in before
     set_status(restarted, "live-0", "Succeeded")
     set_status(restarted, "live-1", "Failed")
@@ -137,24 +137,30 @@ def test_no_change_is_missed_or_told_twice_over_a_restart_of_the_api(restarted: 
     again = [Listener(restarted, EVENTS + "?queue=live", Last_Event_ID=str(place)) for place in (last, last, last - 1)]
     for each in again:
         each.until('"phase":"Failed"')
-        assert [told[1:] for told in each.told if told[0] > last] == [("live-0", "Succeeded"), ("live-1", "Failed")]
+        assert [event[1:] for event in each.events if event[0] > last] == [
+            ("live-0", "Succeeded"),
+            ("live-1", "Failed"),
+        ]
     set_status(restarted, "live-2", "Failed")
     for each in again:
         each.until('"name":"live-2"')
     # All of them on one watch: that of a resourceVersion further back, and no other.
     expected = [(f"live-{number}", "Pending") for number in range(5)] + [("live-0", "Running")]
-    assert [told[1:] for told in listener.told] == expected
+    assert [event[1:] for event in listener.events] == expected
 
 
-def test_one_task_is_told_to_its_end(installation: Installation) -> None:
+def test_a_task_is_streamed_to_its_end(installation: Installation) -> None:
     create(installation, "single")
     listener = Listener(installation, f"{TASKS}/single/events")
     listener.until("current")
     set_status(installation, "single", "Succeeded")
     listener.join(20)
-    assert [phase for _, _, phase in listener.told] == ["Pending", "Succeeded"]
+    assert [phase for _, _, phase in listener.events] == ["Pending", "Succeeded"]
     path = f"http://127.0.0.1:{installation.stack.port('api')}{TASKS}/single/events"
-    headers = {"Authorization": f"Bearer {installation.tokens['allowed']}", "Last-Event-ID": str(listener.told[-1][0])}
+    headers = {
+        "Authorization": f"Bearer {installation.tokens['allowed']}",
+        "Last-Event-ID": str(listener.events[-1][0]),
+    }
     assert installation.http.request("GET", path, headers=headers).status == 204
 
 
@@ -165,12 +171,14 @@ def test_events_need_the_right_to_watch(installation: Installation) -> None:
     assert (answer.status, b"event: reset" in answer.body) == (200, True)
 
 
-def test_a_pool_is_told_paused_and_drained_under_the_rights_on_workerpools(installation: Installation) -> None:
+def test_pools_are_read_paused_and_drained_with_permissions_on_workerpools(installation: Installation) -> None:
     collection = resource_path(f"apis/{naming.API_VERSION}", "workerpools", NAMESPACE)
     body = {
-        "apiVersion": naming.API_VERSION, "kind": "WorkerPool", "metadata": {"name": "main"},
+        "apiVersion": naming.API_VERSION,
+        "kind": "WorkerPool",
+        "metadata": {"name": "main"},
         "spec": {"queues": ["elsewhere"], "concurrency": 2},
-    }  # fmt: skip
+    }
     installation.kube(lambda client: client.request("POST", collection, body))
     assert [item["name"] for item in installation.call("GET", POOLS).json["items"]] == ["main"]
     shown = installation.call("GET", POOLS + "/main")
@@ -188,7 +196,7 @@ def test_a_pool_is_told_paused_and_drained_under_the_rights_on_workerpools(insta
     create(installation, "alone")
     why = installation.call("GET", f"{TASKS}/alone/why").json
     assert (why["waiting"], why["reason"]) == (True, "NoWorkerPool")
-    assert why["message"] == "no WorkerPool serves queue 'live'; served are elsewhere"
+    assert why["message"] == "no WorkerPool serves queue 'live'; served queues: elsewhere"
     assert installation.call("GET", f"{TASKS}/alone/why", account="reader").json["pools"] is None
     create(installation, "held", spec=SPEC | {"queue": "elsewhere"})
     why = installation.call("GET", f"{TASKS}/held/why").json

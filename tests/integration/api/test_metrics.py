@@ -23,8 +23,11 @@ def value(text: str, series: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(series))
 
 
-def test_requests_are_told_by_their_routes_and_answers(installation: Installation) -> None:
-    series = 'http_server_request_duration_seconds_count{http_request_method="GET",http_response_status_code="%d",http_route="%s"}'
+def test_request_metrics_have_route_and_status(installation: Installation) -> None:
+    series = (
+        "http_server_request_duration_seconds_count"
+        '{http_request_method="GET",http_response_status_code="%d",http_route="%s"}'
+    )
     one = "/v1/namespaces/{namespace}/tasks/{name}"
     before = metrics(installation)
     installation.call("GET", f"{TASKS}/nobody-has-this-name")
@@ -38,7 +41,7 @@ def test_requests_are_told_by_their_routes_and_answers(installation: Installatio
     assert "BREW" not in after
 
 
-def test_the_cache_is_told(installation: Installation) -> None:
+def test_cache_lookups_are_counted(installation: Installation) -> None:
     installation.mirror()
     installation.call("GET", f"{TASKS}?limit=7")
     before = metrics(installation)
@@ -52,7 +55,7 @@ def test_the_port_of_the_api_has_no_metrics(installation: Installation) -> None:
     assert installation.call("GET", "/metrics", account="").status == 401
 
 
-def test_promtool_has_nothing_to_say_of_them(installation: Installation) -> None:
+def test_promtool_accepts_the_metrics(installation: Installation) -> None:
     arguments = [str(Resolver().resolve("promtool")), "check", "metrics"]
     text = metrics(installation)
     assert "taskflow_streams_open" in text

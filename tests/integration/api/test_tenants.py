@@ -1,6 +1,6 @@
-"""Who has rights in one namespace gets nothing of another, through any route: taken from the API's own description of itself.
+"""Callers with permissions in one namespace get nothing of another through any route of the OpenAPI document.
 
-A route that is added later is tried as it is. When it has something that this module cannot fill in, the test fails and says what.
+New routes are tested without a change here. If this module cannot fill in a parameter, the test fails and names it.
 """
 
 import itertools
@@ -62,9 +62,14 @@ def operations(document: dict[str, Any]) -> Iterator[Operation]:
             named = tuple(each["name"] for each in parameters if each["in"] == "path" and each["name"] != "namespace")
             body = operation.get("requestBody")
             yield Operation(
-                method.upper(), path, operation["operationId"], body is not None, bool(body and body.get("required")),
-                named, any(each["in"] == "query" and each["name"] == "cursor" for each in parameters),
-            )  # fmt: skip
+                method.upper(),
+                path,
+                operation["operationId"],
+                body is not None,
+                bool(body and body.get("required")),
+                named,
+                any(each["in"] == "query" and each["name"] == "cursor" for each in parameters),
+            )
 
 
 class Tenants:
@@ -132,10 +137,21 @@ class Tenants:
         return str(call("POST", hooks + "/b-hook:test", account="b-app").json["id"])
 
     def _finish(self, name: str, uid: str) -> None:
-        output = {"name": "r.csv", "key": f"{THEIRS}/{uid}/1/r.csv", "sizeBytes": 1, "sha256": "0" * 64,
-                  "contentType": "text/csv"}  # fmt: skip
-        status = {"phase": "Succeeded", "reason": "Succeeded", "attempt": 1, "completionTime": "2026-09-21T12:00:00Z",
-                  "result": CANARY, "outputs": [output]}  # fmt: skip
+        output = {
+            "name": "r.csv",
+            "key": f"{THEIRS}/{uid}/1/r.csv",
+            "sizeBytes": 1,
+            "sha256": "0" * 64,
+            "contentType": "text/csv",
+        }
+        status = {
+            "phase": "Succeeded",
+            "reason": "Succeeded",
+            "attempt": 1,
+            "completionTime": "2026-09-21T12:00:00Z",
+            "result": CANARY,
+            "outputs": [output],
+        }
 
         async def write(client: KubeClient) -> None:
             task = await client.request("GET", tasks_path(THEIRS, name))
@@ -225,7 +241,7 @@ def test_every_route_is_one_that_can_be_tried(tenants: Tenants) -> None:
     assert {operation.id for operation in found} >= set(tenants.bodies)
 
 
-def test_a_route_that_nobody_taught_this_test_would_be_noticed() -> None:
+def test_an_unknown_route_fails_this_test() -> None:
     def made(path: str, **fields: Any) -> Operation:
         where = [{"name": name.rstrip("}"), "in": "path"} for name in path.split("{")[1:]]
         (found,) = operations({"paths": {path: {"post": {"operationId": "x", "parameters": where, **fields}}}})
@@ -238,13 +254,13 @@ def test_a_route_that_nobody_taught_this_test_would_be_noticed() -> None:
     assert made("/v1/namespaces/{namespace}/things", requestBody={"required": True}).needs_body
 
 
-def test_nothing_is_told_without_a_token(tenants: Tenants) -> None:
+def test_no_route_answers_without_a_token(tenants: Tenants) -> None:
     for operation in tenants.of_namespaces():
         for url in operation.urls(THEIRS, tenants.known, tenants.cursor):
             assert tenants.ask(operation, url, "").status == 401, (operation.id, url)
 
 
-def test_the_other_namespace_is_closed_by_every_way_in(tenants: Tenants) -> None:
+def test_the_other_namespace_is_closed_for_every_kind_of_token(tenants: Tenants) -> None:
     for account, operation in itertools.product(tenants.ways, tenants.of_namespaces()):
         for url in operation.urls(THEIRS, tenants.known, tenants.cursor):
             answer = tenants.ask(operation, url, account, tenants.body(operation))
@@ -252,7 +268,7 @@ def test_the_other_namespace_is_closed_by_every_way_in(tenants: Tenants) -> None
             assert CANARY not in answer.body.decode(), (account, operation.id, url)
 
 
-def test_what_is_the_others_is_not_in_the_own_namespace(tenants: Tenants) -> None:
+def test_objects_of_the_other_namespace_do_not_appear_in_the_own_one(tenants: Tenants) -> None:
     for account, operation in itertools.product(tenants.ways, tenants.of_namespaces()):
         for url in operation.urls(OURS, tenants.known, tenants.cursor):
             answer = tenants.ask(operation, url, account, tenants.body(operation))

@@ -30,14 +30,22 @@ def made(hooks: Installation, name: str, **more: Any) -> dict[str, Any]:
     return dict(found.json)
 
 
-def test_the_secret_is_told_once(hooks: Installation) -> None:
+def test_the_secret_is_shown_only_once(hooks: Installation) -> None:
     new = made(hooks, "billing", types=["task.failed", "task.failed"], tasks="Named")
     assert len(base64.b64decode(new.pop("secret").removeprefix("whsec_"))) == 32
     assert new | {"createdAt": ""} == {
-        "name": "billing", "namespace": NAMESPACE, "url": URL, "types": ["task.failed"], "tasks": "Named", "enabled": True,
-        "disabledReason": "", "disabledAt": None, "createdAt": "", "oldSecretUntil": None,
+        "name": "billing",
+        "namespace": NAMESPACE,
+        "url": URL,
+        "types": ["task.failed"],
+        "tasks": "Named",
+        "enabled": True,
+        "disabledReason": "",
+        "disabledAt": None,
+        "createdAt": "",
+        "oldSecretUntil": None,
         "createdBy": f"system:serviceaccount:{NAMESPACE}:allowed",
-    }  # fmt: skip
+    }
     assert hooks.call("GET", f"{HOOKS}/billing").json == new
     assert new in hooks.call("GET", HOOKS).json["items"]
     again = hooks.call("POST", HOOKS, {"name": "billing", "url": URL})
@@ -108,13 +116,20 @@ def test_deliveries_come_in_pages(hooks: Installation) -> None:
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
-        ({"url": "http://hooks.example.com/"}, "/url"), ({"url": "https://127.0.0.1/"}, "/url"),
-        ({"url": "https://user:word@hooks.example.com/"}, "/url"), ({"url": "https://hooks.example.com:22/"}, "/url"),
-        ({"url": "https://metadata.google.internal/"}, "/url"), ({"url": ""}, "/url"), ({"types": []}, "/types"),
-        ({"types": ["task.started"]}, "/types/0"), ({"tasks": "Some"}, "/tasks"), ({"name": "A"}, "/name"), ({"secret": "x"}, "/secret"),
+        ({"url": "http://hooks.example.com/"}, "/url"),
+        ({"url": "https://127.0.0.1/"}, "/url"),
+        ({"url": "https://user:word@hooks.example.com/"}, "/url"),
+        ({"url": "https://hooks.example.com:22/"}, "/url"),
+        ({"url": "https://metadata.google.internal/"}, "/url"),
+        ({"url": ""}, "/url"),
+        ({"types": []}, "/types"),
+        ({"types": ["task.started"]}, "/types/0"),
+        ({"tasks": "Some"}, "/tasks"),
+        ({"name": "A"}, "/name"),
+        ({"secret": "x"}, "/secret"),
     ],
-)  # fmt: skip
-def test_what_may_not_be_is_a_problem_that_names_it(hooks: Installation, body: dict[str, Any], pointer: str) -> None:
+)
+def test_a_forbidden_change_is_a_problem_that_names_it(hooks: Installation, body: dict[str, Any], pointer: str) -> None:
     refused = hooks.call("POST", HOOKS, {"name": "refused", "url": URL} | body)
     assert refused.status == 422
     assert [each["pointer"] for each in refused.json["errors"]] == [pointer]
@@ -135,7 +150,7 @@ def test_rights_are_of_the_resource_webhooks(hooks: Installation) -> None:
         assert (refused.status, "webhooks.taskflow.dev" in refused.json["detail"]) == (403, True)
 
 
-def test_a_task_over_rest_names_who_is_told(hooks: Installation) -> None:
+def test_a_task_created_over_rest_can_name_endpoints(hooks: Installation) -> None:
     body = {"generateName": "told-", "spec": {"handler": "a.b", "notify": ["billing"]}}
     answer = hooks.call("POST", f"/v1/namespaces/{NAMESPACE}/tasks", body)
     assert answer.status == 201, answer.body
@@ -146,7 +161,7 @@ def test_a_task_over_rest_names_who_is_told(hooks: Installation) -> None:
 @pytest.mark.parametrize(
     ("arguments", "environ", "said"),
     [
-        (["notifier"], {}, "TASKFLOW_WEBHOOKS_ENABLED: expected true"),
+        (["notifier"], {}, "TASKFLOW_WEBHOOKS_ENABLED must be true"),
         (["notifier"], {"TASKFLOW_WEBHOOKS_ENABLED": "true"}, "needs TASKFLOW_WEBHOOKS_KEY"),
         (["notifier"], {"TASKFLOW_WEBHOOKS_ENABLED": "true", "TASKFLOW_WEBHOOKS_KEY": "hunter2"}, "expected 32 bytes"),
         ([], {"TASKFLOW_WEBHOOKS_ENABLED": "true"}, "needs TASKFLOW_WEBHOOKS_KEY"),

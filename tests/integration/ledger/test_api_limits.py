@@ -6,9 +6,9 @@ import time
 import pytest
 import redis
 
-from taskflow_api.identity.attempts import Attempts
-from taskflow_api.limits.limiter import RedisCounter
-from taskflow_api.limits.policy import Limit
+from taskflow_api.gcra.counters import RedisCounter
+from taskflow_api.gcra.limit import Limit
+from taskflow_api.identity.attempt_limits import AttemptLimit
 from taskflow_core.broker import acl
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.pipelining import PipelinedClient
@@ -34,7 +34,7 @@ async def test_exactly_the_quota_passes_of_what_a_hundred_clients_ask_of_two_pro
         async def ask(number: int) -> None:
             nonlocal passed
             for _ in range(10):
-                found = await counters[number % 2].take(limits, 1)
+                found = await counters[number % 2].consume(limits, 1)
                 passed += all(each.passes for each in found)
 
         loop = asyncio.get_running_loop()
@@ -43,10 +43,10 @@ async def test_exactly_the_quota_passes_of_what_a_hundred_clients_ask_of_two_pro
         seconds = loop.time() - began
         # What came back meanwhile, five a second, may be taken again.
         assert 300 <= passed <= 300 + 5 * seconds + 1
-        (caller, namespace) = await counters[0].take([Limit("caller", "exact", 300), limits[1]], 300)
+        (caller, namespace) = await counters[0].consume([Limit("caller", "exact", 300), limits[1]], 300)
         assert (caller.passes, namespace.passes) == (False, True)
         # Nothing of what was refused was counted.
-        assert namespace.left >= 100_000 - passed - 1
+        assert namespace.remaining >= 100_000 - passed - 1
     finally:
         for client in clients:
             await client.aclose()
@@ -58,16 +58,16 @@ async def test_of_passwords_guessed_at_two_processes_at_once_five_are_looked_at(
     mine = as_user(settings, raw, acl.API, acl.api_rules(PASSWORD))
     clients = [connect_async(mine) for _ in range(2)]
     processes = [
-        Attempts("login", 5, 300, RedisCounter(PipelinedClient(client, 10.0)), time.monotonic) for client in clients
+        AttemptLimit("login", 5, 300, RedisCounter(PipelinedClient(client, 10.0)), time.monotonic) for client in clients
     ]
     try:
-        waits = await asyncio.gather(*(processes[number % 2].take("ann") for number in range(40)))
+        waits = await asyncio.gather(*(processes[number % 2].consume("ann") for number in range(40)))
         assert sorted(waits)[:5] == [0] * 5
         assert all(50 <= wait <= 60 for wait in sorted(waits)[5:])
-        await processes[0].forget("ann")
+        await processes[0].reset("ann")
         # Redis forgets within a millisecond.
         await asyncio.sleep(0.01)
-        assert await processes[1].take("ann") == 0
+        assert await processes[1].consume("ann") == 0
     finally:
         for client in clients:
             await client.aclose()

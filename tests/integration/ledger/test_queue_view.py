@@ -14,7 +14,7 @@ from taskflow_core.broker.publish import Outgoing, Publisher
 from taskflow_core.domain import naming
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.connect import connect_async, connect_sync
-from taskflow_core.ledger.queue_view import Place, QueueView
+from taskflow_core.ledger.queue_view import QueuePosition, QueueView
 from taskflow_core.settings import RedisSettings
 from tests.builders import make_message
 from tests.redis_users import PASSWORD, as_user
@@ -52,20 +52,20 @@ async def test_a_place_counts_higher_priorities_and_the_older_of_its_own(
     publish(settings, raw, *((f"low-{number}", 0, when) for number, when in enumerate(entered)))
     publish(settings, raw, ("high-0", 9, 900), ("high-1", 9, 901), ("middle", 5, 950))
     for number in (0, 1, 2, 3, 4, 5, 7):
-        assert await view.place("team-a", "default", 0, f"low-{number}", 1) == Place(3 + number, exact=True)
-    assert await view.place("team-a", "default", 0, "low-6", 1) == Place(9, exact=True)
-    assert await view.place("team-a", "default", 9, "high-1", 1) == Place(1, exact=True)
-    assert await view.place("team-a", "default", 5, "middle", 1) == Place(2, exact=True)
+        assert await view.position("team-a", "default", 0, f"low-{number}", 1) == QueuePosition(3 + number, exact=True)
+    assert await view.position("team-a", "default", 0, "low-6", 1) == QueuePosition(9, exact=True)
+    assert await view.position("team-a", "default", 9, "high-1", 1) == QueuePosition(1, exact=True)
+    assert await view.position("team-a", "default", 5, "middle", 1) == QueuePosition(2, exact=True)
 
 
 async def test_what_is_not_in_the_ledger_has_no_place_and_what_was_fetched_has_one_by_its_age(
     settings: RedisSettings, raw: redis.Redis, view: QueueView
 ) -> None:
     publish(settings, raw, ("a", 0, 100), ("b", 0, 200))
-    assert await view.place("team-a", "default", 0, "c", 1) is None
+    assert await view.position("team-a", "default", 0, "c", 1) is None
     raw.rpop(naming.broker_list("team-a", "default", 0))
-    assert await view.place("team-a", "default", 0, "a", 1) == Place(0, exact=False)
-    assert await view.place("team-a", "default", 0, "b", 1) == Place(0, exact=True)
+    assert await view.position("team-a", "default", 0, "a", 1) == QueuePosition(0, exact=False)
+    assert await view.position("team-a", "default", 0, "b", 1) == QueuePosition(0, exact=True)
 
 
 async def test_at_a_hundred_thousand_messages_few_are_looked_at(
@@ -85,7 +85,7 @@ async def test_at_a_hundred_thousand_messages_few_are_looked_at(
     raw.zadd(naming.KEY_LEDGER, {naming.member("uid-77777", 1): 77_777})
     raw.config_resetstat()
     began = time.perf_counter()
-    assert await view.place("team-a", "default", 0, "uid-77777", 1) == Place(77_776, exact=True)
+    assert await view.position("team-a", "default", 0, "uid-77777", 1) == QueuePosition(77_776, exact=True)
     took = time.perf_counter() - began
     calls = {command: stats["calls"] for command, stats in raw.info("commandstats").items()}
     assert calls["cmdstat_lindex"] <= 18
@@ -121,5 +121,5 @@ async def test_the_apis_user_reads_no_more_than_that(readers: RedisSettings, raw
 async def test_without_redis_it_says_so(settings: RedisSettings) -> None:
     client = connect_async(RedisSettings.model_validate({"url": "redis://127.0.0.1:1/0"}))
     with pytest.raises(Unavailable):
-        await QueueView(client).place("team-a", "default", 0, "u", 1)
+        await QueueView(client).position("team-a", "default", 0, "u", 1)
     await client.aclose()

@@ -1,4 +1,4 @@
-"""Endpoints, Tasks that end, and a notifier, on a real database."""
+"""Endpoints, finished Tasks and a notifier on a real database."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_api.webhooks.deliveries import PostgresDeliveries
 from taskflow_api.webhooks.endpoints import EndpointRow, PostgresEndpoints
-from taskflow_api.webhooks.guard import Policy
 from taskflow_api.webhooks.notifier import Notifier
 from taskflow_api.webhooks.secrets import Vault, new_secret
-from taskflow_api.webhooks.sending import Sender
+from taskflow_api.webhooks.sender import Sender
+from taskflow_api.webhooks.url_policy import Policy
 from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.store import repository
 from taskflow_core.store.engine import transaction
@@ -30,9 +30,16 @@ def endpoint(name: str, url: str = "https://hooks.example.com/", **fields: Any) 
     """A row and its secret."""
     secret = new_secret()
     values: dict[str, Any] = {
-        "id": f"id-of-{name}", "namespace": "team-a", "name": name, "url": url, "types": TYPES, "every_task": True,
-        "secret": VAULT.seal(secret), "created_at": NOW, "created_by": "alice",
-    }  # fmt: skip
+        "id": f"id-of-{name}",
+        "namespace": "team-a",
+        "name": name,
+        "url": url,
+        "types": TYPES,
+        "every_task": True,
+        "secret": VAULT.encrypt(secret),
+        "created_at": NOW,
+        "created_by": "alice",
+    }
     return EndpointRow(**values | fields), secret
 
 

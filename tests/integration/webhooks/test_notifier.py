@@ -1,4 +1,4 @@
-"""From a row to a receiver that verifies, and back: with a real database and real HTTP."""
+"""Deliveries from the database to a verifying receiver, over real HTTP."""
 
 import asyncio
 import contextlib
@@ -14,9 +14,9 @@ from taskflow_api.webhooks import notifier as module
 from taskflow_api.webhooks.deliveries import DeliveryRow, PostgresDeliveries
 from taskflow_api.webhooks.endpoints import PostgresEndpoints
 from taskflow_api.webhooks.notifier import Notifier
-from taskflow_api.webhooks.schedule import SCHEDULE
+from taskflow_api.webhooks.retry_schedule import SCHEDULE
 from taskflow_api.webhooks.secrets import Vault, new_secret
-from taskflow_api.webhooks.sending import Answer
+from taskflow_api.webhooks.sender import Answer
 from taskflow_core.errors import Conflict
 from taskflow_core.store.engine import transaction
 from tests.integration.webhooks.rows import (
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(autouse=True)
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
 
 
 @contextlib.asynccontextmanager
@@ -84,7 +84,7 @@ async def test_a_delivery_verifies_with_the_reference_library(engine: AsyncEngin
     assert (row.tries[0]["status"], row.tries[0]["error"]) == (204, "")
 
 
-async def test_it_fails_n_times_by_the_schedule_with_the_same_id_and_a_new_time_and_is_then_delivered(
+async def test_a_failed_delivery_is_retried_by_the_schedule_with_the_same_id(
     engine: AsyncEngine, receiver: Receiver
 ) -> None:
     secret = await added(engine, "all", receiver.url)
@@ -107,7 +107,7 @@ async def test_it_fails_n_times_by_the_schedule_with_the_same_id_and_a_new_time_
     assert [got.verified(secret)["type"] for got in receiver.received] == ["task.failed"] * 5
 
 
-async def test_after_the_last_attempt_it_is_given_up_and_may_be_replayed(
+async def test_after_the_last_attempt_a_delivery_fails_and_can_be_replayed(
     engine: AsyncEngine, receiver: Receiver
 ) -> None:
     await added(engine, "all", receiver.url)
@@ -129,11 +129,13 @@ async def test_after_the_last_attempt_it_is_given_up_and_may_be_replayed(
     assert {got.id for got in receiver.received} == {"evt_u1_failed"}
     assert await store.replay("id-of-all", "f" * 32) is None
     await store.replay("id-of-all", row.id)
-    with pytest.raises(Conflict, match="waits for an attempt"):
+    with pytest.raises(Conflict, match="is already pending"):
         await store.replay("id-of-all", row.id)
 
 
-async def test_410_disables_the_endpoint_and_gives_up_what_waits(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_410_disables_the_endpoint_and_fails_its_pending_deliveries(
+    engine: AsyncEngine, receiver: Receiver
+) -> None:
     await added(engine, "all", receiver.url)
     await apply(engine, *(ended(f"u{number}", "Failed") for number in range(3)))
     async with transaction(engine) as connection:
@@ -161,7 +163,7 @@ async def test_while_a_secret_is_rotated_there_are_two_signatures_and_afterwards
     there = await store.get("team-a", "all")
     assert there is not None
     values = {
-        "secret": VAULT.seal(new),
+        "secret": VAULT.encrypt(new),
         "old_secret": there.secret,
         "old_secret_until": datetime.now(UTC) + timedelta(hours=1),
     }
@@ -178,7 +180,7 @@ async def test_while_a_secret_is_rotated_there_are_two_signatures_and_afterwards
     assert len(receiver.received[1].headers["webhook-signature"].split()) == 1
 
 
-async def test_side_by_side_they_send_each_once(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_concurrent_notifiers_send_each_message_once(engine: AsyncEngine, receiver: Receiver) -> None:
     for name in ("one", "two", "three"):
         await added(engine, name, f"{receiver.url}/{name}")
     await apply(engine, *(ended(f"u{number:02}", "Succeeded") for number in range(40)))
@@ -189,25 +191,25 @@ async def test_side_by_side_they_send_each_once(engine: AsyncEngine, receiver: R
     assert {state for (state,) in await rows(engine, "state")} == {"Delivered"}
 
 
-async def test_what_a_dead_notifier_held_is_sent_by_another_and_its_late_word_does_not_count(
+async def test_leases_of_a_dead_notifier_expire_and_its_late_outcome_is_ignored(
     engine: AsyncEngine, receiver: Receiver
 ) -> None:
     await added(engine, "all", receiver.url)
     await apply(engine, ended("u1", "Succeeded"))
     store = PostgresDeliveries(engine)
-    (taken,) = await store.take("dead", 10)
-    assert await store.take("other", 10) == []
+    (taken,) = await store.lease("dead", 10)
+    assert await store.lease("other", 10) == []
     async with running(notifier(engine, receiver)):
         await asyncio.sleep(0.2)
         assert receiver.received == []
         await let_leases_run_out(engine)
         await eventually(lambda: len(receiver.received) == 1)
     assert (await only(engine)).state == "Delivered"
-    assert not await store.record(taken, "dead", module.judge(1, Answer(500), datetime.now(UTC), 0.5))
+    assert not await store.record(taken, "dead", module.outcome_of(1, Answer(500), datetime.now(UTC), 0.5))
     assert (await only(engine)).state == "Delivered"
 
 
-async def test_a_slow_endpoint_does_not_keep_the_others_waiting(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_a_slow_endpoint_does_not_delay_the_others(engine: AsyncEngine, receiver: Receiver) -> None:
     with Receiver() as slow:
         await added(engine, "slow", slow.url)
         await apply(engine, *(ended(f"s{number}", "Failed") for number in range(20)))
@@ -222,7 +224,7 @@ async def test_a_slow_endpoint_does_not_keep_the_others_waiting(engine: AsyncEng
             assert len(slow.received) <= 8
 
 
-async def test_a_stop_lets_an_attempt_end_and_takes_no_other(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_stop_finishes_running_attempts_and_leases_no_more(engine: AsyncEngine, receiver: Receiver) -> None:
     await added(engine, "all", receiver.url)
     await apply(engine, ended("u1", "Failed"))
     receiver.next = [slowly(0.5, answer(200))]
@@ -235,7 +237,7 @@ async def test_a_stop_lets_an_attempt_end_and_takes_no_other(engine: AsyncEngine
     assert len(receiver.received) == 1
 
 
-async def test_a_url_that_became_forbidden_is_told_and_a_lost_key_too(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_a_refused_url_and_a_lost_key_are_recorded(engine: AsyncEngine, receiver: Receiver) -> None:
     await added(engine, "all", "https://127.0.0.9:1/")
     await apply(engine, ended("u1", "Failed"))
     async with running(notifier(engine, receiver)):
@@ -250,28 +252,29 @@ async def test_a_url_that_became_forbidden_is_told_and_a_lost_key_too(engine: As
     assert "not in TASKFLOW_WEBHOOKS_KEY" in row.tries[1]["error"]
 
 
-async def test_old_ones_are_swept_and_what_waits_stays(engine: AsyncEngine, receiver: Receiver) -> None:
+async def test_old_deliveries_are_swept_and_pending_ones_stay(engine: AsyncEngine, receiver: Receiver) -> None:
     await added(engine, "all")
     await apply(engine, *(ended(f"u{number}", "Failed") for number in range(4)))
     async with transaction(engine) as connection:
         for uid, state, days in (("u0", "Delivered", 31), ("u1", "Failed", 31), ("u2", "Delivered", 29)):
             await connection.execute(
                 text(
-                    "UPDATE webhook_deliveries SET state = :s, finished_at = now() - :d * interval '1 day' WHERE task_uid = :u"
+                    "UPDATE webhook_deliveries SET state = :s, finished_at = now() - :d * interval '1 day'"
+                    " WHERE task_uid = :u"
                 ),
                 {"s": state, "d": days, "u": uid},
             )
     store = PostgresDeliveries(engine)
     assert await store.sweep(timedelta(days=30)) == 2
     assert await rows(engine, "task_uid") == [("u2",), ("u3",)]
-    count, late = await store.waiting()
+    count, late = await store.backlog()
     assert (count, late >= 0) == (1, True)
     assert await PostgresEndpoints(engine).delete("id-of-all")
     assert await rows(engine, "task_uid") == []
     assert not await PostgresEndpoints(engine).delete("id-of-all")
 
 
-async def test_a_namespace_has_one_of_a_name_and_not_too_many(
+async def test_endpoint_names_are_unique_and_their_number_is_limited(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskflow_api.webhooks.endpoints.MAX_ENDPOINTS", 2)
@@ -281,7 +284,7 @@ async def test_a_namespace_has_one_of_a_name_and_not_too_many(
     )
     assert sorted(type(each).__name__ for each in made) == ["Conflict"] * 3 + ["NoneType"]
     await added(engine, "second")
-    with pytest.raises(Conflict, match="2 webhooks, which is the most"):
+    with pytest.raises(Conflict, match="already has 2 webhooks, the limit"):
         await added(engine, "third")
     await added(engine, "third", namespace="team-b")
     assert [row.name for row in await store.of_namespace("team-a")] == ["same", "second"]

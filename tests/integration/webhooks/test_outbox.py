@@ -1,4 +1,4 @@
-"""A delivery is there exactly when the end of the Task is: written by the same transaction, whatever happens to it."""
+"""A delivery exists exactly when the end of its Task does, because the same transaction writes both."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.integration
 UID = "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"
 
 
-async def test_each_end_is_told_once_with_a_stable_id_and_a_thin_payload(engine: AsyncEngine) -> None:
+async def test_each_finished_task_has_one_delivery_with_a_stable_id_and_a_small_payload(engine: AsyncEngine) -> None:
     await added(engine, "all")
     for uid, phase in (("u1", "Succeeded"), ("u2", "Failed"), ("u3", "Cancelled")):
         await apply(engine, snapshot(EventKind.QUEUED, 1, uid=uid))
@@ -40,11 +40,19 @@ async def test_each_end_is_told_once_with_a_stable_id_and_a_thin_payload(engine:
         "type": "task.failed",
         "timestamp": "2026-09-21T12:00:09Z",
         "data": {
-            "namespace": "team-a", "name": "task-u2", "uid": "u2", "handler": "reports.summarise", "queue": "default",
-            "phase": "Failed", "reason": "Failed", "attempt": 1, "createdAt": "2026-09-20T12:00:00Z", "startedAt": None,
+            "namespace": "team-a",
+            "name": "task-u2",
+            "uid": "u2",
+            "handler": "reports.summarise",
+            "queue": "default",
+            "phase": "Failed",
+            "reason": "Failed",
+            "attempt": 1,
+            "createdAt": "2026-09-20T12:00:00Z",
+            "startedAt": None,
             "finishedAt": "2026-09-21T12:00:09Z",
         },
-    }  # fmt: skip
+    }
 
 
 async def test_in_any_order_of_events_and_split_over_batches_there_is_one(engine: AsyncEngine) -> None:
@@ -61,7 +69,7 @@ async def test_in_any_order_of_events_and_split_over_batches_there_is_one(engine
     assert end.attempt == 2
 
 
-async def test_an_attempt_that_is_followed_by_another_and_a_task_that_was_deleted_are_no_end(
+async def test_a_retried_attempt_and_a_deleted_task_have_no_delivery(
     engine: AsyncEngine,
 ) -> None:
     await added(engine, "all")
@@ -88,7 +96,7 @@ async def test_nothing_is_sent_of_what_was_not_committed(engine: AsyncEngine) ->
     assert await rows(engine, "event_id") == [("evt_u1_succeeded",)]
 
 
-async def test_what_the_stream_lost_is_told_when_it_is_mirrored_again(engine: AsyncEngine) -> None:
+async def test_lost_events_are_delivered_when_the_task_is_mirrored_again(engine: AsyncEngine) -> None:
     await added(engine, "all")
     await added(engine, "named", every_task=False)
     task = make_task(uid="u1", phase=Phase.CANCELLED, notify=["named"])
@@ -97,11 +105,12 @@ async def test_what_the_stream_lost_is_told_when_it_is_mirrored_again(engine: As
             await repository.upsert_tasks(connection, [task, make_task(uid="u2", name="other", phase=Phase.RUNNING)])
     await apply(engine, ended("u1", "Cancelled"))
     assert await rows(engine, "webhook_id", "event_id") == [
-        ("id-of-all", "evt_u1_cancelled"), ("id-of-named", "evt_u1_cancelled"),
-    ]  # fmt: skip
+        ("id-of-all", "evt_u1_cancelled"),
+        ("id-of-named", "evt_u1_cancelled"),
+    ]
 
 
-async def test_who_is_told(engine: AsyncEngine) -> None:
+async def test_which_endpoints_get_a_delivery(engine: AsyncEngine) -> None:
     await added(engine, "all")
     await added(engine, "failures", types=["task.failed"])
     await added(engine, "named", every_task=False)
@@ -115,19 +124,27 @@ async def test_who_is_told(engine: AsyncEngine) -> None:
     for number, odd in enumerate(("named", {"named": 1}, None, 7, [["named"]])):
         async with transaction(engine) as connection:
             await connection.execute(
-                text("INSERT INTO tasks (uid, namespace, name, handler, queue, priority, spec, phase, reason, message, attempt, seq,"
-                     " created_at, outputs) VALUES (:uid, 'team-b', 'x', 'a.b', 'q', 0, cast(:spec AS jsonb), 'Cancelled', '', '', 1, 1,"
-                     " now(), '[]')"),
+                text(
+                    "INSERT INTO tasks"
+                    " (uid, namespace, name, handler, queue, priority, spec, phase, reason, message, attempt, seq,"
+                    " created_at, outputs)"
+                    " VALUES (:uid, 'team-b', 'x', 'a.b', 'q', 0, cast(:spec AS jsonb), 'Cancelled', '', '', 1, 1,"
+                    " now(), '[]')"
+                ),
                 {"uid": f"odd-{number}", "spec": json.dumps({"notify": odd})},
-            )  # fmt: skip
+            )
     found = [row for row in await rows(engine, "webhook_id", "task_uid") if not row[1].startswith("odd")]
     assert found == [
-        ("id-of-all", "u1"), ("id-of-all", "u2"), ("id-of-all", "u3"), ("id-of-failures", "u2"), ("id-of-named", "u3"),
-    ]  # fmt: skip
+        ("id-of-all", "u1"),
+        ("id-of-all", "u2"),
+        ("id-of-all", "u3"),
+        ("id-of-failures", "u2"),
+        ("id-of-named", "u3"),
+    ]
     assert len(await rows(engine, "id")) == len(found) + 5
 
 
-async def test_writers_at_once_make_one(engine: AsyncEngine) -> None:
+async def test_concurrent_writers_create_one_delivery(engine: AsyncEngine) -> None:
     await added(engine, "all")
     await asyncio.gather(*(apply(engine, ended("u1", "Succeeded"), ended("u2", "Failed")) for _ in range(5)))
     assert await rows(engine, "event_id") == [("evt_u1_succeeded",), ("evt_u2_failed",)]

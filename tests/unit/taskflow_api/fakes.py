@@ -1,4 +1,4 @@
-"""The ports of the API, in memory, and a caller of its ASGI interface."""
+"""In-memory ports of the API, and a client that calls its ASGI interface."""
 
 import asyncio
 import json
@@ -11,19 +11,20 @@ from urllib.parse import unquote
 from fastapi import FastAPI
 
 from taskflow_api.app import create_app
-from taskflow_api.auth import Gate
-from taskflow_api.cache import ReadCache
+from taskflow_api.http.kubernetes_auth import KubernetesAuth
+from taskflow_api.http.read_cache import ReadCache
+from taskflow_api.http.services import Services
 from taskflow_api.identity.accounts import ISSUER
 from taskflow_api.identity.tokens import Tokens
 from taskflow_api.identity.wiring import Identity
 from taskflow_api.limits.limiter import Limiter
 from taskflow_api.live.hub import Hub
-from taskflow_api.services import Services
+from taskflow_api.wiring import Components
 from taskflow_core.blobs.multipart import SentPart
 from taskflow_core.blobs.store import ObjectInfo
 from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.errors import Conflict, NotFound
-from taskflow_core.ledger.queue_view import Place
+from taskflow_core.ledger.queue_view import QueuePosition
 from taskflow_core.store.operations import MAX_RUNNING, OperationRow
 from taskflow_core.store.repository import Filter
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
@@ -43,7 +44,7 @@ class Clock:
 
 
 class FakeKube:
-    """Alice may do everything in team-a; bob is known and may do nothing. Keeps Tasks by path, ServiceAccounts as answers."""
+    """An API server in which alice may do everything in team-a, and bob nothing. Keeps Tasks by path."""
 
     def __init__(self) -> None:
         self.objects: dict[str, dict[str, Any]] = {}
@@ -51,7 +52,7 @@ class FakeKube:
         self.failure: Exception | None = None
         self.fail_on = ""
         self.batches: list[list[dict[str, Any]] | Exception] = []
-        """What a watch tells, before it goes silent."""
+        """What a watch reports before it goes silent."""
         self.answers: dict[str, dict[str, Any]] = {"/version": {"gitVersion": "v1.36.3"}}
         self.allowed: dict[str, str] = {"alice": "team-a"}
         """By user, the namespace where it may do everything."""
@@ -176,11 +177,11 @@ class FakeHistory:
     async def remove_operation(self, namespace: str, id_: str) -> bool:
         return self.operations.pop(id_, None) is not None
 
-    async def take(self, holder: str) -> OperationRow | None:
+    async def lease_operation(self, holder: str) -> OperationRow | None:
         await self.check()
         return next((each for each in self.operations.values() if each.finished_at is None), None)
 
-    async def save(self, row: OperationRow, holder: str, *, keep: bool = True) -> bool:
+    async def save_operation(self, row: OperationRow, holder: str, *, keep: bool = True) -> bool:
         await self.check()
         if row.id not in self.operations:
             return False
@@ -194,11 +195,11 @@ class FakeHistory:
 
 @dataclass
 class FakeQueues:
-    found: Place | None = None
+    found: QueuePosition | None = None
     failure: Exception | None = None
     asked: list[tuple[str, str, int, str, int]] = field(default_factory=list)
 
-    async def place(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> Place | None:
+    async def position(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> QueuePosition | None:
         self.asked.append((namespace, queue, priority, uid, attempt))
         if self.failure:
             raise self.failure
@@ -207,7 +208,7 @@ class FakeQueues:
 
 @dataclass
 class FakeMultipart:
-    """Uploads in parts; what of them was sent is none of its business."""
+    """Multipart uploads, without the content of their parts."""
 
     objects: "FakeObjects"
     open: dict[str, str] = field(default_factory=dict)
@@ -284,7 +285,7 @@ class Answer:
 
 
 def unlimited() -> Limiter:
-    """Nothing is limited."""
+    """A limiter without limits."""
     return Limiter(None, caller_per_minute=0, namespace_per_minute=0, namespaces={})
 
 
@@ -297,13 +298,13 @@ class Api:
         *,
         register: bool = False,
         limiter: Limiter | None = None,
-        together: Any = None,
+        cache: Any = None,
     ) -> None:
         self.kube = FakeKube()
         self.history = FakeHistory()
         self.objects = FakeObjects()
         self.clock = Clock()
-        self.gate = Gate(self.kube, audiences, self.clock)
+        self.auth = KubernetesAuth(self.kube, audiences, self.clock)
         self.hub = Hub(self.kube, 3, 5)
         self.queues = FakeQueues()
         self.limiter = limiter or unlimited()
@@ -312,9 +313,17 @@ class Api:
         keys = memory.keys(self.kube, self.keys, self.time)
         accounts = memory.accounts(self.kube, self.accounts, self.time) if register else None
         issuers = {ISSUER: accounts.caller} if accounts else {}
-        self.identity = identity = Identity(Tokens(self.gate.authenticate, keys.caller, issuers), keys, accounts)
-        ports = (self.kube, self.history, self.objects, self.gate, identity, self.hub, self.limiter, self.queues)
-        self.app: FastAPI = create_app(Services(*ports, cache=ReadCache(together, self.clock)))
+        self.identity = identity = Identity(Tokens(self.auth.authenticate, keys.caller, issuers), keys, accounts)
+        services = Services(
+            self.kube,
+            self.history,
+            self.objects,
+            self.auth,
+            identity.tokens.authenticate,
+            self.queues,
+            ReadCache(cache, self.clock),
+        )
+        self.app: FastAPI = create_app(Components(services, identity, self.hub, self.limiter))
 
     async def call(
         self, method: str, url: str, body: Any = None, *, token: str = "alice-token", **headers: str
@@ -350,7 +359,7 @@ async def call(
 
     async def receive() -> dict[str, Any]:
         if not chunks:
-            # The client stays: it says nothing more.
+            # The client stays connected and sends nothing more.
             await asyncio.Event().wait()
         chunk = chunks.pop(0)
         return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}

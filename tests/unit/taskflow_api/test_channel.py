@@ -12,7 +12,7 @@ from tests.unit.taskflow_api.watched import WatchedKube
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("COALESCE_SECONDS", "FIRST_PAUSE", "LONGEST_PAUSE"):
+    for name in ("COALESCE_SECONDS", "MIN_BACKOFF", "MAX_BACKOFF"):
         monkeypatch.setattr(module, name, 0.01)
 
 
@@ -31,7 +31,7 @@ def versions(channel: Channel, place: int) -> list[int]:
     return [each.version for each in channel.after(place)]
 
 
-async def test_it_begins_now_and_tells_what_happens_from_then_on() -> None:
+async def test_a_channel_starts_now_and_reports_later_changes() -> None:
     kube = WatchedKube()
     await kube.happens("before")
     async with running(kube) as channel:
@@ -42,7 +42,7 @@ async def test_it_begins_now_and_tells_what_happens_from_then_on() -> None:
         assert channel.position == later
 
 
-async def test_listeners_are_woken_by_what_they_are_about() -> None:
+async def test_listeners_are_woken_by_changes_of_their_tasks() -> None:
     kube = WatchedKube()
     async with running(kube) as channel:
         await channel.join(None)
@@ -67,7 +67,7 @@ async def test_a_listener_from_before_the_start_gets_all_since_and_one_watch_ser
         assert versions(channel, places[3]) == [*places[4:], later]
 
 
-async def test_what_was_compacted_is_gone_for_who_needs_it_and_for_nobody_else() -> None:
+async def test_compacted_changes_are_gone_only_for_listeners_that_need_them() -> None:
     kube = WatchedKube()
     old = await kube.happens("a")
     await kube.happens("b")
@@ -85,14 +85,14 @@ async def test_what_was_compacted_is_gone_for_who_needs_it_and_for_nobody_else()
             await channel.join(old)
 
 
-async def test_a_place_of_the_future_is_none() -> None:
+async def test_a_position_in_the_future_is_gone() -> None:
     kube = WatchedKube()
     async with running(kube) as channel:
         with pytest.raises(Gone):
             await channel.join(kube.version + 1000)
 
 
-async def test_a_listener_too_far_behind_is_told_so() -> None:
+async def test_a_listener_too_far_behind_gets_gone() -> None:
     kube = WatchedKube()
     async with running(kube, kept=3) as channel:
         place = await channel.join(None)
@@ -102,7 +102,7 @@ async def test_a_listener_too_far_behind_is_told_so() -> None:
         assert versions(channel, happened[1]) == happened[2:]
 
 
-async def test_an_outage_is_bridged_and_a_compaction_meanwhile_is_told() -> None:
+async def test_a_watch_survives_an_outage_and_reports_a_compaction() -> None:
     kube = WatchedKube()
     async with running(kube) as channel:
         place = await channel.join(None)
@@ -128,7 +128,7 @@ async def test_an_outage_is_bridged_and_a_compaction_meanwhile_is_told() -> None
         assert versions(channel, last) == [now]
 
 
-async def test_a_bookmark_moves_the_place_and_one_broken_object_hides_no_other() -> None:
+async def test_a_bookmark_moves_the_position_and_a_broken_object_is_skipped() -> None:
     kube = WatchedKube()
     async with running(kube) as channel:
         place = await channel.join(None)
@@ -138,7 +138,7 @@ async def test_a_bookmark_moves_the_place_and_one_broken_object_hides_no_other()
         assert versions(channel, place) == [good]
 
 
-async def test_without_an_api_server_nobody_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_an_api_server_join_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "JOIN_SECONDS", 0.05)
     kube = WatchedKube()
     kube.away = True
@@ -147,7 +147,7 @@ async def test_without_an_api_server_nobody_joins(monkeypatch: pytest.MonkeyPatc
             await channel.join(None)
 
 
-async def test_who_needs_the_past_gets_it_after_an_outage() -> None:
+async def test_a_restart_from_the_past_succeeds_after_an_outage() -> None:
     kube = WatchedKube()
     old = await kube.happens("a")
     missed = await kube.happens("b")

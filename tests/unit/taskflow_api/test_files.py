@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from taskflow_api.files import multipart
-from taskflow_api.files.multipart import read_upload_id, sweep_for_ever, upload_id
+from taskflow_api.files.multipart import parse_upload_id, sweep_forever, upload_id
 from taskflow_core.errors import NotFound, Unavailable
 from tests.unit.taskflow_api.fakes import UID, Api
 
@@ -107,12 +107,12 @@ async def test_no_upload_replaces_an_output() -> None:
 )
 async def test_an_id_that_was_not_given_is_none(value: str) -> None:
     with pytest.raises(NotFound):
-        read_upload_id(value)
+        parse_upload_id(value)
     assert (await stored().call("POST", f"{UPLOADS}/{value}:sign", {"parts": [1]})).status == 404
 
 
 def test_an_id_has_key_and_upload() -> None:
-    assert read_upload_id(upload_id("d/ünï x", "a.b-c_d")) == ("d/ünï x", "a.b-c_d")
+    assert parse_upload_id(upload_id("d/ünï x", "a.b-c_d")) == ("d/ünï x", "a.b-c_d")
 
 
 async def test_the_sweeper_outlives_an_outage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ async def test_the_sweeper_outlives_an_outage(monkeypatch: pytest.MonkeyPatch) -
             return 1
 
     now = datetime(2026, 11, 25, tzinfo=UTC)
-    job = asyncio.create_task(sweep_for_ever(cast("Any", Uploads()), lambda: now))
+    job = asyncio.create_task(sweep_forever(cast("Any", Uploads()), lambda: now))
     while len(asked) < 3:  # noqa: ASYNC110 - the sweeper tells nobody
         await asyncio.sleep(0.001)
     job.cancel()

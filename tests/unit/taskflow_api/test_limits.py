@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from taskflow_api.limits import limiting
-from taskflow_api.limits.limiter import AWAY_SECONDS, Limiter, LocalCounter
-from taskflow_api.limits.policy import COSTS, Limit, Standing, cost, headers
+from taskflow_api.gcra.counters import RETRY_SECONDS, LocalCounter
+from taskflow_api.gcra.limit import Limit, LimitState, headers
+from taskflow_api.limits import dependency
+from taskflow_api.limits.costs import COSTS, cost
+from taskflow_api.limits.limiter import Limiter
 from taskflow_api.settings import LimitSettings
 from taskflow_core.errors import Unavailable
 from tests.unit.taskflow_api.fakes import Api, Clock
@@ -19,16 +21,16 @@ TASKS = "/v1/namespaces/team-a/tasks"
 
 
 class Shared:
-    """Redis that may be away; counts in memory otherwise."""
+    """A Redis that can be unavailable and otherwise counts in memory."""
 
     def __init__(self, clock: Clock) -> None:
         self.counter, self.down, self.asked = LocalCounter(clock), False, 0
 
-    async def take(self, limits: Sequence[Limit], units: int) -> list[Standing]:
+    async def consume(self, limits: Sequence[Limit], units: int) -> list[LimitState]:
         self.asked += 1
         if self.down:
             raise Unavailable("Redis: down")
-        return await self.counter.take(limits, units)
+        return await self.counter.consume(limits, units)
 
 
 def limiter(clock: Clock, shared: Shared | None = None, **numbers: Any) -> Limiter:
@@ -36,7 +38,7 @@ def limiter(clock: Clock, shared: Shared | None = None, **numbers: Any) -> Limit
     return Limiter(shared, clock=clock, **known)
 
 
-async def test_each_route_has_its_cost_and_takes_it_but_for_those_that_are_open_to_all(
+async def test_each_limited_route_has_a_cost_and_consumes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     api = Api(register=True)
@@ -46,7 +48,7 @@ async def test_each_route_has_its_cost_and_takes_it_but_for_those_that_are_open_
         taken.append(operation)
         return cost(method, operation)
 
-    monkeypatch.setattr(limiting, "cost", noted)
+    monkeypatch.setattr(dependency, "cost", noted)
     counted, free = [], set()
     for path, methods in api.app.openapi()["paths"].items():
         for method, told in methods.items():
@@ -69,30 +71,30 @@ async def test_a_caller_has_so_many_units_and_they_come_back_evenly() -> None:
     clock = Clock()
     limits = limiter(clock)
     for _ in range(12):
-        (standing,) = await limits.take("alice", "", 5, write=True)
-        assert standing.passes
-    (standing,) = await limits.take("alice", "", 5, write=True)
-    assert (standing.passes, standing.left, standing.wait_micros) == (False, 0, 5_000_000)
-    assert (await limits.take("bob", "", 5, write=True))[0].passes
+        (state,) = await limits.consume("alice", "", 5, write=True)
+        assert state.passes
+    (state,) = await limits.consume("alice", "", 5, write=True)
+    assert (state.passes, state.remaining, state.wait_micros) == (False, 0, 5_000_000)
+    assert (await limits.consume("bob", "", 5, write=True))[0].passes
     clock.now += 5
-    assert (await limits.take("alice", "", 5, write=True))[0].passes
-    assert not (await limits.take("alice", "", 1, write=True))[0].passes
+    assert (await limits.consume("alice", "", 5, write=True))[0].passes
+    assert not (await limits.consume("alice", "", 1, write=True))[0].passes
 
 
-async def test_what_one_limit_refuses_no_other_counts() -> None:
+async def test_a_request_refused_by_one_limit_is_counted_by_none() -> None:
     clock = Clock()
     limits = limiter(clock, namespace_per_minute=1000, namespaces={"team-a": 10})
-    passed = [await limits.take("alice", "team-a", 5, write=True) for _ in range(3)]
+    passed = [await limits.consume("alice", "team-a", 5, write=True) for _ in range(3)]
     assert [[each.passes for each in found] for found in passed] == [[True, True], [True, True], [True, False]]
     # Alice was refused by the namespace, so she has 50 of 60 left elsewhere.
-    assert (await limits.take("alice", "team-b", 50, write=True))[0].left == 0
+    assert (await limits.consume("alice", "team-b", 50, write=True))[0].remaining == 0
 
 
-async def test_a_key_may_have_a_limit_of_its_own_besides_that_of_its_identity() -> None:
+async def test_a_key_can_have_a_limit_in_addition_to_that_of_its_identity() -> None:
     limits = limiter(Clock(), key_per_minute=10, keys={"big": 50})
 
     async def passes(key: str) -> dict[str, bool]:
-        found = await limits.take("ci", "", 10, write=True, api_key=key)
+        found = await limits.consume("ci", "", 10, write=True, api_key=key)
         return {each.limit.name: each.passes for each in found}
 
     assert await passes("") == {"caller": True}
@@ -101,10 +103,10 @@ async def test_a_key_may_have_a_limit_of_its_own_besides_that_of_its_identity() 
     assert await passes("big") == {"caller": False, "key": True}
 
 
-async def test_what_costs_more_than_there_is_takes_all() -> None:
+async def test_a_cost_above_the_quota_consumes_all_of_it() -> None:
     limits = limiter(Clock())
-    assert (await limits.take("alice", "", 100, write=True))[0].passes
-    assert not (await limits.take("alice", "", 1, write=False))[0].passes
+    assert (await limits.consume("alice", "", 100, write=True))[0].passes
+    assert not (await limits.consume("alice", "", 1, write=False))[0].passes
 
 
 async def test_without_redis_reads_pass_and_writes_are_counted_here() -> None:
@@ -114,24 +116,26 @@ async def test_without_redis_reads_pass_and_writes_are_counted_here() -> None:
     shared.down = True
     with capture_logs() as logs:
         for _ in range(100):
-            assert await limits.take("alice", "", 1, write=False) == []
-        passed = [(await limits.take("alice", "", 5, write=True))[0].passes for _ in range(14)]
+            assert await limits.consume("alice", "", 1, write=False) == []
+        passed = [(await limits.consume("alice", "", 5, write=True))[0].passes for _ in range(14)]
         assert passed == [True] * 12 + [False] * 2
-        # A request does not wait for what did not answer a moment ago.
+        # Requests do not wait for a Redis that has just failed.
         assert shared.asked == 1
         shared.down = False
-        clock.now += AWAY_SECONDS
-        assert (await limits.take("alice", "", 5, write=True))[0].passes
-    assert [line["event"] for line in logs] == ["limits_counted_locally", "limits_counted_together"]
-    assert limits.open_reads == 100
+        clock.now += RETRY_SECONDS
+        assert (await limits.consume("alice", "", 5, write=True))[0].passes
+    assert [line["event"] for line in logs] == ["limits_counted_locally", "limits_counted_in_redis"]
+    assert limits.uncounted_reads == 100
 
 
-async def test_the_answer_tells_what_is_left_and_the_refusal_when_to_come_again() -> None:
+async def test_headers_report_the_remaining_units_and_when_to_retry() -> None:
     api = Api(limiter=limiter(Clock()))
     answer = await api.call("GET", TASKS)
     assert (answer.status, answer.headers["ratelimit-policy"], answer.headers["ratelimit"]) == (
-        200, '"caller";q=60;w=60', '"caller";r=58;t=2',
-    )  # fmt: skip
+        200,
+        '"caller";q=60;w=60',
+        '"caller";r=58;t=2',
+    )
     answers = [await api.call("POST", TASKS, {"name": f"x{number}", "spec": {"handler": "h"}}) for number in range(12)]
     assert [each.status for each in answers[:11]] == [201] * 11
     refused = answers[11]
@@ -142,13 +146,13 @@ async def test_the_answer_tells_what_is_left_and_the_refusal_when_to_come_again(
     assert (problem["code"], problem["violated-policies"]) == ("quota-exceeded", ["caller"])
 
 
-async def test_what_is_open_to_all_is_not_limited() -> None:
+async def test_open_routes_are_not_limited() -> None:
     api = Api(limiter=limiter(Clock(), caller_per_minute=1))
     for _ in range(5):
         assert (await api.call("GET", "/livez", token="")).status == 200
 
 
-async def test_who_has_no_token_yet_is_limited_by_address() -> None:
+async def test_requests_without_a_token_are_limited_by_address() -> None:
     api = Api(register=True, limiter=limiter(Clock(), caller_per_minute=10))
     body = {"username": "somebody", "password": "not the password"}
     statuses = [(await api.call("POST", "/v1/auth/token", body, token="")).status for _ in range(3)]
@@ -156,15 +160,15 @@ async def test_who_has_no_token_yet_is_limited_by_address() -> None:
 
 
 async def test_a_thousand_callers_do_not_grow_the_memory_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskflow_api.limits.limiter.KEPT", 10)
+    monkeypatch.setattr("taskflow_api.gcra.counters.MAX_KEYS", 10)
     counter = LocalCounter(Clock())
-    await asyncio.gather(*(counter.take([Limit("caller", str(number), 60)], 1) for number in range(1000)))
-    assert len(counter._tats) == 10
+    await asyncio.gather(*(counter.consume([Limit("caller", str(number), 60)], 1) for number in range(1000)))
+    assert len(counter._arrivals) == 10
 
 
 def test_headers_have_all_limits_and_wait_for_the_last() -> None:
     one, two = Limit("caller", "c", 60), Limit("namespace", "n", 600)
-    found = headers([Standing(one, False, 0, 60_000_000, 1_000_001), Standing(two, False, 5, 3_000_000, 200)])
+    found = headers([LimitState(one, False, 0, 60_000_000, 1_000_001), LimitState(two, False, 5, 3_000_000, 200)])
     assert found == {
         "RateLimit-Policy": '"caller";q=60;w=60, "namespace";q=600;w=60',
         "RateLimit": '"caller";r=0;t=60, "namespace";r=5;t=3',
@@ -179,7 +183,7 @@ def test_namespaces_of_settings(text: str, found: dict[str, int], monkeypatch: p
 
 
 @pytest.mark.parametrize("text", ["a", "a=", "=1", "a=-1", "a=x"])
-def test_namespaces_of_settings_that_are_none(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_namespaces_of_settings(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TASKFLOW_LIMITS_NAMESPACES", text)
     with pytest.raises(ValueError, match="NAME=UNITS"):
         LimitSettings()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskflow_api.live import logs, pieces
+from taskflow_api.live import log_ranges, logs
 from taskflow_core.blobs.store import ObjectInfo
 from tests.unit.taskflow_api.fakes import UID
 from tests.unit.taskflow_api.test_streams import Site
@@ -71,7 +71,7 @@ async def test_the_last_lines(site: Site, lines: int, body: bytes) -> None:
     assert (answer.status, answer.body) == (200, body)
 
 
-async def test_what_is_not_there_is_404_and_what_does_not_fit_422(site: Site) -> None:
+async def test_a_missing_log_is_404_and_a_bad_combination_422(site: Site) -> None:
     assert (await site.call("GET", LOGS + "?attempt=2")).status == 404
     assert (await site.call("GET", LOGS.replace("/a/", "/b/"))).status == 404
     assert (await site.call("GET", LOGS, token="bob-token")).status == 403
@@ -82,7 +82,7 @@ async def test_what_is_not_there_is_404_and_what_does_not_fit_422(site: Site) ->
     assert not site.hub._open
 
 
-async def test_while_a_retry_has_said_nothing_the_attempt_before_is_shown(site: Site) -> None:
+async def test_the_previous_attempt_is_shown_until_a_retry_has_a_log(site: Site) -> None:
     await site.watched.happens("a", "Pending", attempt=2)
     answer = await site.call("GET", LOGS)
     assert (answer.status, answer.headers["taskflow-attempt"]) == (200, "1")
@@ -133,10 +133,10 @@ LINES = st.lists(st.binary(max_size=5).map(lambda line: line.replace(b"\n", b"")
 
 
 @given(st.lists(LINES, max_size=5), st.integers(0, 60), st.integers(0, 60))
-def test_pieces_are_the_slice(chunks: list[list[bytes]], first: int, end: int) -> None:
+def test_pieces_cover_exactly_the_range(chunks: list[list[bytes]], first: int, end: int) -> None:
     content = {f"{number:02}": b"".join(lines) for number, lines in enumerate(chunks)}
     infos = [ObjectInfo(name, len(text), "", datetime(2026, 1, 1, tzinfo=UTC), None) for name, text in content.items()]
-    read = b"".join(content[p.key][p.start : p.start + p.length] for p in pieces.pieces(infos, first, end))
+    read = b"".join(content[p.key][p.start : p.start + p.length] for p in log_ranges.pieces(infos, first, end))
     assert read == b"".join(content.values())[first:end]
 
 
@@ -144,6 +144,6 @@ def test_pieces_are_the_slice(chunks: list[list[bytes]], first: int, end: int) -
 def test_the_tail_is_the_last_lines(lines: list[bytes], wanted: int) -> None:
     content = b"".join(lines)
     if content:
-        start, found = pieces.tail_start(content, wanted)
+        start, found = log_ranges.tail_start(content, wanted)
         assert content[start:] == b"".join(lines[-wanted:])
         assert found >= min(wanted, len(lines))

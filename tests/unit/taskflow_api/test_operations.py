@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from taskflow_api.auth import Scope
-from taskflow_api.identity.keys import Wanted
-from taskflow_api.operations import running
-from taskflow_api.operations.running import Runner
+from taskflow_api.http.kubernetes_auth import Scope
+from taskflow_api.identity.keys import NewKey
+from taskflow_api.operations import runner as module
+from taskflow_api.operations.runner import OperationRunner
 from taskflow_core.errors import Forbidden, Invalid, Unavailable
 from tests.unit.taskflow_api.fakes import CREATED, Api, FakeKube, row
 
@@ -18,7 +18,7 @@ EVERYTHING = {"filter": {}, "all": True}
 
 
 class Recording(FakeKube):
-    """Takes every change, and refuses what it is told to."""
+    """Records every change, and fails the chosen ones."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,18 +41,18 @@ class Site(Api):
     def __init__(self, count: int, phase: str) -> None:
         super().__init__()
         self.recording = Recording()
-        self.gate._kube = self.recording
+        self.auth._kube = self.recording
         self.history.rows = [
             row(number, phase=phase, created_at=CREATED - timedelta(seconds=number), labels={"team": "a"})
             for number in range(count)
         ]
         self.slept: list[float] = []
 
-    def runner(self) -> Runner:
+    def runner(self) -> OperationRunner:
         async def sleep(seconds: float) -> None:
             self.slept.append(seconds)
 
-        return Runner(self.history, self.recording, self.gate, self.identity.stands, sleep)
+        return OperationRunner(self.history, self.recording, self.auth, self.identity.is_valid, sleep)
 
     async def begin(self, verb: str, body: Any = EVERYTHING) -> str:
         answer = await self.call("POST", f"{TASKS}:{verb}", body)
@@ -62,7 +62,7 @@ class Site(Api):
         return location
 
     async def work(self) -> None:
-        found = await self.history.take("x")
+        found = await self.history.lease_operation("x")
         assert found is not None
         await self.runner().work(found)
 
@@ -81,10 +81,10 @@ async def test_all_that_match_are_cancelled_and_counted_at_a_bounded_rate() -> N
         "PATCH",
         {"metadata": {"uid": name.replace("task-", "uid-000")}, "spec": {"cancel": True}},
     )
-    assert site.slept == [running.BATCH_SECONDS] * 2
+    assert site.slept == [module.BATCH_SECONDS] * 2
 
 
-async def test_single_refusals_are_counted_and_the_first_are_told() -> None:
+async def test_single_failures_are_counted_and_the_first_are_listed() -> None:
     site = Site(60, "Running")
     site.recording.refused = {f"task-{number}": Invalid("no") for number in range(30)}
     location = await site.begin("cancel")
@@ -98,11 +98,11 @@ async def test_single_refusals_are_counted_and_the_first_are_told() -> None:
 async def test_each_is_retried_once_however_often_a_process_ends_in_between() -> None:
     site = Site(70, "Failed")
     await site.begin("retry")
-    found = await site.history.take("x")
+    found = await site.history.lease_operation("x")
     assert found is not None
     # The first process ends in the middle of the second batch: what it counted is the first.
     first = await site.runner()._batch(found)
-    await site.history.save(first, "x")
+    await site.history.save_operation(first, "x")
     site.recording.refused = {"tasks": Unavailable("away")}
     with pytest.raises(Unavailable):
         await site.work()
@@ -117,12 +117,12 @@ async def test_each_is_retried_once_however_often_a_process_ends_in_between() ->
     assert body["metadata"]["annotations"]["taskflow.dev/retried-from"] == "uid-0000"
     assert body["metadata"]["labels"] == {"team": "a"}
     # Repeated as a whole, it makes no further ones.
-    await site.history.save(found, "x")
+    await site.history.save_operation(found, "x")
     await site.work()
     assert len(site.recording.objects) == 70
 
 
-async def test_it_ends_when_its_caller_may_no_longer() -> None:
+async def test_an_operation_ends_when_its_caller_loses_the_permission() -> None:
     site = Site(10, "Queued")
     location = await site.begin("cancel")
     site.clock.now += 60
@@ -130,24 +130,24 @@ async def test_it_ends_when_its_caller_may_no_longer() -> None:
     async def refused(*_: object, **__: object) -> bool:
         return False
 
-    site.gate.allows = refused  # type: ignore[method-assign]
+    site.auth.allows = refused  # type: ignore[method-assign]
     await site.work()
-    del site.gate.allows
+    del site.auth.allows
     found = (await site.call("GET", location)).json
     assert (found["state"], found["done"], "may not patch" in found["message"]) == ("Failed", 0, True)
     assert site.recording.changed == []
 
 
-async def test_it_ends_with_the_key_that_it_began_with() -> None:
+async def test_an_operation_ends_with_the_key_that_started_it() -> None:
     site = Site(120, "Queued")
     site.kube.answers[REPORTS] = {"metadata": {"uid": "u1"}}
     for kube in (site.kube, site.recording):
         kube.allowed["system:serviceaccount:team-a:reports"] = "team-a"
-    wanted = Wanted("team-a", "reports", "ci", (Scope.READ, Scope.WRITE), timedelta(days=1))
+    wanted = NewKey("team-a", "reports", "ci", (Scope.READ, Scope.WRITE), timedelta(days=1))
     key, text = await site.identity.keys.create(wanted, "alice")
     answer = await site.call("POST", TASKS + ":cancel", EVERYTHING, token=str(text))
     assert answer.status == 202, answer.body
-    found = await site.history.take("x")
+    found = await site.history.lease_operation("x")
     assert found is not None
     slept: list[float] = []
 
@@ -155,18 +155,20 @@ async def test_it_ends_with_the_key_that_it_began_with() -> None:
         slept.append(seconds)
         await site.identity.keys.revoke(key.id)
 
-    await Runner(site.history, site.recording, site.gate, site.identity.stands, revoked_meanwhile).work(found)
+    await OperationRunner(site.history, site.recording, site.auth, site.identity.is_valid, revoked_meanwhile).work(
+        found
+    )
     told = (await site.call("GET", answer.headers["location"])).json
     assert (told["state"], told["done"], len(slept)) == ("Failed", 50, 1)
     assert told["message"] == (
-        "the API key of system:serviceaccount:team-a:reports that it began with has expired or was revoked"
+        "the API key of system:serviceaccount:team-a:reports that started the operation has expired or was revoked"
     )
 
 
-async def test_what_an_older_version_began_goes_on() -> None:
+async def test_operations_of_an_older_version_continue() -> None:
     site = Site(3, "Queued")
     location = await site.begin("cancel")
-    found = await site.history.take("x")
+    found = await site.history.lease_operation("x")
     assert found is not None
     old = {name: value for name, value in found.caller.items() if name not in ("method", "subject")}
     await site.runner().work(replace(found, caller=old))
@@ -176,7 +178,7 @@ async def test_what_an_older_version_began_goes_on() -> None:
 async def test_deleting_it_stops_it() -> None:
     site = Site(120, "Queued")
     location = await site.begin("cancel")
-    found = await site.history.take("x")
+    found = await site.history.lease_operation("x")
     assert found is not None
     assert (await site.call("DELETE", location)).status == 204
     await site.runner().work(found)
@@ -195,13 +197,13 @@ async def test_deleting_it_stops_it() -> None:
         ("cancel", {"filter": {"name": "x"}}, "/filter/name"),
     ],
 )
-async def test_what_makes_no_sense_is_refused(verb: str, body: Any, pointer: str) -> None:
+async def test_contradictory_requests_are_refused(verb: str, body: Any, pointer: str) -> None:
     answer = await Site(0, "Queued").call("POST", f"{TASKS}:{verb}", body)
     assert answer.status == 422
     assert answer.json["errors"][0]["pointer"] == pointer
 
 
-async def test_so_many_run_at_a_time_and_are_listed_newest_first() -> None:
+async def test_the_number_of_operations_is_limited_and_they_are_listed_newest_first() -> None:
     site = Site(1, "Queued")
     ids = [(await site.begin("cancel")).rpartition("/")[2] for _ in range(10)]
     answer = await site.call("POST", TASKS + ":cancel", EVERYTHING)
@@ -229,7 +231,7 @@ async def test_rights() -> None:
     assert site.history.operations == {}
 
 
-async def test_a_runner_outlives_what_is_away() -> None:
+async def test_a_runner_survives_outages() -> None:
     site = Site(1, "Queued")
     site.history.failure = Unavailable("away")
     runner = site.runner()
@@ -243,7 +245,7 @@ async def test_a_runner_outlives_what_is_away() -> None:
     runner._sleep = sleep
     with pytest.raises(Forbidden):
         await runner.run()
-    assert site.slept == [running.LOOK_SECONDS] * 3
+    assert site.slept == [module.POLL_SECONDS] * 3
 
 
 async def test_a_filter_may_have_times() -> None:

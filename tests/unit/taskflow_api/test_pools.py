@@ -10,20 +10,39 @@ POOLS = "/v1/namespaces/team-a/pools"
 def body(name: str = "main", **spec: Any) -> dict[str, Any]:
     return {
         "metadata": {
-            "name": name, "namespace": "team-a", "uid": "u", "resourceVersion": "7",
+            "name": name,
+            "namespace": "team-a",
+            "uid": "u",
+            "resourceVersion": "7",
             "creationTimestamp": "2026-09-20T12:00:00Z",
         },
         "spec": {"queues": ["default"], "concurrency": 2} | spec,
         "status": {
-            "desiredReplicas": 1, "readyReplicas": 1, "slots": 2, "busySlots": 1, "demand": 4, "queued": 3,
-            "queueDepths": {"default": 3}, "oldestWaitingSeconds": 9,
-            "lastDecision": {"time": "2026-09-20T12:01:00Z", "replicas": 1, "reason": "Demand", "message": "4 slots wanted"},
+            "desiredReplicas": 1,
+            "readyReplicas": 1,
+            "slots": 2,
+            "busySlots": 1,
+            "demand": 4,
+            "queued": 3,
+            "queueDepths": {"default": 3},
+            "oldestWaitingSeconds": 9,
+            "lastDecision": {
+                "time": "2026-09-20T12:01:00Z",
+                "replicas": 1,
+                "reason": "Demand",
+                "message": "4 slots wanted",
+            },
             "conditions": [
-                {"type": "Ready", "status": "True", "reason": "WorkersReady", "message": "1 of 1 workers are ready",
-                 "lastTransitionTime": "2026-09-20T12:01:00Z"},
+                {
+                    "type": "Ready",
+                    "status": "True",
+                    "reason": "WorkersReady",
+                    "message": "1 of 1 workers are ready",
+                    "lastTransitionTime": "2026-09-20T12:01:00Z",
+                },
             ],
         },
-    }  # fmt: skip
+    }
 
 
 def stored() -> Api:
@@ -32,7 +51,7 @@ def stored() -> Api:
     return api
 
 
-async def test_a_pool_is_told_with_its_figures() -> None:
+async def test_a_pool_is_shown_with_its_numbers() -> None:
     answer = await stored().call("GET", POOLS + "/main")
     assert (answer.status, answer.headers["etag"]) == (200, '"7"')
     found = answer.json

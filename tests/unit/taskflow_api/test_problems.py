@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import structlog
 
-from taskflow_api import problems
-from taskflow_api.kinds import KINDS
-from taskflow_api.middleware import MAX_BODY_BYTES
+import taskflow_api
+from taskflow_api.http import problems
+from taskflow_api.http.middleware import MAX_BODY_BYTES
+from taskflow_api.http.problem_types import PROBLEM_TYPES
 from taskflow_core.errors import Cause, Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
 from tests.unit.taskflow_api.fakes import Answer, Api
 
@@ -34,7 +35,9 @@ def _check(answer: Answer, status: int, code: str) -> dict[str, Any]:
         (Invalid("bad"), 422, "invalid"),
     ],
 )
-async def test_what_kubernetes_refuses_is_told_with_its_words(failure: TaskflowError, status: int, code: str) -> None:
+async def test_errors_of_the_api_server_are_returned_with_its_messages(
+    failure: TaskflowError, status: int, code: str
+) -> None:
     api = Api()
     api.kube.failure, api.kube.fail_on = failure, "/tasks"
     answer = await api.call("POST", TASKS, BODY)
@@ -58,7 +61,7 @@ async def test_the_api_servers_causes_point_into_the_body() -> None:
 
 
 @pytest.mark.parametrize("failure", [Unavailable("SELECT secret FROM db at 10.1.2.3"), TaskflowError("INSERT secret")])
-async def test_a_failed_dependency_says_nothing_of_its_inside(failure: TaskflowError) -> None:
+async def test_a_failed_dependency_reveals_no_internals(failure: TaskflowError) -> None:
     api = Api()
     api.history.failure = failure
     answer = await api.call("GET", TASKS)
@@ -118,7 +121,7 @@ async def test_a_query_that_does_not_fit_is_named() -> None:
     }
 
 
-async def test_a_body_that_is_not_json_is_told_apart() -> None:
+async def test_a_body_that_is_not_json_has_its_own_problem_type() -> None:
     api = Api()
     _check(await api.call("POST", TASKS, b"{"), 400, "bad-json")
     _check(await api.call("POST", TASKS, b"[" * 100_000), 400, "bad-request")
@@ -154,7 +157,7 @@ async def test_a_value_that_json_does_not_have_is_refused(value: str) -> None:
 @pytest.mark.parametrize(
     ("given", "kept"), [("abc-1.2_3", True), ("x" * 65, False), ("a b", False), ("a\x1b[0m", False), ("", False)]
 )
-async def test_a_request_id_is_echoed_unless_it_is_junk(given: str, kept: bool) -> None:
+async def test_a_valid_request_id_is_returned(given: str, kept: bool) -> None:
     answer = await Api().call("GET", "/livez", x_request_id=given)
     assert (answer.headers["x-request-id"] == given) is kept
     assert answer.headers["x-request-id"]
@@ -180,9 +183,9 @@ async def test_every_write_leaves_one_audit_line_however_it_ends() -> None:
 
 
 def test_every_problem_that_the_source_raises_is_of_a_known_kind_and_status() -> None:
-    """No code without an entry in the list that the page is made of, and none there that nothing raises."""
+    """Every code in the source has an entry in the list, and every entry is used."""
     raised: dict[str, set[int]] = {code: {status} for status, code in problems.CODES.items()}
-    for path in Path(problems.__file__).parent.rglob("*.py"):
+    for path in Path(taskflow_api.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Call) or getattr(node.func, "id", "") not in (
                 "ProblemError",
@@ -195,5 +198,7 @@ def test_every_problem_that_the_source_raises_is_of_a_known_kind_and_status() ->
             }
             if isinstance(code, ast.Constant):
                 raised.setdefault(str(code.value), set()).update(statuses)
-    assert set(raised) == set(KINDS)
-    assert {code: {KINDS[code].status} for code in raised if raised[code]} == {c: s for c, s in raised.items() if s}
+    assert set(raised) == set(PROBLEM_TYPES)
+    assert {code: {PROBLEM_TYPES[code].status} for code in raised if raised[code]} == {
+        c: s for c, s in raised.items() if s
+    }

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from taskflow_api.tasks.cursors import BadCursor, decode, encode
+from taskflow_api.http.cursors import BadCursor, decode, encode
 from taskflow_core.errors import Unavailable
 from tests.unit.taskflow_api.fakes import CREATED, UID, Api, row
 
@@ -34,7 +34,7 @@ async def test_a_task_is_created_as_it_was_sent_and_defaults_are_left_to_kuberne
         ("not a trace", False),
     ],
 )
-async def test_the_callers_trace_goes_with_the_task_and_one_that_is_none_is_ignored(header: str, kept: bool) -> None:
+async def test_a_valid_traceparent_is_stored_and_an_invalid_one_ignored(header: str, kept: bool) -> None:
     api = Api()
     answer = await api.call("POST", TASKS, BODY, traceparent=header)
     assert answer.status == 201
@@ -42,12 +42,12 @@ async def test_the_callers_trace_goes_with_the_task_and_one_that_is_none_is_igno
     assert annotations == ({"taskflow.dev/traceparent": header} if kept else None)
 
 
-async def test_a_generated_name_is_told_in_the_location() -> None:
+async def test_a_generated_name_is_in_the_location_header() -> None:
     answer = await Api().call("POST", TASKS, {"generateName": "job-", "spec": {"handler": "a"}})
     assert answer.headers["location"] == TASKS + "/job-abcde"
 
 
-async def test_a_live_task_comes_with_its_past() -> None:
+async def test_a_live_task_has_its_attempts_and_timeline() -> None:
     api = Api()
     await api.call("POST", TASKS, BODY)
     answer = await api.call("GET", TASKS + "/x")
@@ -57,7 +57,7 @@ async def test_a_live_task_comes_with_its_past() -> None:
     assert body["attempts"][0]["worker"] == "w"
 
 
-async def test_a_live_task_is_shown_without_its_past_while_postgresql_is_away() -> None:
+async def test_without_postgresql_a_live_task_has_no_history() -> None:
     api = Api()
     await api.call("POST", TASKS, BODY)
     api.history.failure = Unavailable("away")
@@ -225,8 +225,9 @@ async def test_a_list_is_filtered_by_labels_and_times_and_its_cursor_belongs_to_
     assert asked is not None
     assert [(each.key, each.operator) for each in asked.labels] == [("team", "in"), ("old", "absent")]
     assert (asked.created_after, asked.created_before) == (
-        datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 12, 31, 22, tzinfo=UTC),
-    )  # fmt: skip
+        datetime(2026, 1, 1, tzinfo=UTC),
+        datetime(2026, 12, 31, 22, tzinfo=UTC),
+    )
     link = answer.headers["link"].partition(">")[0].removeprefix("<")
     assert (await api.call("GET", link)).status == 200
     assert api.history.asked == asked
@@ -243,7 +244,7 @@ async def test_a_list_is_filtered_by_labels_and_times_and_its_cursor_belongs_to_
 @pytest.mark.parametrize(
     "query", ["labelSelector=a%20b", "createdAfter=yesterday", "createdBefore=2026-01-01T00:00:00"]
 )
-async def test_a_filter_that_is_none_is_refused(query: str) -> None:
+async def test_an_invalid_filter_is_refused(query: str) -> None:
     answer = await Api().call("GET", f"{TASKS}?{query}")
     assert answer.status == 422
     assert answer.json["errors"][0]["location"] == "query"

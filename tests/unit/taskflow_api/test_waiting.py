@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 
 from taskflow_api.waiting.estimate import estimate
-from taskflow_api.waiting.reasons import Awaited, PoolState, explain
+from taskflow_api.waiting.reasons import DependencyState, PoolState, explain
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Dependency
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.queue_view import Place
+from taskflow_core.ledger.queue_view import QueuePosition
 from tests.builders import NOW, make_object, make_task
 from tests.unit.taskflow_api.fakes import Api, row
 
@@ -24,55 +24,82 @@ def pool(**fields: Any) -> PoolState:
 
 
 @pytest.mark.parametrize(
-    ("task", "pools", "reason", "said", "in_line"),
+    ("task", "pools", "reason", "said", "in_queue"),
     [
-        (make_task(phase=Phase.RUNNING), [BUSY], "", "a worker runs it", False),
+        (make_task(phase=Phase.RUNNING), [BUSY], "", "a worker runs the Task", False),
         (make_task(suspend=True), [], "Suspended", "set it to false", False),
         (make_task(cancel=True, suspend=True), [], "Cancelled", "ends as soon", False),
         (make_task(notBefore=LATER), [], "NotBefore", "2026-03-01T12:05:00Z", False),
         (
-            make_task(attempt=2, status={
-                "nextAttemptTime": LATER,
-                "lastError": {"attempt": 1, "reason": "HandlerError", "message": "no luck"},
-            }),
-            [BUSY], "BackingOff", "attempt 2 follows at 2026-03-01T12:05:00Z; attempt 1 ended with HandlerError: no luck", False,
+            make_task(
+                attempt=2,
+                status={
+                    "nextAttemptTime": LATER,
+                    "lastError": {"attempt": 1, "reason": "HandlerError", "message": "no luck"},
+                },
+            ),
+            [BUSY],
+            "BackingOff",
+            "attempt 2 follows at 2026-03-01T12:05:00Z; attempt 1 ended with HandlerError: no luck",
+            False,
         ),
-        (make_task(), [], "NoWorkerPool", "there is no WorkerPool", False),
-        (make_task(queue="gpu"), [BUSY], "NoWorkerPool", "no WorkerPool serves queue 'gpu'; served are default", False),
-        (make_task(phase=Phase.QUEUED), [pool(paused=True, slots=2)], "PoolPaused", "main is paused", False),
-        (make_task(phase=Phase.QUEUED), [pool(drain=True)], "PoolDraining", "main drains", False),
+        (make_task(), [], "NoWorkerPool", "the namespace has no WorkerPool", False),
         (
-            make_task(phase=Phase.QUEUED), [pool(stalled="PodsFailing: no such image", desired=1)],
-            "PoolStalled", "pool main: PodsFailing: no such image", False,
+            make_task(queue="gpu"),
+            [BUSY],
+            "NoWorkerPool",
+            "no WorkerPool serves queue 'gpu'; served queues: default",
+            False,
         ),
-        (make_task(phase=Phase.QUEUED), [pool(desired=2)], "WorkersStarting", "2 workers of main start", True),
-        (make_task(phase=Phase.QUEUED), [pool()], "NoWorkers", "wants none", False),
-        (make_task(phase=Phase.QUEUED), [BUSY, pool(name="off", paused=True)], "AllSlotsBusy", "all 2 slots of main are busy", True),
-        (make_task(phase=Phase.QUEUED), [pool(slots=2, busy=1)], "WaitingForWorker", "1 of 2 slots of main are free", True),
+        (make_task(phase=Phase.QUEUED), [pool(paused=True, slots=2)], "PoolPaused", "main is paused", False),
+        (make_task(phase=Phase.QUEUED), [pool(drain=True)], "PoolDraining", "main is draining", False),
+        (
+            make_task(phase=Phase.QUEUED),
+            [pool(stalled="PodsFailing: no such image", desired=1)],
+            "PoolStalled",
+            "pool main: PodsFailing: no such image",
+            False,
+        ),
+        (make_task(phase=Phase.QUEUED), [pool(desired=2)], "WorkersStarting", "2 workers of main are starting", True),
+        (make_task(phase=Phase.QUEUED), [pool()], "NoWorkers", "scaled to zero", False),
+        (
+            make_task(phase=Phase.QUEUED),
+            [BUSY, pool(name="off", paused=True)],
+            "AllSlotsBusy",
+            "all 2 slots of main are busy",
+            True,
+        ),
+        (
+            make_task(phase=Phase.QUEUED),
+            [pool(slots=2, busy=1)],
+            "WaitingForWorker",
+            "1 of 2 slots of main are free",
+            True,
+        ),
         (make_task(), [BUSY], "AllSlotsBusy", "", True),
-        (make_task(isolation="Pod", phase=Phase.QUEUED), [], "StartingPod", "pod of its own", False),
+        (make_task(isolation="Pod", phase=Phase.QUEUED), [], "StartingPod", "the pod of the Task", False),
     ],
-)  # fmt: skip
-def test_the_reason_is_the_first_that_holds(
-    task: Any, pools: list[PoolState], reason: str, said: str, in_line: bool
+)
+def test_the_reason_is_the_first_blocker(
+    task: Any, pools: list[PoolState], reason: str, said: str, in_queue: bool
 ) -> None:
     found = explain(task, (), pools, NOW)
-    assert (found.reason, found.in_line) == (reason, in_line)
+    assert (found.reason, found.in_queue) == (reason, in_queue)
     assert said in found.message
     assert found.waiting is (task.status.phase is not Phase.RUNNING)
 
 
-def test_a_task_that_the_operator_leaves_alone_is_said_to_be_so() -> None:
+def test_a_task_that_the_operator_has_not_queued_is_explained() -> None:
     found = explain(make_task(), (), [BUSY], NOW + timedelta(minutes=1))
     assert (found.reason, "operator" in found.message) == ("NotQueuedYet", True)
 
 
 def test_dependencies_are_named_with_what_they_are() -> None:
     awaited = [
-        Awaited(Dependency(name="done"), Phase.SUCCEEDED),
-        Awaited(Dependency(name="bad", outcome="Finished"), Phase.FAILED),
-        Awaited(Dependency(name="a"), Phase.RUNNING),
-        Awaited(Dependency(name="b"), None),
+        DependencyState(Dependency(name="done"), Phase.SUCCEEDED),
+        DependencyState(Dependency(name="bad", outcome="Finished"), Phase.FAILED),
+        DependencyState(Dependency(name="a"), Phase.RUNNING),
+        DependencyState(Dependency(name="b"), None),
     ]
     found = explain(make_task(), awaited, [BUSY], NOW)
     assert found.message == "waits for 2 of spec.dependsOn: a (Running), b (does not exist)"
@@ -106,7 +133,7 @@ def test_an_estimate_is_places_by_rate() -> None:
     assert "11 Tasks ahead; 6 Tasks of the queue started in the last 60 s" in found.basis
 
 
-def test_a_queue_that_stands_still_has_a_falling_rate_and_then_none() -> None:
+def test_the_rate_of_a_stalled_queue_falls_and_then_disappears() -> None:
     starts = [NOW - timedelta(seconds=number) for number in range(1, 11)]
     early, late = (estimate(starts, 0, NOW + timedelta(seconds=wait)).start for wait in (0, 300))
     assert early is not None
@@ -116,10 +143,10 @@ def test_a_queue_that_stands_still_has_a_falling_rate_and_then_none() -> None:
 
 
 @pytest.mark.parametrize(("starts", "ahead"), [(4, 0), (0, 0), (10, None)])
-def test_what_is_not_known_is_null(starts: int, ahead: int | None) -> None:
+def test_an_unknown_estimate_is_null(starts: int, ahead: int | None) -> None:
     found = estimate([NOW - timedelta(seconds=number) for number in range(starts)], ahead, NOW)
     assert found.start is None
-    assert found.basis.startswith("not known")
+    assert found.basis.startswith("unknown")
 
 
 def waits(api: Api, **spec: Any) -> None:
@@ -134,14 +161,17 @@ def waits(api: Api, **spec: Any) -> None:
 async def test_the_answer_has_the_place_and_the_estimate() -> None:
     api = Api()
     waits(api, priority=4)
-    api.queues.found = Place(3, exact=True)
+    api.queues.found = QueuePosition(3, exact=True)
     api.history.starts = [datetime.now(UTC) - timedelta(seconds=number) for number in range(10)]
     answer = await api.call("GET", WHY)
     assert answer.status == 200, answer.body
     found = answer.json
     assert (found["waiting"], found["reason"], found["queuePosition"], found["positionExact"]) == (
-        True, "AllSlotsBusy", 4, True,
-    )  # fmt: skip
+        True,
+        "AllSlotsBusy",
+        4,
+        True,
+    )
     assert found["startsPerMinute"] > 30
     assert found["estimatedStart"] > found["since"]
     assert found["pools"] == [
@@ -150,14 +180,14 @@ async def test_the_answer_has_the_place_and_the_estimate() -> None:
     assert api.queues.asked[0][:3] == ("team-a", "default", 4)
 
 
-async def test_what_is_away_leaves_null_and_the_reason_stands() -> None:
+async def test_outages_leave_null_values_and_keep_the_reason() -> None:
     api = Api()
     waits(api)
     api.queues.failure = Unavailable("redis")
     api.history.failure = Unavailable("postgres")
     found = (await api.call("GET", WHY)).json
     assert (found["reason"], found["queuePosition"], found["estimatedStart"]) == ("AllSlotsBusy", None, None)
-    assert found["estimateBasis"] == "not known: the history does not answer"
+    assert found["estimateBasis"] == "unknown: the history does not answer"
 
 
 async def test_dependencies_that_are_gone_are_found_in_the_history() -> None:
@@ -175,7 +205,7 @@ async def test_dependencies_that_are_gone_are_found_in_the_history() -> None:
     assert found["reason"] == "DependencyWaiting"
 
 
-async def test_a_task_of_the_past_waits_for_nothing_and_one_that_never_was_is_404() -> None:
+async def test_a_deleted_task_does_not_wait_and_a_missing_one_is_404() -> None:
     api = Api()
     api.history.rows = [row(0)]
     found = (await api.call("GET", "/v1/namespaces/team-a/tasks/task-0/why")).json

@@ -1,4 +1,4 @@
-"""An API server with a past, in memory, and a client of a stream."""
+"""An in-memory API server that keeps changes, and a client of a stream."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stored(name: str, version: int, phase: str = "Running", **fields: Any) -> di
 
 
 class WatchedKube(FakeKube):
-    """Its resourceVersion counts its changes; what was compacted is no longer told."""
+    """Its resourceVersion counts its changes. Compacted changes are gone."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskflow_client import files, pools, tasks
-from taskflow_client.calls import Answer, Call, pause_before, settle
+from taskflow_client.calls import Answer, Call, result_of, retry_delay
 from taskflow_client.errors import (
     ChangedSinceError,
     ConflictError,
@@ -37,7 +37,7 @@ def answer(status: int, body: Any = None, **headers: str) -> Answer:
     return Answer(status, sent, b"" if body is None else json.dumps(body).encode())
 
 
-def test_a_task_is_created_by_what_is_said_and_nothing_else() -> None:
+def test_create_sends_exactly_the_given_fields() -> None:
     call = tasks.create("team-a", "reports.lines", name="r", kwargs={"prefix": "E"}, queue="reports")
     assert (call.method, call.path, call.params, call.headers) == ("POST", "/v1/namespaces/team-a/tasks", {}, {})
     assert call.body == {
@@ -50,7 +50,7 @@ def test_a_task_is_created_by_what_is_said_and_nothing_else() -> None:
     assert keyed.body == {"spec": {"handler": "h"}, "labels": {"a": "b"}}
 
 
-def test_names_are_quoted_and_query_names_are_those_of_the_wire() -> None:
+def test_names_are_quoted_and_query_names_are_camel_case() -> None:
     assert tasks.get("team-a", "a/b?c").path == "/v1/namespaces/team-a/tasks/a%2Fb%3Fc"
     assert files.get("team-a", "in/a b.txt").path == "/v1/namespaces/team-a/files/in/a%20b.txt"
     call = tasks.listed("n", label_selector="team=a", created_after=datetime(2026, 1, 1, tzinfo=UTC), limit=5)
@@ -59,21 +59,21 @@ def test_names_are_quoted_and_query_names_are_those_of_the_wire() -> None:
 
 def test_a_page_leads_to_the_next_with_the_same_question() -> None:
     call = tasks.listed("n", queue="q")
-    page = settle(call, answer(200, {"items": [], "nextCursor": "c1"}))
+    page = result_of(call, answer(200, {"items": [], "nextCursor": "c1"}))
     following = call.following(page)
     assert following is not None
     assert following.params == {"queue": "q", "cursor": "c1"}
-    assert following.following(settle(following, answer(200, {"items": [], "nextCursor": None}))) is None
+    assert following.following(result_of(following, answer(200, {"items": [], "nextCursor": None}))) is None
     objects = files.listed("n", prefix="in/")
-    after = objects.following(settle(objects, answer(200, {"items": [], "nextAfter": "in/z"})))
+    after = objects.following(result_of(objects, answer(200, {"items": [], "nextAfter": "in/z"})))
     assert after is not None
     assert after.params == {"prefix": "in/", "after": "in/z"}
 
 
-def test_what_has_not_changed_is_none() -> None:
+def test_an_unchanged_task_is_none() -> None:
     call = tasks.get("n", "x", if_none_match='"1"')
     assert call.headers == {"If-None-Match": '"1"'}
-    assert settle(call, answer(304)) is None
+    assert result_of(call, answer(304)) is None
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_what_has_not_changed_is_none() -> None:
 )
 def test_each_problem_has_its_class(status: int, kind: type[TaskflowError]) -> None:
     with pytest.raises(TaskflowError) as caught:
-        settle(pools.get("n", "p"), answer(status, PROBLEM, retry_after="7"))
+        result_of(pools.get("n", "p"), answer(status, PROBLEM, retry_after="7"))
     assert type(caught.value) is kind
     error = caught.value
     assert (error.status, error.code, error.request_id, error.retry_after) == (status, "invalid", "r1", 7.0)
@@ -101,9 +101,9 @@ def test_each_problem_has_its_class(status: int, kind: type[TaskflowError]) -> N
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b"null"])
-def test_an_answer_of_something_in_between_is_an_error_too(body: bytes) -> None:
+def test_an_answer_of_a_proxy_is_an_error(body: bytes) -> None:
     with pytest.raises(UnavailableError, match="HTTP 502"):
-        settle(pools.get("n", "p"), Answer(502, {}, body))
+        result_of(pools.get("n", "p"), Answer(502, {}, body))
 
 
 GET, POST = tasks.get("n", "x"), tasks.create("n", "h", name="x")
@@ -128,15 +128,18 @@ KEYED = tasks.create("n", "h", idempotency_key="k")
         (KEYED, answer(503, retry_after="1"), 1, 1.0),
     ],
 )
-def test_only_what_does_no_more_by_being_sent_twice_is_sent_again(
+def test_only_idempotent_calls_are_retried(
     call: Call[Any], answered: Answer | None, attempt: int, seconds: float | None
 ) -> None:
-    assert pause_before(call, answered, attempt, 4) == seconds
+    assert retry_delay(call, answered, attempt, 4) == seconds
 
 
-def test_events_are_read_line_by_line_and_the_place_is_kept() -> None:
+def test_events_are_parsed_line_by_line_and_the_last_id_is_kept() -> None:
     reader = Reader()
-    text = 'id: 7\nevent: ready\ndata: {}\n\n: ping\nid: 8\n\nid: 9\nevent: task\ndata: {"type": "changed",\ndata: "task": {"phase": "Succeeded"}}\n\n'
+    text = (
+        "id: 7\nevent: ready\ndata: {}\n\n: ping\nid: 8\n\n"
+        'id: 9\nevent: task\ndata: {"type": "changed",\ndata: "task": {"phase": "Succeeded"}}\n\n'
+    )
     (event,) = filter(None, map(reader.line, text.split("\n")))
     assert (event.id, event.type, event.ended) == ("9", "changed", True)
     assert reader.last_event_id == "9"

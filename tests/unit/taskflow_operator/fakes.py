@@ -1,4 +1,4 @@
-"""The operator's ports in memory, and its parts connected as `assembly` connects them."""
+"""The operator's ports in memory."""
 
 from __future__ import annotations
 
@@ -7,34 +7,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Self, cast
+from typing import Any
 
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain.attempts import Attempt, Entered, Entry, Limited, State
 from taskflow_core.domain.events import ENDS, Event, EventKind
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.task import Isolation, Task, TaskStatus
+from taskflow_core.domain.task import Task
 from taskflow_core.errors import NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import Page
-from taskflow_core.telemetry.tracing import NoTracing
 from taskflow_operator.isolated.launcher import WAITING_MESSAGE
-from taskflow_operator.pools.served_queues import ServedQueues
-from taskflow_operator.runtime.acknowledgements import Acknowledgements
-from taskflow_operator.runtime.status_writer import StatusWriter
-from taskflow_operator.tasks.attempt_times import AttemptTimes
-from taskflow_operator.tasks.closer import Closer
-from taskflow_operator.tasks.delivery import Delivery
-from taskflow_operator.tasks.dispatcher import Dispatcher, PoolChanges
-from taskflow_operator.tasks.event_consumer import EventConsumer
-from taskflow_operator.tasks.finished import Finished
-from taskflow_operator.tasks.message_queue import MessageQueue, WarmWorkers
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.ports import EnteredAttempt
 from taskflow_operator.tasks.rules.decision import Decision, DependencyState
-from taskflow_operator.tasks.settlement import Settlement
-from taskflow_operator.tasks.status import TaskStatuses
-from taskflow_operator.tasks.work_queue import WorkQueue
-from tests.builders import NOW, NOW_MS, TOKEN_KEY
+from tests.builders import NOW, NOW_MS
 
 
 async def eventually(what: Callable[[], object], seconds: float = 5) -> None:
@@ -285,105 +271,6 @@ class FakeOrphanedEnds:
     async def close(self, event: Event) -> None:
         self.seen.append(event.uid)
         await self.settled.wait()
-
-
-class Parts:
-    """Dispatcher, delivery, closer, writer and the `cr` group over fakes. `async with` runs the loops of writer and
-    dispatcher.
-    """
-
-    def __init__(self, *, quiet: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self.journal = Journal()
-        self.now = NOW
-        self.tasks, self.pools = OpenTasks(), ServedQueues()
-        self.ledger, self.publisher = FakeLedger(self.journal), FakePublisher(self.journal)
-        self.api, self.reader = FakeApi(self.journal), FakeReader()
-        self.orphaned = FakeOrphanedEnds()
-        self.finished: list[Task] = []
-        self.writer = StatusWriter(self.api, 10_000, clock)
-        self.work_queue = WorkQueue(now=lambda: self.now, namespace_of=self.tasks.namespace_of)
-        finished = Finished()
-        finished.subscribe(self.finished.append)
-        self.statuses = TaskStatuses(self.tasks, self.writer, quiet)
-        self.closer = Closer(self.tasks, self.writer, Settlement(self.ledger), self.work_queue.add_at, finished)
-        self.dependencies, self.launcher = FakeDependencies(), FakeLauncher(self.journal)
-        self.arrays = FakeArrays(self.tasks)
-        self.queue = MessageQueue(self.publisher, lambda: None)
-        self.delivery = Delivery(
-            self.tasks,
-            self.work_queue,
-            self.pools,
-            self.ledger,
-            self.queue,
-            {Isolation.WORKER: WarmWorkers(self.queue, self.pools, TOKEN_KEY), Isolation.POD: self.launcher},
-            self.statuses,
-            self.closer,
-            now=lambda: self.now,
-        )
-        self.dispatcher = Dispatcher(
-            self.tasks,
-            self.work_queue,
-            self.pools,
-            self.dependencies,
-            self.delivery,
-            self.arrays,
-            now=lambda: self.now,
-        )
-        self.pool_changes = PoolChanges(self.tasks, self.work_queue)
-        self.acknowledgements = Acknowledgements(self.reader)
-        self.resources = EventConsumer(
-            self.tasks,
-            self.statuses,
-            self.closer,
-            self.arrays,
-            cast("Any", self.orphaned),
-            cast("Any", None),
-            AttemptTimes(NoTracing()),
-            cast("Any", self.reader),
-            self.acknowledgements,
-            token_key=TOKEN_KEY,
-            dispatch_at=self.work_queue.add_at,
-            may_read=at_once,
-        )
-        self._jobs: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> Self:
-        self._jobs = [asyncio.create_task(loop) for loop in (self.writer.run(), self.dispatcher.run())]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for job in self._jobs:
-            job.cancel()
-        results = await asyncio.gather(*self._jobs, return_exceptions=True)
-        await self.writer.drain(1)
-        self.queue.close()
-        assert [each for each in results if not isinstance(each, asyncio.CancelledError)] == [], (
-            "a loop ended by itself"
-        )
-
-    def serve(self, *queues: str, namespace: str = "team-a") -> None:
-        if self.pools.put(namespace, "main", frozenset(queues)):
-            self.pool_changes.changed(namespace)
-
-    def add(self, task: Task) -> Task:
-        assert self.tasks.add(task)
-        return task
-
-    def pass_time(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
-
-    def status(self, uid: str) -> TaskStatus:
-        known = self.tasks.get(uid)
-        assert known is not None
-        return known.task.status
-
-    async def take(self, *events: Event) -> None:
-        await self.resources.take(events, ())
-
-    async def done(self) -> list[str]:
-        """What may be acknowledged by now."""
-        await self.acknowledgements.flush()
-        return self.reader.acknowledged
 
 
 async def at_once() -> None:

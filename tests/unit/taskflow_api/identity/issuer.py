@@ -1,4 +1,4 @@
-"""An OIDC issuer without a socket: keys that sign, and the documents that publish them."""
+"""An OIDC issuer without a socket: signing keys and the documents that publish them."""
 
 import base64
 import hashlib
@@ -21,13 +21,13 @@ AUDIENCE = "taskflow"
 
 
 def rsa_key(name: str, bits: int = 2048) -> rsa.RSAPrivateKey:
-    """The same for the same name."""
+    """The key of that name, always the same."""
     return _rsa_key(name, bits)
 
 
 @cache
 def _rsa_key(name: str, bits: int) -> rsa.RSAPrivateKey:
-    # Making one takes a while.
+    # Key generation is slow.
     return rsa.generate_private_key(public_exponent=65537, key_size=bits)
 
 
@@ -55,7 +55,7 @@ def ed_jwk(name: str) -> dict[str, Any]:
 
 
 def claims(**fields: Any) -> dict[str, Any]:
-    """Good ones; None takes one away."""
+    """Valid claims with changes; None removes a claim."""
     now = int(time.time())
     made = {"iss": ISSUER, "aud": AUDIENCE, "sub": "u-17", "iat": now, "exp": now + 300, **fields}
     return {name: value for name, value in made.items() if value is not None}
@@ -66,7 +66,7 @@ def token(
 ) -> str:
     headers = {**({"kid": kid} if kid is not None else {}), **header}
     with warnings.catch_warnings():
-        # A weak key is meant.
+        # The weak key is intended.
         warnings.simplefilter("ignore", InsecureKeyLengthWarning)
         return jwt.encode(claims() if payload is None else payload, key or rsa_key("one"), algorithm, headers)
 
@@ -81,7 +81,7 @@ def unsigned(algorithm: str) -> str:
 
 
 def signed_with_the_public_key() -> str:
-    """The oldest trick: HS256 whose secret is the public key that everybody has."""
+    """A forged token: HS256 with the public key as the secret."""
     public = rsa_key("one").public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     head = f"{segment({'alg': 'HS256', 'typ': 'JWT', 'kid': 'one'})}.{segment(claims())}"
     return f"{head}.{segment(hmac.new(public, head.encode(), hashlib.sha256).digest())}"
@@ -97,7 +97,7 @@ def bent(text: str, part: int) -> str:
 
 
 class Web:
-    """What the issuer's server answers, and how often it was asked."""
+    """The answers of the issuer's server, and a count of requests."""
 
     def __init__(self, *keys: dict[str, Any]) -> None:
         self.discovery: dict[str, Any] = {"issuer": ISSUER, "jwks_uri": "https://login.example.com/keys"}

@@ -1,4 +1,4 @@
-"""The stores of identity, in memory."""
+"""In-memory stores of API keys and accounts."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 from argon2 import PasswordHasher
 
+from taskflow_api.identity.account_store import AccountRow
 from taskflow_api.identity.accounts import Accounts
-from taskflow_api.identity.accountstore import AccountRow
+from taskflow_api.identity.key_store import KeyRow
 from taskflow_api.identity.keys import Keys
-from taskflow_api.identity.keystore import KeyRow
 from taskflow_api.identity.passwords import Passwords
-from taskflow_api.identity.serviceaccounts import Binding, ServiceAccounts
+from taskflow_api.identity.service_accounts import Binding, ServiceAccounts
 from taskflow_core.errors import Conflict
 from taskflow_core.kube.client import Requests
 
@@ -20,7 +20,7 @@ SIGNING_KEY = b"k" * 32
 
 
 class Time:
-    """A clock that goes when it is told to, as seconds and as a date."""
+    """A manual clock, as seconds and as a date."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -39,8 +39,8 @@ class MemoryKeys:
         self.failure: Exception | None = None
         self.limit = 500
 
-    async def add(self, row: KeyRow, *, forget_expired_before: datetime) -> None:
-        self.rows = {key: kept for key, kept in self.rows.items() if kept.expires_at >= forget_expired_before}
+    async def add(self, row: KeyRow, *, delete_expired_before: datetime) -> None:
+        self.rows = {key: kept for key, kept in self.rows.items() if kept.expires_at >= delete_expired_before}
         if len(self.rows) >= self.limit:
             raise Conflict("too many")
         self.rows[row.id] = row
@@ -65,7 +65,7 @@ class MemoryKeys:
     async def delete(self, key_id: str) -> bool:
         return self.rows.pop(key_id, None) is not None
 
-    async def note_use(self, used: Mapping[str, datetime]) -> None:
+    async def record_use(self, used: Mapping[str, datetime]) -> None:
         if self.failure:
             raise self.failure
         for key, at in used.items():
@@ -76,7 +76,7 @@ class MemoryAccounts:
     def __init__(self) -> None:
         self.rows: dict[str, AccountRow] = {}
 
-    async def add(self, row: AccountRow, *, forget_unbound_before: datetime) -> None:
+    async def add(self, row: AccountRow, *, delete_unbound_before: datetime) -> None:
         if row.name in self.rows:
             raise Conflict("there")
         self.rows[row.name] = row
@@ -108,7 +108,7 @@ def keys(kube: Requests, store: MemoryKeys, time: Time) -> Keys:
 
 
 def accounts(kube: Requests, store: MemoryAccounts, time: Time, life: timedelta = timedelta(minutes=15)) -> Accounts:
-    # Its library takes the time of the machine, so tokens are made with that.
+    # PyJWT uses the system clock, so tokens are issued with it.
     return Accounts(
         store, ServiceAccounts(kube, time), fast_passwords(), SIGNING_KEY, life, time, lambda: datetime.now(UTC)
     )

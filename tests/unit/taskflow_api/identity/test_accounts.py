@@ -8,12 +8,12 @@ from typing import Any
 import jwt
 import pytest
 
+from taskflow_api.gcra.counters import RETRY_SECONDS, LocalCounter
+from taskflow_api.gcra.limit import Limit, LimitState
 from taskflow_api.identity.accounts import ISSUER, LOGIN_SECONDS, LOGINS, REGISTRATIONS
-from taskflow_api.identity.attempts import Attempts
-from taskflow_api.identity.passwords import AT_ONCE, MAX_WAITING, Passwords
-from taskflow_api.identity.serviceaccounts import Binding
-from taskflow_api.limits.limiter import AWAY_SECONDS, LocalCounter
-from taskflow_api.limits.policy import Limit, Standing
+from taskflow_api.identity.attempt_limits import AttemptLimit
+from taskflow_api.identity.passwords import MAX_CONCURRENT, MAX_WAITING, Passwords
+from taskflow_api.identity.service_accounts import Binding
 from taskflow_api.settings import RegisterSettings
 from taskflow_core.errors import Invalid, Unavailable
 from tests.unit.taskflow_api.fakes import Answer, Api
@@ -45,7 +45,7 @@ async def token_of(api: Api) -> str:
     return str(answer.json["accessToken"])
 
 
-async def test_who_registers_may_nothing_until_an_administrator_says_what_he_stands_for() -> None:
+async def test_a_new_account_has_no_permissions_until_it_is_bound() -> None:
     api = made()
     answer = await send(api, REGISTER)
     assert (answer.status, answer.json) == (201, {"username": "ann", "bound": False})
@@ -60,7 +60,7 @@ async def test_who_registers_may_nothing_until_an_administrator_says_what_he_sta
     assert "system:serviceaccount:team-a:reports may not list" in refused.json["detail"]
 
 
-async def test_there_is_no_token_for_an_account_whose_service_account_is_gone() -> None:
+async def test_an_account_with_a_deleted_service_account_gets_no_token() -> None:
     api = made()
     await token_of(api)
     await api.accounts.bind("ann", Binding("team-a", "reports", "u0"))
@@ -68,19 +68,19 @@ async def test_there_is_no_token_for_an_account_whose_service_account_is_gone() 
     assert (answer.status, answer.json["code"]) == (403, "account-not-bound")
 
 
-async def test_without_the_option_there_is_nothing_of_it() -> None:
+async def test_without_the_option_the_routes_do_not_exist() -> None:
     api = Api()
     for path in (REGISTER, TOKEN):
         assert (await send(api, path)).status == 401
         assert (await api.call("POST", path, {"username": "ann", "password": PASSWORD})).status == 404
     document = (await api.call("GET", "/openapi.json", token="")).json
     assert not any(path.startswith("/v1/auth") for path in document["paths"])
-    # A token that another process signed is nothing here.
+    # A token signed with another key is refused.
     signed = jwt.encode({"iss": ISSUER, "aud": ISSUER, "sub": "x", "exp": time.time() + 60}, SIGNING_KEY)
     assert (await api.call("GET", TASKS, token=signed)).status == 401
 
 
-async def test_the_password_is_kept_as_argon2_and_told_nowhere(capsys: Any) -> None:
+async def test_the_password_is_stored_as_argon2_and_never_returned(capsys: Any) -> None:
     api = made()
     await send(api, REGISTER)
     short = await send(api, REGISTER, "bob", "too short 1")
@@ -92,11 +92,11 @@ async def test_the_password_is_kept_as_argon2_and_told_nowhere(capsys: Any) -> N
     assert "too short 1" not in said
 
 
-def test_passwords_are_hashed_as_rfc_9106_says() -> None:
-    assert Passwords()._nobodys.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
+def test_passwords_are_hashed_with_the_parameters_of_rfc_9106() -> None:
+    assert Passwords()._dummy_hash.startswith("$argon2id$v=19$m=65536,t=3,p=4$")
 
 
-async def test_an_unknown_account_and_a_wrong_password_are_answered_alike() -> None:
+async def test_an_unknown_account_and_a_wrong_password_get_the_same_answer() -> None:
     api = made()
     await send(api, REGISTER)
     wrong = await send(api, TOKEN, password="wrong horse battery")
@@ -124,34 +124,34 @@ async def test_an_unknown_account_costs_the_same_work() -> None:
     assert verified[2].rpartition("$")[0].rpartition("$")[0] == stored.rpartition("$")[0].rpartition("$")[0]
 
 
-async def test_nobody_comes_in_with_the_password_that_stands_for_an_unknown_account() -> None:
+async def test_the_dummy_hash_authenticates_no_one() -> None:
     passwords = fast_passwords()
-    passwords._nobodys = await passwords.hash(PASSWORD)
+    passwords._dummy_hash = await passwords.hash(PASSWORD)
     assert not await passwords.verify(None, PASSWORD)
 
 
 @pytest.mark.parametrize("username", ["ann", "nobody"])
-async def test_guessing_ends_after_five_attempts_and_goes_on_later(username: str) -> None:
+async def test_five_wrong_passwords_block_further_attempts_for_a_while(username: str) -> None:
     api = made()
     await send(api, REGISTER)
     guesses = [await send(api, TOKEN, username, f"wrong horse {number:02d}") for number in range(LOGINS + 1)]
     assert [guess.status for guess in guesses] == [401] * LOGINS + [429]
     assert (guesses[-1].json["code"], guesses[-1].headers["retry-after"]) == ("too-many-requests", "60")
-    # Not even the right one, or guessing could go on.
+    # The right password is refused too, otherwise guessing could continue.
     assert (await send(api, TOKEN, username)).status == 429
     assert (await send(api, TOKEN, "somebody-else")).status == 401
     api.time.seconds += LOGIN_SECONDS
     assert (await send(api, TOKEN, username)).status == (403 if username == "ann" else 401)
 
 
-async def test_many_guesses_at_once_are_no_more_than_one_after_the_other() -> None:
+async def test_concurrent_guesses_do_not_exceed_the_limit() -> None:
     api = made()
     await send(api, REGISTER)
     answers = await asyncio.gather(*(send(api, TOKEN, password=f"wrong horse {number:03d}") for number in range(40)))
     assert sorted(answer.status for answer in answers) == [401] * LOGINS + [429] * (40 - LOGINS)
 
 
-async def test_a_right_password_forgives_the_wrong_ones() -> None:
+async def test_a_right_password_resets_the_limit() -> None:
     api = made()
     await token_of(api)
     for _ in range(3):
@@ -160,60 +160,60 @@ async def test_a_right_password_forgives_the_wrong_ones() -> None:
         assert (await send(api, TOKEN)).status == 200
 
 
-async def test_what_goes_on_without_a_token_ends_with_its_account() -> None:
+async def test_background_work_ends_with_its_account() -> None:
     api = made()
     caller = await api.identity.tokens.authenticate(await token_of(api))
     assert caller is not None
-    assert await api.identity.stands(caller)
+    assert await api.identity.is_valid(caller)
     await api.accounts.bind("ann", Binding("team-a", "others", "u2"))
-    assert not await api.identity.stands(caller)
+    assert not await api.identity.is_valid(caller)
     await api.accounts.bind("ann", BINDING)
-    assert await api.identity.stands(caller)
+    assert await api.identity.is_valid(caller)
     await api.accounts.delete("ann")
-    assert not await api.identity.stands(caller)
-    assert not await Api().identity.stands(caller)
+    assert not await api.identity.is_valid(caller)
+    assert not await Api().identity.is_valid(caller)
 
 
 class Shared(LocalCounter):
-    """Redis that may be away."""
+    """A Redis that can be unavailable."""
 
     down = False
 
-    async def take(self, limits: Sequence[Limit], units: int) -> list[Standing]:
+    async def consume(self, limits: Sequence[Limit], units: int) -> list[LimitState]:
         if self.down:
             raise Unavailable("Redis: down")
-        return await super().take(limits, units)
+        return await super().consume(limits, units)
 
-    async def forget(self, limit: Limit) -> None:
+    async def reset(self, limit: Limit) -> None:
         if self.down:
             raise Unavailable("Redis: down")
-        await super().forget(limit)
+        await super().reset(limit)
 
 
-async def test_guesses_at_all_processes_count_together() -> None:
+async def test_all_processes_share_the_count_of_guesses() -> None:
     time = Time()
     shared = Shared(time)
-    here, there = (Attempts("login", 5, 300, shared, time) for _ in range(2))
-    waits = [await each.take("ann") for each in (here, there, here, there, here, there)]
+    here, there = (AttemptLimit("login", 5, 300, shared, time) for _ in range(2))
+    waits = [await each.consume("ann") for each in (here, there, here, there, here, there)]
     assert waits == [0] * 5 + [60]
     # The right password at one of them counts at the others too.
-    await here.forget("ann")
-    assert await there.take("ann") == 0
+    await here.reset("ann")
+    assert await there.consume("ann") == 0
 
 
-async def test_guesses_are_counted_by_each_process_while_redis_is_away() -> None:
+async def test_without_redis_each_process_counts_attempts() -> None:
     time = Time()
     shared = Shared(time)
-    attempts = Attempts("login", 5, 300, shared, time)
-    assert [await attempts.take("ann") for _ in range(6)] == [0] * 5 + [60]
+    attempts = AttemptLimit("login", 5, 300, shared, time)
+    assert [await attempts.consume("ann") for _ in range(6)] == [0] * 5 + [60]
     shared.down = True
-    assert [await attempts.take("ann") for _ in range(6)] == [0] * 5 + [60]
-    await attempts.forget("ann")
-    assert await attempts.take("ann") == 0
+    assert [await attempts.consume("ann") for _ in range(6)] == [0] * 5 + [60]
+    await attempts.reset("ann")
+    assert await attempts.consume("ann") == 0
     shared.down = False
     # Asked again after a while, it still knows its own.
-    time.seconds += AWAY_SECONDS
-    assert await attempts.take("ann") == 60 - AWAY_SECONDS
+    time.seconds += RETRY_SECONDS
+    assert await attempts.consume("ann") == 60 - RETRY_SECONDS
 
 
 async def test_registrations_are_bounded() -> None:
@@ -223,7 +223,7 @@ async def test_registrations_are_bounded() -> None:
     assert len(api.accounts.rows) == REGISTRATIONS
 
 
-async def test_few_passwords_are_hashed_at_once_and_few_wait() -> None:
+async def test_the_number_of_concurrent_and_waiting_hashes_is_limited() -> None:
     passwords = fast_passwords()
     running = most = 0
 
@@ -238,7 +238,7 @@ async def test_few_passwords_are_hashed_at_once_and_few_wait() -> None:
     passwords._verify = slow  # type: ignore[method-assign]
     found = await asyncio.gather(*(passwords.verify("x", "y") for _ in range(40)), return_exceptions=True)
     refused = [each for each in found if isinstance(each, Unavailable)]
-    assert most == AT_ONCE
+    assert most == MAX_CONCURRENT
     assert len(found) - len(refused) >= MAX_WAITING
     assert refused
     assert await passwords.verify("x", "y")
@@ -263,7 +263,7 @@ async def test_a_token_ends_with_its_account_its_binding_and_its_service_account
         assert (await api.call("GET", TASKS, token=token)).status == 200
         if end == "delete":
             await api.accounts.delete("ann")
-            # One of the same name is another account.
+            # A new account of the same name is another account.
             await send(api, REGISTER)
             await api.accounts.bind("ann", BINDING)
         elif end == "unbind":
@@ -276,7 +276,7 @@ async def test_a_token_ends_with_its_account_its_binding_and_its_service_account
         assert (await api.call("GET", TASKS, token=token)).status == 401, end
 
 
-async def test_hostile_tokens_of_accounts_prove_nothing() -> None:
+async def test_hostile_tokens_of_accounts_are_refused() -> None:
     api = made()
     good = jwt.decode(await token_of(api), SIGNING_KEY, ["HS256"], audience=ISSUER)
 
@@ -286,10 +286,19 @@ async def test_hostile_tokens_of_accounts_prove_nothing() -> None:
 
     assert (await api.call("GET", TASKS, token=signed())).status == 200
     hostile = [
-        signed(b"x" * 32), signed(exp=int(time.time()) - 1), signed(exp=None), signed(aud="other"), signed(aud=None),
-        signed(sub="nobody"), signed(sub=None), signed(sub="ann"), signed(b"k" * 64, "HS512"), signed(nbf=time.time() + 60),
-        f"{segment({'alg': 'none'})}.{segment(good)}.", signed()[:-2] + "AA",
-    ]  # fmt: skip
+        signed(b"x" * 32),
+        signed(exp=int(time.time()) - 1),
+        signed(exp=None),
+        signed(aud="other"),
+        signed(aud=None),
+        signed(sub="nobody"),
+        signed(sub=None),
+        signed(sub="ann"),
+        signed(b"k" * 64, "HS512"),
+        signed(nbf=time.time() + 60),
+        f"{segment({'alg': 'none'})}.{segment(good)}.",
+        signed()[:-2] + "AA",
+    ]
     for token in hostile:
         assert (await api.call("GET", TASKS, token=token)).status == 401, token
 
@@ -306,7 +315,7 @@ async def test_a_token_is_as_short_lived_as_it_says() -> None:
     assert set(claims) == {"iss", "aud", "sub", "iat", "exp"}
 
 
-async def test_the_log_says_who_tried_to_come_in_and_who_came(capsys: Any) -> None:
+async def test_login_attempts_are_audited(capsys: Any) -> None:
     api = made()
     token = await token_of(api)
     await send(api, TOKEN, password="wrong horse battery")
@@ -335,6 +344,6 @@ def test_a_signing_key_that_is_missing_double_or_short_is_refused(environment: d
     assert "kkkk" not in str(caught.value)
 
 
-def test_a_signing_key_may_stand_in_a_file(tmp_path: Any) -> None:
+def test_a_signing_key_can_be_read_from_a_file(tmp_path: Any) -> None:
     (tmp_path / "key").write_text("k" * 32 + "\n")
     assert RegisterSettings(enabled=True, signing_key_file=str(tmp_path / "key")).key() == b"k" * 32

@@ -11,16 +11,25 @@ URL = "postgresql+psycopg://u:hunter2@127.0.0.1:1/db"
         ([], "required: kind"),
         (["keys"], "required: action"),
         (["keys", "create"], "required: --namespace, --service-account"),
-        (["keys", "create", "--namespace", "Team A", "--service-account", "x"], "expected a name as Kubernetes has them"),
-        (["keys", "create", "--namespace", "a", "--service-account", "x", "--scope", "admin"], "invalid choice: 'admin'"),
+        (["keys", "create", "--namespace", "Team A", "--service-account", "x"], "expected a Kubernetes name"),
+        (
+            ["keys", "create", "--namespace", "a", "--service-account", "x", "--scope", "admin"],
+            "invalid choice: 'admin'",
+        ),
         (["keys", "create", "--namespace", "a", "--service-account", "x", "--days", "0"], "expected a number of days"),
-        (["keys", "create", "--namespace", "a", "--service-account", "x", "--days", "367"], "expected a number of days"),
-        (["keys", "create", "--namespace", "a", "--service-account", "x", "--days", "nan"], "expected a number of days"),
-        (["accounts", "bind", "ann", "reports"], "expected a name as Kubernetes has them"),
+        (
+            ["keys", "create", "--namespace", "a", "--service-account", "x", "--days", "367"],
+            "expected a number of days",
+        ),
+        (
+            ["keys", "create", "--namespace", "a", "--service-account", "x", "--days", "nan"],
+            "expected a number of days",
+        ),
+        (["accounts", "bind", "ann", "reports"], "expected a Kubernetes name"),
         (["serve"], "invalid choice: 'serve'"),
     ],
-)  # fmt: skip
-def test_a_wrong_call_is_said_in_one_line_with_code_2(
+)
+def test_wrong_arguments_give_one_line_and_exit_code_2(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -29,12 +38,12 @@ def test_a_wrong_call_is_said_in_one_line_with_code_2(
     assert said in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_without_a_database_url_it_says_which_setting_and_ends_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_database_url_is_named_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["keys", "list", "--namespace", "a"]) == cli.USAGE
     assert "DatabaseSettings: url" in capsys.readouterr().err
 
 
-def test_without_kubernetes_credentials_it_says_so_and_ends_with_2(
+def test_missing_kubernetes_credentials_are_reported_with_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TASKFLOW_DATABASE_URL", URL)

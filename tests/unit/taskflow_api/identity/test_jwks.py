@@ -21,7 +21,7 @@ async def test_the_issuer_is_asked_once_for_many_tokens_at_once() -> None:
     assert len(web.asked) == 2
 
 
-async def test_a_key_that_the_issuer_began_to_use_is_fetched_and_unknown_ones_do_not_make_us_ask_more() -> None:
+async def test_a_new_key_is_fetched_and_unknown_keys_do_not_cause_more_fetches() -> None:
     keys, web, clock = made(rsa_jwk("one"))
     assert await keys.key("one", "RS256")
     web.keys.append(ec_jwk("new"))
@@ -34,7 +34,7 @@ async def test_a_key_that_the_issuer_began_to_use_is_fetched_and_unknown_ones_do
     assert len(web.asked) == 4
 
 
-async def test_known_keys_work_while_the_issuer_is_away_and_unknown_ones_are_try_again() -> None:
+async def test_while_the_issuer_is_unavailable_cached_keys_work_and_others_are_unavailable() -> None:
     keys, web, clock = made(rsa_jwk("one"))
     assert await keys.key("one", "RS256")
     web.away = True
@@ -52,7 +52,7 @@ async def test_known_keys_work_while_the_issuer_is_away_and_unknown_ones_are_try
     assert await keys.key("new", "RS256")
 
 
-async def test_a_key_that_the_issuer_took_away_ends_after_five_minutes_and_no_request_waits_for_that() -> None:
+async def test_a_withdrawn_key_stops_working_after_five_minutes_without_delaying_requests() -> None:
     keys, web, clock = made(rsa_jwk("one"), rsa_jwk("two"))
     assert await keys.key("one", "RS256")
     web.keys = [rsa_jwk("two")]
@@ -88,7 +88,7 @@ async def test_a_token_that_names_no_key_gets_the_only_one() -> None:
         {"issuer": ISSUER, "jwks_uri": "https://[not an address/"},
     ],
 )
-async def test_a_discovery_document_of_somebody_else_or_in_the_clear_is_not_followed(discovery: dict[str, Any]) -> None:
+async def test_a_discovery_document_of_another_issuer_or_with_an_http_url_is_refused(discovery: dict[str, Any]) -> None:
     keys, web, _ = made(rsa_jwk("one"))
     web.discovery = discovery
     with pytest.raises(Unavailable):
@@ -108,14 +108,14 @@ async def test_a_discovery_document_of_somebody_else_or_in_the_clear_is_not_foll
         [rsa_jwk("one", use="enc")],
     ],
 )
-async def test_a_set_without_a_public_key_for_signatures_is_as_none(published: Any) -> None:
+async def test_a_set_without_a_public_signing_key_is_unavailable(published: Any) -> None:
     keys, web, _ = made()
     web.keys = published
     with pytest.raises(Unavailable):
         await keys.key("one", "RS256")
 
 
-async def test_a_broken_key_does_not_spoil_the_others() -> None:
+async def test_a_broken_key_does_not_affect_the_others() -> None:
     keys, _, _ = made({"kty": "RSA", "kid": "broken", "n": "!", "e": 1}, rsa_jwk("one"))
     assert await keys.key("one", "RS256")
     assert await keys.key("broken", "RS256") is None

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from taskflow_api.auth import Method, Scope
-from taskflow_api.identity.keys import KEPT_AFTER_EXPIRY, Keys, Wanted
-from taskflow_api.identity.keytext import KeyText
+from taskflow_api.http.kubernetes_auth import Method, Scope
+from taskflow_api.identity.key_format import ApiKey
+from taskflow_api.identity.keys import KEPT_AFTER_EXPIRY, Keys, NewKey
 from taskflow_core.errors import Conflict, Forbidden, NotFound, Unavailable
 from tests.unit.taskflow_api.fakes import FakeKube
 from tests.unit.taskflow_api.identity.memory import NOW, MemoryKeys, Time, keys
 
 PATH = "/api/v1/namespaces/team-a/serviceaccounts/reports"
-WANTED = Wanted("team-a", "reports", "ci", (Scope.READ, Scope.WRITE), timedelta(days=90))
+WANTED = NewKey("team-a", "reports", "ci", (Scope.READ, Scope.WRITE), timedelta(days=90))
 OTHER = "f" * 64
 
 
@@ -29,30 +29,30 @@ class Desk:
         self.keys: Keys = keys(self.kube, self.store, self.time)
 
 
-def test_a_key_is_what_its_text_says_and_no_other_text_is() -> None:
-    made = KeyText.new()
+def test_only_the_exact_text_of_a_key_parses() -> None:
+    made = ApiKey.new()
     text = str(made)
     assert text.startswith(f"tf_{made.id}_")
-    assert KeyText.parse(text) == made
-    assert made.fits(made.digest)
-    assert not KeyText(made.id, OTHER).fits(made.digest)
+    assert ApiKey.parse(text) == made
+    assert made.matches(made.digest)
+    assert not ApiKey(made.id, OTHER).matches(made.digest)
     assert len(made.secret) * 4 == 256
     assert made.secret not in repr(made)
 
 
-@pytest.mark.parametrize("place", range(3, len(str(KeyText("0" * 16, "0" * 64)))))
-def test_one_wrong_character_anywhere_is_seen_without_the_database(place: int) -> None:
-    text = str(KeyText("0123456789abcdef", "5" * 64))
+@pytest.mark.parametrize("place", range(3, len(str(ApiKey("0" * 16, "0" * 64)))))
+def test_one_wrong_character_is_detected_without_the_database(place: int) -> None:
+    text = str(ApiKey("0123456789abcdef", "5" * 64))
     wrong = "e" if text[place] != "e" else "d"
-    assert KeyText.parse(text[:place] + wrong + text[place + 1 :]) is None
+    assert ApiKey.parse(text[:place] + wrong + text[place + 1 :]) is None
 
 
 @pytest.mark.parametrize("text", ["", "tf_", "tf__", "TF_", "tf_" + "a" * 16 + "_" + "b" * 64, "x" * 20_000])
-def test_what_is_no_key_is_none(text: str) -> None:
-    assert KeyText.parse(text) is None
+def test_other_texts_are_not_keys(text: str) -> None:
+    assert ApiKey.parse(text) is None
 
 
-async def test_a_key_is_the_identity_of_its_service_account_and_nothing_of_the_secret_is_kept() -> None:
+async def test_a_key_resolves_to_its_service_account_and_its_secret_is_not_stored() -> None:
     desk = Desk()
     row, text = await desk.keys.create(WANTED, "alice")
     assert text.secret not in repr(row)
@@ -62,8 +62,8 @@ async def test_a_key_is_the_identity_of_its_service_account_and_nothing_of_the_s
     assert caller.groups == ("system:serviceaccounts", "system:serviceaccounts:team-a", "system:authenticated")
     assert (caller.uid, caller.method, caller.subject) == ("u1", Method.API_KEY, text.id)
     assert caller.scopes == frozenset(Scope)
-    assert await desk.keys.caller(str(KeyText(text.id, OTHER))) is None
-    assert await desk.keys.caller(str(KeyText.new())) is None
+    assert await desk.keys.caller(str(ApiKey(text.id, OTHER))) is None
+    assert await desk.keys.caller(str(ApiKey.new())) is None
 
 
 async def test_a_key_is_read_once_in_10_seconds_and_ends_to_the_second() -> None:
@@ -97,7 +97,7 @@ async def test_with_its_service_account_a_key_ends_even_when_another_gets_its_na
         assert await desk.keys.caller(str(text)) is None
 
 
-async def test_a_successor_that_is_believed_to_exist_vouches_for_its_own_keys_only() -> None:
+async def test_a_cached_successor_validates_only_its_own_keys() -> None:
     desk = Desk()
     _, old = await desk.keys.create(WANTED, "alice")
     desk.kube.answers[PATH] = account("u2")
@@ -107,10 +107,10 @@ async def test_a_successor_that_is_believed_to_exist_vouches_for_its_own_keys_on
         assert await desk.keys.caller(str(old)) is None
 
 
-async def test_there_is_no_key_for_a_service_account_that_is_not_there() -> None:
+async def test_a_key_needs_an_existing_service_account() -> None:
     desk = Desk()
     desk.kube.answers.clear()
-    with pytest.raises(NotFound, match="there is no ServiceAccount reports in namespace team-a"):
+    with pytest.raises(NotFound, match="ServiceAccount reports does not exist in namespace team-a"):
         await desk.keys.create(WANTED, "alice")
     desk.kube.failure = Forbidden("serviceaccounts is forbidden")
     with pytest.raises(Unavailable):
@@ -118,7 +118,7 @@ async def test_there_is_no_key_for_a_service_account_that_is_not_there() -> None
     assert desk.store.rows == {}
 
 
-async def test_while_a_key_is_rotated_two_are_good_and_it_is_rotated_once() -> None:
+async def test_during_rotation_two_keys_are_valid_and_a_key_is_rotated_once() -> None:
     desk = Desk()
     old, old_text = await desk.keys.create(WANTED, "alice")
     desk.time.seconds = 3600
@@ -151,10 +151,10 @@ async def test_a_revoked_key_ends_at_once() -> None:
     assert not await desk.keys.revoke(row.id)
 
 
-async def test_long_expired_keys_go_when_another_is_made() -> None:
+async def test_old_expired_keys_are_deleted_when_a_key_is_created() -> None:
     desk = Desk()
     old, _ = await desk.keys.create(WANTED, "alice")
-    desk.time.seconds = (WANTED.life + KEPT_AFTER_EXPIRY).total_seconds()
+    desk.time.seconds = (WANTED.lifetime + KEPT_AFTER_EXPIRY).total_seconds()
     await desk.keys.create(WANTED, "alice")
     assert old.id in desk.store.rows
     desk.time.seconds += 1
@@ -162,27 +162,27 @@ async def test_long_expired_keys_go_when_another_is_made() -> None:
     assert old.id not in desk.store.rows
 
 
-async def test_use_is_written_down_later_and_not_lost_when_the_database_is_away() -> None:
+async def test_uses_are_recorded_later_and_survive_a_database_outage() -> None:
     desk = Desk()
     row, text = await desk.keys.create(WANTED, "alice")
     await desk.keys.caller(str(text))
     assert desk.store.rows[row.id].last_used_at is None
     desk.store.failure = Unavailable("away")
-    await desk.keys.note_uses()
+    await desk.keys.record_uses()
     desk.store.failure = None
-    await desk.keys.note_uses()
+    await desk.keys.record_uses()
     assert desk.store.rows[row.id].last_used_at == NOW
     # Who was refused did not use it.
     desk.time.seconds = 60
-    await desk.keys.caller(str(KeyText(text.id, OTHER)))
-    await desk.keys.note_uses()
+    await desk.keys.caller(str(ApiKey(text.id, OTHER)))
+    await desk.keys.record_uses()
     assert desk.store.rows[row.id].last_used_at == NOW
 
 
-async def test_the_last_uses_are_written_down_at_the_end() -> None:
+async def test_the_last_uses_are_recorded_at_shutdown() -> None:
     desk = Desk()
     row, text = await desk.keys.create(WANTED, "alice")
-    noting = asyncio.create_task(desk.keys.keep_noting())
+    noting = asyncio.create_task(desk.keys.run())
     await asyncio.sleep(0)
     await desk.keys.caller(str(text))
     noting.cancel()
@@ -190,7 +190,7 @@ async def test_the_last_uses_are_written_down_at_the_end() -> None:
     assert desk.store.rows[row.id].last_used_at == NOW
 
 
-async def test_without_the_database_a_key_is_no_wrong_key() -> None:
+async def test_a_database_outage_does_not_make_a_key_invalid() -> None:
     desk = Desk()
     _, text = await desk.keys.create(WANTED, "alice")
     desk.store.failure = Unavailable("away")
@@ -198,17 +198,17 @@ async def test_without_the_database_a_key_is_no_wrong_key() -> None:
         await desk.keys.caller(str(text))
 
 
-async def test_a_key_stands_until_it_expires_is_revoked_or_its_service_account_goes() -> None:
+async def test_a_key_is_valid_until_it_expires_is_revoked_or_its_service_account_is_deleted() -> None:
     desk = Desk()
     first, _ = await desk.keys.create(WANTED, "alice")
     second, _ = await desk.keys.create(WANTED, "alice")
-    assert await desk.keys.stands(first.id)
+    assert await desk.keys.is_valid(first.id)
     await desk.keys.revoke(first.id)
-    assert [await desk.keys.stands(each.id) for each in (first, second)] == [False, True]
+    assert [await desk.keys.is_valid(each.id) for each in (first, second)] == [False, True]
     desk.kube.answers[PATH] = account("u2")
     desk.time.seconds += 20
-    assert not await desk.keys.stands(second.id)
+    assert not await desk.keys.is_valid(second.id)
     desk.kube.answers[PATH] = account()
-    assert await desk.keys.stands(second.id)
-    desk.time.seconds += WANTED.life.total_seconds()
-    assert not await desk.keys.stands(second.id)
+    assert await desk.keys.is_valid(second.id)
+    desk.time.seconds += WANTED.lifetime.total_seconds()
+    assert not await desk.keys.is_valid(second.id)

@@ -6,10 +6,10 @@ import jwt
 import pytest
 from pydantic import ValidationError
 
-from taskflow_api.auth import Caller, Method
+from taskflow_api.http.kubernetes_auth import Caller, Method
 from taskflow_api.identity.jwks import KeySet
+from taskflow_api.identity.jwt_validation import InvalidTokenError
 from taskflow_api.identity.oidc import LEEWAY_SECONDS, Oidc, caller_of
-from taskflow_api.identity.signed import RefusedError
 from taskflow_api.identity.tokens import Tokens
 from taskflow_api.settings import OidcSettings
 from taskflow_core.errors import Unavailable
@@ -35,9 +35,14 @@ from tests.unit.taskflow_api.identity.memory import Time
 
 def published() -> Web:
     return Web(
-        rsa_jwk("one"), rsa_jwk("bound", alg="RS512"), rsa_jwk("sealing", use="enc"), rsa_jwk("weak", 1024),
-        ec_jwk("curve"), ed_jwk("edwards"), {"kty": "oct", "kid": "shared", "k": segment(b"s" * 32)},
-    )  # fmt: skip
+        rsa_jwk("one"),
+        rsa_jwk("bound", alg="RS512"),
+        rsa_jwk("sealing", use="enc"),
+        rsa_jwk("weak", 1024),
+        ec_jwk("curve"),
+        ed_jwk("edwards"),
+        {"kty": "oct", "kid": "shared", "k": segment(b"s" * 32)},
+    )
 
 
 def now() -> int:
@@ -49,7 +54,7 @@ def settings(**fields: Any) -> OidcSettings:
 
 
 class Door:
-    """All ways in, of which only OIDC is there: nobody asks Kubernetes."""
+    """Authenticators with OIDC alone, without Kubernetes."""
 
     def __init__(self, web: Web | None = None, **fields: Any) -> None:
         self.web = web or published()
@@ -78,7 +83,7 @@ class Door:
         lambda: token(claims(nbf=now() + LEEWAY_SECONDS - 5)),
     ],
 )
-async def test_a_token_of_the_issuer_is_taken(make: Callable[[], str]) -> None:
+async def test_a_token_of_the_issuer_is_accepted(make: Callable[[], str]) -> None:
     found = await Door().tokens.authenticate(make())
     assert found == Caller(f"{ISSUER}#u-17", groups=("system:authenticated",))
     assert (found.method, found.subject) == (Method.OIDC, "u-17")
@@ -128,13 +133,13 @@ HOSTILE: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("make", HOSTILE.values(), ids=HOSTILE)
-async def test_a_hostile_token_proves_nothing(make: Callable[[], str]) -> None:
+async def test_a_hostile_token_is_refused(make: Callable[[], str]) -> None:
     door = Door()
     assert await door.tokens.authenticate(make()) is None
     assert door.asked_kubernetes == []
 
 
-async def test_each_hostile_token_would_be_taken_but_for_what_it_is_named_for() -> None:
+async def test_each_hostile_token_differs_from_a_valid_one_only_in_its_named_fault() -> None:
     # Built by the same function as the good one, so that no typing error here refuses them.
     assert len(HOSTILE) == len({make() for make in HOSTILE.values()})
     assert await Door().tokens.authenticate(token()) is not None
@@ -143,7 +148,7 @@ async def test_each_hostile_token_would_be_taken_but_for_what_it_is_named_for() 
 @pytest.mark.parametrize(
     "text", ["", ".", "..", "a.b", "a.b.c.d", "ü.ü.ü", segment({"alg": "RS256"}) + "." + segment(b"[" * 9000) + ".AAAA"]
 )
-async def test_what_is_no_token_of_the_issuer_is_for_kubernetes_to_judge(text: str) -> None:
+async def test_other_tokens_go_to_kubernetes(text: str) -> None:
     door = Door()
     assert await door.tokens.authenticate(text) is None
     assert door.asked_kubernetes == [text]
@@ -151,7 +156,7 @@ async def test_what_is_no_token_of_the_issuer_is_for_kubernetes_to_judge(text: s
 
 
 @pytest.mark.parametrize("issuer", [ISSUER + "/", ISSUER.upper(), "https://evil.example", ["x"], None, {"a": 1}])
-async def test_a_token_of_another_issuer_is_for_kubernetes_to_judge(issuer: Any) -> None:
+async def test_a_token_of_another_issuer_goes_to_kubernetes(issuer: Any) -> None:
     door = Door()
     made = {**claims(iss=None), **({} if issuer is None else {"iss": issuer})}
     head = segment({"alg": "RS256", "kid": "one"})
@@ -159,7 +164,7 @@ async def test_a_token_of_another_issuer_is_for_kubernetes_to_judge(issuer: Any)
     assert len(door.asked_kubernetes) == 1
 
 
-async def test_a_huge_token_is_sent_nowhere() -> None:
+async def test_a_huge_token_is_refused_without_a_request() -> None:
     door = Door()
     assert await door.tokens.authenticate("x" * 16_385) is None
     assert await door.tokens.authenticate(token(claims(padding="x" * 20_000))) is None
@@ -196,7 +201,7 @@ async def test_a_signed_token_with_claims_nested_too_deep_is_no_server_error(dep
         ({"groups_claim": "groups", "groups_prefix": "sys"}, {"groups": ["tem:masters"]}, f"{ISSUER}#u-17", []),
     ],
 )
-def test_claims_tell_a_user_and_groups_with_their_prefixes(
+def test_claims_map_to_a_user_and_groups_with_prefixes(
     fields: dict[str, str], told: dict[str, Any], username: str, groups: list[str]
 ) -> None:
     found = caller_of(claims(**told), settings(**fields))
@@ -218,10 +223,8 @@ def test_claims_tell_a_user_and_groups_with_their_prefixes(
         ({"groups_claim": "groups"}, {"groups": None} | {"groups": 3}),
     ],
 )
-def test_claims_that_name_nobody_or_one_of_kubernetes_own_are_refused(
-    fields: dict[str, str], told: dict[str, Any]
-) -> None:
-    with pytest.raises(RefusedError):
+def test_claims_with_no_user_or_a_reserved_one_are_refused(fields: dict[str, str], told: dict[str, Any]) -> None:
+    with pytest.raises(InvalidTokenError):
         caller_of(claims(**told), settings(**fields))
 
 
@@ -233,8 +236,8 @@ def test_claims_that_name_nobody_or_one_of_kubernetes_own_are_refused(
         ({"issuer": "https://"}, "expected an https URL"),
         ({"issuer": "http://127.0.0.1.evil.example"}, "expected an https URL"),
         ({"audience": ""}, "expected the client's id"),
-        ({"username_prefix": "system:"}, "Kubernetes' own"),
-        ({"groups_prefix": "system:serviceaccounts:"}, "Kubernetes' own"),
+        ({"username_prefix": "system:"}, "reserved for Kubernetes"),
+        ({"groups_prefix": "system:serviceaccounts:"}, "reserved for Kubernetes"),
         ({"username_claim": ""}, "at least 1"),
     ],
 )
@@ -249,7 +252,7 @@ def test_without_an_issuer_there_is_no_oidc_and_one_on_this_machine_needs_no_tls
         assert OidcSettings(issuer=f"http://{host}/", audience="x").issuer
 
 
-async def test_the_issuer_away_at_the_first_token_is_try_again() -> None:
+async def test_an_issuer_that_is_down_at_the_first_token_is_unavailable() -> None:
     door = Door()
     door.web.away = True
     with pytest.raises(Unavailable, match="does not answer"):

@@ -9,9 +9,9 @@ from standardwebhooks import Webhook
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from taskflow_api.settings import WebhookSettings
-from taskflow_api.webhooks.guard import Policy
-from taskflow_api.webhooks.office import policy_of
 from taskflow_api.webhooks.secrets import LostKeyError, Vault, new_secret, signed_headers
+from taskflow_api.webhooks.url_policy import Policy
+from taskflow_api.webhooks.wiring import policy_of
 from taskflow_core.errors import Invalid
 
 OLD, NEW = (Fernet.generate_key().decode() for _ in range(2))
@@ -24,17 +24,17 @@ def test_a_secret_has_the_form_and_length_of_standard_webhooks() -> None:
     assert new_secret() != secret
 
 
-def test_what_is_stored_tells_nothing_and_opens_with_any_of_the_keys() -> None:
-    sealed = Vault([OLD]).seal("whsec_abc")
+def test_stored_secrets_are_encrypted_and_any_key_decrypts_them() -> None:
+    sealed = Vault([OLD]).encrypt("whsec_abc")
     assert b"whsec" not in sealed
-    assert Vault([NEW, OLD]).open(sealed) == "whsec_abc"
-    assert Vault([NEW]).open(Vault([NEW, OLD]).seal("x")) == "x"
-    with pytest.raises(LostKeyError, match="rotate it"):
-        Vault([NEW]).open(sealed)
+    assert Vault([NEW, OLD]).decrypt(sealed) == "whsec_abc"
+    assert Vault([NEW]).decrypt(Vault([NEW, OLD]).encrypt("x")) == "x"
+    with pytest.raises(LostKeyError, match="rotate the secret"):
+        Vault([NEW]).decrypt(sealed)
 
 
 @pytest.mark.parametrize("keys", [[], ["hunter2"], [OLD, "hunter2"]])
-def test_without_a_usable_key_nothing_starts_and_the_key_is_not_told(keys: list[str]) -> None:
+def test_an_invalid_key_prevents_the_start_and_is_not_revealed(keys: list[str]) -> None:
     with pytest.raises(Invalid, match="TASKFLOW_WEBHOOKS_KEY") as raised:
         Vault(keys)
     assert "hunter2" not in str(raised.value)

@@ -23,7 +23,8 @@ from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.rules.decision import End, Enqueue, Facts, Hold, Keep, decide
 from taskflow_operator.tasks.rules.validation import invalid
 from tests.builders import NOW, UID, make_event, make_object, make_task
-from tests.unit.taskflow_operator.fakes import Parts, eventually
+from tests.unit.taskflow_operator.fakes import eventually
+from tests.unit.taskflow_operator.parts import Parts
 
 
 @pytest.mark.parametrize(

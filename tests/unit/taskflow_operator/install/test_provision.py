@@ -18,10 +18,10 @@ from taskflow_operator.install.provision import (
     TIMEOUT_SECONDS,
     DevServices,
     Plan,
+    call_with_retries,
     generated,
     main,
     make_secrets,
-    call_with_retries,
     provide,
     worker_values,
 )

@@ -18,7 +18,8 @@ from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.retention import Retention
 from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, NOW_MS, UID, make_event, make_object, make_task
-from tests.unit.taskflow_operator.fakes import FakeKube, Parts, at, eventually
+from tests.unit.taskflow_operator.fakes import FakeKube, at, eventually
+from tests.unit.taskflow_operator.parts import Parts
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from taskflow_core.errors import Forbidden, NotFound, Unavailable
 from taskflow_operator.runtime import dependency_health, status_writer
 from taskflow_operator.tasks import dispatcher, event_consumer
 from tests.builders import UID, make_event, make_task
-from tests.unit.taskflow_operator.fakes import Parts, eventually
+from tests.unit.taskflow_operator.fakes import eventually
+from tests.unit.taskflow_operator.parts import Parts
 
 
 @pytest.fixture(autouse=True)

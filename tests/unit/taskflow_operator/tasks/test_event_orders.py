@@ -16,7 +16,8 @@ from taskflow_core.domain.phases import Phase, Reason
 from taskflow_operator.runtime import dependency_health, status_writer
 from taskflow_operator.tasks import dispatcher
 from tests.builders import NOW_MS, UID, make_event, make_task
-from tests.unit.taskflow_operator.fakes import Parts, eventually
+from tests.unit.taskflow_operator.fakes import eventually
+from tests.unit.taskflow_operator.parts import Parts
 
 MANY = 3
 """Attempts that a story has."""

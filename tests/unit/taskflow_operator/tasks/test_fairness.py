@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from taskflow_operator.tasks import dispatcher
 from tests.builders import make_task
-from tests.unit.taskflow_operator.fakes import Parts, eventually
+from tests.unit.taskflow_operator.fakes import eventually
+from tests.unit.taskflow_operator.parts import Parts
 
 
 async def test_a_task_of_another_namespace_waits_for_the_batch_before_it_and_its_turn() -> None:

@@ -10,7 +10,8 @@ from taskflow_core.errors import Conflict, NotFound, TaskflowError, Unavailable
 from taskflow_operator.runtime import dependency_health, status_writer
 from taskflow_operator.tasks.observer import Observer
 from tests.builders import UID, make_object, make_task
-from tests.unit.taskflow_operator.fakes import FakeKube, Parts, eventually
+from tests.unit.taskflow_operator.fakes import FakeKube, eventually
+from tests.unit.taskflow_operator.parts import Parts
 
 
 @pytest.fixture(autouse=True)

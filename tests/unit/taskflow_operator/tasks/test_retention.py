@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, cast
 
+import pytest
+
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Unavailable
@@ -207,10 +209,11 @@ async def test_a_finished_task_whose_specification_changed_is_observed_again() -
     ]
 
 
-async def test_what_its_owner_still_needs_stays_until_it_does_not() -> None:
-    kept = Kept("a", "b", per_namespace=1)
+@pytest.mark.parametrize("per_namespace", [None, 1], ids=["its time is over", "its namespace keeps too many"])
+async def test_what_its_owner_still_needs_stays_until_it_does_not(per_namespace: int | None) -> None:
+    kept = Kept("a", "b", per_namespace=per_namespace)
     kept.needed = {"a"}
-    kept.finish(done("a", ttl=10))
+    kept.finish(done("a", ttl=None if per_namespace else 10))
     kept.finish(done("b", seconds=1))
     assert await kept.pass_to(at(20)) == []
     kept.needed.clear()
