@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,12 +87,13 @@ def _page(crd: dict[str, Any]) -> str:
 
 
 def reasons() -> Iterator[tuple[Reason, str]]:
-    """Each reason with the sentence below it in the source."""
-    source = (ROOT / "core/taskflow_core/domain/phases.py").read_text()
-    lines = source[source.index("class Reason") :].splitlines()
-    for reason in Reason:
-        at = next(number for number, line in enumerate(lines) if line.strip().startswith(f'{reason.name} = "{reason}"'))
-        yield reason, lines[at + 1].strip().strip('"')
+    """Each reason with the docstring below it in the source."""
+    source = ast.parse((ROOT / "core/taskflow_core/domain/phases.py").read_text())
+    [body] = [node.body for node in source.body if isinstance(node, ast.ClassDef) and node.name == "Reason"]
+    for statement, docstring in itertools.pairwise(body):
+        match statement, docstring:
+            case ast.Assign(value=ast.Constant(value=value)), ast.Expr(value=ast.Constant(value=str() as text)):
+                yield Reason(value), " ".join(text.split())
 
 
 def _shown(value: Any) -> str:
