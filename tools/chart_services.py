@@ -56,13 +56,12 @@ class ExternalRedis(Model):
     key: str = "redis-url"
     """Key in the Secret. Its value is `redis://user:password@host:port/0`, or `rediss://` for TLS."""
     api_key: str = "redis-api-url"
-    """Key in the Secret with the same URL for the API's read-only user (docs/security.md). Without it the API reports no
-    queue positions."""
+    """Key in the Secret with the same URL for the API's read-only user (docs/security.md). Without it the API reports
+    no queue positions."""
 
 
 class CacheRedis(Model):
-    """A separate Redis for the API's counters (rate limits, password attempts) and its cached answers, so that they take no
-    capacity from the broker."""
+    """A separate Redis for the API's counters (rate limits, password attempts) and its cached answers."""
 
     existing_secret: str = ""
     """Secret with the URL. Empty: the broker's Redis, with separate keys."""
@@ -105,7 +104,7 @@ def _small(memory: str) -> dict[str, Any]:
 
 
 class DevServices(Model):
-    """PostgreSQL, Redis and MinIO of this chart: one pod each, no backup, no TLS. For evaluation, not for production."""
+    """PostgreSQL, Redis and MinIO of this chart: one pod each, no backup, no TLS. For evaluation only."""
 
     enabled: bool = False
     """Install them instead of using `externalDatabase`, `externalRedis` and `externalS3`."""

@@ -171,7 +171,8 @@ class Values(Model):
     watch_namespaces: list[str] = []
     """Namespaces to watch, with a Role in each instead of ClusterRoles. Empty: the whole cluster."""
     worker_namespaces: list[str] = ["default"]
-    """Existing namespaces in which pools may run. Each gets the Secret `taskflow-worker` with the Redis and S3 credentials."""
+    """Existing namespaces in which pools may run. Each gets the Secret `taskflow-worker` with the Redis and S3
+    credentials."""
     worker_pool: Pool = Pool()
     """A first pool."""
     migrations: Migrations = Migrations()
@@ -193,7 +194,8 @@ class Values(Model):
     flow_schema: Switch = Switch(enabled=True)
     """FlowSchema: renewals of the operator's Lease do not queue behind its other requests to the API server."""
     network_policy: Switch = Switch()
-    """NetworkPolicies: ingress of the operator, the API and the development services; egress of workers and notifiers."""
+    """NetworkPolicies: ingress of the operator, the API and the development services; egress of workers and
+    notifiers."""
     metrics: Metrics = Metrics()
     """Monitoring."""
     smoke_test: SmokeTest = SmokeTest()

@@ -169,7 +169,7 @@ class Register(Model):
 
 
 class Limits(Model):
-    """Units per minute: a read costs 1, a list 2, a write 5, a batch 100. 0 means no limit. All pods count together in Redis."""
+    """Units per minute, counted in Redis by all pods: a read costs 1, a list 2, a write 5, a batch 100. 0: no limit."""
 
     caller_per_minute: int = Field(default=3000, ge=0, le=10_000_000)
     """Limit of each caller."""

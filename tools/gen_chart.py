@@ -1,4 +1,4 @@
-"""The generated files of charts/taskflow: values.yaml, values.schema.json, README.md and the copies of the CRDs."""
+"""Generates files of charts/taskflow: values.yaml, values.schema.json, README.md and the copies of the CRDs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def files() -> dict[Path, str]:
 
 
 def _rules() -> dict[str, list[dict[str, Any]]]:
-    """The cluster-wide rules of the operator and the API, without Leases, which the chart grants by name in its own namespace."""
+    """The cluster-wide rules of the operator and the API, without Leases: the chart grants those in one namespace."""
     roles = {
         role["metadata"]["name"]: role for role in yaml.safe_load_all(RBAC.read_text()) if role["kind"] == "ClusterRole"
     }
