@@ -10,6 +10,14 @@ BIN := .venv/bin
 BUILDER := docker
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PYTEST := $(BIN)/python -m pytest
+# Much of a test's time is waiting: more processes than cores.
+WORKERS := 4
+SHARED := $(PYTEST) -n $(WORKERS)
+# Runs these folders, then the check of the rights that all the stacks of tests/e2e used.
+define WITH_RIGHTS
+logs=$$(mktemp -d); trap "rm -rf $$logs" EXIT; export AUDIT_LOGS=$$logs; \
+$(SHARED) $(1); $(PYTEST) tests/e2e/test_rights.py
+endef
 
 help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,23 +36,23 @@ status: setup ## show the state of each component
 	@$(BIN)/taskflow-local status
 
 ##@ Check it
-test: setup programs ## all tests: unit, contract, integration, end to end (half an hour)
-	@$(PYTEST) tests
+test: setup programs ## all tests: unit, contract, integration, end to end (a quarter of an hour); WORKERS=4 processes
+	@$(call WITH_RIGHTS,tests)
 
-test-unit: setup ## tests without sockets (seconds)
-	@$(PYTEST) tests/unit
+test-unit: setup ## tests without sockets (a minute)
+	@$(SHARED) tests/unit
 
 test-contract: setup programs ## contract tests of each port against each real server
 	@$(PYTEST) tests/contract
 
 test-integration: setup programs ## tests of single parts on real servers
-	@$(PYTEST) tests/integration
+	@$(SHARED) tests/integration
 
 test-e2e: setup programs ## end-to-end tests of the whole product through kubectl
-	@$(PYTEST) tests/e2e
+	@$(call WITH_RIGHTS,tests/e2e)
 
 test-chart: setup programs ## tests of the Helm chart: rendering, refusals, security, alerts, a real API server
-	@$(PYTEST) tests/chart
+	@$(SHARED) tests/chart
 
 e2e: setup ## install, use, upgrade and remove the chart in the cluster of KUBECONFIG_E2E, or in a new kind cluster
 	@if [ -n "$${KUBECONFIG_E2E:-}" ]; then $(PYTEST) -s tests/cluster; else kind/run; fi

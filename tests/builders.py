@@ -18,15 +18,26 @@ TOKEN_KEY = "0123456789abcdef0123456789abcdef"
 
 
 def make_task(
-    *, uid: str = UID, name: str = "report", namespace: str = "team-a", phase: Phase | None = None, attempt: int = 1,
-    generation: int = 1, status: dict[str, Any] | None = None, **spec: Any,
-) -> Task:  # fmt: skip
+    *,
+    uid: str = UID,
+    name: str = "report",
+    namespace: str = "team-a",
+    phase: Phase | None = None,
+    attempt: int = 1,
+    generation: int = 1,
+    status: dict[str, Any] | None = None,
+    **spec: Any,
+) -> Task:
     """A Task; `status` are further status fields, every other keyword is a field of the spec."""
     return Task(
-        uid=uid, namespace=namespace, name=name, generation=generation, created=NOW,
+        uid=uid,
+        namespace=namespace,
+        name=name,
+        generation=generation,
+        created=NOW,
         spec=TaskSpec.model_validate({"handler": "reports.summarise", **spec}),
         status=TaskStatus.model_validate({"phase": phase, "attempt": attempt, **(status or {})}),
-    )  # fmt: skip
+    )
 
 
 def make_object(task: Task) -> dict[str, Any]:
@@ -50,15 +61,30 @@ def make_object(task: Task) -> dict[str, Any]:
 
 
 def make_event(
-    kind: EventKind, *, uid: str = UID, attempt: int = 1, token: str | None = None, worker: str = "pod-1:ab12",
-    time_ms: int = NOW_MS, id: str = "1-1", **payload: Any,  # noqa: A002 - the field's name
-) -> Event:  # fmt: skip
-    """An event with the token that belongs to its attempt, unless another is given; further keywords are its payload."""
+    kind: EventKind,
+    *,
+    uid: str = UID,
+    attempt: int = 1,
+    token: str | None = None,
+    worker: str = "pod-1:ab12",
+    time_ms: int = NOW_MS,
+    id: str = "1-1",  # noqa: A002 - the field's name
+    **payload: Any,
+) -> Event:
+    """An event with the token that belongs to its attempt, unless another is given; further keywords are its
+    payload.
+    """
     proper = naming.attempt_token(TOKEN_KEY, uid, attempt)
     return Event(
-        id=id, kind=kind, uid=uid, attempt=attempt, token=proper if token is None else token, worker=worker,
-        time_ms=time_ms, payload=payload,
-    )  # fmt: skip
+        id=id,
+        kind=kind,
+        uid=uid,
+        attempt=attempt,
+        token=proper if token is None else token,
+        worker=worker,
+        time_ms=time_ms,
+        payload=payload,
+    )
 
 
 def make_message(*, uid: str = UID, attempt: int = 1, handler: str = "reports.summarise", **fields: Any) -> Message:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import settings
 from pytest_socket import disable_socket, enable_socket
+from xdist.remote import Producer
+
+from tests import session as sessions
+from tests.groups import Scheduler, order_of
 
 UNIT = Path(__file__).parent / "unit"
 # No deadline: one example may meet a pause of a busy machine.
@@ -35,6 +39,41 @@ def _is_ambient(name: str) -> bool:
 # At import, before any test module reads settings: a shell that points at a real installation must not reach a test.
 for _name in [name for name in os.environ if _is_ambient(name)]:
     del os.environ[_name]
+
+
+_FOLDER = sessions.begin()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if sessions.WORKER in os.environ:
+        items.sort(key=order_of)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduler:
+    return Scheduler(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """A process that is left running fails the run; the folders of a run that failed are kept."""
+    yield
+    if sessions.WORKER in os.environ:
+        return
+    interrupted = session.exitstatus == pytest.ExitCode.INTERRUPTED
+    if left := sessions.left_running(_FOLDER, seconds=0 if interrupted else 10):
+        sessions.kill(left)
+        if not interrupted:
+            print("\nleft running, and killed:", *(f"{pid} {said}" for pid, said in left.items()), sep="\n")  # noqa: T201
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if (
+        session.exitstatus in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED)
+        or "TASKFLOW_KEEP" in os.environ
+    ):
+        print(f"\nkept: {_FOLDER}")  # noqa: T201
+    else:
+        sessions.end(_FOLDER)
 
 
 @pytest.fixture(autouse=True)

@@ -69,8 +69,9 @@ def is_same(identity: Identity, found: Stat | None, boot: str) -> bool:
 
 def is_alive(identity: Identity) -> bool:
     """Whether the process still runs. Reaps it if this process started it and it has ended."""
-    _reap(identity.pid)
-    return is_same(identity, stat_of(identity.pid), boot_id())
+    alive = is_same(identity, stat_of(identity.pid), boot_id())
+    # Last: a process that ends meanwhile is reaped too, and whoever learns that it is gone does not ask again.
+    return not _reap(identity.pid) and alive
 
 
 def session_members(identity: Identity) -> list[int]:
@@ -134,15 +135,17 @@ def start(
     return write_record(record, child.pid)
 
 
-def _reap(pid: int) -> None:
+def _reap(pid: int) -> bool:
+    """Whether a process that this process started has ended."""
     if pid not in _started:
-        return
+        return False
     try:
         ended, _ = os.waitpid(pid, os.WNOHANG)
     except ChildProcessError:  # another thread was faster
         ended = pid
     if ended:
         _started.discard(pid)
+    return bool(ended)
 
 
 def _group_of(user: str | None) -> int | None:

@@ -1,6 +1,7 @@
 """Labels, pages by queue and handler, how fast a queue goes, operations on many Tasks.
 
-Only adds. A writer of the version before knows no labels: its rows have none, and its updates leave those that are there.
+Only adds. A writer of the version before knows no labels: its rows have none, and its updates leave those that are
+there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Webhooks: endpoints, deliveries, and what makes deliveries of Tasks that end.
 
-Only adds. The triggers write in the transaction that writes the Task's row, whichever version of the operator that is of.
+Only adds. The triggers write in the transaction that writes the Task's row, whichever version of the operator that is
+of.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _FUNCTION = f"""
 CREATE FUNCTION add_webhook_deliveries() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     INSERT INTO webhook_deliveries
-        (id, webhook_id, namespace, event_id, type, payload, task_uid, task_name, created_at, state, attempts, tries, next_at)
+        (id, webhook_id, namespace, event_id, type, payload, task_uid, task_name, created_at,
+         state, attempts, tries, next_at)
     SELECT
         replace(gen_random_uuid()::text, '-', ''), w.id, NEW.namespace, 'evt_' || NEW.uid || '_' || lower(NEW.phase),
         'task.' || lower(NEW.phase),
@@ -27,7 +29,8 @@ BEGIN
             'type', 'task.' || lower(NEW.phase),
             'timestamp', {_TIME.format("coalesce(NEW.finished_at, now())")},
             'data', jsonb_build_object(
-                'namespace', NEW.namespace, 'name', NEW.name, 'uid', NEW.uid, 'handler', NEW.handler, 'queue', NEW.queue,
+                'namespace', NEW.namespace, 'name', NEW.name, 'uid', NEW.uid, 'handler', NEW.handler,
+                'queue', NEW.queue,
                 'phase', NEW.phase, 'reason', NEW.reason, 'attempt', NEW.attempt,
                 'createdAt', {_TIME.format("NEW.created_at")}, 'startedAt', {_TIME.format("NEW.started_at")},
                 'finishedAt', {_TIME.format("NEW.finished_at")}

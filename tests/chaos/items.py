@@ -54,4 +54,5 @@ def run_too_often(runs: Iterable[ItemRun], allowed: int) -> Iterator[str]:
     often = {run: count for run, count in Counter(runs).items() if count > allowed}
     if often:
         run, count = max(often.items(), key=lambda pair: pair[1])
-        yield f"{len(often)} items ran too often, item {run.index} {count} times at attempt {run.attempt}, at most {allowed}"
+        item = f"item {run.index} {count} times at attempt {run.attempt}, at most {allowed}"
+        yield f"{len(often)} items ran too often, {item}"

@@ -1,4 +1,6 @@
-"""compose.yaml and skaffold.yaml, as far as they can be checked without Docker: by their schemas, and against what they name."""
+"""compose.yaml and skaffold.yaml, as far as they can be checked without Docker: by their schemas, and against what they
+name.
+"""
 
 import json
 import re
@@ -26,10 +28,12 @@ def _check(*arguments: str) -> subprocess.CompletedProcess[str]:
         ("skaffold.yaml", ("--schemafile", SKAFFOLD_SCHEMA)),
         ("compose.yaml", ("--builtin-schema", "vendor.compose-spec")),
         ("charts/taskflow/values.yaml", ("--schemafile", str(CHART / "values.schema.json"))),
-        *((f"charts/taskflow/ci/{path.name}", ("--schemafile", str(CHART / "values.schema.json")))
-          for path in (CHART / "ci").iterdir()),
+        *(
+            (f"charts/taskflow/ci/{path.name}", ("--schemafile", str(CHART / "values.schema.json")))
+            for path in (CHART / "ci").iterdir()
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_file_keeps_to_its_schema(file: str, schema: tuple[str, ...]) -> None:
     done = _check(*schema, file)
     assert done.returncode == 0, done.stdout + done.stderr

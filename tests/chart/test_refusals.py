@@ -14,8 +14,14 @@ EXTERNAL = ("--values", str(CHART / "ci" / "external-values.yaml"))
         ((*EXTERNAL, "--set", "externalS3.endpoint="), "externalS3.endpoint: expected http(s)://host:port"),
         ((*EXTERNAL, *DEV), "devServices.enabled and an external service are both set"),
         ((*DEV, "--set", "migrations.mode=hook"), "migrations.mode=hook runs before anything is installed"),
-        ((*DEV, "--set", "workerPool.namespace=elsewhere"), "expected one of workerNamespaces (default), found elsewhere"),
-        ((*DEV, "--set", "watchNamespaces={team-a}"), "workerNamespaces: expected some of watchNamespaces (team-a), found"),
+        (
+            (*DEV, "--set", "workerPool.namespace=elsewhere"),
+            "expected one of workerNamespaces (default), found elsewhere",
+        ),
+        (
+            (*DEV, "--set", "watchNamespaces={team-a}"),
+            "workerNamespaces: expected some of watchNamespaces (team-a), found",
+        ),
         ((*DEV, "--set", "api.ingress.enabled=true"), "api.ingress.hosts: expected at least one host name"),
         ((*DEV, "--set", "api.httpRoute.enabled=true"), "api.httpRoute.parentRefs: expected at least one gateway"),
         (
@@ -30,7 +36,7 @@ EXTERNAL = ("--values", str(CHART / "ci" / "external-values.yaml"))
             "metrics.podMonitor and metrics.serviceMonitor are both enabled",
         ),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_fit_together_is_refused_with_what_to_do(arguments: tuple[str, ...], expected: str) -> None:
     done = template(*arguments)
     assert done.returncode != 0

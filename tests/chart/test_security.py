@@ -19,7 +19,9 @@ def _pod(name: str, which: str) -> Object:
 
 @pytest.mark.parametrize(("name", "which"), EVERY)
 def test_every_pod_keeps_to_the_restricted_standard(name: str, which: str) -> None:
-    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, and a root file system nobody writes."""
+    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted, and a root file system nobody
+    writes.
+    """
     pod = _pod(name, which)
     security = pod["securityContext"]
     assert security["runAsNonRoot"] is True
@@ -82,18 +84,18 @@ def test_no_role_of_a_component_has_a_wildcard_or_reads_secrets(name: str) -> No
 
 
 EXCUSED = {
-    "container-resources": "a limit of CPU slows down what the node has time for; the memory's limit is asked for above",
-    "container-ephemeral-storage-request-and-limit": "the root file system is read-only, and /tmp holds nothing that grows",
-    "container-image-pull-policy": "a version is never built again, and one that was loaded into a node cannot be pulled",
+    "container-resources": "a limit of CPU wastes idle time of the node; the memory limit is required above",
+    "container-ephemeral-storage-request-and-limit": "the root file system is read-only, and /tmp does not grow",
+    "container-image-pull-policy": "a version is never built again, and an image loaded into a node cannot be pulled",
     "pod-networkpolicy": "a value, off by default, since not every cluster enforces one; tested below",
-    "networkpolicy-targets-pod": "the operator makes the workers' pods; that other policies are about pods is tested below",
+    "networkpolicy-targets-pod": "the operator creates the workers' pods; the other policies are tested below",
     "deployment-replicas": "one is enough to try it; the shapes `production` and `gateway` have two",
     "deployment-has-poddisruptionbudget": "with one replica it would only hold up the drain of a node",
     "statefulset-has-poddisruptionbudget": "likewise; the development services are one pod each",
     "deployment-has-host-podantiaffinity": "they are spread by topologySpreadConstraints, which it does not look at",
     "statefulset-has-host-podantiaffinity": "one pod each",
     "statefulset-has-servicename": "nobody asks for the name of the one pod, so a Service with an address will do",
-    "container-security-context-user-group-id": "999 is the user of the official images; that nobody is root is tested above",
+    "container-security-context-user-group-id": "999 is the user of the official images; runAsNonRoot is tested above",
     "pod-probes": "the notifier has no port; that it stands still is told by its lag, for which there is an alert",
 }
 """Checks of kube-score that do not hold for this chart, and why."""

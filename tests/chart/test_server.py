@@ -114,9 +114,12 @@ class Provisioner:
 
 
 VALUES = {
-    "TASKFLOW_REDIS_URL": "redis://:a@r/0", "TASKFLOW_S3_ENDPOINT": "http://s3", "TASKFLOW_S3_BUCKET": "b",
-    "TASKFLOW_S3_ACCESS_KEY": "id", "TASKFLOW_S3_SECRET_KEY": "key",
-}  # fmt: skip
+    "TASKFLOW_REDIS_URL": "redis://:a@r/0",
+    "TASKFLOW_S3_ENDPOINT": "http://s3",
+    "TASKFLOW_S3_BUCKET": "b",
+    "TASKFLOW_S3_ACCESS_KEY": "id",
+    "TASKFLOW_S3_SECRET_KEY": "key",
+}
 
 
 def test_provisioning_needs_no_more_than_the_chart_grants_and_may_be_repeated(prepared: Server, tmp_path: Path) -> None:
@@ -139,10 +142,13 @@ def test_provisioning_needs_no_more_than_the_chart_grants_and_may_be_repeated(pr
     assert pool["spec"]["queues"] == ["default"]
     # Not its own namespace's Secrets to read, and nothing where it was given nothing.
     for verb, resource, namespace in (
-        ("get", "secrets/taskflow-dev-services", "taskflow-system"), ("list", "secrets", "team-a"),
-        ("patch", "secrets/other", "team-a"), ("patch", "secrets/taskflow-worker", "team-b"),
-        ("patch", "workerpools.taskflow.dev/other", "team-a"), ("create", "pods", "taskflow-system"),
-    ):  # fmt: skip
+        ("get", "secrets/taskflow-dev-services", "taskflow-system"),
+        ("list", "secrets", "team-a"),
+        ("patch", "secrets/other", "team-a"),
+        ("patch", "secrets/taskflow-worker", "team-b"),
+        ("patch", "workerpools.taskflow.dev/other", "team-a"),
+        ("create", "pods", "taskflow-system"),
+    ):
         account = "--as=system:serviceaccount:taskflow-system:taskflow-provision"
         answer = prepared.kubectl("auth", "can-i", verb, resource, "-n", namespace, account)
         assert answer.stdout.strip() == "no", (verb, resource, namespace)

@@ -71,7 +71,16 @@ class Cluster:
     def api(self) -> Iterator[Api]:
         """The REST API through its Service, with a token that may do all with Tasks in the namespace of workers."""
         self.kubectl("create", "serviceaccount", "caller", "-n", WORK, check=False)
-        self.kubectl("create", "rolebinding", "caller", "-n", WORK, "--clusterrole=edit", f"--serviceaccount={WORK}:caller", check=False)  # fmt: skip
+        self.kubectl(
+            "create",
+            "rolebinding",
+            "caller",
+            "-n",
+            WORK,
+            "--clusterrole=edit",
+            f"--serviceaccount={WORK}:caller",
+            check=False,
+        )
         token = self.kubectl("create", "token", "caller", "-n", WORK).strip()
         command = ["kubectl", "port-forward", "-n", NAMESPACE, f"service/{RELEASE}-api", ":80"]
         environment = os.environ | {"KUBECONFIG": self.kubeconfig}

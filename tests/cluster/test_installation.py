@@ -1,4 +1,6 @@
-"""One life of an installation, in the order of the page: installed, used, upgraded, rolled back, removed, installed again."""
+"""One life of an installation, in the order of the page: installed, used, upgraded, rolled back, removed, installed
+again.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,10 @@ def test_a_task_by_rest_is_seen_by_kubectl_and_kept_in_the_history(installed: Cl
         body = {"name": "by-rest", "spec": {"handler": "taskflow.echo", "kwargs": {"value": "rest"}}}
         api.call("POST", path, body)
         installed.kubectl("wait", "-n", WORK, "tft/by-rest", "--for=condition=Complete", "--timeout=60s")
-        listed = eventually(lambda: api.call("GET", f"{path}?phase=Succeeded")["items"], lambda items: "by-rest" in [item["name"] for item in items])  # fmt: skip
+        listed = eventually(
+            lambda: api.call("GET", f"{path}?phase=Succeeded")["items"],
+            lambda items: "by-rest" in [item["name"] for item in items],
+        )
         assert listed
         health = api.call("GET", "/readyz?verbose")
         assert {check["name"]: check["ok"] for check in health["checks"]} == dict.fromkeys(

@@ -93,7 +93,11 @@ def test_a_burst_makes_ten_pods_of_none_and_none_of_ten_and_cuts_no_task_off(ins
         return {"replicas": replicas, "pods": len(pods)}
 
     with _running(installed, _pool("burst", concurrency=SLOTS, scaling=scaling)) as name:
-        eventually(lambda: installed.kubectl("get", "-n", WORK, f"deployment/{name}-workers", check=False), lambda said: "0/0" in said, 60)  # fmt: skip
+        eventually(
+            lambda: installed.kubectl("get", "-n", WORK, f"deployment/{name}-workers", check=False),
+            lambda said: "0/0" in said,
+            60,
+        )
         began = time.monotonic()
         for second in range(SPREAD_SECONDS):
             numbers = range(BURST * second // SPREAD_SECONDS, BURST * (second + 1) // SPREAD_SECONDS)
@@ -134,7 +138,8 @@ def test_a_new_template_in_the_middle_of_running_tasks_costs_no_attempt(installe
         found = eventually(lambda: _ended(installed, name), lambda ended: len(ended) == ROLLOUT, 120)
     _all_at_the_first_attempt(found)
     print(
-        f"\n{ROLLOUT} Tasks under way when their pool got a new template: 0 cut off, former pods gone after {gone:.0f} s"
+        f"\n{ROLLOUT} Tasks under way when their pool got a new template: 0 cut off, "
+        f"former pods gone after {gone:.0f} s"
     )
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -11,8 +10,10 @@ import pytest
 import redis
 
 from taskflow_local.stack import Stack
+from tests.e2e import audit
 from tests.e2e.product import Product, eventually
 from tests.redis_users import refused
+from tests.session import WORKER
 
 LEASE_SECONDS = 4
 CONCURRENCY = 2
@@ -39,31 +40,20 @@ POOL = {
 }
 
 
-AUDIT = {
-    "apiVersion": "audit.k8s.io/v1",
-    "kind": "Policy",
-    "omitStages": ["RequestReceived"],
-    "rules": [
-        {
-            "level": "Metadata",
-            "users": [
-                f"system:serviceaccount:taskflow-system:taskflow-{component}" for component in ("operator", "api")
-            ],
-        },
-        {"level": "None"},
-    ],
-}
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Which rights were used is known after all other tests of this folder, and only if all of them run."""
+    """Which rights were used is known after all other tests of this folder, and only if all of them run.
+
+    When several processes share them, it is known once all of these have ended: then the tests of rights are run alone.
+    """
     here = Path(__file__).parent
     ours = [item for item in items if item.path.parent == here]
     last = [item for item in ours if item.path.name == "test_rights.py"]
-    if not last:
+    if not last or (audit.kept() and last == ours):
         return
-    whole = {item.path for item in ours} == set(here.glob("test_*.py"))
+    whole = (
+        not audit.kept() and WORKER not in os.environ and {item.path for item in ours} == set(here.glob("test_*.py"))
+    )
     end = max(items.index(item) for item in ours) + 1
     if whole:
         items[:] = [item for item in items[:end] if item not in last] + last + items[end:]
@@ -79,9 +69,25 @@ def over(tmp_path: Path) -> Iterator[None]:
     (tmp_path / "over").touch()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _ran(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What the audit logs are about is known too, if they are kept."""
+    yield
+    audit.note(request.path.stem)
+
+
+@pytest.fixture(scope="module")
+def product(whole_product: Product) -> Iterator[Product]:
+    """The whole product with one warm worker. A test that stops a part starts it again; no module leaves Tasks to the
+    next.
+    """
+    yield whole_product
+    whole_product.kubectl("delete", "tft", "--all")
+
+
 @pytest.fixture(scope="package")
-def product() -> Iterator[Product]:
-    """The whole product with one warm worker. A test that stops a part starts it again."""
+def whole_product() -> Iterator[Product]:
+    """Started once for all modules that one process runs."""
     # Not pytest's own folder: PostgreSQL, which root cannot run, has to pass through.
     folder = Path(tempfile.mkdtemp(prefix="taskflow-e2e-"))
     folder.chmod(0o711)
@@ -92,11 +98,10 @@ def product() -> Iterator[Product]:
         "TASKFLOW_RESYNC_SECONDS": "5",
     }
     stack = Stack(folder / "stack", environ=environ)
-    stack.folder.create()
-    (stack.folder.conf / "audit-policy.yaml").write_text(json.dumps(AUDIT))
+    audit.begin(stack)
+    product = Product(stack, folder)
     try:
         stack.up(log=lambda _: None)
-        product = Product(stack, folder)
         product.apply(POOL)
         product.kubectl("wait", "tfp/main", "--for=condition=Ready", "--timeout=60s")
         # It takes messages from now on: what it fetched while it starts would be sent a second time, and refused.
@@ -106,6 +111,8 @@ def product() -> Iterator[Product]:
             # Whoever asked Redis for something had the right to it.
             assert refused(raw) == []
     finally:
+        product.close()
         stack.down()
+        audit.keep(stack)
         if "TASKFLOW_KEEP" not in os.environ:
             shutil.rmtree(folder)

@@ -1,4 +1,6 @@
-"""Manifests by chance, from a CRD's own schema: most fit it, at its very edges, the others miss it in one or two places."""
+"""Manifests by chance, from a CRD's own schema: most fit it, at its very edges, the others miss it in one or two
+places.
+"""
 
 from __future__ import annotations
 
@@ -28,17 +30,39 @@ NUMBERS: list[Any] = [
 ]
 FLOATS: list[Any] = [0.5, -0.0, 1.0, 1e-320, 1e308, -1e308, float("inf"), float("nan")]
 TIMES = (
-    "1970-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "2024-02-29T23:59:59.999999999Z", "9998-12-31T23:59:59Z",
-    "2026-01-01T00:00:00+23:59", "2026-01-01T00:00:00-23:59", "1970-01-01T00:00:00+00:00",
-    "1970-01-01T00:00:00.0000000000001Z", "9998-12-31T23:59:59-23:59",
-)  # fmt: skip
+    "1970-01-01T00:00:00Z",
+    "2026-01-01T00:00:00Z",
+    "2024-02-29T23:59:59.999999999Z",
+    "9998-12-31T23:59:59Z",
+    "2026-01-01T00:00:00+23:59",
+    "2026-01-01T00:00:00-23:59",
+    "1970-01-01T00:00:00+00:00",
+    "1970-01-01T00:00:00.0000000000001Z",
+    "9998-12-31T23:59:59-23:59",
+)
 ODD_TIMES = (
-    "0000-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "0001-01-01T00:00:00+01:00", "1969-12-31T23:59:59Z",
-    "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-01:00", "10000-01-01T00:00:00Z", "-0001-01-01T00:00:00Z",
-    "2016-12-31T23:59:60Z", "2026-02-29T00:00:00Z", "2026-01-01T24:00:00Z", "2026-01-01t00:00:00z",
-    "2026-01-01T00:00:00", "2026-01-01", "2026-01-01T00:00:00x5Z", "2026-01-01T00:00:00+99:99", "now", "", "0",
-    "2026-01-01T00:00:00Z\n", "\uff12\uff10\uff12\uff16-01-01T00:00:00Z",
-)  # fmt: skip
+    "0000-01-01T00:00:00Z",
+    "0001-01-01T00:00:00Z",
+    "0001-01-01T00:00:00+01:00",
+    "1969-12-31T23:59:59Z",
+    "9999-12-31T23:59:59Z",
+    "9999-12-31T23:59:59-01:00",
+    "10000-01-01T00:00:00Z",
+    "-0001-01-01T00:00:00Z",
+    "2016-12-31T23:59:60Z",
+    "2026-02-29T00:00:00Z",
+    "2026-01-01T24:00:00Z",
+    "2026-01-01t00:00:00z",
+    "2026-01-01T00:00:00",
+    "2026-01-01",
+    "2026-01-01T00:00:00x5Z",
+    "2026-01-01T00:00:00+99:99",
+    "now",
+    "",
+    "0",
+    "2026-01-01T00:00:00Z\n",
+    "\uff12\uff10\uff12\uff16-01-01T00:00:00Z",
+)
 ODD_KEYS = ("", "self", "context", "a.b", "__proto__", "\x00", "é", "a b", "metadata", "x" * 300)
 POD_KEYS = (
     "containers",
@@ -94,9 +118,12 @@ class Manifests:
         if "enum" in schema:
             return self._pick(schema["enum"])
         make: dict[str, Callable[[Schema], Any]] = {
-            "object": self._object, "array": self._array, "string": self._string, "integer": self._integer,
+            "object": self._object,
+            "array": self._array,
+            "string": self._string,
+            "integer": self._integer,
             "boolean": lambda _: self._chance(0.3),
-        }  # fmt: skip
+        }
         return make.get(schema.get("type", ""), self._anything)(schema)
 
     def _anything(self, _: Schema) -> Any:

@@ -1,4 +1,6 @@
-"""`external.metrics.k8s.io` served from the operator's own /metrics: the part of Prometheus and its adapter in a test."""
+"""`external.metrics.k8s.io` served from the operator's own /metrics: the part of Prometheus and its adapter in a
+test.
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from taskflow_core.domain import naming
+from tests.api_server import PODS, TASKS
 from tests.e2e.product import Product, eventually, task
 
 
@@ -37,7 +38,7 @@ class OwnPool:
 
     def run(self, *seconds: float) -> list[str]:
         """Start Tasks that take so long; their names."""
-        known = len(json.loads(self.product.kubectl("get", "tft", "-o", "json"))["items"])
+        known = len(self.product.api_server.list(TASKS))
         names = [f"{self.name}-{known + number}" for number in range(len(seconds))]
         self.product.apply(
             *(
@@ -53,7 +54,7 @@ class OwnPool:
     def pods(self) -> list[str]:
         """Names of the pods that are not ending."""
         label = f"taskflow.dev/pool={self.name}"
-        items = json.loads(self.product.kubectl("get", "pods", "-l", label, "-o", "json"))["items"]
+        items = self.product.api_server.list(PODS, label)
         return [item["metadata"]["name"] for item in items if "deletionTimestamp" not in item["metadata"]]
 
     def serving(self) -> list[bool]:

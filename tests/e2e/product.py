@@ -8,12 +8,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from taskflow_core.blobs.store import ObjectStore
 from taskflow_core.settings import StorageSettings
 from taskflow_local.stack import Stack
+from tests.api_server import POOLS, TASKS, ApiServer
 
 T = TypeVar("T")
 
@@ -46,18 +48,24 @@ class Product:
         self.apply(task(name, handler, **spec))
         return self.finished(name)
 
+    @cached_property
+    def api_server(self) -> ApiServer:
+        """To look often; what a user does goes by kubectl."""
+        return ApiServer(self.stack.kubeconfig)
+
+    def close(self) -> None:
+        if "api_server" in self.__dict__:
+            self.api_server.close()
+
     def finished(self, name: str, seconds: int = 60) -> dict[str, Any]:
-        self.kubectl("wait", f"task.taskflow.dev/{name}", "--for=condition=Finished", f"--timeout={seconds}s")
-        return self.task(name)
+        return eventually(lambda: self.task(name), lambda found: has_condition(found, "Finished"), seconds)
 
     def task(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.kubectl("get", "tft", name, "-o", "json"))
-        return found
+        return self.api_server.get(TASKS, name)
 
     def pool(self, name: str) -> dict[str, Any]:
         """Status of a WorkerPool."""
-        found: dict[str, Any] = json.loads(self.kubectl("get", "tfp", name, "-o", "json"))
-        return dict(found.get("status") or {})
+        return dict(self.api_server.get(POOLS, name).get("status") or {})
 
     def in_phase(self, name: str, phase: str, seconds: float = 30) -> dict[str, Any]:
         return eventually(lambda: self.task(name), lambda found: found.get("status", {}).get("phase") == phase, seconds)
@@ -120,6 +128,11 @@ def task(name: str, handler: str, **spec: Any) -> dict[str, Any]:
 
 def condition(found: dict[str, Any], kind: str) -> dict[str, Any]:
     return next(c for c in found["status"]["conditions"] if c["type"] == kind)
+
+
+def has_condition(found: dict[str, Any], kind: str) -> bool:
+    conditions = found.get("status", {}).get("conditions", [])
+    return any(each["type"] == kind and each["status"] == "True" for each in conditions)
 
 
 def eventually(read: Callable[[], T], holds: Callable[[T], bool], seconds: float = 30) -> T:

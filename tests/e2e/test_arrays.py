@@ -58,7 +58,9 @@ def items(product: Product, name: str, query: str = "") -> list[dict[str, Any]]:
 
 
 def accounted(product: Product, name: str, total: int) -> dict[str, Any]:
-    """Each item ended exactly once, in the status as in the history; nothing is left in Redis. Returns the array's status."""
+    """Each item ended exactly once, in the status as in the history; nothing is left in Redis. Returns the array's
+    status.
+    """
     found: dict[str, Any] = product.task(name)["status"]["array"]
     rows = items(product, name)
     ended = [index for row in rows for index in range(row["first"], row["last"] + 1)]

@@ -1,4 +1,6 @@
-"""A WorkerPool without `scaling`, handed over to Kubernetes' own autoscaler and to KEDA by the manifests of docs/scaling.md."""
+"""A WorkerPool without `scaling`, handed over to Kubernetes' own autoscaler and to KEDA by the manifests of
+docs/scaling.md.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.api_server import AUTOSCALERS
 from tests.documents import blocks
 from tests.e2e import metrics_adapter
 from tests.e2e.own_pool import OwnPool
@@ -55,8 +58,7 @@ def reports(product: Product) -> Iterator[OwnPool]:
 
 
 def hpa(product: Product) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(product.kubectl("get", "hpa", "reports", "-o", "json"))
-    return found
+    return product.api_server.get(AUTOSCALERS, "reports")
 
 
 def shown(product: Product) -> tuple[int, str]:
@@ -77,7 +79,8 @@ def test_an_hpa_scales_a_pool_by_the_demand_that_the_operator_serves(adapter: Pr
             reports.has(3, 90)
             # All at once: more than one pod holds.
             eventually(reports.executions, lambda found: sum(found.values()) == len(names), 90)
-            # 9 slots of demand for each of 3 pods; its status is as of its last look, which may have been at the one pod before.
+            # 9 slots of demand for each of 3 pods; its status is as of its last look, which may have been at the one
+            # pod before.
             eventually(lambda: shown(adapter), lambda found: found == (3, "3"))
         finally:
             gate.touch()

@@ -82,9 +82,13 @@ def test_a_task_is_changed_only_if_nobody_else_did(client: Client) -> None:
 
 def test_many_are_created_listed_page_by_page_and_cancelled_together(client: Client) -> None:
     items = [
-        {"generateName": "client-many-", "labels": {"made": "by-client"}, "spec": {"handler": "taskflow.echo", "suspend": True}}
+        {
+            "generateName": "client-many-",
+            "labels": {"made": "by-client"},
+            "spec": {"handler": "taskflow.echo", "suspend": True},
+        }
         for _ in range(7)
-    ]  # fmt: skip
+    ]
     batch = client.send(tasks.create_many(NS, items))
     assert [item.status for item in batch.items] == [201] * 7
 
@@ -95,7 +99,10 @@ def test_many_are_created_listed_page_by_page_and_cancelled_together(client: Cli
     names = eventually(listed, lambda found: len(found) == 7)
     assert set(names) == {item.name for item in batch.items}
     operation = client.send(tasks.cancel_many(NS, labelSelector="made=by-client"))
-    done = eventually(lambda: client.send(tasks.operation(NS, operation.id)), lambda found: found.state != "Running" and found.done == 7)  # fmt: skip
+    done = eventually(
+        lambda: client.send(tasks.operation(NS, operation.id)),
+        lambda found: found.state != "Running" and found.done == 7,
+    )
     assert (done.matched, done.failed) == (7, 0)
 
 

@@ -1,4 +1,6 @@
-"""What a user may say about time and order, and what becomes of it; everything in the specification, nothing in a worker."""
+"""What a user may say about time and order, and what becomes of it; everything in the specification, nothing in a
+worker.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every command of README.md and docs/, as a reader types it: in the order of the page, in one shell, against a product of its own.
+"""Every command of README.md and docs/, as a reader types it: in the order of the page, in one shell, against a product
+of its own.
 
 Nothing is left out silently: what cannot be run here is in `ELSEWHERE`, and an entry that no page has any more fails.
 """

@@ -1,6 +1,7 @@
 """Manifests by chance: whatever the API server takes gets a condition, and nothing stops the operator.
 
-`FUZZ` is how many (default 2,000: about a minute), `FUZZ_SEED` which ones; the seed is printed.
+`FUZZ` is how many (300 for a change; 2,000 each night), `FUZZ_SEED` which ones: the same for each change, others each
+night. The seed is printed.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,11 +27,11 @@ from tests.e2e.manifests import Manifests
 from tests.e2e.product import Product, task
 from tests.e2e.test_operator_production import ask, metric, operator_lines
 
-COUNT = int(os.environ.get("FUZZ", "2000"))
+COUNT = int(os.environ.get("FUZZ", "300"))
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300 + COUNT // 10)]
 
 POOLS = max(COUNT // 30, 10)
-SEED = int(os.environ.get("FUZZ_SEED") or secrets.randbits(32))
+SEED = int(os.environ.get("FUZZ_SEED", "1"))
 NAMESPACE = "fuzz"
 POOLS_PATH = resource_path(f"apis/{naming.API_VERSION}", "workerpools", NAMESPACE)
 SERVED = {

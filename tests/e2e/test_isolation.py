@@ -19,6 +19,7 @@ from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.settings import RedisSettings
 from taskflow_operator.tasks.snapshots import current_attempt
+from tests.api_server import JOBS, PODS
 from tests.e2e.product import Product, condition, eventually, records, task
 
 pytestmark = pytest.mark.e2e
@@ -68,8 +69,7 @@ def start(alone: Product, name: str, handler: str, folder: Path, **spec: Any) ->
 
 def listed(product: Product, kind: str, found: dict[str, Any]) -> list[dict[str, Any]]:
     label = f"{naming.LABEL_TASK_UID}={found['metadata']['uid']}"
-    items: list[dict[str, Any]] = json.loads(product.kubectl("get", kind, "-l", label, "-o", "json"))["items"]
-    return items
+    return product.api_server.list(kind, label)
 
 
 def main_process(child: int) -> int:
@@ -105,11 +105,11 @@ def test_it_runs_in_a_pod_of_its_own_with_result_log_and_artifact(alone: Product
     )
     assert (found["status"]["phase"], found["status"]["result"]) == ("Succeeded", 3)
     assert alone.objects().get_bytes(found["status"]["outputs"][0]["key"]) == b"ABC"
-    (job,) = listed(alone, "jobs", found)
-    (pod,) = listed(alone, "pods", found)
+    (job,) = listed(alone, JOBS, found)
+    (pod,) = listed(alone, PODS, found)
     assert found["status"]["worker"].startswith(pod["metadata"]["name"])
     assert naming.LABEL_POOL not in pod["metadata"]["labels"]
-    eventually(lambda: listed(alone, "jobs", found), lambda jobs: all(each["status"].get("succeeded") for each in jobs))
+    eventually(lambda: listed(alone, JOBS, found), lambda jobs: all(each["status"].get("succeeded") for each in jobs))
     assert job["metadata"]["ownerReferences"][0]["uid"] == found["metadata"]["uid"]
     gate = tmp_path / "gate"
     gate.touch()
@@ -121,7 +121,7 @@ def test_the_pod_tells_neither_the_payload_nor_a_secret(alone: Product, tmp_path
     gate = tmp_path / "gate"
     start(alone, "alone-quiet", "e2e.wait_for_file", tmp_path, kwargs={"path": str(gate)})
     found = alone.task("alone-quiet")
-    shown = json.dumps([*listed(alone, "jobs", found), *listed(alone, "pods", found)])
+    shown = json.dumps([*listed(alone, JOBS, found), *listed(alone, PODS, found)])
     assert str(gate) not in shown
     assert alone.stack.env()["TASKFLOW_S3_SECRET_KEY"] not in shown
     assert "--once" in shown
@@ -132,7 +132,7 @@ def test_the_pod_tells_neither_the_payload_nor_a_secret(alone: Product, tmp_path
 def test_another_attempt_is_another_pod(alone: Product) -> None:
     found = alone.run("alone-retry", "taskflow.fail", queue=QUEUE, isolation="Pod", args=["no", 2], retryPolicy=SOON)
     assert (found["status"]["phase"], found["status"]["attempt"]) == ("Succeeded", 2)
-    pods = {pod["metadata"]["labels"][naming.LABEL_ATTEMPT]: pod for pod in listed(alone, "pods", found)}
+    pods = {pod["metadata"]["labels"][naming.LABEL_ATTEMPT]: pod for pod in listed(alone, PODS, found)}
     assert sorted(pods) == ["1", "2"]
     assert found["status"]["worker"].startswith(pods["2"]["metadata"]["name"])
 
@@ -188,7 +188,7 @@ def test_a_pod_that_is_deleted_hands_its_attempt_back(alone: Product, tmp_path: 
     gate = tmp_path / "gate"
     kwargs = {"path": str(gate)}
     record = start(alone, "alone-drain", "e2e.wait_for_file", tmp_path, kwargs=kwargs, retryPolicy=ONE_TRY)
-    (pod,) = listed(alone, "pods", alone.task("alone-drain"))
+    (pod,) = listed(alone, PODS, alone.task("alone-drain"))
     alone.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
     eventually(lambda: records(record, "start"), lambda found: len(found) == 2)
     gate.touch()
@@ -202,7 +202,7 @@ def test_with_the_task_goes_its_pod(alone: Product, tmp_path: Path) -> None:
     found = alone.task("alone-deleted")
     alone.kubectl("delete", "tft", "alone-deleted")
     eventually(partial(gone, records(record, "start")[0]["pid"]), bool)
-    for kind in ("jobs", "pods"):
+    for kind in (JOBS, PODS):
         eventually(partial(listed, alone, kind, found), lambda items: items == [])
     assert len(records(record, "start")) == 1
 
@@ -273,7 +273,7 @@ def test_a_pool_that_is_paused_or_missing_makes_no_pods(alone: Product) -> None:
     found = eventually(
         lambda: alone.task("alone-waits"), lambda each: "is paused" in each.get("status", {}).get("message", "")
     )
-    assert listed(alone, "jobs", found) == []
+    assert listed(alone, JOBS, found) == []
     alone.apply(pool("alone-paused"))
     assert alone.finished("alone-waits")["status"]["phase"] == "Succeeded"
     alone.kubectl("delete", "tfp", "alone-paused")
@@ -281,9 +281,9 @@ def test_a_pool_that_is_paused_or_missing_makes_no_pods(alone: Product) -> None:
 
 def test_nothing_is_left(alone: Product) -> None:
     label = naming.LABEL_TASK_UID
-    for kind in ("jobs", "pods"):
+    for kind in (JOBS, PODS):
         eventually(
-            lambda kind=kind: json.loads(alone.kubectl("get", kind, "-l", label, "-o", "json"))["items"],  # type: ignore[misc]
+            lambda kind=kind: alone.api_server.list(kind, label),  # type: ignore[misc]
             lambda items: items == [],
             120,
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 import time
-import urllib.request
+from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,31 @@ class Stream(threading.Thread):
 
     def __init__(self, product: Product, path: str, **headers: str) -> None:
         super().__init__(daemon=True)
-        environment = product.stack.env()
-        sent = {"Authorization": f"Bearer {environment['TASKFLOW_API_TOKEN']}"}
+        sent = {"Authorization": f"Bearer {product.stack.env()['TASKFLOW_API_TOKEN']}"}
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        self.answer = urllib.request.urlopen(
-            urllib.request.Request(environment["TASKFLOW_API_URL"] + path, headers=sent), timeout=60
-        )
+        self._connection = HTTPConnection("127.0.0.1", product.stack.port("api"), timeout=60)
+        self._connection.request("GET", path, headers=sent)
+        self.answer = self._connection.getresponse()
+        assert self.answer.status == 200
         self.text = ""
+        self._cut = False
         self.start()
 
     def run(self) -> None:
-        while chunk := self.answer.read1(65536):
-            self.text += chunk.decode()
+        try:
+            while chunk := self.answer.read1(65536):
+                self.text += chunk.decode()
+        except IncompleteRead:
+            if not self._cut:
+                raise
+        finally:
+            self._connection.close()
+
+    def cut(self) -> None:
+        """Hang up, and end."""
+        self._cut = True
+        self._connection.sock.shutdown(socket.SHUT_RDWR)
+        self.join()
 
     @property
     def states(self) -> list[tuple[int, str, str]]:
@@ -138,6 +152,7 @@ def test_no_state_is_missed_over_a_restart_of_the_api(product: Product) -> None:
     eventually(lambda: witness.states, ended)
     time.sleep(1)
     witness.stop()
+    second.cut()
     told: list[Any] = [*first.states, *second.states]
     assert len(told) == len(set(told))
     assert sorted(told) == sorted(witness.states)

@@ -1,6 +1,8 @@
-"""What becomes of a Task in each phase at each thing that a user or the clock may do to it, as DESIGN and the manual promise.
+"""What becomes of a Task in each phase at each thing that a user or the clock may do to it, as DESIGN and the manual
+promise.
 
-All cells run at once: one Task each, brought into its state, acted upon, and looked at when nothing is under way any more.
+All cells run at once: one Task each, brought into its state, acted upon, and looked at when nothing is under way any
+more.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.api_server import TASKS
 from tests.e2e.product import Product, eventually, records, task
 from tests.e2e.test_faults import connect
 
@@ -77,7 +80,8 @@ CELLS = (
     Cell("unserved", "delete", GONE),
     Cell("unserved", "deadline", "Pending", "NoWorkerPool"),
     Cell("unserved", "queue_timeout", "Pending", "NoWorkerPool"),
-    # Runs, and looks whether it is to stop. An attempt that runs goes on when its Task is suspended; the next one is held.
+    # Runs, and looks whether it is to stop. An attempt that runs goes on when its Task is suspended; the next one is
+    # held.
     Cell("running", "suspend_and_end", "Succeeded", "Succeeded", starts=1),
     Cell("running", "cancel", "Cancelled", "Cancelled", starts=1, stopped=1),
     Cell("running", "delete", GONE, starts=1, stopped=1),
@@ -143,7 +147,7 @@ class Matrix:
         self.product.kubectl("patch", "tft", cell.name, "--type=merge", "-p", json.dumps({"spec": spec}))
 
     def listed(self) -> dict[str, dict[str, Any]]:
-        items = json.loads(self.product.kubectl("get", "tft", "-l", LABEL, "-o", "json"))["items"]
+        items = self.product.api_server.list(TASKS, LABEL)
         return {item["metadata"]["name"]: item for item in items}
 
 
@@ -172,9 +176,14 @@ def body(matrix: Matrix, cell: Cell) -> dict[str, Any]:
 
 
 REACHED = {
-    "before": "NotBefore", "suspended": "Suspended", "queued": "WaitingForWorker", "unserved": "NoWorkerPool",
-    "waiting": "BackingOff", "succeeded": "Succeeded", "failed": "HandlerError",
-}  # fmt: skip
+    "before": "NotBefore",
+    "suspended": "Suspended",
+    "queued": "WaitingForWorker",
+    "unserved": "NoWorkerPool",
+    "waiting": "BackingOff",
+    "succeeded": "Succeeded",
+    "failed": "HandlerError",
+}
 """Reason of the states that are seen in the resource; the others are seen in the handler's record."""
 
 
@@ -285,7 +294,8 @@ def matrix(product: Product, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     matrix.uids = {name: [found["metadata"]["uid"]] for name, found in matrix.listed().items()}
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(lambda cell: act(matrix, cell), CELLS))
-    # Everything before it has been seen when it ends, and each limit of a second has passed, also where nothing may come of it.
+    # Everything before it has been seen when it ends, and each limit of a second has passed, also where nothing may
+    # come of it.
     after = (datetime.now(UTC) + timedelta(seconds=3)).strftime("%Y-%m-%dT%H:%M:%SZ")
     product.run("matrix-after", "taskflow.echo", queue="matrix", notBefore=after)
     later(matrix, 40, CELLS, arrived)

@@ -91,7 +91,7 @@ def test_readyz_tells_when_redis_is_away_and_when_it_is_back(product: Product, o
     product.stack.stop("redis")
     try:
         _, text = eventually(lambda: ask(product, "/readyz"), lambda answer: answer[0] == 503, 30)
-        assert re.search(r"^Redis: lacks: has not answered for \d+ s$", text, re.MULTILINE)
+        assert re.search(r"^Redis: failed: has not answered for \d+ s$", text, re.MULTILINE)
         assert ask(product, "/livez") == (200, "ok\n")
         assert away("redis") > 0
         assert away("postgres") == 0

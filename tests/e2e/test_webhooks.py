@@ -21,6 +21,7 @@ from taskflow_client.errors import NotFoundError
 from taskflow_client.models import Delivery
 from taskflow_local.components import default_components
 from taskflow_local.stack import Stack
+from tests.e2e import audit
 from tests.e2e.conftest import CODE, LEASE_SECONDS, POOL
 from tests.e2e.product import Product, eventually, records, task
 from tests.webhook_receiver import Receiver, answer, slowly
@@ -76,16 +77,19 @@ def notified() -> Iterator[Notified]:
             "TASKFLOW_WEBHOOKS_PORTS": str(receiver.port),
         }
         stack = Stack(folder / "stack", default_components(environ), environ=environ)
+        product = Product(stack, folder)
+        audit.begin(stack)
         try:
             stack.up(log=lambda _: None)
-            product = Product(stack, folder)
             product.apply(POOL)
             eventually(lambda: product.pool("main").get("slots"), lambda slots: slots == 2, 60)
             made = Notified(product, receiver, "")
             secret = made.call("POST", HOOKS, {"name": "all", "url": receiver.url + "/all"})["secret"]
             yield Notified(product, receiver, secret)
         finally:
+            product.close()
             stack.down()
+            audit.keep(stack)
             if "TASKFLOW_KEEP" not in os.environ:
                 shutil.rmtree(folder)
 
@@ -109,9 +113,15 @@ def test_each_end_is_told_the_ones_without_a_worker_too(notified: Notified, tmp_
     product.kubectl("patch", "tft", "cancelled", "--type=merge", "-p", '{"spec":{"cancel":true}}')
     product.apply(task("good", "taskflow.echo", kwargs={"value": 1}))
     wanted = {
-        "cancelled": ["task.cancelled"], "late": ["task.failed"], "orphan": ["task.failed"],
-        "unserved": ["task.cancelled"], "open": [], "good": [], "busy-1": [], "busy-2": [],
-    }  # fmt: skip
+        "cancelled": ["task.cancelled"],
+        "late": ["task.failed"],
+        "orphan": ["task.failed"],
+        "unserved": ["task.cancelled"],
+        "open": [],
+        "good": [],
+        "busy-1": [],
+        "busy-2": [],
+    }
     eventually(lambda: notified.told(*wanted), lambda found: found == wanted, 60)
     gate.touch()
     wanted |= {name: ["task.succeeded"] for name in ("good", "busy-1", "busy-2")}

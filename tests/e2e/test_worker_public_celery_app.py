@@ -1,4 +1,6 @@
-"""A Celery application that others wrote and published, unchanged: `celery-debug`, as it is installed from its package."""
+"""A Celery application that others wrote and published, unchanged: `celery-debug`, as it is installed from its
+package.
+"""
 
 from __future__ import annotations
 

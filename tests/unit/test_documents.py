@@ -1,4 +1,6 @@
-"""What the documents say that can be held against the code without a server. The commands: tests/e2e/test_documents.py."""
+"""What the documents say that can be held against the code without a server. The commands:
+tests/e2e/test_documents.py.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ _INTERNAL = frozenset(
 )
 """Last labels of names that are not public, such as `cluster.local` and `metadata.google.internal`."""
 
-# In addition to `is_global`, which depends on the Python version. https://www.iana.org/assignments/iana-ipv4-special-registry
+# In addition to `is_global`, which depends on the Python version.
+# https://www.iana.org/assignments/iana-ipv4-special-registry
 _SPECIAL: tuple[Network, ...] = tuple(
     map(
         ip_network,

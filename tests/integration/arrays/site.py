@@ -1,4 +1,6 @@
-"""The operator's part for arrays on a real Redis and PostgreSQL; the API server and the workers' processes are in memory."""
+"""The operator's part for arrays on a real Redis and PostgreSQL; the API server and the workers' processes are in
+memory.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +120,9 @@ class Orphans:
 
 
 class Worker:
-    """Takes messages in a thread, as a pool process does. `before` sees each message that it claimed; False is death."""
+    """Takes messages in a thread, as a pool process does. `before` sees each message that it claimed; False is
+    death.
+    """
 
     def __init__(self, site: Site, name: str, before: Callable[[Message], bool]) -> None:
         self._site = site

@@ -348,6 +348,8 @@ async def test_an_operator_that_dies_after_the_end_stands_leaves_nothing_for_eve
     site.tasks = OpenTasks()
     await site.start()
     await site.until(lambda: raw.exists(naming.array_key(UID)) == 0)
+    # Taken away first, told of next.
+    await site.until(lambda: site.unknown)
     assert {event.attempt for event in site.unknown} == {1}
     raw.connection_pool.disconnect()
 

@@ -239,8 +239,11 @@ def test_a_pool_can_be_scaled(empty: Cluster) -> None:
 def test_the_number_of_pods_has_one_owner(empty: Cluster) -> None:
     made = empty.create(pool("main", scaling={"maxReplicas": 5}))
     assert made["spec"]["scaling"] == {
-        "minReplicas": 0, "maxReplicas": 5, "scaleDownDelaySeconds": 60, "idleSecondsToZero": 300,
-    }  # fmt: skip
+        "minReplicas": 0,
+        "maxReplicas": 5,
+        "scaleDownDelaySeconds": 60,
+        "idleSecondsToZero": 300,
+    }
     refused = empty.run("scale", "workerpool.taskflow.dev/main", "--replicas=3").stderr
     assert "replicas has one owner: remove spec.replicas to let spec.scaling decide" in refused
 
@@ -254,8 +257,12 @@ def test_a_pool_keeps_any_pod_spec(empty: Cluster) -> None:
 def test_discovery_knows_short_names_and_the_category(cluster: Cluster) -> None:
     found = {each["name"]: each for each in cluster.raw(API)["resources"]}
     assert set(found) == {
-        "tasks", "tasks/status", "workerpools", "workerpools/status", "workerpools/scale",
-    }  # fmt: skip
+        "tasks",
+        "tasks/status",
+        "workerpools",
+        "workerpools/status",
+        "workerpools/scale",
+    }
     assert (found["tasks"]["shortNames"], found["tasks"]["categories"]) == (["tft"], ["taskflow"])
     assert (found["workerpools"]["shortNames"], found["workerpools"]["categories"]) == (["tfp"], ["taskflow"])
 

@@ -67,15 +67,32 @@ async def test_the_operators_and_the_workers_users_go_through_the_protocol(
 @pytest.mark.parametrize(
     "command",
     [
-        ("FLUSHALL",), ("CONFIG", "GET", "*"), ("KEYS", "*"), ("SCAN", "0"), ("ACL", "LIST"), ("CLIENT", "LIST"),
-        ("CLIENT", "TRACKING", "ON", "BCAST"), ("MONITOR",), ("SUBSCRIBE", "x"), ("FUNCTION", "LIST"), ("SCRIPT", "FLUSH"),
-        ("BRPOP", OTHERS, "1"), ("LPUSH", OTHERS, "x"), ("LLEN", OTHERS), ("RPUSH", "team-ab.default", "x"),
-        ("HGET", naming.unacked_keys("team-b").messages, "x"), ("XRANGE", naming.KEY_STREAM, "-", "+"),
-        ("DEL", naming.KEY_STREAM), ("SET", naming.KEY_EPOCH, "x"), ("ZADD", naming.KEY_LEDGER, "1", "x:1"),
-        ("ZRANGE", naming.KEY_LEDGER, "0", "-1"), ("HSET", naming.KEY_STOPS, "x:1", "x"), ("HGETALL", naming.KEY_WORKERS),
+        ("FLUSHALL",),
+        ("CONFIG", "GET", "*"),
+        ("KEYS", "*"),
+        ("SCAN", "0"),
+        ("ACL", "LIST"),
+        ("CLIENT", "LIST"),
+        ("CLIENT", "TRACKING", "ON", "BCAST"),
+        ("MONITOR",),
+        ("SUBSCRIBE", "x"),
+        ("FUNCTION", "LIST"),
+        ("SCRIPT", "FLUSH"),
+        ("BRPOP", OTHERS, "1"),
+        ("LPUSH", OTHERS, "x"),
+        ("LLEN", OTHERS),
+        ("RPUSH", "team-ab.default", "x"),
+        ("HGET", naming.unacked_keys("team-b").messages, "x"),
+        ("XRANGE", naming.KEY_STREAM, "-", "+"),
+        ("DEL", naming.KEY_STREAM),
+        ("SET", naming.KEY_EPOCH, "x"),
+        ("ZADD", naming.KEY_LEDGER, "1", "x:1"),
+        ("ZRANGE", naming.KEY_LEDGER, "0", "-1"),
+        ("HSET", naming.KEY_STOPS, "x:1", "x"),
+        ("HGETALL", naming.KEY_WORKERS),
         ("EVAL", "return 1", "0"),
     ],
-)  # fmt: skip
+)
 def test_a_worker_is_refused_what_is_not_its_own(client: Any, command: tuple[str, ...]) -> None:
     with pytest.raises(NoPermissionError):
         client.execute_command(*command)

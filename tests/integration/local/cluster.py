@@ -17,9 +17,13 @@ T = TypeVar("T")
 
 def kubectl(stack: Stack, *arguments: str, manifest: object = None) -> str:
     answer = subprocess.run(
-        ["kubectl", *arguments], input=None if manifest is None else json.dumps(manifest), capture_output=True,
-        text=True, env=os.environ | stack.env(), check=False,
-    )  # fmt: skip
+        ["kubectl", *arguments],
+        input=None if manifest is None else json.dumps(manifest),
+        capture_output=True,
+        text=True,
+        env=os.environ | stack.env(),
+        check=False,
+    )
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
 
@@ -48,9 +52,11 @@ def script(text: str) -> list[str]:
 
 def make_pod(name: str, command: list[str], **spec: Any) -> dict[str, Any]:
     return {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name}},
         "spec": pod_spec(command, **spec),
-    }  # fmt: skip
+    }
 
 
 def pod_spec(command: list[str], **spec: Any) -> dict[str, Any]:
@@ -61,12 +67,15 @@ def pod_spec(command: list[str], **spec: Any) -> dict[str, Any]:
 def make_deployment(name: str, command: list[str], replicas: int, **spec: Any) -> dict[str, Any]:
     labels = {"app": name}
     return {
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
         "spec": {
-            "replicas": replicas, "selector": {"matchLabels": labels},
+            "replicas": replicas,
+            "selector": {"matchLabels": labels},
             "template": {"metadata": {"labels": labels}, "spec": pod_spec(command, **spec)},
         },
-    }  # fmt: skip
+    }
 
 
 def status_of(stack: Stack, name: str) -> dict[str, Any]:

@@ -170,12 +170,13 @@ def test_who_ignores_sigterm_is_killed_after_the_grace_period_children_included(
 def test_the_parts_of_taskflow_may_do_what_they_need_and_no_more(stack: Stack) -> None:
     def may(account: str, verb: str, resource: str, namespace: str = "default") -> bool:
         review = {
-            "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
             "spec": {
                 "user": f"system:serviceaccount:{account}",
                 "resourceAttributes": {"verb": verb, "namespace": namespace, **_resource(resource)},
             },
-        }  # fmt: skip
+        }
         answer = json.loads(kubectl(stack, "create", "-f", "-", "-o", "json", manifest=review))
         return bool(answer["status"]["allowed"])
 

@@ -176,9 +176,12 @@ def test_storage_has_its_bucket_and_takes_objects(folder: Path, server: str) -> 
         stack.up()
         env = stack.env()
         client = Minio(
-            env["TASKFLOW_S3_ENDPOINT"].removeprefix("http://"), access_key=env["TASKFLOW_S3_ACCESS_KEY"],
-            secret_key=env["TASKFLOW_S3_SECRET_KEY"], region=env["TASKFLOW_S3_REGION"], secure=False,
-        )  # fmt: skip
+            env["TASKFLOW_S3_ENDPOINT"].removeprefix("http://"),
+            access_key=env["TASKFLOW_S3_ACCESS_KEY"],
+            secret_key=env["TASKFLOW_S3_SECRET_KEY"],
+            region=env["TASKFLOW_S3_REGION"],
+            secure=False,
+        )
         assert client.bucket_exists(env["TASKFLOW_S3_BUCKET"])
         path = folder / "object"
         path.write_text("content")

@@ -1,4 +1,6 @@
-"""A step of the schema only adds: the version of the code before it goes on reading and writing, as a rollback of the chart asks."""
+"""A step of the schema only adds: the version of the code before it goes on reading and writing, as a rollback of the
+chart asks.
+"""
 
 from __future__ import annotations
 

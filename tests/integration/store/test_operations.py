@@ -17,9 +17,15 @@ BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 
 def made(number: int, **fields: Any) -> OperationRow:
     values: dict[str, Any] = {
-        "id": f"{number:032x}", "namespace": "team-a", "verb": "cancel", "filter": {"queue": "q"},
-        "caller": {"username": "alice"}, "state": "Running", "problems": [], "created_at": BEGUN.replace(second=number),
-    }  # fmt: skip
+        "id": f"{number:032x}",
+        "namespace": "team-a",
+        "verb": "cancel",
+        "filter": {"queue": "q"},
+        "caller": {"username": "alice"},
+        "state": "Running",
+        "problems": [],
+        "created_at": BEGUN.replace(second=number),
+    }
     return OperationRow(**(values | fields))
 
 

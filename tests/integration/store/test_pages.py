@@ -1,41 +1,58 @@
 """Pages of a history of 60,000 Tasks: what they hold, and how PostgreSQL finds them."""
 
 import itertools
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.selectors import parse
+from taskflow_core.settings import DatabaseSettings
+from taskflow_core.store import engine as engines
 from taskflow_core.store import repository
 from taskflow_core.store.engine import transaction
 from taskflow_core.store.repository import Filter
+from tests.databases import Databases
 from tests.unit.taskflow_core.store.builders import snapshot
 
 pytestmark = pytest.mark.integration
 COUNT = 60_000
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 FILL = text("""
-    INSERT INTO tasks (uid, namespace, name, handler, queue, priority, spec, phase, reason, message, attempt, seq, created_at,
+    INSERT INTO tasks (uid, namespace, name, handler, queue, priority, spec, phase, reason, message, attempt, seq,
+        created_at,
         started_at, outputs, labels)
     SELECT to_char(n, 'FM000000'), CASE n % 4 WHEN 0 THEN 'team-b' ELSE 'team-a' END, 'task-' || n,
-        'handler-' || n % 7, 'queue-' || n % 5, 0, '{}', (ARRAY['Succeeded', 'Failed', 'Running', 'Queued'])[n % 3 + 1], '', '', 1,
+        'handler-' || n % 7, 'queue-' || n % 5, 0, '{}',
+        (ARRAY['Succeeded', 'Failed', 'Running', 'Queued'])[n % 3 + 1], '', '', 1,
         1, :first + n * interval '1 second', CASE WHEN n % 2 = 0 THEN :first + n * interval '1 second' END, '[]',
-        CASE WHEN n % 11 = 0 THEN NULL ELSE jsonb_build_object('team', (n % 3)::text, 'only', CASE WHEN n % 20000 = 1 THEN 'x' ELSE 'y' END) END
+        CASE WHEN n % 11 = 0 THEN NULL ELSE jsonb_build_object(
+            'team', (n % 3)::text, 'only', CASE WHEN n % 20000 = 1 THEN 'x' ELSE 'y' END
+        ) END
     FROM generate_series(1, :count) AS n
 """)
 
 
+@pytest.fixture(scope="module")
+def history(databases: Databases) -> Iterator[DatabaseSettings]:
+    """A database with all these Tasks, which the tests only read."""
+    with databases.migrated() as made:
+        with create_engine(made.url.get_secret_value(), poolclass=NullPool).begin() as connection:
+            connection.execute(FILL, {"first": FIRST, "count": COUNT})
+            connection.execute(text("ANALYZE tasks"))
+        yield made
+
+
 @pytest.fixture
-async def filled(engine: AsyncEngine) -> AsyncEngine:
-    async with transaction(engine) as connection:
-        await connection.execute(FILL, {"first": FIRST, "count": COUNT})
-        await connection.execute(text("ANALYZE tasks"))
-    return engine
+async def filled(history: DatabaseSettings) -> AsyncIterator[AsyncEngine]:
+    made = engines.create_engine(history, application_name="test")
+    yield made
+    await made.dispose()
 
 
 def nodes(plan: dict[str, Any]) -> list[dict[str, Any]]:

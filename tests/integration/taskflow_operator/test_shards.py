@@ -34,7 +34,9 @@ def read(operators: Operators, namespace: str, what: str, path: str) -> str:
 
 
 def fill(operators: Operators, namespace: str) -> None:
-    """A pool that has to grow, a Task that waits in it, one that ended and is to go at once, and one that waits for a pool."""
+    """A pool that has to grow, a Task that waits in it, one that ended and is to go at once, and one that waits for a
+    pool.
+    """
     scaling = {"minReplicas": 0, "maxReplicas": 3}
     apply(operators, namespace, "WorkerPool", "main", queues=["default"], scaling=scaling, template=TEMPLATE)
     apply(operators, namespace, "Task", "waits", handler="taskflow.echo")

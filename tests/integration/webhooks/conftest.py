@@ -2,10 +2,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.store.conftest import database, engine, postgres
+from tests.integration.store.conftest import engine
 from tests.webhook_receiver import Receiver
 
-__all__ = ["database", "engine", "postgres"]
+__all__ = ["engine"]
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ def test_a_pod_is_started_at_once() -> None:
 
 
 def test_what_works_stays_while_the_idle_go() -> None:
-    # Two pods at first; one of them becomes idle and goes, and the long one is not cut off by a rule without any patience.
+    # Two pods at first; one of them becomes idle and goes, and the long one is not cut off by a rule without any
+    # patience.
     found = ours.simulate([(0.0, 900.0), (0.0, 5.0), (300.0, 5.0)], slots=1, scaling=EAGER, start_seconds=2)
     assert (found.killed, found.lost_seconds, found.never) == (0, 0.0, 0)
     assert found.waited[2] >= 2, "its pod had gone and was started again"

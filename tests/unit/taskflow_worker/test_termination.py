@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -121,8 +123,9 @@ def scene() -> Iterator[Scene]:
     control = Prefork(slots, lambda _: pytest.fail("no runner is made here"))
     terminator = Terminator(cast("Any", leases), slots, cast("Any", ledger), control, GRACE)
     yield Scene(process, slots, leases, ledger, terminator)
-    if process.poll() is None:
-        process.kill()
+    # Its whole group: what it started may still be there when it is not.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
 

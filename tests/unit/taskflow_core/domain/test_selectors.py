@@ -37,10 +37,26 @@ def test_a_selector_matches_as_in_kubernetes(text: str, holds: bool) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "a b", "=x", "a=b c", "a in ()x", "a in (b", "a=b,", ",", "-a=b", "a=-b", "a/b/c=d", "A/b=c", "a in (-b)",
-        "a>1", "a" * 64, "a=" + "b" * 64, ",".join(["a=b"] * 17), "a in (" + ",".join("x" * 33) + ")", "a=b" + " " * 1022,
+        "a b",
+        "=x",
+        "a=b c",
+        "a in ()x",
+        "a in (b",
+        "a=b,",
+        ",",
+        "-a=b",
+        "a=-b",
+        "a/b/c=d",
+        "A/b=c",
+        "a in (-b)",
+        "a>1",
+        "a" * 64,
+        "a=" + "b" * 64,
+        ",".join(["a=b"] * 17),
+        "a in (" + ",".join("x" * 33) + ")",
+        "a=b" + " " * 1022,
     ],
-)  # fmt: skip
+)
 def test_what_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         parse(text)

@@ -148,10 +148,25 @@ def test_terminal_phases_are_final_and_the_selector_leaves_them_out() -> None:
 def test_reasons_are_one_camel_case_word_each() -> None:
     assert all(reason.isalpha() and reason[0].isupper() and len(reason) <= 64 for reason in Reason)
     assert [reason for reason in Reason if reason.final] == [
-        "InvalidSpec", "PayloadTooLarge", "DependencyFailed", "DependencyCycle", "PayloadTooDeep", "UnknownHandler",
-        "InvalidArguments", "InputMissing", "OutputMissing", "ResultNotSerialisable", "ResultTooLarge", "Cancelled",
-        "QueueTimeout", "DeadlineExceeded", "NotRetryable", "ItemsInvalid", "ItemsFailed", "TooManyFailures",
-    ]  # fmt: skip
+        "InvalidSpec",
+        "PayloadTooLarge",
+        "DependencyFailed",
+        "DependencyCycle",
+        "PayloadTooDeep",
+        "UnknownHandler",
+        "InvalidArguments",
+        "InputMissing",
+        "OutputMissing",
+        "ResultNotSerialisable",
+        "ResultTooLarge",
+        "Cancelled",
+        "QueueTimeout",
+        "DeadlineExceeded",
+        "NotRetryable",
+        "ItemsInvalid",
+        "ItemsFailed",
+        "TooManyFailures",
+    ]
 
 
 def test_labels_are_read_and_no_more_of_them_than_an_event_should_carry() -> None:

@@ -189,11 +189,14 @@ async def test_a_pod_that_cannot_start_is_told(world: World) -> None:
     world.cluster.pods = [
         {
             "metadata": {
-                "name": "p", "uid": "p", "creationTimestamp": NOW.isoformat(), "ownerReferences": [{"uid": "j0"}]
+                "name": "p",
+                "uid": "p",
+                "creationTimestamp": NOW.isoformat(),
+                "ownerReferences": [{"uid": "j0"}],
             },
             "status": {"containerStatuses": [{"state": {"waiting": waiting}}]},
         }
-    ]  # fmt: skip
+    ]
     world.pass_time(5)
     await world.keeper.look()
     assert world.launcher.waiting_message(world.task) == "pod p: ImagePullBackOff: no such image"

@@ -20,9 +20,14 @@ def report(
     *, busy: int = 0, slots: int = 2, serving: bool = True, age: float = 0, claimed: float | None = None
 ) -> WorkerReport:
     return WorkerReport(
-        namespace="team-a", queues=("default",), slots=slots, busy=busy, serving=serving,
-        claimed_ms=None if claimed is None else NOW_MS - int(claimed * 1000), at_ms=NOW_MS - int(age * 1000),
-    )  # fmt: skip
+        namespace="team-a",
+        queues=("default",),
+        slots=slots,
+        busy=busy,
+        serving=serving,
+        claimed_ms=None if claimed is None else NOW_MS - int(claimed * 1000),
+        at_ms=NOW_MS - int(age * 1000),
+    )
 
 
 def workers(*asked: str, **reports: WorkerReport) -> Workers:

@@ -100,12 +100,17 @@ class View:
     async def snapshot(self, lists: list[str]) -> WorkerSnapshot:
         reports = {
             name: WorkerReport(
-                namespace="team-a", pool="main", queues=("default",), slots=1, busy=self.busy.get(name, 0),
-                serving=name not in self.intakes or name in self.deaf_ears, claimed_ms=None,
+                namespace="team-a",
+                pool="main",
+                queues=("default",),
+                slots=1,
+                busy=self.busy.get(name, 0),
+                serving=name not in self.intakes or name in self.deaf_ears,
+                claimed_ms=None,
                 at_ms=self.now_ms - (90_000 if name in self.silent else 0),
             )
             for name in self.cluster.pods
-        }  # fmt: skip
+        }
         return WorkerSnapshot(self.now_ms, reports, dict(self.intakes), dict.fromkeys(lists, 0))
 
     async def stop_intake(self, names: list[str]) -> None:

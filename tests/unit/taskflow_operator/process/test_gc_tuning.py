@@ -19,7 +19,7 @@ del known[0]
 assert ended() is None, "what is spared is not freed by its last reference"
 looks = [generation["collections"] for generation in gc.get_stats()]
 more = [OpenTask() for _ in range(50_000)]
-assert [generation["collections"] for generation in gc.get_stats()][2] == looks[2], "growth alone made it look at everything"
+assert [generation["collections"] for generation in gc.get_stats()][2] == looks[2], "growth caused a full collection"
 cycle = OpenTask()
 cycle.self, left = cycle, weakref.ref(cycle)
 del cycle

@@ -192,9 +192,12 @@ class Kept:
 
     def ended(self, name: str, seconds: float, ttl: int | None = None) -> dict[str, Any]:
         task = make_task(
-            uid=name, name=name, phase=Phase.SUCCEEDED, status={"completion_time": at(seconds), "observed_generation": 1},
+            uid=name,
+            name=name,
+            phase=Phase.SUCCEEDED,
+            status={"completion_time": at(seconds), "observed_generation": 1},
             ttlSecondsAfterFinished=ttl,
-        )  # fmt: skip
+        )
         self.kube.objects[name] = make_object(task)
         self.retention.finished(task)
         return make_object(task)

@@ -26,28 +26,54 @@ BYTES = 2600
 def raw(number: int, **status: Any) -> dict[str, Any]:
     """As the API server sends it, with all defaults, its condition of one of ten seconds."""
     condition = {
-        "type": "Finished", "status": "False", "reason": "Suspended", "message": "suspended by spec.suspend",
-        "lastTransitionTime": f"2026-11-25T12:00:0{number % 10}Z", "observedGeneration": 1,
-    }  # fmt: skip
+        "type": "Finished",
+        "status": "False",
+        "reason": "Suspended",
+        "message": "suspended by spec.suspend",
+        "lastTransitionTime": f"2026-11-25T12:00:0{number % 10}Z",
+        "observedGeneration": 1,
+    }
     retry = {
-        "maxAttempts": 3, "backoffSeconds": 5, "backoffFactor": 2, "maxBackoffSeconds": 600, "jitterPercent": 10,
-    }  # fmt: skip
+        "maxAttempts": 3,
+        "backoffSeconds": 5,
+        "backoffFactor": 2,
+        "maxBackoffSeconds": 600,
+        "jitterPercent": 10,
+    }
     body: dict[str, Any] = {
         "metadata": {
-            "uid": f"0b0e7d8e-5c0f-4a54-9a3a-0d5b8f{number:06}", "namespace": "crowd", "name": f"task-{number}",
-            "creationTimestamp": "2026-11-25T12:00:00Z", "generation": 1, "labels": {"customer": f"c-{number}"},
+            "uid": f"0b0e7d8e-5c0f-4a54-9a3a-0d5b8f{number:06}",
+            "namespace": "crowd",
+            "name": f"task-{number}",
+            "creationTimestamp": "2026-11-25T12:00:00Z",
+            "generation": 1,
+            "labels": {"customer": f"c-{number}"},
         },
         "spec": {
-            "handler": "reports.make", "kwargs": {"order": number}, "queue": "default", "isolation": "Worker",
-            "priority": 0, "suspend": True, "cancel": False, "retryPolicy": retry,
+            "handler": "reports.make",
+            "kwargs": {"order": number},
+            "queue": "default",
+            "isolation": "Worker",
+            "priority": 0,
+            "suspend": True,
+            "cancel": False,
+            "retryPolicy": retry,
         },
         "status": {
-            "observedGeneration": 1, "phase": "Suspended", "reason": "Suspended", "attempt": 1, "handbacks": 0,
-            "message": "suspended by spec.suspend", "attempts": 0, "duplicateDeliveries": 0, "staleEvents": 0,
-            "outputs": [], "conditions": [condition | {"type": kind} for kind in ("Accepted", "Queued", "Finished")],
+            "observedGeneration": 1,
+            "phase": "Suspended",
+            "reason": "Suspended",
+            "attempt": 1,
+            "handbacks": 0,
+            "message": "suspended by spec.suspend",
+            "attempts": 0,
+            "duplicateDeliveries": 0,
+            "staleEvents": 0,
+            "outputs": [],
+            "conditions": [condition | {"type": kind} for kind in ("Accepted", "Queued", "Finished")],
             **status,
         },
-    }  # fmt: skip
+    }
     parsed: dict[str, Any] = json.loads(json.dumps(body))
     return parsed
 

@@ -20,9 +20,15 @@ SCHEMA: dict[str, Any] = yaml.safe_load((resources.path("crds") / "tasks.taskflo
     "versions"
 ][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
 WORKER_REASONS = [
-    Reason.HANDLER_ERROR, Reason.UNKNOWN_HANDLER, Reason.INVALID_ARGUMENTS, Reason.INPUT_MISSING,
-    Reason.OUTPUT_MISSING, Reason.RESULT_NOT_SERIALISABLE, Reason.RESULT_TOO_LARGE, Reason.STORAGE_UNAVAILABLE,
-]  # fmt: skip
+    Reason.HANDLER_ERROR,
+    Reason.UNKNOWN_HANDLER,
+    Reason.INVALID_ARGUMENTS,
+    Reason.INPUT_MISSING,
+    Reason.OUTPUT_MISSING,
+    Reason.RESULT_NOT_SERIALISABLE,
+    Reason.RESULT_TOO_LARGE,
+    Reason.STORAGE_UNAVAILABLE,
+]
 
 
 def with_status(task: Task, status: TaskStatus) -> Task:
