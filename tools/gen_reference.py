@@ -93,7 +93,9 @@ def reasons() -> Iterator[tuple[Reason, str]]:
     [body] = [node.body for node in source.body if isinstance(node, ast.ClassDef) and node.name == "Reason"]
     for statement, docstring in itertools.pairwise(body):
         match statement, docstring:
-            case ast.Assign(value=ast.Constant(value=str() as value)), ast.Expr(value=ast.Constant(value=str() as text)):
+            case ast.Assign(value=ast.Constant(value=str() as value)), ast.Expr(
+                value=ast.Constant(value=str() as text)
+            ):
                 yield Reason(value), " ".join(text.split())
 
 
