@@ -1,4 +1,4 @@
-# TaskFlow: `make` alone prints this help. Every target installs what it needs and is quick the second time.
+# TaskFlow: `make` without a target prints this help. Every target installs what it needs; later runs are fast.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -23,38 +23,38 @@ help: ## print this help
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ##@ Try it
-demo: setup ## run real work through the whole product and show what happened; KEEP=1 leaves it running
+demo: setup ## run real Tasks through the whole product and show the results; KEEP=1 leaves it running
 	@$(BIN)/taskflow-local demo $(if $(KEEP),--keep)
 
 up: setup ## start TaskFlow on this machine: etcd, kube-apiserver, Redis, PostgreSQL, MinIO, operator, API
 	@$(BIN)/taskflow-local up
 
-down: setup ## stop it
+down: setup ## stop TaskFlow on this machine
 	@$(BIN)/taskflow-local down
 
-status: setup ## show what runs
+status: setup ## show the state of each component
 	@$(BIN)/taskflow-local status
 
 ##@ Check it
 test: setup programs ## all tests: unit, contract, integration, end to end (a quarter of an hour); WORKERS=4 processes
 	@$(call WITH_RIGHTS,tests)
 
-test-unit: setup ## tests without a socket (a minute)
+test-unit: setup ## tests without sockets (a minute)
 	@$(SHARED) tests/unit
 
-test-contract: setup programs ## each port against each real server
+test-contract: setup programs ## contract tests of each port against each real server
 	@$(PYTEST) tests/contract
 
-test-integration: setup programs ## parts on real servers
+test-integration: setup programs ## tests of single parts on real servers
 	@$(SHARED) tests/integration
 
-test-e2e: setup programs ## the whole product through kubectl
+test-e2e: setup programs ## end-to-end tests of the whole product through kubectl
 	@$(call WITH_RIGHTS,tests/e2e)
 
-test-chart: setup programs ## the Helm chart: shapes, refusals, security, alerts, a real API server
+test-chart: setup programs ## tests of the Helm chart: rendering, refusals, security, alerts, a real API server
 	@$(SHARED) tests/chart
 
-e2e: setup ## install the chart into the cluster of KUBECONFIG_E2E, or into one made with kind; use, upgrade and remove it
+e2e: setup ## install, use, upgrade and remove the chart in the cluster of KUBECONFIG_E2E, or in a new kind cluster
 	@if [ -n "$${KUBECONFIG_E2E:-}" ]; then $(PYTEST) -s tests/cluster; else kind/run; fi
 
 lint: setup ## formatting, style, types, imports, sizes, CRDs against models
@@ -65,67 +65,67 @@ lint: setup ## formatting, style, types, imports, sizes, CRDs against models
 	@echo "generated pages"; $(BIN)/python tools/gen_pages.py --check
 	@echo "CRDs against models"; $(PYTEST) -q -p no:cacheprovider tests/unit/taskflow_core/domain/test_crd_matches_models.py
 
-bench: setup programs ## latency, throughput, CPU and memory beside a floor of the same run (5 minutes); N=1000 Tasks a round
+bench: setup programs ## latency, throughput, CPU and memory against a floor of the same run (5 minutes); N=1000 Tasks per round
 	@$(BIN)/python -m bench
 
-bench-arrays: setup programs ## a million items in one Task beside plain Celery chunks (2 minutes); N=1000000 ROUNDS=3
+bench-arrays: setup programs ## a million items in one Task against plain Celery chunks (2 minutes); N=1000000 ROUNDS=3
 	@$(BIN)/python -m bench.arrays
 
-bench-scaling: setup programs ## a burst from zero to ten pods and back, beside KEDA-like rules (7 minutes); N=2000 Tasks
+bench-scaling: setup programs ## a burst from zero to ten pods and back, against KEDA-like rules (7 minutes); N=2000 Tasks
 	@$(BIN)/python -m bench.scaling
 
-bench-flush: setup programs ## how long after FLUSHALL 2,000 open Tasks are queued again (2 minutes); N=2000
+bench-flush: setup programs ## time from FLUSHALL until 2,000 open Tasks are queued again (2 minutes); N=2000
 	@$(BIN)/python -m bench.flush
 
-bench-fairness: setup programs ## what one namespace's N=50000 queued Tasks cost another's next one (8 minutes)
+bench-fairness: setup programs ## effect of N=50000 queued Tasks of one namespace on another namespace (8 minutes)
 	@$(BIN)/python -m bench.fairness
 
-bench-retention: setup programs ## what the deletion of N=100000 finished Tasks costs those that run (25 minutes)
+bench-retention: setup programs ## effect of deleting N=100000 finished Tasks on running Tasks (25 minutes)
 	@$(BIN)/python -m bench.retention
 
-bench-start: setup programs ## from exec of a cold worker to its first handler (2 minutes); ROUNDS=7
+bench-start: setup programs ## time from exec of a cold worker to its first handler (2 minutes); ROUNDS=7
 	@$(BIN)/python -m bench.start
 
-bench-rules: setup ## our rule for the number of pods beside KEDA's and an HPA's, simulated alike (seconds); SEED=1
+bench-rules: setup ## simulation of our scaling rule against KEDA with an HPA (seconds); SEED=1
 	@$(BIN)/python -m bench.rules
 
-bench-pages: setup programs ## a page of the history among 1,000 and among N=100000 Tasks (2 minutes)
+bench-pages: setup programs ## latency of a history page among 1,000 and among N=100000 Tasks (2 minutes)
 	@$(BIN)/python -m bench.pages
 
-bench-rest: setup programs ## reads and creates through REST beside bare FastAPI and the API server itself (2 minutes)
+bench-rest: setup programs ## reads and creates through REST against bare FastAPI and the API server itself (2 minutes)
 	@$(BIN)/python -m bench.rest
 
-bench-sse: setup programs ## changes told to N=1000 listeners (2 minutes)
+bench-sse: setup programs ## latency of changes sent to N=1000 listeners (2 minutes)
 	@$(BIN)/python -m bench.sse
 
-bench-rollout: setup programs ## a new template for a pool in the middle of 500 running Tasks (2 minutes); fails if one Task does
+bench-rollout: setup programs ## a rollout of a pool under 500 running Tasks (2 minutes); fails if a Task fails
 	@$(BIN)/python -m bench.rollout
 
-bench-scale: setup programs ## what 1,000 to 100,000 open Tasks cost the others (25 minutes); SIZES=0,1000,10000
+bench-scale: setup programs ## effect of 1,000 to 100,000 open Tasks on other Tasks (25 minutes); SIZES=0,1000,10000
 	@$(BIN)/python -m bench.scale
 
-bench-jobs: setup ## a Task beside a Job, a pod each, in the cluster of KUBECONFIG; NAMESPACE=default has a pool, N=20 (2 minutes)
+bench-jobs: setup ## a Task against a Job, one pod each, in the cluster of KUBECONFIG; NAMESPACE=default has a pool, N=20 (2 minutes)
 	@$(BIN)/python -m bench.jobs
 
-fuzz-rest: setup programs ## N=20000 requests made from the OpenAPI document, right and wrong ones, to a running API (5 minutes); SEED=1
+fuzz-rest: setup programs ## N=20000 valid and invalid requests, generated from the OpenAPI document, to a running API (5 minutes); SEED=1
 	@$(BIN)/python -m tests.rest_fuzz $(or $(N),20000) $(SEED)
 
-model: setup ## all states of the protocol with four accidents at once, a million (4 minutes)
+model: setup ## check all states of the protocol model with four faults at once, about a million (4 minutes)
 	@$(BIN)/python -m tests.model
 
-chaos: setup programs ## kill, cut or flush two things of each part while Tasks run; FAULTS=a,b SEED=1 choose (5 minutes)
+chaos: setup programs ## inject two faults into each part while Tasks run; FAULTS=a,b SEED=1 choose the faults (5 minutes)
 	@$(BIN)/python -m tests.chaos $(if $(FAULTS),--faults $(FAULTS),--sample 2) $(if $(SEED),--seed $(SEED))
 
-chaos-all: setup programs ## every fault once (15 minutes); SEED=1
+chaos-all: setup programs ## inject every fault once (15 minutes); SEED=1
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
-chaos-long: setup programs ## faults of all parts side by side, 42 in each 2,500 of N=20000 Tasks (40 minutes); SEED=1
+chaos-long: setup programs ## inject faults into all parts in parallel, 42 per 2,500 of N=20000 Tasks (40 minutes); SEED=1
 	@$(BIN)/python -m tests.chaos --rounds 0 --mixed $(or $(N),20000) --rate 20 --strikes 6 --rest 20 $(if $(SEED),--seed $(SEED))
 
-gen: setup ## write what is generated: the reference pages, parts of the chart
+gen: setup ## regenerate the reference pages and parts of the chart
 	@$(BIN)/python tools/gen_pages.py
 
-fmt: setup ## format and fix what can be fixed
+fmt: setup ## format the code and apply automatic fixes
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 ##@ Install it
@@ -136,24 +136,24 @@ images: ## build the images with Docker; BUILDER=podman, REGISTRY=registry.examp
 	    --tag "$(REGISTRY)$(if $(REGISTRY),/)taskflow-$$target:$(VERSION)" . || exit 1; \
 	done
 
-kind-up: ## a cluster of one node with kind
+kind-up: ## create a cluster of one node with kind
 	@kind create cluster --config kind/cluster.yaml
 
-kind-down: ## delete it
+kind-down: ## delete the kind cluster
 	@kind delete cluster --name taskflow
 
 ##@ Set it up
-setup: .venv/.synced ## the Python packages, from the lock file, into .venv
+setup: .venv/.synced ## install the Python packages from the lock file into .venv
 
-programs: setup ## the servers that tests and local mode start: found, downloaded or built (15 minutes at most, once)
+programs: setup ## find, download or build the servers for tests and local mode (once, at most 15 minutes)
 	@$(BIN)/python -m taskflow_local.programs
 	@$(BIN)/python -m taskflow_local.programs versitygw promtool helm helm4 actionlint kube-score
 
-clean: ## remove .venv and caches of tools; built programs stay in the user's cache
+clean: ## remove .venv and tool caches; built programs stay in the user's cache
 	rm -rf .venv .bootstrap .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/.synced: pyproject.toml uv.lock | $(if $(findstring .bootstrap,$(UV)),.bootstrap/bin/uv)
-	@echo "installing Python packages into .venv (half a minute at the first time)"
+	@echo "installing Python packages into .venv (half a minute the first time)"
 	@$(UV) sync --quiet --frozen --all-extras
 	@touch $@
 

@@ -1,1 +1,1 @@
-"""Measurements, printed as ratios against a floor that is measured in the same run. `make bench`."""
+"""Benchmarks. They print ratios to a floor that is measured in the same run. Start them with `make bench`."""

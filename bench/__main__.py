@@ -1,4 +1,4 @@
-"""`python -m bench`: latency, throughput, memory. Starts a stack of its own; about 5 minutes."""
+"""`python -m bench`: latency, throughput and memory. Starts its own stack; about 5 minutes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from taskflow_local.stack import Stack
 SAMPLES, RATE = 200, 10.0
 COUNT, ROUNDS = int(os.environ.get("N", "1000")), 5
 MANY = 10_000
-"""Tasks in all, after which memory is looked at again."""
+"""Total number of Tasks before memory is measured again."""
 AT_ONCE = (8, 16, 32)
 API_SERVER = ("kube-apiserver", "etcd")
 
 
 async def plain_celery(stack: Stack) -> float:
-    """CPU of a plain worker for a no-op that is acknowledged late, as ours are, in ms."""
+    """CPU of a plain worker for a no-op with late acknowledgement, as ours, in ms."""
     count = COUNT * ROUNDS
 
     def publish() -> None:
@@ -90,7 +90,7 @@ async def latency(kube: KubeClient) -> list[float]:
 
 
 async def throughput_floor(kube: KubeClient, at_once: int) -> float:
-    """Tasks/s of the API writes alone: create, and one status of the usual size."""
+    """Tasks/s of the API writes alone: a create and one status write of the usual size."""
 
     async def one(number: int) -> None:
         made = await create(kube, "floor", body(f"write-{number}", "bench.noop"))
@@ -117,7 +117,7 @@ async def throughput(kube: KubeClient, numbers: Iterator[int], at_once: int, cou
 
 
 async def rounds(kube: KubeClient, numbers: Iterator[int], at_once: int) -> list[float]:
-    """Tasks/s of each round. As the floor does, it deletes after each, or the next one would read them all."""
+    """Tasks/s of each round. Like the floor, it deletes the Tasks after each round, or the next would read them all."""
     rates = []
     for _ in range(ROUNDS):
         rates.append(await throughput(kube, numbers, at_once))
@@ -126,7 +126,7 @@ async def rounds(kube: KubeClient, numbers: Iterator[int], at_once: int) -> list
 
 
 async def measure(stack: Stack) -> None:
-    """All measurements in order: the floors first, while the operator does not run."""
+    """Run all measurements; the floors first, before the operator starts."""
     kube = await KubeClient.connect()
     bare_ms = await latency_floor(stack, kube)
     celery_ms = await plain_celery(stack)
@@ -153,7 +153,8 @@ async def measure(stack: Stack) -> None:
     with apart(stack, *API_SERVER):
         ours_apart = await rounds(kube, numbers, best)
     say(
-        f"\nload {load()}; {ROUNDS} times {COUNT} no-op Tasks, create -> Succeeded, beside create + status write, {best} at once; Tasks/s"
+        f"\nload {load()}; {ROUNDS} times {COUNT} no-op Tasks, create -> Succeeded,"
+        f" against create + status write, {best} at once; Tasks/s"
     )
     say(f"{'':<30}{'TaskFlow':>10}{'floor':>10}{'ratio':>8}")
     compare("on the same cores", ours, floor)
@@ -161,24 +162,26 @@ async def measure(stack: Stack) -> None:
     await throughput(kube, numbers, best, MANY)
     many = usage(stack)
     (one,) = (await kube.request("GET", tasks_path("default"), params={"limit": "1"}))["items"]
-    say(f"\na no-op Task that ended has {len(json.dumps(one, separators=(',', ':'))):,} bytes")
+    say(f"\na finished no-op Task has {len(json.dumps(one, separators=(',', ':'))):,} bytes")
     say(f"\n{'':<22}{'CPU ms per Task':>24}{'resident MiB':>24}   the workers' floor is a plain Celery worker")
     say(f"{'component':<22}{'TaskFlow':>12}{'floor':>12}{'at rest':>12}{f'{MANY:,} Tasks':>14}")
     for name, end in after.items():
         start = before[name]
         floor_ms = (bare[name].cpu - idle[name].cpu) / COUNT / ROUNDS * 1000 if name in idle else 0.0
         say(
-            f"{name:<22}{(end.cpu - start.cpu) / COUNT / ROUNDS * 1000:>12.2f}{celery_ms if name == WORKERS else floor_ms:>12.2f}"
+            f"{name:<22}{(end.cpu - start.cpu) / COUNT / ROUNDS * 1000:>12.2f}"
+            f"{celery_ms if name == WORKERS else floor_ms:>12.2f}"
             f"{start.resident / 2**20:>12.0f}{many[name].resident / 2**20:>14.0f}"
         )
     await kube.close()
 
 
 def compare(where: str, ours: Sequence[float], floor: Sequence[float]) -> None:
-    """One line: the medians, the least and the most of ours, and the ratio of the medians."""
+    """Print one line: the medians, our minimum and maximum, and the ratio of the medians."""
     rate, bare = statistics.median(ours), statistics.median(floor)
     say(
-        f"{where:<30}{rate:>10.0f}{bare:>10.0f}{rate / bare:>8.2f}   {min(ours):.0f} to {max(ours):.0f}, {min(floor):.0f} to {max(floor):.0f}"
+        f"{where:<30}{rate:>10.0f}{bare:>10.0f}{rate / bare:>8.2f}"
+        f"   {min(ours):.0f} to {max(ours):.0f}, {min(floor):.0f} to {max(floor):.0f}"
     )
 
 

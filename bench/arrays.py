@@ -1,4 +1,7 @@
-"""`python -m bench.arrays`: a million no-op items in one Task beside plain Celery chunks of the same size. About two minutes."""
+"""`python -m bench.arrays`: a million no-op items in one Task against plain Celery chunks; about two minutes.
+
+The Celery chunks have the same size as the chunks of the array.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def written(stack: Stack) -> float:
 
 
 async def ours(stack: Stack, kube: KubeClient, name: str) -> dict[str, float]:
-    """One array, from its creation to its end as a watcher sees it."""
+    """Run one array and measure it from its creation to its end as a watcher sees it."""
     peaks: list[float] = []
     keys: list[float] = []
     client = redis.asyncio.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"])
@@ -72,7 +75,7 @@ async def ours(stack: Stack, kube: KubeClient, name: str) -> dict[str, float]:
 
 
 async def plain(app: Celery, client: Any, chunk: int, *, by_hand: bool) -> float:
-    """Items/s of chunks that Celery made (`Task.chunks`), or of ranges and a loop."""
+    """Items/s of chunks made by Celery (`Task.chunks`), or of ranges with a hand-written loop."""
     starts = range(0, COUNT, chunk)
     await client.delete("bare:ended")
 
@@ -96,7 +99,7 @@ async def plain(app: Celery, client: Any, chunk: int, *, by_hand: bool) -> float
 
 
 async def measure(stack: Stack) -> None:
-    """Rounds of all three, one after the other, so that each meets the machine as the others do."""
+    """Run rounds of all three in turn, so that the load of the machine affects all of them."""
     kube = await KubeClient.connect()
     await make_pool(kube, "default")
     await create(kube, "default", body("warm-up", "bench.item", array={"count": 1000}))
@@ -105,7 +108,7 @@ async def measure(stack: Stack) -> None:
     chunks: list[float] = []
     loops: list[float] = []
     async with bare_worker(stack) as (app, client, _):
-        # Both are up before anything is measured.
+        # Start both before anything is measured.
         await plain(app, client, COUNT // 4, by_hand=True)
         for number in range(ROUNDS):
             found.append(await ours(stack, kube, f"items-{number}"))
@@ -123,19 +126,19 @@ async def measure(stack: Stack) -> None:
 
 
 def report(found: list[dict[str, float]], chunks: list[float], loops: list[float]) -> None:
-    """Medians."""
+    """Print the medians."""
     middle = {name: statistics.median(one[name] for one in found) for name in found[0]}
     say(f"\nload {load()}; {COUNT:,} no-op items, median of {len(found)} rounds, 2 processes")
     say(f"{'TaskFlow':<28}{middle['rate']:>12,.0f} items/s   creation -> Succeeded at a watcher")
     for name, rates in (("Celery's own chunks", chunks), ("range and loop, by hand", loops)):
         rate = statistics.median(rates)
         say(f"{name:<28}{rate:>12,.0f} items/s   ratio {middle['rate'] / rate:.2f}")
-    say(f"{'status writes':<28}{middle['writes']:>12.1f} a second")
+    say(f"{'status writes':<28}{middle['writes']:>12.1f} per second")
     say(f"{'operator':<28}{middle['rss']:>12.0f} MiB before, {max(one['peak'] for one in found):.0f} at most")
     say(f"{'Redis':<28}{middle['redis']:>12.1f} MiB more at most")
     for name, seconds in middle.items():
         if name.startswith("cpu "):
-            say(f"{name:<28}{seconds / COUNT * 1e6:>12.2f} us an item")
+            say(f"{name:<28}{seconds / COUNT * 1e6:>12.2f} us per item")
 
 
 def main() -> int:

@@ -1,8 +1,9 @@
-"""`python -m bench.bare PORT BODY`: bare FastAPI routes in the process set-up of the REST API, to compare it with.
+"""`python -m bench.bare PORT BODY`: bare FastAPI routes with the process settings of the REST API.
 
-`/model` answers a Task as a response model, as the API does; `/bytes` the same as bytes; `/redis` reads the bytes from
-Redis (REDIS_URL) first: the least that a read costs which a cache answers. `/create` hands a Task on to the API server and
-answers with what that said: the least that a create costs, unread, unchecked and uncounted.
+The REST benchmark compares the API with them. `/model` returns a Task as a response model, as the API does; `/bytes`
+returns it as bytes; `/redis` reads the bytes from Redis (REDIS_URL) first, which is the minimum cost of a read from a
+cache. `/create` forwards a Task to the API server and returns its response, which is the minimum cost of a create:
+unread, unchecked and uncounted.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The usual way to scale Celery on Kubernetes, simulated: KEDA's Redis list scaler, an HPA, and the ReplicaSet's choice of victims.
+"""Simulates the usual way to scale Celery on Kubernetes: KEDA's Redis list scaler, an HPA, and the ReplicaSet.
 
-KEDA asks for the length of the list every `pollingInterval` (30 s), the HPA acts every 15 s and waits 300 s before it goes down, and
-which pod goes does not depend on what it runs. What does not end within the pod's grace period is killed; with `acks_late` it runs
-again from its beginning. Defaults of KEDA 2, of the HorizontalPodAutoscaler and of Deployments.
+KEDA reads the length of the list every `pollingInterval` (30 s). The HPA acts every 15 s and waits 300 s before it
+scales down. The ReplicaSet chooses the pods to remove regardless of what they run. Work that does not end within the
+pod's grace period is killed; with `acks_late` it runs again from its beginning. The settings are the defaults of KEDA
+2, of the HorizontalPodAutoscaler and of Deployments.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ def simulate(trace: Trace, *, slots: int, most: int, start_seconds: float, seed:
     """Run a trace.
 
     Args:
-        trace: of Tasks.
-        slots: Tasks that one pod runs at a time, and list length that KEDA is told to allow per pod.
-        most: pods at most; there is none at the beginning.
+        trace: the Tasks.
+        slots: Tasks that one pod runs in parallel, and the list length per pod in KEDA's settings.
+        most: maximum number of pods; the pool starts without pods.
         start_seconds: from the decision to the first Task of a new pod.
-        seed: of the choice of victims.
+        seed: of the choice of pods to remove.
     """
     return _Elsewhere(trace, slots, most, start_seconds, random.Random(seed)).run()
 

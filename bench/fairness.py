@@ -1,4 +1,7 @@
-"""`python -m bench.fairness`: what one namespace's queued Tasks cost another's next one. Starts a stack of its own; 8 minutes for 50,000."""
+"""`python -m bench.fairness`: the effect of one namespace's queued Tasks on another namespace.
+
+Starts its own stack; 8 minutes for 50,000 Tasks.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ CROWD = "crowd"
 
 
 async def compare() -> None:
-    """Idle, while the crowd's Tasks are created, while it is written of them that they are queued, and once that is done."""
+    """Measure when idle, while the crowd's Tasks are created, while their status is written, and afterwards."""
     kube = await KubeClient.connect()
     await make_pools(kube, CROWD)
 

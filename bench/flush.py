@@ -1,6 +1,7 @@
-"""`python -m bench.flush`: how long after `FLUSHALL` all open Tasks are queued again, with default settings; about 2 minutes.
+"""`python -m bench.flush`: time from `FLUSHALL` until all open Tasks are queued again; about 2 minutes.
 
-The Tasks wait in the queue of a pool that has no pods, so each of them is open all the time, and has to be in the ledger and in its queue again.
+Uses the default settings. The Tasks wait in the queue of a pool without pods, so each of them stays open and has to
+return to the ledger and to its queue.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ async def all_queued(client: redis.asyncio.Redis) -> None:
 
 
 async def measure(stack: Stack) -> None:
-    """Create them, flush, wait; some rounds."""
+    """Create the Tasks, flush, wait; several rounds."""
     kube = await KubeClient.connect()
     client = redis.asyncio.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"])
 

@@ -1,7 +1,7 @@
-"""`python -m bench.jobs`: a Task beside a Job, which makes a pod for each piece of work, in the cluster of KUBECONFIG.
+"""`python -m bench.jobs`: a Task against a Job, which creates one pod for each run, in the cluster of KUBECONFIG.
 
-Both do nothing: what is measured is the way to it and back. NAMESPACE has a pool that serves the queue `default`; the Jobs run
-that pool's image, so nothing is pulled for them. N of each one after the other, then N of each at once.
+Both do nothing, so the overhead is measured. NAMESPACE has a pool that serves the queue `default`. The Jobs use that
+pool's image, so no image is pulled for them. Runs N of each one after the other, then N of each at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAMESPACE = os.environ.get("NAMESPACE", "default")
 
 @dataclass
 class Kind:
-    """Where objects of a kind are created, what they are like, and when they have ended."""
+    """A kind of object: its path, its manifest, and how to tell that it has ended."""
 
     name: str
     path: str
@@ -38,7 +38,7 @@ class Kind:
     news: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def follow(self, kube: KubeClient, listening: asyncio.Event) -> None:
-        """Note when each object has ended, as somebody who watches sees it; until cancelled."""
+        """Record when each object has ended, as a watcher sees it; until cancelled."""
         listed = await kube.request("GET", self.path)
         async for events in kube.watch(self.path, listed["metadata"]["resourceVersion"]):
             listening.set()
@@ -57,12 +57,12 @@ class Kind:
             await self.news.wait_for(lambda: name in self.seen)
 
     def seconds(self, prefix: str) -> list[float]:
-        """From the request to the news of the end, of those whose names begin so."""
+        """Seconds from the request to the observed end, of objects whose names have this prefix."""
         return [self.seen[name] - began for name, began in self.began.items() if name.startswith(prefix)]
 
 
 def job(name: str, template: Mapping[str, Any]) -> dict[str, Any]:
-    """A Job that does nothing in a pod like one of the pool's."""
+    """A Job that does nothing in a pod like those of the pool."""
     worker = next(each for each in template["containers"] if each["name"] == naming.WORKER_CONTAINER)
     kept = {key: worker[key] for key in ("image", "imagePullPolicy", "securityContext") if key in worker}
     pod = {
@@ -80,7 +80,7 @@ def job(name: str, template: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def kinds(kube: KubeClient) -> tuple[Kind, Kind]:
-    """Tasks, and Jobs like the pods of the first pool of the namespace."""
+    """The two kinds: Tasks, and Jobs with pods like those of the first pool of the namespace."""
     found = await kube.request(
         "GET", resource_path("apis/apps/v1", "deployments", NAMESPACE), params={"labelSelector": naming.LABEL_POOL}
     )
@@ -107,7 +107,7 @@ async def kinds(kube: KubeClient) -> tuple[Kind, Kind]:
 
 
 async def measure(kube: KubeClient) -> None:
-    """One after the other, then all at once; of both kinds in turn, so that both meet the same machine."""
+    """Run the objects one after the other, then all at once; both kinds in turn, so that load affects both."""
     both = await kinds(kube)
     listening = [asyncio.Event() for _ in both]
     watchers = [asyncio.create_task(kind.follow(kube, event)) for kind, event in zip(both, listening, strict=True)]
@@ -148,7 +148,7 @@ async def _main() -> None:
 
 
 def main() -> int:
-    """Measure; 0 when it is done."""
+    """Measure; return 0."""
     asyncio.run(_main())
     return 0
 

@@ -1,3 +1,5 @@
+"""CPU, memory and load of the components, and percentiles."""
+
 from __future__ import annotations
 
 import os
@@ -15,25 +17,25 @@ PARTS = ("kube-apiserver", "etcd", "redis", "postgres", "operator")
 
 @dataclass(frozen=True)
 class Usage:
-    """CPU seconds used so far and resident bytes now, of one component with all its processes."""
+    """CPU seconds used so far and current resident bytes of one component with all its processes."""
 
     cpu: float
     resident: int
 
 
 def of_component(stack: Stack, name: str) -> Usage:
-    """Of one component that runs, with its processes."""
+    """Usage of one running component, with its processes."""
     pid = stack.pid(name)
     return _of(_family(pid)) if pid is not None else Usage(0.0, 0)
 
 
 def of_process(pid: int) -> Usage:
-    """Of one process and its children."""
+    """Usage of one process and its children."""
     return _of(_family(pid))
 
 
 def usage(stack: Stack) -> dict[str, Usage]:
-    """Of each component, and of the workers together."""
+    """Usage of each component, and of all workers together."""
     found = {name: _of(_family(pid)) for name in PARTS if (pid := stack.pid(name)) is not None}
     pods = str(stack.folder.pods).encode()
     workers = [pid for pid in _all() if b"taskflow_worker" in _read(pid, "cmdline") and pods in _read(pid, "environ")]
@@ -48,10 +50,10 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 @contextmanager
 def apart(stack: Stack, *names: str) -> Iterator[None]:
-    """Meanwhile these components have the first core to themselves, and all else of the stack and this process the others.
+    """Reserve the first core for these components; the rest of the stack and this process use the others.
 
     Raises:
-        RuntimeError: there is one core only.
+        RuntimeError: there is only one core.
     """
     every = os.sched_getaffinity(0)
     first, *others = sorted(every)
@@ -77,7 +79,7 @@ def _pin(pid: int, cores: set[int]) -> None:
 
 
 def load() -> str:
-    """The machine's load, for judging the figures beside it."""
+    """The load of the machine, to judge the figures."""
     return " ".join(f"{value:.1f}" for value in os.getloadavg())
 
 

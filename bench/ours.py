@@ -1,6 +1,7 @@
-"""This operator's own decisions, on the same simulated pods: `decide` for the number, `plan_scale_down` for the pods that go.
+"""The operator's own decisions on simulated pods: `decide` for the number, `plan_scale_down` for the pods to remove.
 
-What workers say is known at once here, and a pod that is removed has no grace at all: whatever it ran would count as cut off.
+Here the reports of workers arrive at once, and a removed pod has no grace period: work that it runs counts as
+interrupted.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ def simulate(trace: Trace, *, slots: int, scaling: Scaling, start_seconds: float
     """Run a trace.
 
     Args:
-        trace: of Tasks.
-        slots: Tasks that one pod runs at a time.
-        scaling: of the pool; there is no pod at the beginning.
+        trace: the Tasks.
+        slots: Tasks that one pod runs in parallel.
+        scaling: settings of the pool, which starts without pods.
         start_seconds: from the decision to the first Task of a new pod.
     """
     return _Ours(trace, slots, scaling, start_seconds).run()
@@ -75,7 +76,7 @@ class _Ours(Replay):
             known[name].serving = True
         for name in parting.stop:
             known[name].serving = False
-        # Marked at one decision, removed at the next: meanwhile the ReplicaSet's controller has seen the mark.
+        # Marked at one decision, removed at the next: the ReplicaSet's controller has seen the mark by then.
         for name in self._marked.intersection(parting.remove):
             self.remove(now, known[name])
         self._marked = frozenset(parting.remove)

@@ -1,4 +1,4 @@
-"""What every benchmark on real servers has around it: a stack of its own, gone at the end."""
+"""The environment of every benchmark on real servers: its own stack, deleted at the end."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from taskflow_local.components import ALL
 from taskflow_local.stack import Stack
 
 CODE = Path(__file__).parent / "code"
-"""Handlers of the workers."""
+"""Folder with the handlers of the workers."""
 
 
 def say(text: str) -> None:
-    """One line at once."""
+    """Print a line without buffering."""
     print(text, flush=True)
 
 
 @contextmanager
 def own_stack(components: Sequence[str] = ALL, **environ: str) -> Iterator[Stack]:
-    """The components, up, with the benchmarks' handlers and these variables; KUBECONFIG of this process names its API server."""
+    """A running stack with the benchmarks' handlers and these variables. Sets KUBECONFIG of this process."""
     with tempfile.TemporaryDirectory(prefix="taskflow-bench-") as folder:
-        # Not a private folder: PostgreSQL, which root cannot run, has to pass through.
+        # Not a private folder: the user that runs PostgreSQL must be able to enter it.
         Path(folder).chmod(0o711)
         stack = Stack(Path(folder) / "stack", components, environ={**os.environ, "PYTHONPATH": str(CODE), **environ})
         try:

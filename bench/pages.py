@@ -1,6 +1,6 @@
-"""`python -m bench.pages`: what a page of the history costs among few and among many Tasks; about 2 minutes. N=100000 Tasks.
+"""`python -m bench.pages`: latency of a page of a short and of a long history; about 2 minutes. N=100000 Tasks.
 
-Starts two servers of PostgreSQL of its own. The same pages are read, by the code that the API uses, in turn from histories of 1,000 and of N Tasks.
+Starts two PostgreSQL servers. The API's code reads the same pages in turn from histories of 1,000 and of N Tasks.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ REPEATS, WARMING, LIMIT = 200, 20, 50
 BOUND = 1.2
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 FILL = text("""
-    INSERT INTO tasks (uid, namespace, name, handler, queue, priority, spec, phase, reason, message, attempt, seq, created_at,
-        started_at, outputs, labels)
+    INSERT INTO tasks (uid, namespace, name, handler, queue, priority, spec, phase, reason, message, attempt, seq,
+        created_at, started_at, outputs, labels)
     SELECT md5(n::text), 'team-a', 'task-' || n, 'handler-' || n % 7, 'queue-' || n % 5, 0,
         '{"handler": "reports.summarise", "kwargs": {"n": 1}, "retryPolicy": {"maxAttempts": 3}}',
-        (ARRAY['Succeeded', 'Succeeded', 'Failed', 'Running'])[n % 4 + 1], '', '', 1, 1, :first + n * interval '1 second',
-        :first + n * interval '1 second', '[]', jsonb_build_object('team', (n % 3)::text, 'run', (n / 100)::text)
+        (ARRAY['Succeeded', 'Succeeded', 'Failed', 'Running'])[n % 4 + 1], '', '', 1, 1,
+        :first + n * interval '1 second', :first + n * interval '1 second', '[]',
+        jsonb_build_object('team', (n % 3)::text, 'run', (n / 100)::text)
     FROM generate_series(CAST(:former AS integer) + 1, CAST(:count AS integer)) AS n
 """)
 
 
 def pages(count: int) -> Mapping[str, Filter]:
-    """By name, pages somewhere in a history of that many."""
+    """Pages in a history of this size, by name."""
     middle = FIRST + timedelta(seconds=count / 2)
     return {
         "all": Filter(),
@@ -63,7 +64,7 @@ INDEXED = ("all", "phase", "queue", "handler", "created before", "phase, created
 
 
 async def filled(url: str, count: int, former: int = 0) -> AsyncEngine:
-    """A history of that many Tasks, so many of which it has already."""
+    """Fill a history up to `count` Tasks; it already has `former`."""
     engine = engines.create_engine(
         DatabaseSettings(url=SecretStr(url)), application_name="bench", statement_timeout_seconds=600
     )
@@ -76,7 +77,7 @@ async def filled(url: str, count: int, former: int = 0) -> AsyncEngine:
 
 
 async def page(engine: AsyncEngine, wanted: Filter, count: int, share: float | None) -> float:
-    """Milliseconds of the first page, or of one after a cursor somewhere in the list."""
+    """Milliseconds of the first page, or of a page after a cursor in the list."""
     latest = wanted.created_before or FIRST + timedelta(seconds=count)
     place = None if share is None else (FIRST + (latest - FIRST) * share, "f")
     async with transaction(engine) as connection:
@@ -86,7 +87,7 @@ async def page(engine: AsyncEngine, wanted: Filter, count: int, share: float | N
 
 
 async def run(urls: tuple[str, str]) -> int:
-    """Measure in turn, print a table; the exit code says whether the promise held."""
+    """Measure in turn and print a table; the exit code says whether the limit was kept."""
     counts = FEW, MANY
     histories = [await filled(url, count) for url, count in zip(urls, counts, strict=True)]
     times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in pages(FEW)}
@@ -94,7 +95,7 @@ async def run(urls: tuple[str, str]) -> int:
     for number in range(-WARMING, REPEATS):
         share = draw.uniform(0.2, 1) if number % 2 else None
         for name in times:
-            # One after the other, so that what else the machine does falls on both.
+            # In turn, so that other load of the machine affects both.
             for which in (0, 1):
                 took = await page(histories[which], pages(counts[which])[name], counts[which], share)
                 if number >= 0:
@@ -109,12 +110,12 @@ async def run(urls: tuple[str, str]) -> int:
         ratios[name] = many / few
         say(f"{name:24}{few:10.2f}{many:10.2f}{ratios[name]:8.2f}")
     worst = max(ratios[name] for name in INDEXED)
-    say(f"worst of those that an index has in order: {worst:.2f} x (promised: {BOUND})")
+    say(f"worst of the pages that an index has in order: {worst:.2f} x (limit: {BOUND})")
     return 0 if worst <= BOUND else 1
 
 
 def main() -> int:
-    """Start, measure, stop; 1 if pages of many rows are too slow."""
+    """Start, measure, stop; return 1 if pages of many rows are too slow."""
     with own_stack(("postgres",)) as few, own_stack(("postgres",)) as many:
         urls = []
         for stack in (few, many):

@@ -1,3 +1,5 @@
+"""A plain Celery worker, the floor of the CPU measurement."""
+
 from __future__ import annotations
 
 import asyncio
@@ -17,7 +19,7 @@ from taskflow_local.stack import Stack
 
 @asynccontextmanager
 async def bare_worker(stack: Stack) -> AsyncIterator[tuple[Celery, redis.asyncio.Redis, int]]:
-    """A plain Celery worker of two processes that is warm: who sends to it, the broker, and its pid."""
+    """A warm plain Celery worker with two processes: its application, the broker, and its pid."""
     environ = {**os.environ, **stack.env(), "PYTHONPATH": str(CODE)}
     worker = subprocess.Popen(
         [sys.executable, "-m", "celery", "-A", "bench_celery", "worker", "-c", "2", "-Q", "bare", "-l", "ERROR"],

@@ -1,4 +1,4 @@
-"""The pool that serves a benchmark, one that only collects a crowd of Tasks, and what a Task looks like at its end."""
+"""The pools of a benchmark: one that serves it, and one that only collects a crowd of Tasks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUCCEEDED: dict[str, Any] = {
 
 
 async def make_pool(kube: KubeClient, namespace: str, **spec: Any) -> None:
-    """The pool `bench` of two slots, which has the handlers of the benchmarks; what is said of its spec comes on top."""
+    """Create the pool `bench` with two slots and the handlers of the benchmarks. `spec` overrides its fields."""
     container = {"name": "worker", "env": [{"name": "TASKFLOW_WORKER_HANDLERS", "value": "bench_handlers"}]}
     template = {"spec": {"containers": [container]}}
     pool = {
@@ -42,13 +42,13 @@ async def make_pool(kube: KubeClient, namespace: str, **spec: Any) -> None:
 
 
 async def make_pools(kube: KubeClient, crowd: str) -> None:
-    """One that works in `default`, warm, and one in the crowd's namespace whose queue `crowded` nothing is taken from."""
+    """Create a warm pool in `default`, and one without pods for the queue `crowded` in the crowd's namespace."""
     await make_pool(kube, "default")
     await make_pool(kube, crowd, queues=["crowded"], replicas=0)
     await warm_up(kube)
 
 
 async def warm_up(kube: KubeClient) -> None:
-    """Wait until a worker has run something."""
+    """Wait until a worker has run a Task."""
     await create(kube, "default", body("warm-up", "bench.noop"))
     await until_finished(kube, "default", ["warm-up"])

@@ -1,4 +1,4 @@
-"""Tasks of a quiet namespace, one after the other, while something else goes on: what that costs them."""
+"""Latency of Tasks of a quiet namespace, created one after the other, under different loads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLES, PAUSE_SECONDS = 100, 0.2
 
 @dataclass
 class Sample:
-    """Milliseconds of some Tasks: the request that creates them, from its start to the handler, and to the end in the resource."""
+    """Milliseconds from the create request to its response, to the handler, and to the end in the status."""
 
     created: list[float] = field(default_factory=list)
     started: list[float] = field(default_factory=list)
@@ -27,7 +27,7 @@ class Sample:
 
 
 async def measure(kube: KubeClient, mark: str, until: asyncio.Future[Any] | None = None) -> Sample:
-    """`SAMPLES` of them, or as many as there is time for until then."""
+    """Measure `SAMPLES` Tasks, or as many as fit until the deadline."""
     sample = Sample()
     while (until is None and len(sample.started) < SAMPLES) or (until is not None and not until.done()):
         name, sent = f"{mark}-{len(sample.started)}", time.time()
@@ -41,16 +41,17 @@ async def measure(kube: KubeClient, mark: str, until: asyncio.Future[Any] | None
 
 
 def head(title: str) -> None:
-    """The beginning of the table."""
+    """Print the head of the table."""
     say(f"\n{title}; Tasks of a quiet namespace one by one, ms and ratio to idle")
     say(f"{'':<32}{'create':>25}{'to the handler':>25}{'to Succeeded':>25}")
     say(f"{'':<26}{'Tasks':>6}" + f"{'p50':>9}{'p99':>9}{'ratio':>7}" * 3 + "   load")
 
 
 def show(what: str, sample: Sample, idle: Sample) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     columns = [
-        f"{statistics.median(mine):>9.1f}{percentile(mine, 0.99):>9.1f}{statistics.median(mine) / statistics.median(its):>7.2f}"
+        f"{statistics.median(mine):>9.1f}{percentile(mine, 0.99):>9.1f}"
+        f"{statistics.median(mine) / statistics.median(its):>7.2f}"
         for mine, its in (
             (sample.created, idle.created),
             (sample.started, idle.started),

@@ -1,4 +1,4 @@
-"""A trace of Tasks run through simulated pods; who decides how many there are is somebody else's: `bench.elsewhere`, `bench.ours`."""
+"""Runs a trace of Tasks through simulated pods. `bench.elsewhere` and `bench.ours` decide the number of pods."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ Trace = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a trace."""
+    """The outcome of a trace."""
 
     waited: Sequence[float]
     """For each Task, seconds from its arrival to the start of the execution that counted."""
     killed: int
-    """Executions that a scale-down cut off."""
+    """Executions that a scale-down interrupted."""
     lost_seconds: float
-    """Work that was done twice because of that."""
+    """Seconds of work that were repeated because of that."""
     ended: float
-    """When the last Task ended that did."""
+    """When the last Task ended."""
     never: int
-    """Tasks that had not ended when nobody waited any longer: each time cut off before their end."""
+    """Tasks that had not ended when the simulation stopped, because each execution was interrupted."""
 
 
 @dataclass
 class SimulatedPod:
-    """A pod that runs some Tasks at a time."""
+    """A pod that runs several Tasks in parallel."""
 
     name: str
     created_at: float
     ready_at: float
     serving: bool = True
-    """It takes what waits."""
+    """The pod is ready and takes waiting Tasks."""
     running: set[int] = field(default_factory=set)
 
 
 class Replay(ABC):
-    """Runs a trace from no pod on. `what` happens at a time is one of arrive, ready, end, kill, or a rule's own.
+    """Runs a trace, starting without pods. An event is arrive, ready, end, kill, or one of the rule's own.
 
     Args:
-        trace: of Tasks.
-        slots: Tasks that one pod runs at a time.
-        most: pods at most.
+        trace: the Tasks.
+        slots: Tasks that one pod runs in parallel.
+        most: maximum number of pods.
         start_seconds: from the decision to the first Task of a new pod.
     """
 
@@ -64,14 +64,14 @@ class Replay(ABC):
 
     @abstractmethod
     def begin(self) -> None:
-        """Put the first of the rule's own events into the future."""
+        """Schedule the first of the rule's own events."""
 
     @abstractmethod
     def decide(self, now: float, what: str) -> None:
-        """Do what the rule does when something arrived, or at an event of its own."""
+        """Apply the rule when a Task arrived, or at one of its own events."""
 
     def run(self, until: float = 4 * 3600) -> Outcome:
-        """All of it, but nothing that happens after so many seconds."""
+        """Run the trace, at most for this many seconds."""
         for number, (arrival, _) in enumerate(self.trace):
             self.at(arrival, "arrive", number)
         self.begin()
@@ -93,12 +93,12 @@ class Replay(ABC):
         return Outcome(waited, self._killed, self._lost, self._ended, self._left)
 
     def at(self, when: float, what: str, number: int = -1, pod: SimulatedPod | None = None) -> None:
-        """Let something happen."""
+        """Schedule an event."""
         self._number += 1
         heapq.heappush(self._events, (when, self._number, what, number, pod))
 
     def add(self, now: float, count: int) -> None:
-        """Start so many pods."""
+        """Start this many pods."""
         for _ in range(count):
             self._number += 1
             pod = SimulatedPod(f"pod-{self._number}", now, now + self._start)
@@ -106,7 +106,7 @@ class Replay(ABC):
             self.at(pod.ready_at, "ready", pod=pod)
 
     def remove(self, now: float, pod: SimulatedPod) -> None:
-        """Kill a pod: what it runs is lost and waits again, at the head."""
+        """Kill a pod: its Tasks lose their work and wait again, at the head of the queue."""
         self.pods.remove(pod)
         for number in sorted(pod.running):
             self._killed += 1

@@ -1,7 +1,8 @@
-"""`python -m bench.rest`: reads and creates through the REST API beside what they could cost at least; about a minute.
+"""`python -m bench.rest`: reads and creates through the REST API against their minimum cost; about a minute.
 
-Starts servers of its own. Reads are compared with bare FastAPI routes in a process of their own (bench.bare), creates with
-the same Tasks given to the API server itself. All kinds are measured in turn, so that what else the machine does falls on all.
+Starts its own servers. Reads are compared with bare FastAPI routes in a separate process (bench.bare), creates with
+the same Tasks sent to the API server itself. All kinds are measured in turn, so that other load of the machine
+affects all of them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Work = Callable[[int], Awaitable[None]]
 
 
 class Kind:
-    """One kind of request: how it is made, and whose CPU it costs."""
+    """One kind of request: how to send it, and which process's CPU to measure."""
 
     def __init__(self, work: Work, count: int, cpu: Cpu) -> None:
         self.work, self.count, self.cpu = work, count, cpu
@@ -49,7 +50,7 @@ class Kind:
         self.costs: list[float] = []
 
     async def measure(self) -> None:
-        """One round."""
+        """Run one round."""
         before, began = self.cpu(), time.monotonic()
         await each(range(self.count), self.work, AT_ONCE)
         self.rates.append(self.count / (time.monotonic() - began))
@@ -125,7 +126,7 @@ async def _until_up(session: aiohttp.ClientSession, url: str) -> None:
 async def kinds(
     stack: Stack, session: aiohttp.ClientSession, kube: KubeClient, bare: str, bare_cpu: Cpu
 ) -> dict[str, Kind]:
-    """What is measured, by name."""
+    """The kinds of requests, by name."""
     base = stack.env()["TASKFLOW_API_URL"] + TASKS
     facade, forwarded, direct = _creates(session, kube, base, f"{bare}/create")
 
@@ -146,12 +147,12 @@ async def kinds(
 
 
 async def run(stack: Stack) -> int:
-    """Measure in turn, print a table; the exit code says whether the aims are met."""
+    """Measure in turn and print a table; the exit code says whether the aims are met."""
     env = stack.env()
     kube = await KubeClient.connect()
     history: AsyncEngine = await filled(env["TASKFLOW_DATABASE_URL"], 1000)
     async with transaction(history) as connection:
-        # Where the client of the stack may list.
+        # The client of the stack may list in this namespace.
         await connection.execute(text("UPDATE tasks SET namespace = 'default'"))
     await history.dispose()
     for name in NAMES:
@@ -189,7 +190,7 @@ def report(found: dict[str, Kind]) -> int:
         say(f"{name:22}{median(kind.rates):12.0f}{median(kind.costs):13.0f}")
 
     def ratio(name: str, floor: str) -> float:
-        # Of the same round each.
+        # Ratios within the same round.
         return median(one / other for one, other in zip(found[name].rates, found[floor].rates, strict=True))
 
     ratios = {
@@ -199,17 +200,15 @@ def report(found: dict[str, Kind]) -> int:
     }
     for name, value in ratios.items():
         say(f"{name}: {value:.2f} (aim: {AIM})")
-    say(
-        f"of these, a bare route that asks Redis reaches {ratio('bare, Redis', 'bare, model'):.2f} of one that does not,"
-    )
-    say(f"and one that only hands a create on {ratio('bare, create', 'create, API server'):.2f} of the API server")
+    say(f"compare: a bare route that asks Redis reaches {ratio('bare, Redis', 'bare, model'):.2f} of one without,")
+    say(f"and one that only forwards a create {ratio('bare, create', 'create, API server'):.2f} of the API server")
     return 0 if min(ratios.values()) >= AIM else 1
 
 
 def main() -> int:
-    """Start, measure, stop; 1 if an answer was wrong."""
+    """Start, measure, stop; return 1 if the aims are not met."""
     components = ("etcd", "kube-apiserver", "redis", "postgres", "minio", "api")
-    # Counted like everybody, and never refused.
+    # Requests are counted as usual, but the limit is never reached.
     with own_stack(components, TASKFLOW_LIMITS_CALLER_PER_MINUTE="10000000") as stack:
         stack.apply_crds()
         return asyncio.run(run(stack))

@@ -1,7 +1,8 @@
-"""`python -m bench.retention`: what the deletion of finished Tasks costs those that run. Starts a stack of its own; 25 minutes for 100,000.
+"""`python -m bench.retention`: the effect of deleting finished Tasks on running Tasks.
 
-The finished Tasks are made by hand while the operator does not run, all of them over their time to live. Then Redis is emptied, so that
-the operator has to mirror them before it may delete them: each needs its row in the history first.
+Starts its own stack; 25 minutes for 100,000 Tasks. The finished Tasks are created while the operator does not run,
+all past their time to live. Then Redis is emptied, so that the operator has to mirror them before it may delete them:
+each needs its row in the history first.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from taskflow_local.stack import Stack
 COUNT = int(os.environ.get("N", "100000"))
 AT_ONCE = 16
 PAST = "past"
-"""Their namespace."""
+"""Namespace of the finished Tasks."""
 STATUS = SUCCEEDED | {"startTime": ENDED, "completionTime": ENDED}
 
 
 async def finish(kube: KubeClient) -> None:
-    """Tasks that ended long ago."""
+    """Create Tasks that ended long ago."""
 
     async def one(number: int) -> None:
         made = await create(kube, PAST, body(f"past-{number}", "bench.noop", ttlSecondsAfterFinished=0))
@@ -39,7 +40,7 @@ async def finish(kube: KubeClient) -> None:
 
 
 async def until_deleted(kube: KubeClient) -> None:
-    """Wait until none of them is left."""
+    """Wait until all of them are deleted."""
     while True:
         params = {"limit": "1", "fieldSelector": FINISHED_SELECTOR}
         if not (await kube.request("GET", tasks_path(PAST), params=params))["items"]:
@@ -48,7 +49,7 @@ async def until_deleted(kube: KubeClient) -> None:
 
 
 async def compare(stack: Stack) -> None:
-    """While they are deleted, and then without them."""
+    """Measure during the deletion, and then without the finished Tasks."""
     kube = await KubeClient.connect()
     await make_pool(kube, "default")
     await warm_up(kube)

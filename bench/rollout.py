@@ -1,6 +1,7 @@
-"""`python -m bench.rollout`: a new template for a pool in the middle of 500 running Tasks; about 2 minutes.
+"""`python -m bench.rollout`: a new template for a pool under 500 running Tasks; about 2 minutes.
 
-Real Deployments, 5 pods of 100 threads, Tasks of 5 to 20 s that all run when the rollout begins. Fails if one Task did, or needed another attempt.
+Uses real Deployments, 5 pods of 100 threads, and Tasks of 5 to 20 s that all run when the rollout begins. Fails if a
+Task failed or needed another attempt.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ POOL = resource_path(POOLS, "workerpools", "default", "rollout")
 
 
 def spec(version: str) -> dict[str, Any]:
-    """Of the pool, with a template that differs by a version."""
+    """Spec of the pool, with a template that contains a version."""
     env = {"TASKFLOW_WORKER_HANDLERS": "bench_handlers", "VERSION": version}
     container = {"name": "worker", "env": [{"name": name, "value": value} for name, value in env.items()]}
     return {
@@ -51,18 +52,21 @@ async def until(kube: KubeClient, **wanted: int) -> None:
 
 
 async def pods(kube: KubeClient) -> set[str]:
-    """Names of the pool's pods, also of those that are ending."""
+    """Names of the pool's pods, including terminating ones."""
     path = resource_path("api/v1", "pods", "default")
     found = await kube.request("GET", path, params={"labelSelector": f"{naming.LABEL_POOL}=rollout"})
     return {item["metadata"]["name"] for item in found["items"]}
 
 
 async def measure(stack: Stack) -> int:
-    """Start them, roll out, count."""
+    """Start the Tasks, roll out, and count the results."""
     kube = await KubeClient.connect()
     made = {
-        "apiVersion": naming.API_VERSION, "kind": "WorkerPool", "metadata": {"name": "rollout"}, "spec": spec("1"),
-    }  # fmt: skip
+        "apiVersion": naming.API_VERSION,
+        "kind": "WorkerPool",
+        "metadata": {"name": "rollout"},
+        "spec": spec("1"),
+    }
     await kube.request("POST", resource_path(POOLS, "workerpools", "default"), made)
     slots = PODS * -(-COUNT // PODS)
     await until(kube, slots=slots)
@@ -90,7 +94,7 @@ async def measure(stack: Stack) -> int:
     rolled = time.monotonic() - began
     phases = Counter(found["status"]["phase"] for found in done.values())
     extra = sum(found["status"]["attempt"] - 1 for found in done.values())
-    say(f"all ended after {ended:.0f} s, the last of the former pods was gone after {rolled:.0f} s")
+    say(f"all ended after {ended:.0f} s, the last old pod was gone after {rolled:.0f} s")
     say(f"phases {dict(phases)}, extra attempts {extra}")
     await kube.close()
     return 0 if phases == {"Succeeded": COUNT} and extra == 0 else 1

@@ -1,7 +1,7 @@
-"""`python -m bench.rules`: this operator's rule for the number of pods beside KEDA's and an HPA's, simulated alike; seconds.
+"""`python -m bench.rules`: a simulation of our scaling rule against KEDA with an HPA; seconds.
 
-Both rules see the same traces and the same pods. `brief` is the burst of `bench.scaling`. `long` has Tasks of minutes among those of
-seconds and a time without any between two bursts, so that both rules come to go down while something runs.
+Both rules see the same traces and the same pods. `brief` is the burst of `bench.scaling`. `long` mixes Tasks of
+minutes with Tasks of seconds and has a pause between two bursts, so that both rules scale down while Tasks run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def long_trace(seed: int) -> Trace:
 
 
 def row(name: str, rule: str, found: Outcome) -> str:
-    """A line of the table."""
+    """One line of the table."""
     return (
         f"{name:<8}{rule:<24}{statistics.median(found.waited):>10.1f}{percentile(list(found.waited), 0.99):>10.1f}"
         f"{found.killed:>10}{found.lost_seconds:>10.0f}{found.never:>8}{found.ended:>10.0f}"
@@ -41,9 +41,9 @@ def row(name: str, rule: str, found: Outcome) -> str:
 
 
 def table(seed: int) -> list[str]:
-    """Both rules on both traces."""
+    """Run both rules on both traces."""
     lines = [
-        f"{'trace':<8}{'rule':<24}{'wait p50':>10}{'wait p99':>10}{'cut off':>10}{'s lost':>10}{'never':>8}{'ended':>10}"
+        f"{'trace':<8}{'rule':<24}{'wait p50':>10}{'wait p99':>10}{'cut':>10}{'s lost':>10}{'never':>8}{'ended':>10}"
     ]
     for name, tasks in (("brief", trace()), ("long", long_trace(seed))):
         mine = ours.simulate(tasks, slots=SLOTS, scaling=Scaling(max_replicas=MOST), start_seconds=START_SECONDS)
@@ -54,7 +54,8 @@ def table(seed: int) -> list[str]:
 
 if __name__ == "__main__":
     print(
-        f"0 to {MOST} pods of {SLOTS} slots, {START_SECONDS:.0f} s to start one, defaults of both rules, seed {SEED}; seconds"
+        f"0 to {MOST} pods of {SLOTS} slots, {START_SECONDS:.0f} s to start one,"
+        f" defaults of both rules, seed {SEED}; seconds"
     )
     print("\n".join(table(SEED)))
     sys.exit(0)

@@ -1,6 +1,6 @@
-"""`python -m bench.scale`: what thousands of open Tasks, or of rows of the history, cost the others.
+"""`python -m bench.scale`: the effect of thousands of open Tasks, or of rows of the history, on other Tasks.
 
-Starts a stack of its own; 20 minutes for 100,000 suspended Tasks, as long again for as many queued ones, 5 for a million rows.
+Starts its own stack; 20 minutes for 100,000 suspended Tasks, 20 more for as many queued ones, 5 for a million rows.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from taskflow_core.kube.client import KubeClient
 from taskflow_local.stack import Stack
 
 SIZES = tuple(int(part) for part in os.environ.get("SIZES", "0,1000,10000,100000").split(","))
-"""Open Tasks of another namespace, one size after the other."""
+"""Numbers of open Tasks of another namespace, measured in this order."""
 HISTORIES = tuple(int(part) for part in os.environ.get("HISTORIES", "1000,100000,1000000").split(",") if part)
-"""Rows of the history, before any Task is open."""
+"""Numbers of rows of the history, measured before any Task is open."""
 SUSPENDED, QUEUED, ROWS = "suspended", "queued", "rows"
 KINDS = tuple(os.environ.get("KINDS", f"{SUSPENDED},{QUEUED}").split(","))
-"""Of open Tasks: those of the second beside those of the first."""
+"""Kinds of open Tasks; the second kind is added to the first."""
 SAMPLES, RATE = 100, 10.0
 BURST = 1000
 AT_ONCE = 16
@@ -34,7 +34,7 @@ CROWD = "crowd"
 
 
 async def latency(kube: KubeClient, mark: str) -> list[float]:
-    """POST to handler start of Tasks in a namespace of few, in ms."""
+    """POST to handler start of Tasks in a namespace with few Tasks, in ms."""
     sent: dict[str, float] = {}
 
     async def one(number: int) -> None:
@@ -48,7 +48,7 @@ async def latency(kube: KubeClient, mark: str) -> list[float]:
 
 
 async def burst(kube: KubeClient, mark: str) -> float:
-    """No-op Tasks per second, created as fast as they are taken."""
+    """No-op Tasks per second, created as fast as the API server accepts them."""
     names = [f"{mark}-{number}" for number in range(BURST)]
 
     async def one(name: str) -> None:
@@ -61,7 +61,7 @@ async def burst(kube: KubeClient, mark: str) -> float:
 
 
 async def grow(kube: KubeClient, kind: str, numbers: range) -> None:
-    """More open Tasks in the crowd."""
+    """Create more open Tasks in the crowd's namespace."""
     spec: dict[str, Any] = {"suspend": True} if kind == SUSPENDED else {"queue": "crowded"}
 
     async def one(number: int) -> None:
@@ -71,7 +71,7 @@ async def grow(kube: KubeClient, kind: str, numbers: range) -> None:
 
 
 async def restart(stack: Stack, kube: KubeClient, mark: str) -> float:
-    """Seconds from the start of a new operator to the end of a Task that was created while there was none."""
+    """Seconds from the start of a new operator to the end of a Task that was created while none ran."""
     await asyncio.to_thread(stack.stop, "operator")
     await create(kube, "default", body(mark, "bench.noop"))
     begin = time.monotonic()
@@ -83,7 +83,7 @@ async def restart(stack: Stack, kube: KubeClient, mark: str) -> float:
 
 
 async def look(stack: Stack, kube: KubeClient, kind: str, size: int) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     mark = f"{kind}-{size}"
     values = await latency(kube, f"{mark}-latency")
     rate = await burst(kube, f"{mark}-burst")
@@ -91,14 +91,15 @@ async def look(stack: Stack, kube: KubeClient, kind: str, size: int) -> None:
     seconds = await restart(stack, kube, f"{mark}-restart")
     again = usage(stack)["operator"].resident
     say(
-        f"{kind:<11}{size:>8}{statistics.median(values):>9.1f}{percentile(values, 0.99):>9.1f}{rate:>9.0f}{seconds:>10.1f}"
+        f"{kind:<11}{size:>8}{statistics.median(values):>9.1f}{percentile(values, 0.99):>9.1f}"
+        f"{rate:>9.0f}{seconds:>10.1f}"
         f"{resident['operator'].resident / 2**20:>10.0f}{again / 2**20:>10.0f}"
         f"{resident['kube-apiserver'].resident / 2**20:>12.0f}{resident['redis'].resident / 2**20:>8.0f}   {load()}"
     )
 
 
 async def measure(stack: Stack) -> None:
-    """A growing history; then suspended Tasks, size by size; then as many queued ones beside them."""
+    """Measure a growing history, then suspended Tasks by size, then the same with queued Tasks in addition."""
     kube = await KubeClient.connect()
     await make_pools(kube, CROWD)
     say(

@@ -1,7 +1,7 @@
-"""`python -m bench.scaling`: a burst that makes a pool go from zero to ten pods and back, beside the usual way; about 6 minutes.
+"""`python -m bench.scaling`: a burst scales a pool from zero to ten pods and back; about 6 minutes.
 
-Our side is real: a stack of its own, real Deployments, workers and Tasks. The other side is simulated from the same trace
-(`bench.elsewhere`), with the time that a pod needed here.
+Our side is real: its own stack, real Deployments, workers and Tasks. The other side, KEDA with an HPA, is simulated
+from the same trace (`bench.elsewhere`), with the pod start time that was measured here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ POOLS = f"apis/{naming.API_VERSION}"
 
 
 def pool(name: str, slots: int, **scaling: int) -> dict[str, Any]:
-    """A WorkerPool with a queue of its own."""
+    """A WorkerPool with its own queue."""
     env = [{"name": "TASKFLOW_WORKER_HANDLERS", "value": "bench_handlers"}]
     return {
         "apiVersion": naming.API_VERSION,
@@ -48,31 +48,32 @@ def pool(name: str, slots: int, **scaling: int) -> dict[str, Any]:
 
 
 def trace() -> list[tuple[float, float]]:
-    """(arrival, duration) of each Task, by arrival: from 0.1 to 20 s long, short ones as often as long ones on a log scale."""
+    """(arrival, duration) of each Task, by arrival. Durations are log-uniform from 0.1 to 20 s."""
     draw = random.Random(SEED)
     lengths = [math.exp(draw.uniform(math.log(0.1), math.log(20))) for _ in range(COUNT)]
     return sorted((draw.uniform(0, SPREAD_SECONDS), round(length, 2)) for length in lengths)
 
 
 async def replicas(kube: KubeClient, name: str) -> int:
-    """Pods that the pool's Deployment asks for."""
+    """Number of pods in the spec of the pool's Deployment."""
     found = await kube.request("GET", resource_path("apis/apps/v1", "deployments", "default", f"{name}-workers"))
     return int(found["spec"].get("replicas", 1))
 
 
 async def reactions(kube: KubeClient) -> list[float]:
-    """Milliseconds from the creation of a Task for a pool at zero to its Deployment's new number, as a poll each 5 ms sees it."""
+    """Milliseconds from the creation of a Task for an empty pool to its patched Deployment, polled every 5 ms."""
     await kube.request(
-        "POST", resource_path(POOLS, "workerpools", "default"),
+        "POST",
+        resource_path(POOLS, "workerpools", "default"),
         pool("cold", 1, maxReplicas=1, scaleDownDelaySeconds=0, idleSecondsToZero=0),
-    )  # fmt: skip
+    )
     found = []
     for number in range(ROUNDS):
         while True:
             try:
                 if await replicas(kube, "cold") == 0:
                     break
-            except Exception:  # noqa: BLE001 - it is not there yet
+            except Exception:  # noqa: BLE001 - it does not exist yet
                 await asyncio.sleep(0.2)
             await asyncio.sleep(0.2)
         began = time.monotonic()
@@ -86,11 +87,12 @@ async def reactions(kube: KubeClient) -> list[float]:
 
 
 async def burst(kube: KubeClient, arrivals: Sequence[tuple[float, float]]) -> tuple[list[dict[str, Any]], list[int]]:
-    """Run the trace; the finished Tasks, and how many pods were asked for, each second, until there are none."""
+    """Run the trace; return the finished Tasks, and the wanted number of pods in each second until it is zero."""
     await kube.request(
-        "POST", resource_path(POOLS, "workerpools", "default"),
+        "POST",
+        resource_path(POOLS, "workerpools", "default"),
         pool("burst", SLOTS, maxReplicas=MOST, scaleDownDelaySeconds=15, idleSecondsToZero=20),
-    )  # fmt: skip
+    )
     sizes: list[int] = []
 
     async def watch_size() -> None:
@@ -119,7 +121,7 @@ def waited(found: dict[str, Any]) -> float:
 
 
 async def measure() -> None:
-    """Both sides."""
+    """Measure both sides."""
     kube = await KubeClient.connect()
     reacted = await reactions(kube)
     say(f"\nload {load()}; {ROUNDS} times from a Task for a pool at zero to its patched Deployment, ms")
@@ -132,17 +134,19 @@ async def measure() -> None:
     first = min(waits[:10])
     other = simulate(arrivals, slots=SLOTS, most=MOST, start_seconds=max(first, 1.0), seed=SEED)
     say(
-        f"\nload {load()}; {COUNT} Tasks of 0.1-20 s within {SPREAD_SECONDS:.0f} s, 0 to {MOST} pods of {SLOTS} slots, seed {SEED}"
+        f"\nload {load()}; {COUNT} Tasks of 0.1-20 s within {SPREAD_SECONDS:.0f} s,"
+        f" 0 to {MOST} pods of {SLOTS} slots, seed {SEED}"
     )
-    say(f"{'':<28}{'wait p50':>10}{'wait p99':>10}{'cut off':>10}{'s lost':>10}{'never':>10}")
+    say(f"{'':<28}{'wait p50':>10}{'wait p99':>10}{'cut':>10}{'s lost':>10}{'never':>10}")
     for name, values, cut, lost, never in (
         ("TaskFlow", waits, extra, 0.0, failed),
         ("KEDA and HPA (simulated)", other.waited, other.killed, other.lost_seconds, other.never),
     ):
         say(
-            f"{name:<28}{statistics.median(values):>10.1f}{percentile(values, 0.99):>10.1f}{cut:>10}{lost:>10.0f}{never:>10}"
+            f"{name:<28}{statistics.median(values):>10.1f}{percentile(values, 0.99):>10.1f}"
+            f"{cut:>10}{lost:>10.0f}{never:>10}"
         )
-    say(f"pods asked for: at most {max(sizes)}, at the end {sizes[-1]}, {len(sizes)} s in all")
+    say(f"pods wanted: at most {max(sizes)}, at the end {sizes[-1]}, {len(sizes)} s in total")
     await kube.close()
 
 

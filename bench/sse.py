@@ -1,6 +1,6 @@
-"""`python -m bench.sse`: changes of Tasks told to many listeners at once; about 2 minutes. N=1000 listeners.
+"""`python -m bench.sse`: changes of Tasks sent to many listeners at once; about 2 minutes. N=1000 listeners.
 
-Starts an API server and the API of its own. The time is from before a Task is created to each listener's having its event.
+Starts its own API server and REST API. The time is from before a Task is created until each listener has its event.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SETTLE_SECONDS = 30.0
 async def listen(
     session: aiohttp.ClientSession, url: str, ready: asyncio.Semaphore, told: dict[str, list[float]]
 ) -> None:
-    """Note when each Task's first event comes, until cancelled."""
+    """Record when the first event of each Task arrives, until cancelled."""
     async with session.get(url) as response:
         if response.status != 200:  # noqa: PLR2004 - HTTP's own
             raise RuntimeError(f"{response.status}: {await response.text()}")
@@ -39,7 +39,7 @@ async def listen(
 
 
 async def run(stack: Stack) -> int:
-    """Open all, create Tasks at a pace, print how late they were told."""
+    """Open all streams, create Tasks at a fixed rate, and print the latencies."""
     env = stack.env()
     kube = await KubeClient.connect()
     told: dict[str, list[float]] = {}
@@ -75,19 +75,21 @@ async def run(stack: Stack) -> int:
     lags = [(when - created[name]) * 1000 for name, times in told.items() for when in times]
     expected = TASKS * LISTENERS
     say(
-        f"{LISTENERS} listeners open after {opened:.1f} s, {(before.resident - idle.resident) / 1e6:.0f} MB; load {load()}"
+        f"{LISTENERS} listeners open after {opened:.1f} s, {(before.resident - idle.resident) / 1e6:.0f} MB;"
+        f" load {load()}"
     )
-    say(f"{len(lags)} of {expected} events told; {len(failed)} streams ended")
+    say(f"{len(lags)} of {expected} events received; {len(failed)} streams ended")
     if lags:
         say(
-            f"from create to listener, ms: p50 {percentile(lags, 0.5):.0f}, p99 {percentile(lags, 0.99):.0f}, max {max(lags):.0f}"
+            f"from create to listener, ms: p50 {percentile(lags, 0.5):.0f},"
+            f" p99 {percentile(lags, 0.99):.0f}, max {max(lags):.0f}"
         )
         say(f"API: {(after.cpu - before.cpu) / len(lags) * 1e6:.0f} us of CPU for each event of each listener")
     return 0 if len(lags) == expected and not failed else 1
 
 
 def main() -> int:
-    """Start, measure, stop; 1 if a listener missed something."""
+    """Start, measure, stop; return 1 if a listener missed an event."""
     components = ("etcd", "kube-apiserver", "postgres", "minio", "api")
     most = str(LISTENERS)
     with own_stack(components, TASKFLOW_API_STREAMS_PER_CALLER=most, TASKFLOW_API_STREAMS=most) as stack:

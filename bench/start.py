@@ -1,7 +1,7 @@
-"""`python -m bench.start`: from exec of a cold worker process to its first handler. Starts a stack of its own; about 2 minutes.
+"""`python -m bench.start`: time from exec of a cold worker process to its first handler; about 2 minutes.
 
-The Task is queued before there is any worker, so all of the time is the worker's own: the interpreter, imports, settings, the fork of
-its pool, the first fetch and the claim.
+Starts its own stack. The Task is queued before any worker exists, so all of the time is the worker's: the
+interpreter, imports, settings, the fork of its pool, the first fetch and the claim.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ async def until_none(stack: Stack) -> None:
 
 
 async def measure(stack: Stack) -> None:
-    """One cold worker after the other."""
+    """Measure one cold worker after the other."""
     kube = await KubeClient.connect()
     await make_pool(kube, "default", replicas=0)
     found: list[float] = []
@@ -76,7 +76,7 @@ async def measure(stack: Stack) -> None:
 
 
 def imports() -> float:
-    """Seconds of an interpreter that only imports the worker's entry; the least of five."""
+    """Seconds that an interpreter needs to import the worker's entry point; the minimum of five."""
     times: list[float] = []
     for _ in range(5):
         began = time.monotonic()
@@ -87,7 +87,7 @@ def imports() -> float:
 
 def main() -> int:
     """Start, measure, stop."""
-    say(f"{imports():.2f} s for the interpreter and the imports of the worker's entry")
+    say(f"{imports():.2f} s for the interpreter and the imports of the worker's entry point")
     with own_stack() as stack:
         asyncio.run(measure(stack))
     return 0

@@ -1,3 +1,5 @@
+"""Tasks of the benchmarks: create them at a rate, and wait for their states."""
+
 from __future__ import annotations
 
 import asyncio
@@ -15,7 +17,7 @@ STARTED_HASH = "bare:started"
 
 
 def body(name: str, handler: str, **spec: Any) -> dict[str, Any]:
-    """A Task as small as one can be, but for what is said of its spec."""
+    """A minimal Task; `spec` adds fields."""
     return {
         "apiVersion": naming.API_VERSION,
         "kind": "Task",
@@ -25,7 +27,7 @@ def body(name: str, handler: str, **spec: Any) -> dict[str, Any]:
 
 
 async def each(items: Iterable[Any], work: Callable[[Any], Awaitable[None]], at_once: int) -> None:
-    """Do the work for all items, that many at a time."""
+    """Do the work for all items, with this many in parallel."""
     queue = list(items)[::-1]
 
     async def worker() -> None:
@@ -41,7 +43,7 @@ async def create(kube: KubeClient, namespace: str, task: dict[str, Any]) -> dict
 
 
 async def paced(count: int, per_second: float, work: Callable[[int], Awaitable[None]]) -> None:
-    """Start one piece of work after the other at that rate, whether or not the former ended."""
+    """Start the work items at this rate, whether or not the previous ones have ended."""
     start = time.monotonic()
     running = []
     for number in range(count):
@@ -51,8 +53,8 @@ async def paced(count: int, per_second: float, work: Callable[[int], Awaitable[N
 
 
 async def watch(kube: KubeClient, namespace: str, version: str, selector: str = "") -> AsyncIterator[dict[str, Any]]:
-    """The events of a bare watch, by a field selector: the least that anything which reacts to Tasks has to do."""
-    # The client's own session and credential, so that both sides of a ratio pay for the same connection.
+    """The events of a bare watch with a field selector: the minimum cost of reacting to Tasks."""
+    # The client's own session and credential, so that both sides of a ratio use the same connection.
     token = await kube._configuration.get_api_key_with_prefix("BearerToken")  # noqa: SLF001
     async with kube._session.get(  # noqa: SLF001
         tasks_path(namespace),
@@ -66,16 +68,16 @@ async def watch(kube: KubeClient, namespace: str, version: str, selector: str = 
 
 
 async def settle(kube: KubeClient, namespace: str) -> None:
-    """Wait until each Task says what it waits for. Seldom asked: the API server goes through all of them for an answer."""
+    """Wait until every Task has a phase. Polls rarely, because each list makes the API server scan all Tasks."""
     params = {"fieldSelector": "status.phase=", "limit": "1"}
     while (await kube.request("GET", tasks_path(namespace), params=params))["items"]:
         await asyncio.sleep(2)
 
 
 async def until_finished(kube: KubeClient, namespace: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """All these Tasks, once each has finished. By a watch: listing again and again would be most of the server's work."""
+    """Return all these Tasks once finished. Uses a watch, because polling would be most of the server's work."""
     wanted = set(names)
-    # Of one alone: to read all others that are still there would take longer than it does.
+    # For a single Task, watch only it: reading all others would take longer than the Task.
     selector = f"metadata.name={names[0]}" if len(names) == 1 else ""
     found: dict[str, dict[str, Any]] = {}
 

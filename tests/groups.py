@@ -27,7 +27,7 @@ _FIRST = (
 Modules with stacks of their own come before the rest of their folder, or its stack would run beside theirs.
 """
 _WHOLE = ("integration/crds", "contract")
-"""Packages whose servers are dear beside their tests."""
+"""Packages whose servers cost more than their tests."""
 _SINGLE = ("e2e/test_documents.py", "integration/local/test_stack.py")
 """Modules in which each test starts what it needs."""
 
@@ -42,7 +42,7 @@ def group_of(node_id: str) -> str:
 
 
 def order_of(item: pytest.Item) -> int:
-    """Where the item's folder stands."""
+    """The position of the item's folder."""
     path = PurePosixPath(_path(item.nodeid))
     if path.parts[0] == "unit":
         return len(_FIRST) + 1

@@ -22,7 +22,7 @@ def begin() -> Path:
     """The folder of this run; the processes that share its tests get it from the one that started them."""
     if WORKER not in os.environ:
         folder = Path(tempfile.mkdtemp(prefix="tests-"))
-        # PostgreSQL's user has to pass when the tests run as root.
+        # When the tests run as root, the user of PostgreSQL has to be able to enter it.
         folder.chmod(0o711)
         os.environ["TMPDIR"] = str(folder)
         tempfile.tempdir = None
@@ -54,7 +54,7 @@ def _running(folder: Path) -> dict[int, str]:
 
 
 def kill(pids: Iterable[int]) -> None:
-    """End them, whatever they do."""
+    """Kill processes."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

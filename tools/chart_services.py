@@ -1,4 +1,4 @@
-"""The part of the chart's values that is about services: yours, or those to try TaskFlow with."""
+"""Values of the chart for services: external services and development services."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 
 class Model(BaseModel):
-    """A level of values.yaml: what is not named here is refused, so that a typing error is one."""
+    """A level of values.yaml. Unknown keys are refused, so a typing error is reported."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", use_attribute_docstrings=True
@@ -17,20 +17,20 @@ class Model(BaseModel):
 
 
 class Image(Model):
-    """Where an image comes from."""
+    """A TaskFlow image."""
 
     repository: str
-    """Without the registry of `global.imageRegistry`."""
+    """Repository, without the registry in `global.imageRegistry`."""
     tag: str = ""
-    """Empty takes the chart's `appVersion`."""
+    """Tag. Empty: the chart's `appVersion`."""
     digest: str = Field(default="", pattern=r"^(sha256:[0-9a-f]{64})?$")
-    """`sha256:...`; wins over the tag."""
+    """Digest, `sha256:...`; takes precedence over the tag."""
     pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
-    """When the node asks the registry."""
+    """When the node pulls the image."""
 
 
 class ServiceImage(Model):
-    """An image of somebody else, whole."""
+    """A third-party image."""
 
     image: str
     """Reference of the image."""
@@ -44,7 +44,8 @@ class ExternalDatabase(Model):
     existing_secret: str = ""
     """Secret with the URL. Required without `devServices`."""
     key: str = "database-url"
-    """Holds `postgresql+psycopg://user:password@host:port/database`, with `?sslmode=verify-full` as you need it."""
+    """Key in the Secret. Its value is `postgresql+psycopg://user:password@host:port/database`, if needed with
+    `?sslmode=verify-full`."""
 
 
 class ExternalRedis(Model):
@@ -53,48 +54,49 @@ class ExternalRedis(Model):
     existing_secret: str = ""
     """Secret with the URL. Required without `devServices`."""
     key: str = "redis-url"
-    """Holds `redis://user:password@host:port/0`, or `rediss://` for TLS."""
+    """Key in the Secret. Its value is `redis://user:password@host:port/0`, or `rediss://` for TLS."""
     api_key: str = "redis-api-url"
-    """Holds the same for the API's user, who only reads (docs/security.md). Without it nobody is told a place in a queue."""
+    """Key in the Secret with the same URL for the API's read-only user (docs/security.md). Without it the API reports
+    no queue positions."""
 
 
 class CacheRedis(Model):
-    """Redis of its own for what the API counts (rate limits, passwords tried) and the answers that it keeps, so that they take nothing from the broker."""
+    """A separate Redis for the API's counters (rate limits, password attempts) and its cached answers."""
 
     existing_secret: str = ""
-    """Secret with the URL. Empty: they stand in the broker's Redis, under keys of their own."""
+    """Secret with the URL. Empty: the broker's Redis, with separate keys."""
     key: str = "redis-url"
-    """Holds `redis://user:password@host:port/0`, or `rediss://` for TLS."""
+    """Key in the Secret. Its value is `redis://user:password@host:port/0`, or `rediss://` for TLS."""
 
 
 class ExternalS3(Model):
-    """Any server that speaks S3."""
+    """Any S3-compatible server."""
 
     endpoint: str = Field(default="", pattern=r"^(https?://[^/]+)?$")
     """`http(s)://host:port`, without a path. Required without `devServices`."""
     public_endpoint: str = Field(default="", pattern=r"^(https?://[^/]+)?$")
-    """The same by which clients outside the cluster reach it, for the links that the API gives; empty is `endpoint`."""
+    """Endpoint for clients outside the cluster, used in the links that the API signs. Empty: `endpoint`."""
     bucket: str = "taskflow"
-    """It exists already."""
+    """Existing bucket."""
     region: str = "us-east-1"
-    """Signed into each request."""
+    """Region that is used to sign requests."""
     existing_secret: str = ""
-    """Secret with the keys. Required without `devServices`."""
+    """Secret with the credentials. Required without `devServices`."""
     access_key_key: str = "s3-access-key"
-    """Holds the access key."""
-    secret_key_key: str = "s3-secret-key"  # noqa: S105 - the name of a key
-    """Holds the secret key."""
+    """Key in the Secret whose value is the access key."""
+    secret_key_key: str = "s3-secret-key"  # noqa: S105 - the name of a key, not a secret
+    """Key in the Secret whose value is the secret key."""
 
 
 class Persistence(Model):
     """Volumes of the development services."""
 
     enabled: bool = True
-    """Off: what they know is gone with their pod."""
+    """Turn off to lose the data when the pod is deleted."""
     size: str = "2Gi"
-    """Size of each."""
+    """Size of each volume."""
     storage_class: str = ""
-    """Empty takes the cluster's default."""
+    """Storage class. Empty: the cluster's default."""
 
 
 def _small(memory: str) -> dict[str, Any]:
@@ -102,10 +104,10 @@ def _small(memory: str) -> dict[str, Any]:
 
 
 class DevServices(Model):
-    """PostgreSQL, Redis and MinIO of this chart: one pod each, no backup, no TLS. To try TaskFlow, not to rely on."""
+    """PostgreSQL, Redis and MinIO of this chart: one pod each, no backup, no TLS. For evaluation only."""
 
     enabled: bool = False
-    """Instead of `externalDatabase`, `externalRedis` and `externalS3`."""
+    """Install them instead of using `externalDatabase`, `externalRedis` and `externalS3`."""
     persistence: Persistence = Persistence()
     """Volumes."""
     postgresql: ServiceImage = ServiceImage(image="postgres:17", resources=_small("512Mi"))
@@ -113,30 +115,30 @@ class DevServices(Model):
     redis: ServiceImage = ServiceImage(image="redis:8", resources=_small("512Mi"))
     """Redis."""
     minio: Image = Image(repository="taskflow-minio")
-    """MinIO, the Dockerfile's target of that name."""
+    """MinIO, built from the Dockerfile's target `minio`."""
     minio_resources: dict[str, Any] = _small("1Gi")
     """Requests and limits of MinIO."""
 
 
 class Webhooks(Model):
-    """Telling URLs of users that their Tasks ended: endpoints in the API, and a notifier that calls them."""
+    """Webhooks that report the end of Tasks: endpoints in the API, and a notifier that calls them."""
 
     enabled: bool = False
-    """Have both."""
+    """Enable webhooks."""
     existing_secret: str = ""
     """Secret with the key that encrypts the endpoints' secrets. Required when enabled."""
     key: str = "webhooks-key"
-    """Its key in the Secret: a Fernet key, or several separated by commas, of which the first encrypts."""
+    """Key in the Secret. Its value is a Fernet key, or several separated by commas, of which the first encrypts."""
     replicas: int = Field(default=1, ge=1, le=20)
     """Number of notifiers."""
     allow_http: bool = False
-    """URLs without TLS too."""
+    """Also allow URLs without TLS."""
     ports: list[int] = [443, 8443]
-    """Ports that URLs may have."""
+    """Allowed ports of URLs."""
     allowed: list[str] = []
-    """Addresses, networks (CIDR) and host names that may be called although they are not of the Internet."""
+    """Addresses, networks (CIDR) and host names that may be called although they are not public."""
     keep_days: int = Field(default=30, ge=1, le=3650)
-    """How long deliveries that ended are shown."""
+    """How many days finished deliveries are kept."""
     resources: dict[str, Any] = {"requests": {"cpu": "20m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}}
     """Requests and limits of a notifier."""
     egress: list[dict[str, Any]] = [
@@ -152,6 +154,6 @@ class Webhooks(Model):
             ]
         }
     ]
-    """Where notifiers may connect to, beside DNS and the database, as in a NetworkPolicy; with `networkPolicy.enabled`."""
+    """Egress of notifiers, besides DNS and the database, as in a NetworkPolicy; with `networkPolicy.enabled`."""
     database_egress: list[dict[str, Any]] = [{"ports": [{"protocol": "TCP", "port": 5432}]}]
-    """How they reach the database, likewise."""
+    """Egress of notifiers to the database, as in a NetworkPolicy; with `networkPolicy.enabled`."""

@@ -1,4 +1,4 @@
-"""What a user may set of the chart: the only source of values.yaml, values.schema.json and the table in its README."""
+"""The values of the chart: the only source of values.yaml, values.schema.json and the table in its README."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from chart_workloads import Api, Objects, Operator, Words, Worker
 
 
 class Global(BaseModel):
-    """Shared with a chart that has this one as a part, so others' keys are let through."""
+    """Values shared with a parent chart, so unknown keys are accepted."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True)
 
     image_registry: str = ""
-    """Put before every repository of an image of TaskFlow, e.g. `registry.example.com/team`."""
+    """Prefix for the repository of every TaskFlow image, e.g. `registry.example.com/team`."""
 
 
 class Pool(Model):
     """A WorkerPool that is applied with each installation and upgrade."""
 
     enabled: bool = True
-    """Off: you make your own."""
+    """Turn off to create your own pools."""
     name: str = Field(default="main", pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=40)
-    """Its name."""
+    """Name of the pool."""
     namespace: str = "default"
     """One of `workerNamespaces`."""
     spec: dict[str, Any] = {"queues": ["default"], "concurrency": 2, "replicas": 1}
@@ -34,80 +34,81 @@ class Pool(Model):
 
 
 class Migrations(Model):
-    """The schema of the history database."""
+    """Migrations of the history database."""
 
     mode: Literal["job", "hook", "none"] = "job"
-    """`job`: a plain Job, pods wait for it. `hook`: before installation and upgrade, for a database that exists. `none`: by hand."""
+    """`job`: a plain Job; the pods wait for it. `hook`: before installation and upgrade, for an existing database.
+    `none`: you run the migrations."""
     active_deadline_seconds: int = Field(default=900, ge=60)
     """How long the Job may take."""
     resources: dict[str, Any] = {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
-    """Requests and limits, of the provisioning Job too."""
+    """Requests and limits, also for the provisioning Job."""
 
 
 class Crds(Model):
-    """The resource definitions."""
+    """The custom resource definitions."""
 
     enabled: bool = True
-    """Off: somebody else applies `crds/`."""
+    """Turn off if you apply `crds/` yourself."""
     keep: bool = True
-    """Leave them, and with them all Tasks, when the chart is uninstalled."""
+    """Keep the definitions, and all Tasks with them, when the chart is uninstalled."""
 
 
 class Rbac(Model):
     """Permissions."""
 
     create: bool = True
-    """Make the roles of the components."""
+    """Create the roles of the components."""
     aggregate: bool = True
     """Extend the cluster's roles `view`, `edit` and `admin`."""
 
 
 class Monitor(Model):
-    """For the Prometheus operator, whose CRDs have to be there."""
+    """For the Prometheus operator, whose CRDs must be installed."""
 
     enabled: bool = False
-    """Make it."""
+    """Create the monitor."""
     labels: Words = {}
-    """By which your Prometheus selects it."""
+    """Labels by which your Prometheus selects it."""
     interval: str = "30s"
-    """How often it is read."""
+    """How often Prometheus scrapes the pods."""
 
 
 class Rules(Model):
     """Alerts."""
 
     enabled: bool = False
-    """Make a PrometheusRule."""
+    """Create a PrometheusRule."""
     labels: Words = {}
-    """By which your Prometheus selects it."""
+    """Labels by which your Prometheus selects it."""
     oldest_waiting_seconds: int = Field(default=300, ge=1)
-    """A queue whose longest waiting Task waits longer is reported."""
+    """Alert when a Task of a queue waits longer than this."""
     mirror_lag_seconds: int = Field(default=300, ge=1)
-    """Likewise for the history in PostgreSQL."""
+    """Alert when a reader of the event stream, such as the history in PostgreSQL, is further behind than this."""
     failure_ratio: float = Field(default=0.05, gt=0, le=1)
-    """Part of the finished Tasks that may fail."""
+    """Alert when a larger share of the finished Tasks fails."""
     disabled: list[str] = []
-    """Alerts to leave out, by their names."""
+    """Names of alerts to leave out."""
     runbooks: str = "docs/runbooks.md"
-    """What each alert's `runbook_url` begins with, before `#` and its name: where you publish that page."""
+    """URL where you publish the runbooks. Each alert's `runbook_url` is this URL, `#` and the alert's name."""
 
 
 class Dashboards(Model):
-    """For Grafana's sidecar, a ConfigMap for each."""
+    """One ConfigMap for each dashboard, for Grafana's sidecar."""
 
     enabled: bool = False
-    """Make them."""
+    """Create the ConfigMaps."""
     labels: Words = {"grafana_dashboard": "1"}
-    """By which your sidecar selects them."""
+    """Labels by which your sidecar selects them."""
     annotations: Words = {}
-    """E.g. the folder, by the name that your sidecar reads."""
+    """Annotations, e.g. the one from which your sidecar reads the folder."""
 
 
 class Metrics(Model):
-    """Numbers of the operator, at port 8081."""
+    """Metrics of the operator, at port 8081."""
 
     pod_monitor: Monitor = Monitor()
-    """PodMonitor; not together with `serviceMonitor`, or all is counted twice."""
+    """PodMonitor; do not combine it with `serviceMonitor`, or everything is counted twice."""
     service_monitor: Monitor = Monitor()
     """ServiceMonitor."""
     prometheus_rule: Rules = Rules()
@@ -117,46 +118,46 @@ class Metrics(Model):
 
 
 class SmokeTest(Model):
-    """What `helm test` runs: a Task in the first pool."""
+    """`helm test` runs a Task in the first pool."""
 
     keep: bool = False
-    """Its ServiceAccount and Role are part of the installation, for others who run it too, such as `skaffold verify`."""
+    """Keep its ServiceAccount and Role installed, for other tools that run the test, such as `skaffold verify`."""
 
 
 class Switch(Model):
     """On or off."""
 
     enabled: bool = False
-    """Make it."""
+    """Create the monitor."""
 
 
 class Logging(Model):
     """Logs of the operator and the API."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    """Less severe lines are left out."""
+    """Lowest level that is logged."""
     format: Literal["json", "text"] = "json"
-    """For machines or for people."""
+    """`json` for machines, `text` for people."""
 
 
 class Tracing(Model):
     """Spans of the operator."""
 
     endpoint: str = ""
-    """Where they go, by OTLP over HTTP. Empty: none."""
+    """OTLP endpoint (HTTP) that receives the spans. Empty: no spans."""
 
 
 class Values(Model):
-    """All of it."""
+    """All values."""
 
     global_: Global = Field(default=Global(), alias="global")
     """Shared with other charts."""
     name_override: str = ""
-    """Instead of the chart's name in the names of objects."""
+    """Replaces the chart's name in the names of objects."""
     fullname_override: str = ""
-    """Instead of release and chart name."""
+    """Replaces release and chart name in the names of objects."""
     common_labels: Words = {}
-    """Further labels of every object."""
+    """Additional labels of every object."""
     image_pull_secrets: Objects = []
     """`[{name: ...}]`."""
     operator: Operator = Operator()
@@ -168,13 +169,14 @@ class Values(Model):
     worker: Worker = Worker()
     """Workers."""
     watch_namespaces: list[str] = []
-    """The only namespaces whose Tasks and pools count, with a Role in each instead of ClusterRoles. Empty: the whole cluster."""
+    """Namespaces to watch, with a Role in each instead of ClusterRoles. Empty: the whole cluster."""
     worker_namespaces: list[str] = ["default"]
-    """Existing namespaces whose pools may run: each gets the Secret `taskflow-worker` with the keys of Redis and S3."""
+    """Existing namespaces in which pools may run. Each gets the Secret `taskflow-worker` with the Redis and S3
+    credentials."""
     worker_pool: Pool = Pool()
     """A first pool."""
     migrations: Migrations = Migrations()
-    """Schema of the history."""
+    """Migrations of the history database."""
     external_database: ExternalDatabase = ExternalDatabase()
     """Your PostgreSQL."""
     external_redis: ExternalRedis = ExternalRedis()
@@ -184,15 +186,16 @@ class Values(Model):
     external_s3: ExternalS3 = Field(default=ExternalS3(), alias="externalS3")
     """Your object store."""
     dev_services: DevServices = DevServices()
-    """Services to try TaskFlow with."""
+    """Development services, for evaluation only."""
     crds: Crds = Crds()
-    """Resource definitions."""
+    """Custom resource definitions."""
     rbac: Rbac = Rbac()
     """Permissions."""
     flow_schema: Switch = Switch(enabled=True)
-    """FlowSchema: renewals of the operator's Lease do not wait behind its other requests to the API server."""
+    """FlowSchema: renewals of the operator's Lease do not queue behind its other requests to the API server."""
     network_policy: Switch = Switch()
-    """NetworkPolicies: who may reach the operator, the API and the development services, and whom workers and notifiers may reach."""
+    """NetworkPolicies: ingress of the operator, the API and the development services; egress of workers and
+    notifiers."""
     metrics: Metrics = Metrics()
     """Monitoring."""
     smoke_test: SmokeTest = SmokeTest()
@@ -200,7 +203,7 @@ class Values(Model):
     logging: Logging = Logging()
     """Logs."""
     tracing: Tracing = Tracing()
-    """Spans."""
+    """Tracing."""
     pod_security_context: dict[str, Any] = {
         "runAsNonRoot": True,
         "runAsUser": 10001,
@@ -208,10 +211,10 @@ class Values(Model):
         "fsGroup": 10001,
         "seccompProfile": {"type": "RuntimeDefault"},
     }
-    """Of every pod of TaskFlow; the development services have their own user."""
+    """Security context of every TaskFlow pod; the development services run as their own users."""
     container_security_context: dict[str, Any] = {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    """Of every container."""
+    """Security context of every container."""

@@ -1,4 +1,4 @@
-"""What a user may set of the chart's workloads: the operator, the REST API and the image of workers."""
+"""Values of the chart for its workloads: the operator, the REST API and the worker image."""
 
 from __future__ import annotations
 
@@ -16,67 +16,67 @@ class ServiceAccount(Model):
     """The identity of a component."""
 
     create: bool = True
-    """Off: it exists already, under `name`."""
+    """Turn off to use the existing ServiceAccount `name`."""
     name: str = ""
-    """Empty takes the component's name."""
+    """Name. Empty: the component's name."""
     annotations: Words = {}
-    """E.g. for a cloud's workload identity."""
+    """Annotations, e.g. for a cloud's workload identity."""
 
 
 class Budget(Model):
-    """How many pods may be away for maintenance."""
+    """How many pods may be unavailable during maintenance."""
 
     enabled: bool = True
-    """Takes effect from two replicas on: with one it would only block a node's drain."""
+    """Create it if there are at least two replicas. With one replica it would only block node drains."""
     max_unavailable: int | str = 1
-    """Number or percentage."""
+    """Number or percentage of pods."""
 
 
 class Workload(Model):
-    """What the operator and the API have in common."""
+    """Values that the operator and the API have in common."""
 
     image: Image
-    """Its image."""
+    """Image."""
     replicas: int = Field(default=1, ge=1, le=20)
     """Number of pods."""
     resources: dict[str, Any]
     """Requests and limits."""
     service_account: ServiceAccount = ServiceAccount()
-    """Its identity."""
+    """ServiceAccount."""
     pdb: Budget = Budget()
     """PodDisruptionBudget."""
     extra_env: Objects = []
-    """Further environment, as in a container; see docs/reference/settings.md."""
+    """Additional environment variables, as in a container; see docs/reference/settings.md."""
     pod_labels: Words = {}
-    """Further labels of the pods."""
+    """Additional labels of the pods."""
     pod_annotations: Words = {}
     """Annotations of the pods."""
     node_selector: Words = {"kubernetes.io/os": "linux"}
-    """Nodes that will do."""
+    """Node selector, as in a pod."""
     tolerations: Objects = []
-    """As in a pod."""
+    """As in a pod spec."""
     affinity: dict[str, Any] = {}
-    """As in a pod."""
+    """As in a pod spec."""
     topology_spread: bool = True
-    """Spread the pods over nodes where that is possible."""
+    """Spread the pods over nodes if possible."""
     priority_class_name: str = ""
-    """As in a pod."""
+    """As in a pod spec."""
 
 
 class TokenKey(Model):
     """The key of attempt tokens, at least 32 characters."""
 
     existing_secret: str = ""
-    """Empty: a Secret with a random one is made at the first installation, and kept for good."""
+    """Secret with the key. Empty: a random key is generated on the first installation and kept permanently."""
     key: str = "token-key"
-    """Its key in the Secret."""
+    """Key in the Secret."""
 
 
 class Operator(Workload):
-    """The operator. From two replicas on, one leads and the others stand by."""
+    """The operator. With two or more replicas, one is the leader and the others are standbys."""
 
     image: Image = Image(repository="taskflow-operator")
-    """Its image; migration and provisioning use it too."""
+    """Image, also used for migration and provisioning."""
     resources: dict[str, Any] = {
         "requests": {"cpu": "100m", "memory": "192Mi"},
         "limits": {"memory": "512Mi"},
@@ -87,10 +87,10 @@ class Operator(Workload):
 
 
 class Service(Model):
-    """How the API is reached inside the cluster."""
+    """Access to the API inside the cluster."""
 
     type: Literal["ClusterIP", "NodePort", "LoadBalancer"] = "ClusterIP"
-    """Kind of Service."""
+    """Type of the Service."""
     port: int = Field(default=80, ge=1, le=65535)
     """Port of the Service."""
     annotations: Words = {}
@@ -98,25 +98,25 @@ class Service(Model):
 
 
 class Ingress(Model):
-    """How the API is reached from outside; not together with `httpRoute`."""
+    """Access to the API from outside the cluster; do not combine with `httpRoute`."""
 
     enabled: bool = False
-    """Make an Ingress."""
+    """Create an Ingress."""
     class_name: str = ""
-    """Empty takes the cluster's default class."""
+    """Ingress class. Empty: the cluster's default class."""
     annotations: Words = {}
     """Annotations of the Ingress."""
     hosts: list[str] = []
-    """Host names, all of whose paths lead to the API."""
+    """Host names. All paths go to the API."""
     tls: Objects = []
     """As in an Ingress."""
 
 
 class HttpRoute(Model):
-    """The same by the Gateway API; not together with `ingress`."""
+    """Access from outside through the Gateway API; do not combine with `ingress`."""
 
     enabled: bool = False
-    """Make an HTTPRoute; its CRD has to be there."""
+    """Create an HTTPRoute; its CRD must be installed."""
     parent_refs: Objects = []
     """Gateways, as in an HTTPRoute."""
     hostnames: list[str] = []
@@ -124,70 +124,70 @@ class HttpRoute(Model):
 
 
 class Autoscaling(Model):
-    """HorizontalPodAutoscaler; `replicas` is left to it then."""
+    """HorizontalPodAutoscaler. It then owns `replicas`."""
 
     enabled: bool = False
-    """Make one; the cluster needs a metrics server."""
+    """Create it; the cluster needs a metrics server."""
     min_replicas: int = Field(default=2, ge=1)
-    """At least."""
+    """Minimum number of pods."""
     max_replicas: int = Field(default=6, ge=1)
-    """At most."""
+    """Maximum number of pods."""
     target_cpu_utilization_percentage: int = Field(default=70, ge=1, le=100, alias="targetCPUUtilizationPercentage")
-    """Of the request."""
+    """Target CPU utilisation, in percent of the request."""
 
 
 class Oidc(Model):
-    """Tokens of an OIDC issuer, as kube-apiserver's `--oidc-*` options."""
+    """Authentication by tokens of an OIDC issuer, like kube-apiserver's `--oidc-*` options."""
 
     issuer: str = Field(default="", pattern=r"^(https://\S+)?$")
-    """URL, exactly as in its tokens. Empty: none."""
+    """URL of the issuer, exactly as in its tokens. Empty: no issuer."""
     audience: str = ""
-    """The client's id at the issuer, for which a token has to be made. Required with an issuer."""
+    """Client id at the issuer; tokens must have this audience. Required with an issuer."""
     username_claim: str = Field(default="sub", min_length=1)
     """Claim that names the user."""
     username_prefix: str = ""
-    """Put before the user's name. Empty: the issuer and `#`. `-`: nothing."""
+    """Prefix of the user's name. Empty: the issuer and `#`. `-`: no prefix."""
     groups_claim: str = ""
-    """Claim that names the groups. Empty: none."""
+    """Claim that names the groups. Empty: no groups."""
     groups_prefix: str = ""
-    """Put before each group. Empty: the issuer and `#`. `-`: nothing."""
+    """Prefix of each group. Empty: the issuer and `#`. `-`: no prefix."""
     ca_config_map: str = ""
-    """ConfigMap whose `ca.crt` proves the issuer's server. Empty: the well-known authorities."""
+    """ConfigMap whose `ca.crt` verifies the issuer's server certificate. Empty: the well-known authorities."""
 
 
 class Register(Model):
-    """Accounts with a password, for places without an identity provider."""
+    """Accounts with a password, for installations without an identity provider."""
 
     enabled: bool = False
-    """Anybody may make an account; it may do nothing until `python -m taskflow_api accounts bind`."""
+    """Let anyone create an account. An account has no rights until you run `python -m taskflow_api accounts bind`."""
     existing_secret: str = ""
     """Secret with the key that signs the accounts' tokens. Required when enabled."""
     key: str = "signing-key"
-    """Its key in the Secret: at least 32 random bytes, as text."""
+    """Key in the Secret. Its value is at least 32 random bytes, as text."""
     token_seconds: int = Field(default=900, ge=60, le=3600)
-    """How long a token is good."""
+    """How many seconds a token is valid."""
 
 
 class Limits(Model):
-    """Units a minute: a read costs 1, a list 2, a write 5, a batch 100. 0 is no limit. Counted in Redis by all pods together."""
+    """Units per minute, counted in Redis by all pods: a read costs 1, a list 2, a write 5, a batch 100. 0: no limit."""
 
     caller_per_minute: int = Field(default=3000, ge=0, le=10_000_000)
-    """Of each caller."""
+    """Limit of each caller."""
     namespace_per_minute: int = Field(default=0, ge=0, le=10_000_000)
-    """Of all callers together in each namespace."""
+    """Limit of all callers together in each namespace."""
     namespaces: dict[str, int] = {}
-    """Other numbers for some namespaces."""
+    """Limits of individual namespaces, by name."""
     key_per_minute: int = Field(default=0, ge=0, le=10_000_000)
-    """Units of each API key, besides those of the identity that it stands for; 0 is without a limit."""
+    """Limit of each API key, in addition to the limit of its identity. 0 means no limit."""
     keys: dict[str, int] = {}
-    """Other numbers for some keys, by their ids."""
+    """Limits of individual API keys, by id."""
 
 
 class Api(Workload):
     """The REST API."""
 
     image: Image = Image(repository="taskflow-api")
-    """Its image."""
+    """Image."""
     replicas: int = Field(default=1, ge=1, le=100)
     """Number of pods."""
     resources: dict[str, Any] = {
@@ -196,13 +196,13 @@ class Api(Workload):
     }
     """Requests and limits."""
     audiences: list[str] = []
-    """A token has to be made for one of them; empty means the API server's own audience."""
+    """Accepted audiences of tokens. Empty: the API server's own audience."""
     limits: Limits = Limits()
-    """How much callers may ask of it."""
+    """Rate limits."""
     oidc: Oidc = Oidc()
-    """OIDC."""
+    """OIDC authentication."""
     register_: Register = Field(default=Register(), alias="register")
-    """Accounts."""
+    """Registration of accounts."""
     service: Service = Service()
     """Service of the API."""
     ingress: Ingress = Ingress()
@@ -214,10 +214,10 @@ class Api(Workload):
 
 
 class Worker(Model):
-    """Workers; their pods belong to WorkerPools, and those say how many."""
+    """Workers. Their pods belong to WorkerPools, which set the number."""
 
     image: Image = Image(repository="taskflow-worker")
-    """Image of pools that name none."""
+    """Default image of pools."""
     egress: Objects = [{"ports": [{"protocol": "TCP", "port": port} for port in (443, 6379, 6380, 9000)]}]
-    """Where their pods may connect to, beside DNS and the development services, as in a NetworkPolicy; with `networkPolicy.enabled`.
-    The default is for any Redis and S3 at their usual ports: name the addresses of yours."""
+    """Egress of worker pods, besides DNS and the development services, as in a NetworkPolicy; with
+    `networkPolicy.enabled`. The default allows any Redis and S3 at their usual ports; restrict it to your addresses."""

@@ -1,4 +1,4 @@
-"""Fails when a module or function outgrows what one can read at once: 400 lines, 60 lines. There are no exemptions."""
+"""Fails if a module has more than 400 lines or a function more than 60. There are no exemptions."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ FUNCTION_LINES = 60
 
 
 def problems(path: Path) -> list[str]:
-    """What is too long in one module."""
+    """The violations in one module."""
     text = path.read_text()
     name = path.relative_to(ROOT)
     found: list[str] = []
     lines = text.count("\n")
     if lines > MODULE_LINES:
-        found.append(f"{name}: {lines} lines, the ceiling is {MODULE_LINES}")
+        found.append(f"{name}: {lines} lines, the limit is {MODULE_LINES}")
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or node.lineno) - node.lineno + 1
             if length > FUNCTION_LINES:
-                found.append(f"{name}:{node.lineno}: {node.name} has {length} lines, the ceiling is {FUNCTION_LINES}")
+                found.append(f"{name}:{node.lineno}: {node.name} has {length} lines, the limit is {FUNCTION_LINES}")
     return found
 
 
 def main() -> int:
-    """Check all of our modules; 1 when one is too long."""
+    """Check all modules; 1 if there is a violation."""
     modules = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
     found = [problem for path in modules for problem in problems(path)]
     print(*(found or [f"{len(modules)} modules are small enough"]), sep="\n")

@@ -1,4 +1,4 @@
-"""The generated files of charts/taskflow: values.yaml, values.schema.json, README.md and the copies of the CRDs."""
+"""Generates files of charts/taskflow: values.yaml, values.schema.json, README.md and the copies of the CRDs."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from chart_values import Global, Values
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "taskflow"
 RBAC = ROOT / "local" / "taskflow_local" / "rbac.yaml"
+RULES_HEAD = "# Written by `make gen` from local/taskflow_local/rbac.yaml, which the end-to-end tests also use.\n"
 HEAD = "# Written by `make gen` from tools/chart_values.py.\n"
 
 
@@ -30,8 +31,7 @@ def files() -> dict[Path, str]:
     found = {
         CHART / "values.yaml": HEAD + "\n".join(_lines(Values(), 0)) + "\n",
         CHART / "values.schema.json": json.dumps(schema, indent=2) + "\n",
-        CHART
-        / "files/rules.yaml": "# Written by `make gen` from local/taskflow_local/rbac.yaml, whose rights the end-to-end tests run with.\n"
+        CHART / "files/rules.yaml": RULES_HEAD
         + yaml.safe_dump(_rules(), sort_keys=False, default_flow_style=None, width=200),
         CHART / "README.md": introduction.replace("VALUES", table),
     }
@@ -39,7 +39,7 @@ def files() -> dict[Path, str]:
 
 
 def _rules() -> dict[str, list[dict[str, Any]]]:
-    """What the operator and the API may do in the whole cluster; Leases apart, which the chart grants by name in its own namespace."""
+    """The cluster-wide rules of the operator and the API, without Leases: the chart grants those in one namespace."""
     roles = {
         role["metadata"]["name"]: role for role in yaml.safe_load_all(RBAC.read_text()) if role["kind"] == "ClusterRole"
     }
@@ -50,7 +50,7 @@ def _rules() -> dict[str, list[dict[str, Any]]]:
 
 
 def _bare(node: Any) -> Any:
-    """Without titles, which only repeat names, and defaults, which values.yaml has."""
+    """The schema without titles, which only repeat names, and without defaults, which are in values.yaml."""
     if isinstance(node, dict):
         return {key: _bare(value) for key, value in node.items() if key == "properties" or key not in _NOISE} | (
             {"properties": {name: _bare(value) for name, value in node["properties"].items()}}
@@ -61,7 +61,7 @@ def _bare(node: Any) -> Any:
 
 
 _NOISE = {"title", "default", "required"}
-"""`required` too: Helm lays the user's values over the defaults before it looks."""
+"""`required` is dropped too: Helm merges the user's values over the defaults before it validates."""
 
 
 def _fields(model: BaseModel) -> Iterator[tuple[str, FieldInfo, Any]]:

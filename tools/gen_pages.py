@@ -1,4 +1,7 @@
-"""Writes the generated files: the pages of docs/reference, and parts of the chart. With --check it writes nothing and fails on a difference."""
+"""Writes the generated files: the pages of docs/reference, and parts of the chart.
+
+With --check it writes nothing and fails if a file differs.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def _write(files: Mapping[Path, str]) -> bool:
         if "--check" not in sys.argv[1:]:
             path.write_text(text)
         elif not path.exists() or path.read_text() != text:
-            print(f"{path.relative_to(FOLDER.parent.parent)} is not what its source says; run make gen")
+            print(f"{path.relative_to(FOLDER.parent.parent)} is out of date; run make gen")
             stale = True
     return stale
 

@@ -1,4 +1,4 @@
-"""A bare Celery worker: as the floor of the latency it says when its task started; and as the peer of arrays it runs chunks."""
+"""A bare Celery worker. It is the floor of the latency, and runs chunks to compare with arrays."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ _client = redis.Redis.from_url(os.environ["TASKFLOW_REDIS_URL"])
 
 @app.task(name="bare.stamp")  # type: ignore[untyped-decorator]
 def stamp(name: str) -> None:
-    """Record when it started."""
+    """Record when the task started."""
     _client.hset("bare:started", name, time.time())
 
 
 @app.task(name="bare.noop", acks_late=True)  # type: ignore[untyped-decorator]
 def noop() -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 @app.task(name="bare.item")  # type: ignore[untyped-decorator]
 def item(number: int) -> None:
-    """Nothing, for an item of a chunk as Celery makes them."""
+    """Do nothing for an item of a Celery chunk."""
 
 
 @app.task(name="bare.loop", acks_late=True)  # type: ignore[untyped-decorator]
 def loop(first: int, last: int) -> None:
-    """A chunk as one would write it by hand: a range, and a loop of calls."""
+    """A hand-written chunk: a range and a loop of calls."""
     for number in range(first, last):
         _nothing(number)
 
 
 def _nothing(number: int) -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 @task_postrun.connect(weak=False)  # type: ignore[untyped-decorator]

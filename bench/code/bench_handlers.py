@@ -1,3 +1,5 @@
+"""Handlers of the benchmarks."""
+
 from __future__ import annotations
 
 import time
@@ -8,29 +10,29 @@ from taskflow_worker.sdk import handler
 
 @handler("bench.stamp")
 def stamp() -> float:
-    """When it started, in seconds since the epoch."""
+    """Return the start time, in seconds since the epoch."""
     return time.time()
 
 
 @handler("bench.noop")
 def noop() -> None:
-    """Nothing."""
+    """Do nothing."""
 
 
 @handler("bench.item")
 def item(number: int) -> None:
-    """Nothing, for an item of an array."""
+    """Do nothing for an item of an array."""
 
 
 @handler("bench.sleep")
 def sleep(seconds: float) -> None:
-    """Takes so long."""
+    """Sleep for this long."""
     time.sleep(seconds)
 
 
 @handler("bench.sleep_behind")
 def sleep_behind(gate: str, seconds: float) -> None:
-    """Takes so long from the moment when the file is there."""
+    """Sleep for this long after the file exists."""
     while not Path(gate).exists():
         time.sleep(0.5)
     time.sleep(seconds)

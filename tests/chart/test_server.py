@@ -76,7 +76,7 @@ def test_the_notes_say_what_to_run_and_warn_of_development_services(prepared: Se
     assert "python -m taskflow_core.store.migrate" in notes("bare")
     prepared.kubectl("delete", "crd", "--all", "--wait")
     try:
-        assert "WARNING: PostgreSQL, Redis and MinIO are those of this chart" in notes("dev")
+        assert "WARNING: PostgreSQL, Redis and MinIO are the development services of this chart" in notes("dev")
         assert "helm test -n team-a other" in notes("dev")
         assert "WARNING" not in notes("external")
         assert "rollout status -n team-a deployment/other-taskflow-operator deployment/other-taskflow-api" in notes(

@@ -123,7 +123,12 @@ def test_metrics_tell_of_twenty_tasks(product: Product, operator: int) -> None:
     )
     assert after["taskflow_task_queue_wait_seconds_count"] == 20
     labels = {"namespace": "default", "queue": "default"}
-    assert metric(product, "taskflow_tasks_finished_total", **labels, handler="taskflow.fail", outcome="Failed") >= 1
+    # Of more handlers than an operator tells apart, the later ones are counted as "other".
+    failed = (
+        metric(product, "taskflow_tasks_finished_total", **labels, handler=handler, outcome="Failed")
+        for handler in ("taskflow.fail", "other")
+    )
+    assert sum(failed) >= 1
     assert metric(product, "taskflow_task_run_seconds_count", queue="default", outcome="succeeded") >= 19
     assert metric(product, "taskflow_task_attempts_total", queue="default", reason="HandlerError") >= 1
     eventually(lambda: metric(product, "taskflow_queue_depth", **labels), lambda depth: depth == 0)

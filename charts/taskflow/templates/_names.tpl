@@ -1,4 +1,4 @@
-{{/* Names are cut to 40 characters, so that the longest suffix fits into a label. */}}
+{{/* Names are truncated to 40 characters so that the longest suffix fits into a label. */}}
 {{- define "taskflow.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
@@ -9,7 +9,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* What selects a component's pods; takes (list $ component). Never changes over versions. */}}
+{{/* Selector labels of a component's pods; takes (list $ component). They never change between versions. */}}
 {{- define "taskflow.selector" -}}
 app.kubernetes.io/name: {{ include "taskflow.name" (index . 0) }}
 app.kubernetes.io/instance: {{ (index . 0).Release.Name }}

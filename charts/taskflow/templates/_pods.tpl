@@ -1,4 +1,4 @@
-{{/* What does not fit together is refused here, with what to do about it. */}}
+{{/* Refuses values that contradict each other and says how to fix them. */}}
 {{- define "taskflow.check" -}}
 {{- $v := .Values -}}
 {{- if $v.devServices.enabled -}}
@@ -6,7 +6,7 @@
     {{- fail "devServices.enabled and an external service are both set: choose one of them" -}}
   {{- end -}}
   {{- if eq $v.migrations.mode "hook" -}}
-    {{- fail "migrations.mode=hook runs before anything is installed, so it needs a database that exists: use job with devServices" -}}
+    {{- fail "migrations.mode=hook runs before anything is installed, so it needs an existing database: use job with devServices" -}}
   {{- end -}}
 {{- else -}}
   {{- $how := ", or devServices.enabled=true to try TaskFlow" -}}
@@ -21,7 +21,7 @@
 {{- if and $v.api.oidc.issuer (not $v.api.oidc.audience) }}{{ fail "api.oidc.audience: expected the client's id at the issuer, found none" }}{{ end -}}
 {{- if and $v.api.register.enabled (not $v.api.register.existingSecret) }}{{ fail "api.register.existingSecret: expected the name of a Secret with a signing key, found none" }}{{ end -}}
 {{- if and $v.webhooks.enabled (not $v.webhooks.existingSecret) }}{{ fail "webhooks.existingSecret: expected the name of a Secret with an encryption key, found none" }}{{ end -}}
-{{- if and $v.metrics.podMonitor.enabled $v.metrics.serviceMonitor.enabled }}{{ fail "metrics.podMonitor and metrics.serviceMonitor are both enabled: all would be counted twice, choose one of them" }}{{ end -}}
+{{- if and $v.metrics.podMonitor.enabled $v.metrics.serviceMonitor.enabled }}{{ fail "metrics.podMonitor and metrics.serviceMonitor are both enabled: everything would be counted twice, choose one of them" }}{{ end -}}
 {{- if $v.watchNamespaces -}}
   {{- range $v.workerNamespaces -}}
     {{- if not (has . $v.watchNamespaces) }}{{ fail (printf "workerNamespaces: expected some of watchNamespaces (%s), found %s" (join ", " $v.watchNamespaces) .) }}{{ end -}}
@@ -95,7 +95,7 @@
   valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ ternary "s3-secret-key" .Values.externalS3.secretKeyKey $dev }}}}
 {{- end -}}
 
-{{/* What a NetworkPolicy lets names be asked for. */}}
+{{/* Egress rule for DNS. */}}
 {{- define "taskflow.dnsEgress" -}}
 ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
 to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}]

@@ -2,24 +2,13 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.errors import Cause, Conflict, Invalid
-from taskflow_operator.runtime import dependency_health, status_writer
-from taskflow_operator.tasks import dispatcher
 from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, UID, make_event, make_task
 from tests.unit.taskflow_operator.fakes import eventually
 from tests.unit.taskflow_operator.parts import Parts
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (dispatcher, dependency_health, status_writer):
-        monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
-    monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
 
 async def test_the_status_stands_before_the_attempt_is_settled() -> None:

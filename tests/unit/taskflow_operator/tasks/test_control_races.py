@@ -10,8 +10,6 @@ import pytest
 from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Dependency, Task
-from taskflow_operator.runtime import dependency_health, status_writer
-from taskflow_operator.tasks import dispatcher
 from taskflow_operator.tasks.dependencies import find_cycle
 from taskflow_operator.tasks.observer import Observer
 from taskflow_operator.tasks.open_tasks import OpenTasks
@@ -20,13 +18,6 @@ from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, NOW_MS, UID, make_event, make_object, make_task
 from tests.unit.taskflow_operator.fakes import FakeKube, at, eventually
 from tests.unit.taskflow_operator.parts import Parts
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (dispatcher, dependency_health, status_writer):
-        monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
-    monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
 
 def change(parts: Parts, **fields: Any) -> None:

@@ -1,34 +1,15 @@
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
-
-import pytest
 
 from taskflow_core.domain.attempts import Limited
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_operator.isolated.launcher import WAITING_MESSAGE
-from taskflow_operator.runtime import dependency_health, status_writer
 from taskflow_operator.tasks import dispatcher
-from tests.builders import NOW, UID, make_task
+from tests.builders import UID, make_task
 from tests.unit.taskflow_operator.fakes import eventually
 from tests.unit.taskflow_operator.parts import Parts
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (dispatcher, dependency_health, status_writer):
-        monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
-    monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
-
-
-def backing_off(seconds: float) -> dict[str, Any]:
-    return {
-        "reason": Reason.BACKING_OFF,
-        "message": "attempt 1: no",
-        "next_attempt_time": NOW + timedelta(seconds=seconds),
-    }
 
 
 async def test_a_large_batch_goes_in_parts_and_in_order() -> None:

@@ -10,20 +10,12 @@ from taskflow_core.domain import naming
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, Task
-from taskflow_operator.runtime import dependency_health, status_writer
 from taskflow_operator.tasks import dispatcher
 from taskflow_operator.tasks.rules import transitions
 from taskflow_operator.tasks.rules.decision import DependencyState
 from tests.builders import NOW, NOW_MS, TOKEN_KEY, UID, make_task
 from tests.unit.taskflow_operator.fakes import eventually
 from tests.unit.taskflow_operator.parts import Parts
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (dispatcher, dependency_health, status_writer):
-        monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
-    monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
 
 def backing_off(seconds: float) -> dict[str, Any]:

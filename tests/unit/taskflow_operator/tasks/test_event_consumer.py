@@ -8,18 +8,10 @@ from prometheus_client import REGISTRY
 from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.errors import Forbidden, NotFound, Unavailable
-from taskflow_operator.runtime import dependency_health, status_writer
-from taskflow_operator.tasks import dispatcher, event_consumer
+from taskflow_operator.tasks import event_consumer
 from tests.builders import UID, make_event, make_task
 from tests.unit.taskflow_operator.fakes import eventually
 from tests.unit.taskflow_operator.parts import Parts
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (dispatcher, dependency_health, status_writer):
-        monkeypatch.setattr(module, "RETRY_SECONDS", 0.002)
-    monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
 
 def started(**fields: object) -> Event:

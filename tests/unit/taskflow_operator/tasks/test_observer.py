@@ -7,17 +7,10 @@ import pytest
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, NotFound, TaskflowError, Unavailable
-from taskflow_operator.runtime import dependency_health, status_writer
 from taskflow_operator.tasks.observer import Observer
 from tests.builders import UID, make_object, make_task
 from tests.unit.taskflow_operator.fakes import FakeKube, eventually
 from tests.unit.taskflow_operator.parts import Parts
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dependency_health, "RETRY_SECONDS", 0.002)
-    monkeypatch.setattr(status_writer, "TICK_SECONDS", 0.001)
 
 
 class Seen:
