@@ -280,11 +280,14 @@ class KubeClient:
                 self._note("watch", response.status)
                 if response.status >= 400:  # noqa: PLR2004 - HTTP's own border
                     raise _error(response.status, await response.read())
-                yield ()
-                rest = b""
-                async for chunk in response.content.iter_any():
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    yield [self._event(line) for line in lines]
+                try:
+                    yield ()
+                    rest = b""
+                    async for chunk in response.content.iter_any():
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        yield [self._event(line) for line in lines]
+                finally:
+                    _abort(response)
         except ValueError as error:
             raise Unavailable(
                 f"API server: watch of {path}: what it sends is no JSON", Dependency.API_SERVER
@@ -337,6 +340,13 @@ class KubeClient:
         """Server-side apply with force: the fields that we set are ours."""
         params = {"fieldManager": manager, "force": "true"}
         return await self.request("PATCH", path, body, content_type=APPLY_PATCH, params=params)
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Close the connection of a watch that is left before its end. A TLS shutdown would go on after the session is closed."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 def _watch_event(line: bytes) -> dict[str, Any]:

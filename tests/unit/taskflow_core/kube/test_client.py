@@ -17,6 +17,7 @@ from taskflow_core.kube.client import APPLY_PATCH, JSON_PATCH, Hooks, KubeClient
 class Answer:
     status: int
     payload: bytes
+    connection: None = None
 
     async def read(self) -> bytes:
         return self.payload
