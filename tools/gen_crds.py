@@ -35,7 +35,7 @@ def files() -> dict[Path, str]:
 
 
 def embed(text: str) -> str:
-    """A CRD with the specification written between its marks."""
+    """A CRD with the specification written between its two comments."""
     spec = yaml.safe_dump(task_spec(), sort_keys=False, width=200)
 
     def block(match: re.Match[str]) -> str:
@@ -51,6 +51,7 @@ def task_spec() -> dict[str, Any]:
     crd = yaml.safe_load((CRDS / "tasks.taskflow.dev.yaml").read_text())
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     spec: dict[str, Any] = _without_transitions(copy.deepcopy(schema))
+    spec["description"] = "The specification of the Tasks that are created."
     for name in LEFT_OUT:
         del spec["properties"][name]
     return spec

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 
 UNUSED = {
     # The API server asks for it when an apply makes a Deployment, and says `patch` all the same; of workers that are of
-    # no use tests/integration/scaling has one.
+    # no use tests/unit/taskflow_operator/pools has one.
     "operator": {"create deployments.apps", "delete pods"},
     "api": set[str](),
 }

@@ -1,5 +1,5 @@
-"""What an operator does, step by step: operator/taskflow_operator/dispatch.py, apply_cr.py, closing.py and
-reconcile.py.
+"""What an operator does, step by step: dispatcher.py, delivery.py, event_consumer.py, closer.py, reconciler.py and
+recovery.py in operator/taskflow_operator/tasks.
 """
 
 from __future__ import annotations

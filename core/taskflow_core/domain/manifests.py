@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.task import Owner
 
 MAX_RETRY_PREFIX = 200
 """Characters of the old name that a retry keeps, so that a suffix still fits into a Kubernetes name (253)."""
@@ -34,6 +35,7 @@ def task_manifest(
     generate_name: str = "",
     labels: Mapping[str, str] | None = None,
     annotations: Mapping[str, str] | None = None,
+    owner: Owner | None = None,
 ) -> dict[str, Any]:
     """The manifest of a Task. Empty metadata is left out.
 
@@ -43,18 +45,30 @@ def task_manifest(
         generate_name: `metadata.generateName`, instead of a name.
         labels: `metadata.labels`.
         annotations: `metadata.annotations`.
+        owner: The resource of TaskFlow that becomes its controller; the Task is deleted with it.
     """
-    metadata = {
+    metadata: dict[str, Any] = {
         "name": name,
         "generateName": generate_name,
         "labels": dict(labels or {}),
         "annotations": dict(annotations or {}),
+        "ownerReferences": [] if owner is None else [_controller(owner)],
     }
     return {
         "apiVersion": naming.API_VERSION,
         "kind": "Task",
         "metadata": {field: value for field, value in metadata.items() if value},
         "spec": dict(spec),
+    }
+
+
+def _controller(owner: Owner) -> dict[str, Any]:
+    return {
+        "apiVersion": naming.API_VERSION,
+        "kind": owner.kind,
+        "name": owner.name,
+        "uid": owner.uid,
+        "controller": True,
     }
 
 

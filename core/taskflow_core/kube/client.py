@@ -343,7 +343,9 @@ class KubeClient:
 
 
 def _abort(response: aiohttp.ClientResponse) -> None:
-    """Close the connection of a watch that is left before its end. A TLS shutdown would go on after the session is closed."""
+    """Close the connection of a watch that is left before its end. A TLS shutdown would go on after the session is
+    closed.
+    """
     connection = response.connection
     if connection is not None and connection.transport is not None:
         connection.transport.abort()

@@ -172,11 +172,11 @@ class WorkerLedger:
                 approximate=True,
             )
 
-    def heartbeat(self, holdings: Sequence[Holding], known_epoch: str) -> Heartbeat:
+    def heartbeat(self, held: Sequence[Holding], known_epoch: str) -> Heartbeat:
         """Renew the leases of all attempts that this worker runs, in one call."""
         keys = [naming.KEY_LEASES, naming.KEY_EPOCH, naming.KEY_STOPS]
         args: list[str | int] = [known_epoch, self._lease_ms, CLAIM_SECONDS]
-        for holding in holdings:
+        for holding in held:
             keys.append(naming.KEY_CLAIM_PREFIX + holding.member)
             args += [holding.member, self._prefix(holding.runner)]
         with redis_errors():

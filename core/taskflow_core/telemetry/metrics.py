@@ -25,7 +25,9 @@ UNKNOWN = "unknown"
 
 CREATED = Counter("taskflow_tasks_created", "Tasks seen for the first time.", ["namespace", "queue", "handler"])
 FINISHED = Counter("taskflow_tasks_finished", "Tasks that finished.", ["namespace", "queue", "handler", "outcome"])
-ITEMS = Counter("taskflow_array_items", "Items of arrays that ended, and stand in PostgreSQL.", ["queue", "outcome"])
+ITEMS = Counter(
+    "taskflow_array_items", "Items of arrays that ended, and are stored in PostgreSQL.", ["queue", "outcome"]
+)
 OPEN = Gauge("taskflow_tasks_open", "Tasks that are not finished.")
 QUEUE_WAIT = Histogram(
     "taskflow_task_queue_wait_seconds",

@@ -20,7 +20,7 @@ from taskflow_operator.pools.worker_slots import WorkerSlots
 
 
 @dataclass(frozen=True)
-class ArrayWing:
+class ArrayFeature:
     """Arrays."""
 
     part: Part

@@ -27,6 +27,8 @@ from taskflow_operator.runtime.status_writer import StatusWriter
 from taskflow_operator.settings import OperatorSettings
 
 CLOSE_SECONDS = 3.0
+WATCHED_KINDS = 1
+"""Kinds with a `KindWatch`: Tasks."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,9 @@ class Foundation:
             namespaces=sorted(settings.namespaces),
             answered=_answered,
         )
-        # Each watch keeps a connection.
-        kube = await KubeClient.connect(connections=32 + len(settings.namespaces), hooks=hooks)
+        # Each watch keeps a connection, for each namespace of a shard.
+        watches = WATCHED_KINDS * max(1, len(settings.namespaces))
+        kube = await KubeClient.connect(connections=32 + watches, hooks=hooks)
         client = connect_async(redis_settings)
         cache = connect_async(RedisSettings(url=caching.url)) if caching.url is not None else None
         return cls(

@@ -14,7 +14,7 @@ from taskflow_operator.runtime.supervisor import run_all
 
 
 @dataclass(frozen=True)
-class HistoryWing:
+class HistoryFeature:
     """The history."""
 
     part: Part

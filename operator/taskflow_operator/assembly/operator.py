@@ -12,11 +12,12 @@ from taskflow_core.errors import TaskflowError
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.assembly import isolated
-from taskflow_operator.assembly.arrays import ArrayWing
+from taskflow_operator.assembly.arrays import ArrayFeature
 from taskflow_operator.assembly.foundation import CLOSE_SECONDS, Foundation
-from taskflow_operator.assembly.history import HistoryWing
-from taskflow_operator.assembly.pools import PoolWing
-from taskflow_operator.assembly.tasks import TaskCore, TaskWing
+from taskflow_operator.assembly.history import HistoryFeature
+from taskflow_operator.assembly.part import all_loops
+from taskflow_operator.assembly.pools import PoolFeature
+from taskflow_operator.assembly.tasks import TaskCore, TaskFeature
 from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.pools.worker_slots import WorkerSlots
 from taskflow_operator.process import gc_tuning
@@ -41,16 +42,17 @@ class Operator:
         self._base = base
         self._core = core = TaskCore.build(base)
         served, slots = ServedQueues(), WorkerSlots()
-        history = HistoryWing.build(base)
-        arrays = ArrayWing.build(base, core, served, slots)
-        self._pools = pools = PoolWing.build(base, core, served, slots, arrays.controller)
+        history = HistoryFeature.build(base)
+        arrays = ArrayFeature.build(base, core, served, slots)
+        self._pools = pools = PoolFeature.build(base, core, served, slots, arrays.controller)
         launcher = isolated.build_launcher(base, core, pools.controller)
-        self._tasks = tasks = TaskWing.build(
+        self._tasks = tasks = TaskFeature.build(
             base, core, history, served, arrays.controller, {Isolation.POD: launcher}, pools.streams
         )
         jobs = isolated.build_controller(base, core, launcher, tasks.delivery)
         parts = (base.part, history.part, arrays.part, pools.part, tasks.part, jobs)
-        self._loops = {name: loop for part in parts for name, loop in part.loops.items()}
+        self._loops = all_loops(parts)
+        self._watches = [watch for part in parts for watch in part.watches]
         self._collectors = [collector for part in parts for collector in part.collectors]
         self._leads = self._started = False
         self._failing: set[str] = set()
@@ -75,7 +77,8 @@ class Operator:
         while True:
             try:
                 await self._pools.controller.list_pools()
-                await self._tasks.watch.list()
+                for watch in self._watches:
+                    await watch.list()
                 await self._tasks.reconciler.start()
             except TaskflowError as error:
                 dependency_health.failed(error)
@@ -120,7 +123,7 @@ class Operator:
                 redis_age=reconciler.contact_age,
                 api_server_age=self._base.api_server_age,
                 api_server_limit=API_SERVER_SECONDS if settings.leader_election else without_lease,
-                watch_down=max(self._tasks.watch.down_seconds, self._pools.kopf.down_seconds),
+                watch_down=max(self._pools.kopf.down_seconds, *(watch.down_seconds for watch in self._watches)),
                 lags=list(self._pools.streams.lags.values()),
             )
         )

@@ -22,7 +22,7 @@ from taskflow_operator.tasks.queue_metrics import QueueMetrics, StreamMetrics
 
 
 @dataclass(frozen=True)
-class PoolWing:
+class PoolFeature:
     """WorkerPools."""
 
     part: Part
@@ -49,6 +49,6 @@ class PoolWing:
         queues = QueueMetrics(core.tasks, controller.served)
         part = Part(
             {"pools": controller.run, "scaling": scaler.run, "kopf": kopf.run},
-            (queues, PoolMetrics(controller.pools)),
+            collectors=(queues, PoolMetrics(controller.pools)),
         )
         return cls(part, controller, kopf, StreamMetrics(base.redis, queues))

@@ -12,7 +12,7 @@ from taskflow_core.domain.task import Isolation, Task
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.telemetry import metrics
 from taskflow_operator.assembly.foundation import Foundation
-from taskflow_operator.assembly.history import HistoryWing
+from taskflow_operator.assembly.history import HistoryFeature
 from taskflow_operator.assembly.part import Part
 from taskflow_operator.process.leader_election import LEASE_NAME
 from taskflow_operator.runtime.acknowledgements import Acknowledgements
@@ -86,21 +86,20 @@ class ArrayExecution(Execution, ChunkController, Protocol):
 
 
 @dataclass(frozen=True)
-class TaskWing:
+class TaskFeature:
     """The controller of Tasks."""
 
     part: Part
     delivery: Delivery
     consumer: EventConsumer
     reconciler: Reconciler
-    watch: KindWatch
 
     @classmethod
     def build(
         cls,
         base: Foundation,
         core: TaskCore,
-        history: HistoryWing,
+        history: HistoryFeature,
         pools: Pools,
         arrays: ArrayExecution,
         starters: Mapping[Isolation, AttemptStarter],
@@ -149,14 +148,13 @@ class TaskWing:
             "resources": lambda: run_all(consumer.loops()),
             "reconcile": lambda: run_all(reconciler.loops()),
             "retention": lambda: run_all(retention.loops()),
-            "watch": watch.run,
             "gauges": streams.run,
         }
-        return cls(Part(loops), delivery, consumer, reconciler, watch)
+        return cls(Part(loops, (watch,)), delivery, consumer, reconciler)
 
 
 def _consumer(
-    base: Foundation, core: TaskCore, history: HistoryWing, arrays: ChunkController, recovery: Recovery
+    base: Foundation, core: TaskCore, history: HistoryFeature, arrays: ChunkController, recovery: Recovery
 ) -> EventConsumer:
     times = AttemptTimes(base.tracing)
     core.finished.subscribe(times.forget)

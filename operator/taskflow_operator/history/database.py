@@ -29,7 +29,7 @@ class Database:
         self._versions = versions
 
     async def apply_events(self, events: Sequence[Event]) -> None:
-        """ChunkOutcome events into the tables, in one transaction."""
+        """Apply events to the tables, in one transaction."""
         touched: Collection[str] = ()
         async with transaction(self._engine) as connection:
             await repository.apply_events(connection, events)

@@ -22,7 +22,7 @@ from taskflow_operator.settings import OperatorSettings
 END_SECONDS = 3.0
 
 
-def watch(keeper: PoolController, operator: OperatorSettings) -> Watch:
+def watch(controller: PoolController, operator: OperatorSettings) -> Watch:
     """What the runner runs in a thread of its own; make it on the event loop that everything else lives on."""
     home = asyncio.get_running_loop()
     quieten()
@@ -32,7 +32,7 @@ def watch(keeper: PoolController, operator: OperatorSettings) -> Watch:
         # Read again whenever the API server answers 401, so a rotated ServiceAccount token is picked up.
         kopf.on.login(registry=registry, id="kubeconfig")(kopf.login_with_kubeconfig)
         kopf.on.login(registry=registry, id="service-account")(kopf.login_with_service_account)
-        pools.register(registry, keeper, home, operator.cares_for)
+        pools.register(registry, controller, home, operator.cares_for)
         settings = kopf.OperatorSettings()
         configure(settings)
         # Where only these namespaces may be read, so may no list of CRDs or namespaces.
@@ -99,7 +99,7 @@ def _no_retry(record: logging.LogRecord) -> bool:
 
 class PoolsOnly(kopf.AnnotationsDiffBaseStorage):
     """Only WorkerPools have handlers of changes. Of any other object Kopf would make deep copies at each event, and
-    stumble over one that is nested deeper than Python's stack.
+    fail on one that is nested deeper than Python's stack.
     """
 
     def build(self, *, body: kopf.Body, extra_fields: Iterable[kopf.FieldSpec] | None = None) -> kopf.BodyEssence:

@@ -19,14 +19,14 @@ RETRY_SECONDS = 5
 
 def register(
     registry: kopf.OperatorRegistry,
-    keeper: PoolController,
+    controller: PoolController,
     home: asyncio.AbstractEventLoop,
     cares_for: Callable[[str], bool],
 ) -> None:
     """WorkerPools are few and change rarely, so Kopf's state machine and its annotation are worth their writes here.
 
-    Kopf's thread waits for the keeper, which works on the event loop `home`. Of namespaces that this operator does not
-    care for, Kopf handles nothing and writes nothing.
+    Kopf's thread waits for the controller, which works on the event loop `home`. Of namespaces that this operator does
+    not care for, Kopf handles nothing and writes nothing.
     """
     ours = _in_shard(cares_for)
 
@@ -34,7 +34,7 @@ def register(
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, home))
 
     async def observe(body: dict[str, Any], *, gone: bool) -> None:
-        keeper.observe(body, gone=gone)
+        controller.observe(body, gone=gone)
 
     @kopf.on.event(naming.GROUP, naming.VERSION, "workerpools", registry=registry, when=ours)
     async def observe_pool(event: kopf.RawEvent, **_: Any) -> None:
@@ -46,7 +46,7 @@ def register(
     async def apply_pool(body: kopf.Body, **_: Any) -> None:
         try:
             # A copy: Kopf's own view must not be read from another thread.
-            await at_home(keeper.apply(copy.deepcopy(dict(body))))
+            await at_home(controller.apply(copy.deepcopy(dict(body))))
         except Unavailable as error:
             raise kopf.TemporaryError(str(error), delay=RETRY_SECONDS) from error
 
@@ -54,7 +54,7 @@ def register(
     async def observe_deployment(event: kopf.RawEvent, **_: Any) -> None:
         while True:
             try:
-                await at_home(keeper.deployment_seen(dict(event["object"]), gone=event["type"] == "DELETED"))
+                await at_home(controller.deployment_seen(dict(event["object"]), gone=event["type"] == "DELETED"))
             except Unavailable as error:
                 # Kopf does not repeat such a handler. Later events of the same Deployment wait for this one.
                 home.call_soon_threadsafe(dependency_health.failed, error)

@@ -30,7 +30,11 @@ class Observer(Protocol):
         """Take in a resource; `gone` means that it left the selection."""
 
     async def list(self) -> str:
-        """List all resources and take them in; the resourceVersion of the list. Raises our errors."""
+        """List all resources, take them in, and take those for gone that are known and not in the list.
+
+        Returns the resourceVersion of the list. Raises our errors. The watch lists only when it has lost its place, so
+        a controller that needs a periodic comparison calls this itself.
+        """
 
 
 class KindWatch:
@@ -59,7 +63,7 @@ class KindWatch:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._kube = kube
-        self._plural = plural
+        self.plural = plural
         self._path = resource_path(f"apis/{naming.API_VERSION}", plural)
         self._observer = observer
         self._selector = selector
@@ -67,7 +71,7 @@ class KindWatch:
         self._sleep = sleep
         self._version: str | None = None
         self._down_since: float | None = None
-        self._errors = ConsecutiveErrors("watch")
+        self._errors = ConsecutiveErrors(f"watch-{plural}")
         self.latest = clock()
         """When the API server last sent something (monotonic seconds). It sends a bookmark at least every minute."""
 
@@ -102,9 +106,9 @@ class KindWatch:
             expired = isinstance(error, Conflict)
             if self._down_since is None:
                 self._down_since = self._clock()
-            metrics.WATCH_ENDS.labels(watch=self._plural).inc()
+            metrics.WATCH_ENDS.labels(watch=self.plural).inc()
             log.warning(
-                "watch_ended", watch=self._plural, error=str(error) if error else "at once", again_in_seconds=pause
+                "watch_ended", watch=self.plural, error=str(error) if error else "at once", again_in_seconds=pause
             )
             # Spread, or all operators that lost the same API server come back at once.
             await self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
@@ -142,7 +146,7 @@ class KindWatch:
                 self._observer.observe(body, gone=event["type"] == "DELETED")
             except Exception as error:  # noqa: BLE001 - one unexpected object must not stop the others
                 self._errors.record(
-                    error, object=f"{self._plural} {meta.get('namespace')}/{meta.get('name')}", uid=meta.get("uid")
+                    error, object=f"{self.plural} {meta.get('namespace')}/{meta.get('name')}", uid=meta.get("uid")
                 )
             else:
                 self._errors.clear()

@@ -39,7 +39,7 @@ class Closer:
         writer: writes to the API server.
         settlement: closes attempts in the ledger.
         dispatch_at: has a Task looked at.
-        finished: hears of Tasks that need no more work.
+        finished: is told of Tasks that need no more work.
     """
 
     def __init__(

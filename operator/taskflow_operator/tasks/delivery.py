@@ -187,7 +187,7 @@ class Delivery:
 
     async def _entered(self, task: Task, answer: Entered) -> None:
         known = self._tasks.get(task.uid)
-        # While the ledger answered, the attempt may have started or ended: then that is the news.
+        # While the ledger answered, the attempt may have started or ended: then its status is newer than this answer.
         if known is None or known.closing or known.task.status != task.status or known.sequence > 0:
             return
         if answer.limit is not None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
+import warnings
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -347,3 +350,29 @@ def test_a_task_that_ended_stays_as_it_ended_whatever_write_arrives_late(empty: 
         done = empty.run("patch", "tft", name, "--subresource=status", "--type=json", "-p", patch)
         assert "a Task that ended stays as it ended" in done.stderr
     set_status(empty, "tft", name, {"phase": "Succeeded", "attempt": 1, "message": "said again"})
+
+
+async def _cancelled_watch() -> None:
+    client = await KubeClient.connect()
+    began = asyncio.Event()
+
+    async def watch() -> None:
+        page = await client.request("GET", TASKS, params={"limit": "1"})
+        async for _ in client.watch(TASKS, page["metadata"]["resourceVersion"]):
+            began.set()
+
+    watching = asyncio.create_task(watch())
+    await asyncio.wait_for(began.wait(), 20)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    await client.close()
+
+
+def test_a_cancelled_watch_leaves_no_connection_open(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", cluster.stack.env()["KUBECONFIG"])
+    for _ in range(5):
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            asyncio.run(_cancelled_watch())
+            gc.collect()
+        assert [str(each.message) for each in warned if issubclass(each.category, ResourceWarning)] == []

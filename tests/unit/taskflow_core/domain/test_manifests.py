@@ -2,6 +2,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskflow_core.domain.manifests import MAX_RETRY_PREFIX, retry_manifest, retry_prefix, task_manifest
+from taskflow_core.domain.task import Owner, Task
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,13 @@ def test_the_prefix_of_a_retry_leaves_room_for_a_suffix_and_ends_with_one_dash()
     assert retry_prefix("one") == "one-"
     assert retry_prefix("x" * 253) == "x" * MAX_RETRY_PREFIX + "-"
     assert retry_prefix("x" * (MAX_RETRY_PREFIX - 1) + ".yy") == "x" * (MAX_RETRY_PREFIX - 1) + "-"
+
+
+def test_a_task_of_an_owner_is_read_back_as_its_child() -> None:
+    owner = Owner(kind="TaskSchedule", name="nightly", uid="s-1")
+    manifest = task_manifest({"handler": "h"}, name="nightly.1", owner=owner)
+    server = {"uid": "u", "namespace": "team-a", "creationTimestamp": "2030-01-01T00:00:00Z"}
+    assert Task.from_object({**manifest, "metadata": {**manifest["metadata"], **server}}).owner == owner
+    foreign = {**manifest["metadata"]["ownerReferences"][0], "apiVersion": "apps/v1"}
+    metadata = {**manifest["metadata"], **server, "ownerReferences": [foreign]}
+    assert Task.from_object({**manifest, "metadata": metadata}).owner is None
