@@ -58,7 +58,7 @@ def phases(product: Product) -> dict[str, tuple[str, str]]:
 def test_fifty_tasks_share_twenty_threads_and_one_is_cancelled_and_one_times_out(
     threads: Product, tmp_path: Path
 ) -> None:
-    record = tmp_path / "record"
+    record, gate = tmp_path / "record", tmp_path / "gate"
     sleepers = [f"thr-sleeps-{number}" for number in range(SLEEPERS)]
     talkers = ["thr-talks-1", "thr-talks-2"]
     threads.apply(
@@ -72,10 +72,11 @@ def test_fifty_tasks_share_twenty_threads_and_one_is_cancelled_and_one_times_out
             retryPolicy=ONE_TRY,
         ),
         *(task(name, "sdk.chatter", queue="threads", args=[100]) for name in talkers),
-        *(task(name, "e2e.recorded_sleep", queue="threads", args=[str(record), 3.0]) for name in sleepers),
+        *(task(name, "e2e.wait_for_file", queue="threads", args=[str(record), str(gate)]) for name in sleepers),
     )
     status = eventually(lambda: threads.pool("threads"), lambda found: found.get("busySlots") == CONCURRENCY)
     assert status["slots"] == CONCURRENCY
+    gate.touch()
     eventually(lambda: records(tmp_path / "told", "start"), lambda starts: len(starts) == 1)
     threads.kubectl("patch", "tft", "thr-told", "--type=merge", "-p", '{"spec":{"cancel":true}}')
     everything = ["thr-told", "thr-slow", *talkers, *sleepers]

@@ -277,8 +277,8 @@ def test_discovery_knows_short_names_and_the_category(cluster: Cluster) -> None:
         ("tft.spec", "Only priority, suspend, cancel"),
         ("tft.spec.retryPolicy.maxAttempts", "does not count"),
         ("tft.status.conditions", "Finished"),
-        ("tfp.spec.template", "Overrides of the worker pod"),
-        ("tfp.spec.pool", "Prefork, a process each, for any handler"),
+        ("tfp.spec.template", "Overrides for the worker"),
+        ("tfp.spec.pool", "Prefork - one process for each Task, for any handler"),
     ],
 )
 def test_explain_is_the_manual(cluster: Cluster, path: str, words: str) -> None:
