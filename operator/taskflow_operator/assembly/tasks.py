@@ -91,7 +91,6 @@ class TaskFeature:
 
     part: Part
     delivery: Delivery
-    consumer: EventConsumer
     reconciler: Reconciler
 
     @classmethod
@@ -150,7 +149,7 @@ class TaskFeature:
             "retention": lambda: run_all(retention.loops()),
             "gauges": streams.run,
         }
-        return cls(Part(loops, (watch,)), delivery, consumer, reconciler)
+        return cls(Part(loops, (watch,)), delivery, reconciler)
 
 
 def _consumer(
