@@ -41,7 +41,8 @@ def worker_rules(namespace: str, password: str) -> list[str]:
     """
     if not _LABEL.fullmatch(namespace):
         raise Invalid(f"expected the name of a namespace (small letters, digits, '-'), found {namespace!r}")
-    unacked = naming.unacked_keys(namespace)
+    keys = naming.keys_of(namespace)
+    unacked = keys.unacked
     kombu = {
         f"~{naming.broker_queue(namespace, '*')}": "+brpop +llen +lpush +rpush",
         # Celery binds each queue that it serves; nobody reads it.
@@ -52,15 +53,15 @@ def worker_rules(namespace: str, password: str) -> list[str]:
         f"~{unacked.mutex}": "+set +get +del",
     }
     protocol = {
-        f"~{naming.KEY_CLAIM_PREFIX}*": "+get +set +expire",
-        f"%R~{naming.KEY_ONCE_PREFIX}*": "+get",
-        f"%R~{naming.KEY_EPOCH}": "+get",
-        f"%R~{naming.KEY_STOPS}": "+hget",
-        f"%R~{naming.KEY_INTAKE}": "+hget",
-        f"%W~{naming.KEY_LEDGER}": "+zrem",
-        f"%W~{naming.KEY_LEASES}": "+zadd +zrem",
-        f"%W~{naming.KEY_STREAM}": "+xadd",
-        f"%W~{naming.KEY_WORKERS}": "+hset +hdel",
+        f"~{keys.claim_prefix}*": "+get +set +expire",
+        f"%R~{keys.once_prefix}*": "+get",
+        f"%R~{keys.epoch}": "+get",
+        f"%R~{keys.stops}": "+hget",
+        f"%R~{keys.intake}": "+hget",
+        f"%W~{keys.ledger}": "+zrem",
+        f"%W~{keys.leases}": "+zadd +zrem",
+        f"%W~{keys.events}": "+xadd",
+        f"%W~{keys.workers}": "+hset +hdel",
     }
     # redis-py's lock, which kombu takes, is given back by a script.
     scripts = [f"~{key.partition('~')[2]}" for key in protocol] + [f"~{unacked.mutex}"]
@@ -83,8 +84,9 @@ def operator_rules(password: str) -> list[str]:
         *_OWN_CONNECTION,
         *_TRANSACTIONS,
         *_SCRIPTS,
+        "+client|tracking",
         "(~tf:* +evalsha +watch +@read +@write -@dangerous)",
-        "(~*.* +lpush +llen +lindex)",
+        "(~*.* +evalsha +lpush +llen +lindex +lrange)",
         f"(%W~{naming.KEY_API_PREFIX}mark:* +set)",
         "(%W~_kombu.binding.* %W~_kombu.binding_permanent.* +sadd)",
     ]
@@ -96,8 +98,8 @@ def api_rules(password: str) -> list[str]:
         *_login(password),
         *_OWN_CONNECTION,
         *_SCRIPTS,
-        f"(%R~{naming.KEY_LEDGER} +zscore)",
-        "(%R~*.* +llen +lindex +lrange)",
+        "(%R~tf:{*}:led +zscore)",
+        "(%R~*.* +evalsha_ro +llen +lindex +lrange)",
         f"(~{naming.KEY_API_PREFIX}* +evalsha +get +set)",
     ]
 

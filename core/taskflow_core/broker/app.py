@@ -24,7 +24,7 @@ def make_app(settings: RedisSettings, *, namespace: str = "", socket_timeout: fl
         socket_timeout: bound on each broker operation in seconds. For a publisher; a worker's blocking read must not
             have it.
     """
-    unacked = naming.unacked_keys(namespace)
+    unacked = naming.keys_of(namespace).unacked
     app = Celery("taskflow", broker=settings.url.get_secret_value(), set_as_current=False)
     app.conf.update(
         accept_content=["json"],

@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
+from taskflow_core.domain import naming
 from taskflow_core.domain.events import EventKind, TaskSnapshot
 
-AttemptKey = tuple[str, int] | tuple[str, int, int | None]
-"""Uid and attempt, and the chunk if it is one of an array."""
+_MEMBER = re.compile(r"[A-Za-z0-9-]{1,64}:[1-9][0-9]{0,5}(:(-1|0|[1-9][0-9]{0,8}))?")
+
+
+class AttemptKey(NamedTuple):
+    """Names an attempt, and whose it is."""
+
+    namespace: str
+    uid: str
+    attempt: int
+    chunk: int | None = None
+    """In an array, the first index of the chunk."""
+
+    @property
+    def member(self) -> str:
+        """Its name in ledger and leases."""
+        return naming.member(self.uid, self.attempt, self.chunk)
+
+    @property
+    def place(self) -> str:
+        """The attempt within its Task."""
+        return naming.place(self.attempt, self.chunk)
+
+    @property
+    def claim(self) -> str:
+        """Redis key of its claim."""
+        return naming.keys_of(self.namespace).claim(self.uid, self.attempt, self.chunk)
+
+    @classmethod
+    def of(cls, namespace: str, member: str) -> AttemptKey | None:
+        """The attempt of a `member`; None if it is the name of none."""
+        if not _MEMBER.fullmatch(member):
+            return None
+        return cls(namespace, *naming.split_member(member))
 
 
 class Entry(StrEnum):
@@ -68,3 +102,27 @@ class Attempt:
     uid: str
     attempt: int
     snapshot: TaskSnapshot
+
+    @property
+    def key(self) -> AttemptKey:
+        """Its name."""
+        return AttemptKey(self.snapshot.namespace, self.uid, self.attempt)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a namespace has in flight that needs attention."""
+
+    namespace: str
+    now_ms: int = 0
+    """Redis' clock."""
+    expired: tuple[AttemptKey, ...] = ()
+    """Attempts whose lease ran out."""
+    nobodys: tuple[str, ...] = ()
+    """Likewise, but the names of no attempts."""
+    removed: int = 0
+    """How many such names were too long to be told; they are removed."""
+    waiting: tuple[tuple[AttemptKey, int], ...] = ()
+    """Attempts in the ledger and since when, oldest first."""
+    problem: str = ""
+    """Why the keys cannot be read."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
-
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.resource import Model
+from taskflow_core.domain.resource import Count, Model, RunMs
 from taskflow_core.domain.task import ItemsFormat
 
 MAX_ITEM_RESULT_BYTES = 1024
@@ -66,14 +64,14 @@ class ChunkEnd(Model):
     errors: tuple[ItemError, ...] = ()
     rest: str = ""
     """Ranges that were not begun."""
-    ran: int = 0
+    ran: Count = 0
     """Items that were run."""
-    run_ms: int = 0
+    run_ms: RunMs = 0
 
 
 class Counted(Model):
     """Payload of `succeeded` of the chunk that counts the items of an object."""
 
-    total: int = Field(ge=0)
+    total: Count
     source: Source
-    run_ms: int = 0
+    run_ms: RunMs = 0

@@ -1,21 +1,19 @@
-"""Events of the stream: the only way by which state leaves a worker.
+"""Events of the streams: the only way by which state leaves a worker.
 
 An entry is flat text: k, uid, att (attempt, or attempt:chunk), tok, w, ts (Redis time, ms) and p, a JSON object whose
-shape depends on the kind.
+shape depends on the kind. `event_input` reads it.
 """
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from taskflow_core.domain import naming
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.resource import Model, Time
-from taskflow_core.domain.task import Progress, StoredOutput
+from taskflow_core.domain.resource import Model, RunMs, Time
+from taskflow_core.domain.task import MAX_OUTPUTS, Progress, StoredOutput
 
 
 class EventKind(StrEnum):
@@ -67,16 +65,39 @@ SEQUENCE = {
 """Order within an attempt. Whoever keeps state takes an event only if its (attempt, sequence) is greater than what it
 has."""
 
+OPERATOR_KINDS = frozenset({EventKind.PENDING, EventKind.QUEUED, EventKind.SETTLED, EventKind.DELETED})
+"""The kinds that only the operator may say."""
 ENDS = frozenset({EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELLED, EventKind.RELEASED, EventKind.LOST})
 """The kinds that end an attempt."""
+
+
+class Origin(StrEnum):
+    """Who may write a stream."""
+
+    WORKERS = "workers"
+    OPERATOR = "operator"
+
+
+class Stream(NamedTuple):
+    """One of the two streams of a namespace."""
+
+    namespace: str
+    origin: Origin
+
+
+class EntryId(NamedTuple):
+    """Names an entry among those of all streams: a stream id alone does not."""
+
+    stream: Stream
+    id: str
 
 
 class Success(Model):
     """Payload of `succeeded`."""
 
     result: Any = None
-    outputs: tuple[StoredOutput, ...] = ()
-    run_ms: int = 0
+    outputs: tuple[StoredOutput, ...] = Field(default=(), max_length=MAX_OUTPUTS)
+    run_ms: RunMs = 0
 
 
 class Advance(Model):
@@ -95,7 +116,7 @@ class Failure(Model):
     message: str = ""
     trace: str = ""
     """The last frames of the handler's traceback."""
-    run_ms: int = 0
+    run_ms: RunMs = 0
 
 
 class TaskSnapshot(Model):
@@ -123,6 +144,8 @@ class Event(Model):
 
     id: str = ""
     """Stream id; empty before it was added."""
+    namespace: str = ""
+    """Whose stream it is in, and so whose Task it may be about."""
     kind: EventKind
     uid: str
     attempt: int
@@ -134,6 +157,12 @@ class Event(Model):
     payload: dict[str, Any] = Field(default_factory=dict)
 
     @property
+    def entry(self) -> EntryId:
+        """Its place among all streams."""
+        origin = Origin.OPERATOR if self.kind in OPERATOR_KINDS else Origin.WORKERS
+        return EntryId(Stream(self.namespace, origin), self.id)
+
+    @property
     def sequence(self) -> int:
         """Order of the event within its attempt."""
         return SEQUENCE[self.kind]
@@ -142,28 +171,3 @@ class Event(Model):
     def order(self) -> tuple[int, int]:
         """(attempt, sequence): the guard of every monotonic write."""
         return self.attempt, self.sequence
-
-    @classmethod
-    def from_fields(cls, stream_id: str, fields: dict[str, str]) -> Event:
-        """Read a stream entry.
-
-        Raises:
-            ValueError: the entry is not an event (pydantic's errors are ValueErrors).
-        """
-        try:
-            attempt, chunk = naming.split_place(fields["att"])
-            return cls(
-                id=stream_id,
-                kind=EventKind(fields["k"]),
-                uid=fields["uid"],
-                attempt=attempt,
-                chunk=chunk,
-                token=fields.get("tok", ""),
-                worker=fields.get("w", ""),
-                time_ms=int(fields.get("ts", "0")),
-                payload=json.loads(fields.get("p") or "{}"),
-            )
-        except KeyError as missing:
-            raise ValueError(f"stream entry {stream_id} has no field {missing}") from missing
-        except RecursionError as error:
-            raise ValueError(f"stream entry {stream_id} is nested too deeply") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 GROUP = "taskflow.dev"
 VERSION = "v1alpha1"
@@ -27,18 +28,12 @@ WORKER_CONTAINER = "worker"
 CELERY_TASK = "taskflow.run"
 
 KEY_EPOCH = "tf:epoch"
+"""Names the life of all data: when it is gone, Redis is new or lost everything."""
 KEY_OPERATOR = "tf:operator"
-KEY_LEDGER = "tf:led"
-KEY_LEASES = "tf:lease"
-KEY_STREAM = "tf:ev"
-KEY_STOPS = "tf:stop"
-KEY_WORKERS = "tf:workers"
-KEY_INTAKE = "tf:intake"
-KEY_CLAIM_PREFIX = "tf:cl:"
+KEY_NAMESPACES = "tf:namespaces"
+"""Set of the namespaces that have keys."""
 KEY_API_PREFIX = "tfapi:"
 """Prefix of keys of the REST API: no state of a Task, and nothing whose loss matters."""
-KEY_ONCE_PREFIX = "tf:once:"
-KEY_ARRAY_PREFIX = "tf:arr:"
 
 PRIORITY_STEPS = (0, 3, 6, 9)
 """Celery's four priority lists on Redis, where 0 is served first."""
@@ -79,24 +74,57 @@ def split_member(value: str) -> tuple[str, int, int | None]:
     return uid, *split_place(where)
 
 
-def claim_key(uid: str, attempt: int, chunk: int | None = None) -> str:
-    """Redis key of the claim: who holds or held the attempt."""
-    return KEY_CLAIM_PREFIX + member(uid, attempt, chunk)
+@dataclass(frozen=True)
+class UnackedKeys:
+    """Redis keys in which kombu keeps what it delivered until it is acknowledged."""
+
+    messages: str
+    index: str
+    mutex: str
 
 
-def array_key(uid: str) -> str:
-    """Redis key of what an array has handed out and not yet settled."""
-    return KEY_ARRAY_PREFIX + uid
+class NamespaceKeys:
+    """Redis keys of one namespace: all that its workers may touch, and what the operator keeps for it.
+
+    The namespace is a hash tag, so that one node of a cluster has all of them.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        base = f"tf:{{{namespace}}}:"
+        self.epoch = f"{base}epoch"
+        self.ledger = f"{base}led"
+        self.leases = f"{base}lease"
+        self.events = f"{base}ev"
+        """Stream that workers write."""
+        self.notes = f"{base}op"
+        """Stream that only the operator writes."""
+        self.unmirrored = f"{base}unmirrored"
+        """There while the history may lack what the streams lost."""
+        self.stops = f"{base}stop"
+        self.workers = f"{base}workers"
+        self.intake = f"{base}intake"
+        self.claim_prefix = f"{base}cl:"
+        self.once_prefix = f"{base}once:"
+        self.array_prefix = f"{base}arr:"
+        self.unacked = UnackedKeys(f"{base}unacked", f"{base}unacked:index", f"{base}unacked:mutex")
+
+    def claim(self, uid: str, attempt: int, chunk: int | None = None) -> str:
+        """Who holds or held the attempt."""
+        return self.claim_prefix + member(uid, attempt, chunk)
+
+    def array(self, uid: str) -> str:
+        """What an array has handed out and not yet settled."""
+        return self.array_prefix + uid
+
+    def once(self, uid: str, attempt: int) -> str:
+        """The message for a pod that runs nothing else."""
+        return self.once_prefix + member(uid, attempt)
 
 
-def mark_key(group: str) -> str:
-    """Redis key that tells a reader of the stream, while it has no group there, that data was lost."""
-    return f"tf:mark:{group}"
-
-
-def once_key(uid: str, attempt: int) -> str:
-    """Redis key of the message for a pod that runs nothing else."""
-    return KEY_ONCE_PREFIX + member(uid, attempt)
+@lru_cache(maxsize=4096)
+def keys_of(namespace: str) -> NamespaceKeys:
+    """The keys of a namespace."""
+    return NamespaceKeys(namespace)
 
 
 def broker_queue(namespace: str, queue: str) -> str:
@@ -124,21 +152,6 @@ def queue_lists(namespace: str, queues: Iterable[str]) -> list[str]:
     return [broker_list(namespace, queue, priority) for queue in queues for priority in (9, 6, 3, 0)]
 
 
-@dataclass(frozen=True)
-class UnackedKeys:
-    """Redis keys in which kombu keeps what it delivered until it is acknowledged."""
-
-    messages: str
-    index: str
-    mutex: str
-
-
-def unacked_keys(namespace: str) -> UnackedKeys:
-    """One set for each namespace: whoever restores a message has to be allowed to write its queue."""
-    base = f"tf:unacked:{namespace}"
-    return UnackedKeys(messages=base, index=f"{base}:index", mutex=f"{base}:mutex")
-
-
 def object_prefix(namespace: str) -> str:
     """Prefix of all objects of a namespace; the `key` of an input is below it."""
     return f"{namespace}/"
@@ -159,9 +172,11 @@ def log_prefix(namespace: str, uid: str, attempt: int) -> str:
     return attempt_prefix(namespace, uid, attempt) + "logs/"
 
 
-def attempt_token(key: str, uid: str, attempt: int, chunk: int | None = None) -> str:
+def attempt_token(key: str, namespace: str, uid: str, attempt: int, chunk: int | None = None) -> str:
     """128-bit token that proves that an event belongs to a message which the operator sent (HMAC-SHA256, truncated).
 
-    Derived, so that a restarted operator knows the tokens of what is in flight without having stored them.
+    Derived, so that a restarted operator knows the tokens of what is in flight without having stored them. The
+    namespace is part of it: a token says whose Task it is.
     """
-    return hmac.new(key.encode(), member(uid, attempt, chunk).encode(), "sha256").hexdigest()[:32]
+    text = f"{namespace}/{member(uid, attempt, chunk)}"
+    return hmac.digest(key.encode(), text.encode(), "sha256").hex()[:32]

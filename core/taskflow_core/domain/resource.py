@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
 
 
@@ -24,6 +24,12 @@ def _rfc3339(value: datetime) -> str:
 
 Time = Annotated[datetime, AfterValidator(_as_utc), PlainSerializer(_rfc3339, when_used="json")]
 """A time with a zone; whole seconds in JSON, as Kubernetes writes them."""
+
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+"""A number that every JSON reader and column takes."""
+RunMs = Count
+"""How long something ran, in milliseconds."""
 
 
 class Model(BaseModel):

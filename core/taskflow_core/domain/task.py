@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from taskflow_core.domain.naming import ANNOTATION_TRACEPARENT, GROUP
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.resource import Condition, Model, Time
+from taskflow_core.domain.resource import Condition, Count, Model, Time
 
 M = TypeVar("M", bound=BaseModel)
 MAX_PAYLOAD_BYTES = 8 * 1024
@@ -27,6 +27,8 @@ MAX_CHECKPOINT_BYTES = 4 * 1024
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """https://www.w3.org/TR/trace-context/#traceparent-header"""
 MAX_TYPE_CHARS = 253
+MAX_OUTPUTS = 17
+"""Declared outputs, and a result that is too large to be inline."""
 MAX_ARRAY_ITEMS = 10_000_000
 MAX_TASK_BYTES = 16 * 1024
 """args, kwargs and an array's inline items together, as compact JSON."""
@@ -179,7 +181,7 @@ class StoredOutput(Model):
     name: str
     key: str
     """Full key in the bucket."""
-    size_bytes: int
+    size_bytes: Count
     sha256: str
     content_type: str
 
@@ -197,8 +199,8 @@ class LastError(Model):
 class Progress(Model):
     """How far the running attempt has come, as its handler says."""
 
-    done: int = Field(default=0, ge=0)
-    total: int | None = Field(default=None, ge=0)
+    done: Count = 0
+    total: Count | None = None
     message: str = ""
 
 

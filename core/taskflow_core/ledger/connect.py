@@ -32,6 +32,9 @@ def connect_sync(settings: RedisSettings) -> redis.Redis:
     pool = redis.BlockingConnectionPool.from_url(
         settings.url.get_secret_value(),
         decode_responses=True,
+        # Others write keys that we read. Bytes that are no UTF-8 become lone surrogates, which no check lets through,
+        # instead of an error that hides the whole answer.
+        encoding_errors="surrogateescape",
         max_connections=4,
         timeout=_SOCKET_TIMEOUT,
         socket_timeout=_SOCKET_TIMEOUT,
@@ -48,6 +51,7 @@ def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
     pool = redis.asyncio.BlockingConnectionPool.from_url(
         settings.url.get_secret_value(),
         decode_responses=True,
+        encoding_errors="surrogateescape",
         max_connections=16,
         timeout=_SOCKET_TIMEOUT,
         socket_timeout=_SOCKET_TIMEOUT,

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis.asyncio
+from redis.exceptions import RedisError
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.attempts import Attempt, AttemptKey, Entered, Entry, State
+from taskflow_core.domain.attempts import Attempt, AttemptKey, Entered, Entry, State, Survey
 from taskflow_core.domain.events import EventKind, Failure, TaskSnapshot
 from taskflow_core.domain.message import Message
+from taskflow_core.domain.naming import keys_of
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
-from taskflow_core.ledger.stream import trim_read
+from taskflow_core.ledger.namespaces import Namespaces
+from taskflow_core.ledger.scripting import BatchScript, Call
 
 EXPIRE_LIMIT = 500
-"""Leases that one call expires."""
+"""Leases of a namespace that one call finds."""
+MAX_MEMBER_BYTES = 128
+MAX_CLAIM_CHARS = 511
+MAX_MESSAGE_BYTES = 256 * 1024
+"""A longer message is none of ours: arguments and items are at most 16 KiB."""
 SERVE_SECONDS = 30
 """After this time without its operator, another one may use this Redis."""
 
@@ -24,16 +31,25 @@ SERVE_SECONDS = 30
 class OperatorLedger:
     """What the operator does with the ledger. Every method raises `Unavailable` when Redis does not answer; all may be
     repeated.
+
+    Args:
+        client: connection.
+        namespaces: opened before anything is entered.
+        token_key: from which the token of each attempt is derived.
     """
 
-    def __init__(self, client: redis.asyncio.Redis) -> None:
+    def __init__(self, client: redis.asyncio.Redis, namespaces: Namespaces, token_key: str) -> None:
         self._client = client
+        self._namespaces = namespaces
+        self._token_key = token_key
         self._enqueue = client.register_script(script("enqueue"))
         self._settle = client.register_script(script("settle"))
         self._withdraw = client.register_script(script("withdraw"))
-        self._expire = client.register_script(script("expire"))
         self._give_up = client.register_script(script("give_up"))
         self._stop = client.register_script(script("stop"))
+        self._survey = BatchScript(client, "survey")
+        self._expire = BatchScript(client, "expire")
+        self._peek = BatchScript(client, "peek")
 
     async def enqueue(self, attempts: Sequence[Attempt], *, again: bool = False) -> list[Entered]:
         """Enter attempts, in one round trip; the answers are in the same order.
@@ -42,13 +58,15 @@ class OperatorLedger:
             attempts: what to enter.
             again: an attempt that waits already is answered `NEW` with a fresh time, because its message was lost.
         """
+        await self._namespaces.ensure(item.snapshot.namespace for item in attempts)
         with redis_errors():
             async with self._client.pipeline(transaction=False) as pipe:
                 for item in attempts:
+                    keys = keys_of(item.snapshot.namespace)
                     await self._enqueue(
-                        keys=[naming.KEY_LEDGER, naming.claim_key(item.uid, item.attempt), naming.KEY_STREAM],
+                        keys=[keys.ledger, item.key.claim, keys.notes],
                         args=[
-                            naming.member(item.uid, item.attempt),
+                            item.key.member,
                             item.uid,
                             item.attempt,
                             _payload(item.snapshot),
@@ -69,16 +87,11 @@ class OperatorLedger:
         with redis_errors():
             async with self._client.pipeline(transaction=False) as pipe:
                 for item, kind in attempts:
-                    keys = [
-                        naming.KEY_LEDGER,
-                        naming.claim_key(item.uid, item.attempt),
-                        naming.KEY_LEASES,
-                        naming.KEY_STREAM,
-                        naming.KEY_STOPS,
-                        naming.once_key(item.uid, item.attempt),
-                    ]
+                    of = keys_of(item.snapshot.namespace)
+                    once = of.once(item.uid, item.attempt)
+                    keys = [of.ledger, item.key.claim, of.leases, of.notes, of.stops, once]
                     args: list[str | int] = [
-                        naming.member(item.uid, item.attempt),
+                        item.key.member,
                         item.uid,
                         item.attempt,
                         kind.value,
@@ -93,52 +106,89 @@ class OperatorLedger:
         """Leave the message of an attempt for a pod that runs nothing else; `settle` removes it. To be entered
         before.
         """
-        key = naming.once_key(message.uid, message.attempt)
+        key = keys_of(message.namespace).once(message.uid, message.attempt)
         with redis_errors():
             await self._client.set(key, message.model_dump_json(by_alias=True), ex=CLAIM_SECONDS)
 
-    async def withdraw(self, uid: str, attempt: int, chunk: int | None = None) -> bool:
+    async def withdraw(self, attempt: AttemptKey) -> bool:
         """Take an attempt out of the ledger; False if somebody has claimed it already."""
-        keys = [naming.KEY_LEDGER, naming.claim_key(uid, attempt, chunk)]
+        keys = [keys_of(attempt.namespace).ledger, attempt.claim]
         with redis_errors():
-            return bool(await self._withdraw(keys=keys, args=[naming.member(uid, attempt, chunk)]))
+            return bool(await self._withdraw(keys=keys, args=[attempt.member]))
 
-    async def request_stop(self, uid: str, attempt: int, reason: Reason, chunk: int | None = None) -> None:
+    async def request_stop(self, attempt: AttemptKey, reason: Reason) -> None:
         """Ask whoever runs the attempt to stop; its worker hears of it with its next heartbeat. `settle` takes it
         back.
         """
-        member = naming.member(uid, attempt, chunk)
+        keys = keys_of(attempt.namespace)
         with redis_errors():
-            await self._stop(keys=[naming.KEY_LEASES, naming.KEY_STOPS], args=[member, reason.value])
+            await self._stop(keys=[keys.leases, keys.stops], args=[attempt.member, reason.value])
 
     async def note(self, item: Attempt, kind: EventKind = EventKind.PENDING) -> None:
         """Tell the history of a Task that is not queued."""
+        await self._namespaces.ensure([item.snapshot.namespace])
         now = await self.now_ms()
         with redis_errors():
             await self._client.xadd(
-                naming.KEY_STREAM,
+                keys_of(item.snapshot.namespace).notes,
                 {"k": kind.value, "uid": item.uid, "att": item.attempt, "ts": now, "p": _payload(item.snapshot)},
                 maxlen=MAX_STREAM_LENGTH,
                 approximate=True,
             )
 
-    async def expire(self) -> list[str]:
-        """Declare attempts lost whose lease expired; each becomes a `lost` event. Returns their members."""
+    async def survey(self, namespaces: Mapping[str, int], *, grace_ms: int, limit: int) -> list[Survey]:
+        """What needs attention in each namespace, in one round trip.
+
+        Args:
+            namespaces: which, and from which ledger time (ms) on to look for attempts that wait.
+            grace_ms: attempts that are in the ledger for less are left out.
+            limit: attempts that wait, of each namespace.
+        """
+        calls = []
+        for namespace, after_ms in namespaces.items():
+            keys = keys_of(namespace)
+            arguments = [after_ms, grace_ms, limit, EXPIRE_LIMIT, MAX_MEMBER_BYTES]
+            calls.append(([keys.leases, keys.ledger], arguments))
+        answers = await self._survey.call(calls)
+        return [_survey(namespace, answer) for namespace, answer in zip(namespaces, answers, strict=True)]
+
+    async def expire(self, expired: Sequence[AttemptKey], nobodys: Sequence[tuple[str, str]] = ()) -> list[AttemptKey]:
+        """Declare attempts lost whose lease ran out; each becomes a `lost` event. Returns those that are.
+
+        Args:
+            expired: what `survey` found.
+            nobodys: namespaces and names among their leases that are no attempts of theirs; only removed.
+        """
         failure = Failure(
             reason=Reason.WORKER_LOST, message="the worker stopped renewing its lease: it died, hung or was cut off"
         )
-        with redis_errors():
-            members: list[str] = await self._expire(
-                keys=[naming.KEY_LEASES, naming.KEY_STREAM],
-                args=[
-                    naming.KEY_CLAIM_PREFIX,
-                    failure.model_dump_json(by_alias=True),
-                    EXPIRE_LIMIT,
-                    TOMBSTONE_SECONDS,
-                    MAX_STREAM_LENGTH,
-                ],
-            )
-        return members
+        payload = failure.model_dump_json(by_alias=True)
+        by_namespace: dict[str, list[tuple[str, str, str, str]]] = {}
+        for key in expired:
+            fields = key.member, key.uid, key.place, self._token(key)
+            by_namespace.setdefault(key.namespace, []).append(fields)
+        for namespace, member in nobodys:
+            by_namespace.setdefault(namespace, []).append((member, "", "", ""))
+        calls: list[Call] = []
+        for namespace, members in by_namespace.items():
+            of = keys_of(namespace)
+            claims = [of.claim_prefix + member for member, *_ in members]
+            arguments: list[str | int] = [
+                payload,
+                TOMBSTONE_SECONDS,
+                MAX_STREAM_LENGTH,
+                *(text for each in members for text in each),
+            ]
+            calls.append(([of.leases, of.events, *claims], arguments))
+        found: list[AttemptKey] = []
+        for namespace, answer in zip(by_namespace, await self._expire.call(calls), strict=True):
+            # A namespace whose stream takes nothing is found by the next look at it.
+            members_lost = [] if isinstance(answer, RedisError) else answer
+            found += [one for member in members_lost if (one := AttemptKey.of(namespace, member)) is not None]
+        return found
+
+    def _token(self, key: AttemptKey) -> str:
+        return naming.attempt_token(self._token_key, *key)
 
     async def give_up(self, attempts: Sequence[AttemptKey], failure: Failure) -> list[bool]:
         """Declare each attempt lost, in one round trip; False for one that somebody holds or may claim.
@@ -147,16 +197,18 @@ class OperatorLedger:
         """
         with redis_errors():
             async with self._client.pipeline(transaction=False) as pipe:
-                for uid, *place in attempts:
+                for key in attempts:
+                    of = keys_of(key.namespace)
                     await self._give_up(
-                        keys=[naming.KEY_LEDGER, naming.claim_key(uid, *place), naming.KEY_LEASES, naming.KEY_STREAM],
+                        keys=[of.ledger, key.claim, of.leases, of.events],
                         args=[
-                            naming.member(uid, *place),
-                            uid,
-                            naming.place(*place),
+                            key.member,
+                            key.uid,
+                            key.place,
                             failure.model_dump_json(by_alias=True),
                             TOMBSTONE_SECONDS,
                             MAX_STREAM_LENGTH,
+                            self._token(key),
                         ],
                         client=pipe,
                     )
@@ -190,38 +242,51 @@ class OperatorLedger:
             seconds, micros = await self._client.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    async def waiting(self, *, after_ms: int, before_ms: int, limit: int) -> list[tuple[str, int]]:
-        """Members in the ledger and since when, oldest first, with after_ms <= time < before_ms."""
-        with redis_errors():
-            rows: Any = await self._client.zrangebyscore(
-                naming.KEY_LEDGER, after_ms, f"({before_ms}", start=0, num=limit, withscores=True
-            )
-        return [(str(member), int(score)) for member, score in rows]
-
     async def states(self, attempts: Sequence[AttemptKey]) -> list[State]:
         """What is known of each attempt, in one round trip and the same order."""
         with redis_errors():
             async with self._client.pipeline(transaction=False) as pipe:
-                for uid, *place in attempts:
-                    pipe.get(naming.claim_key(uid, *place))
-                    pipe.zscore(naming.KEY_LEASES, naming.member(uid, *place))
-                    pipe.zscore(naming.KEY_LEDGER, naming.member(uid, *place))
+                for key in attempts:
+                    of = keys_of(key.namespace)
+                    # A worker may have written anything of any length there.
+                    pipe.getrange(key.claim, 0, MAX_CLAIM_CHARS)
+                    pipe.zscore(of.leases, key.member)
+                    pipe.zscore(of.ledger, key.member)
                 answers = await pipe.execute()
         triples = zip(answers[0::3], answers[1::3], answers[2::3], strict=True)
         return [State(claim or "", lease is not None, entry is not None) for claim, lease, entry in triples]
 
-    async def trim_stream(self) -> None:
-        """Drop events that all groups have read: ends of chunks carry results, and must not accumulate."""
-        await trim_read(self._client)
-
     async def oldest_messages(self, lists: Sequence[str]) -> list[str | None]:
-        """For each Redis list of messages, the raw message that is served next; None for an empty one."""
-        with redis_errors():
-            async with self._client.pipeline(transaction=False) as pipe:
-                for name in lists:
-                    pipe.lindex(name, -1)
-                answers: list[str | None] = await pipe.execute()
-        return answers
+        """For each Redis list of messages, the raw message that is served next; None for an empty one, and an empty
+        text for one that is none of ours.
+        """
+        answers = await self._peek.call([([name], [MAX_MESSAGE_BYTES, -1, -1]) for name in lists])
+        return [_head(answer) for answer in answers]
+
+
+def _head(answer: Any) -> str | None:
+    if isinstance(answer, RedisError):
+        return ""
+    ((*messages,),) = answer
+    return str(messages[0]) if messages else None
+
+
+def _survey(namespace: str, answer: Any) -> Survey:
+    if isinstance(answer, RedisError):
+        return Survey(namespace, problem=str(answer))
+    now_ms, expired, removed, waiting = answer
+    return Survey(
+        namespace,
+        int(now_ms),
+        tuple(key for member in expired if (key := AttemptKey.of(namespace, member)) is not None),
+        tuple(member for member in expired if AttemptKey.of(namespace, member) is None),
+        int(removed),
+        tuple(
+            (key, int(float(since)))
+            for member, since in zip(waiting[0::2], waiting[1::2], strict=True)
+            if (key := AttemptKey.of(namespace, member)) is not None
+        ),
+    )
 
 
 def _payload(snapshot: TaskSnapshot) -> str:

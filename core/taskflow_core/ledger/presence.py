@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 import redis.asyncio
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
+from redis.exceptions import RedisError
 
-from taskflow_core.domain import naming
-from taskflow_core.domain.resource import Model
+from taskflow_core.domain.naming import keys_of
+from taskflow_core.domain.resource import Count, Model
 from taskflow_core.ledger.connect import redis_errors, script
+from taskflow_core.ledger.scripting import BatchScript
 from taskflow_core.telemetry.logs import get_logger
 
 PRESENCE_SECONDS = 1.0
 """The time between two reports of a worker."""
 STOP = "stop"
 """Value of an intake that is stopped."""
+
+MAX_WORKERS = 1000
+"""Of a namespace. When there are more reports, all of them are removed: those who live report again within a second."""
+MAX_REPORT_BYTES = 16 * 1024
+AHEAD_MS = 60_000
+_NAME = re.compile("[^|\\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,253}")
 
 log = get_logger(__name__)
 
@@ -29,30 +38,38 @@ class WorkerReport(Model):
     namespace: str
     pool: str = ""
     """The WorkerPool that it belongs to; empty outside of one."""
-    queues: tuple[str, ...]
-    slots: int
+    queues: tuple[str, ...] = Field(max_length=256)
+    slots: int = Field(ge=0, le=100_000)
     """Requests that it can run at a time."""
-    busy: int
+    busy: int = Field(ge=0, le=100_000)
     """Requests that it took and has not finished, or more."""
     serving: bool
     """False once it was told to stop its intake and nothing more can start: what `busy` counts then is the last it
     runs."""
-    claimed_ms: int | None = None
+    claimed_ms: Count | None = None
     """When it last accepted a request; None if it never did."""
-    at_ms: int
+    at_ms: Count
     """When it reported."""
+
+
+class WorkerName(NamedTuple):
+    """Names a worker among those of all namespaces."""
+
+    namespace: str
+    name: str
+    """That of its pod."""
 
 
 @dataclass(frozen=True)
 class WorkerSnapshot:
-    """All workers and some queues at one moment."""
+    """The workers of some namespaces, and some queues, at one moment."""
 
     now_ms: int
     """Redis' clock."""
-    reports: Mapping[str, WorkerReport]
-    """By the worker's name. Those of workers that died stay until they are forgotten: look at `at_ms`."""
-    intakes: Mapping[str, str]
-    """What was asked of the intake of workers, by their names: `stop`."""
+    reports: Mapping[WorkerName, WorkerReport]
+    """Those of workers that died stay until they are forgotten: look at `at_ms`."""
+    intakes: Mapping[WorkerName, str]
+    """What was asked of the intake of workers: `stop`."""
     lengths: Mapping[str, int]
     """How many messages wait in each list that was asked for."""
 
@@ -74,6 +91,7 @@ class Presence:
     ) -> None:
         self._client = client
         self._name = name
+        self._keys = keys_of(namespace)
         self._fixed: dict[str, Any] = {"namespace": namespace, "pool": pool, "queues": tuple(queues), "slots": slots}
         self._report = client.register_script(script("presence"))
 
@@ -88,7 +106,7 @@ class Presence:
         report = WorkerReport(**self._fixed, busy=busy, serving=serving, at_ms=0)
         with redis_errors():
             answer = self._report(
-                keys=[naming.KEY_WORKERS, naming.KEY_INTAKE],
+                keys=[self._keys.workers, self._keys.intake],
                 args=[
                     self._name,
                     report.model_dump_json(by_alias=True, exclude={"claimed_ms", "at_ms"}),
@@ -100,62 +118,101 @@ class Presence:
     def leave(self) -> None:
         """Remove the report: the worker ends."""
         with redis_errors():
-            self._client.hdel(naming.KEY_WORKERS, self._name)
+            self._client.hdel(self._keys.workers, self._name)
 
 
 class PoolView:
-    """Reports of all workers, and requests to them. Every method raises `Unavailable` and may be repeated
-    then.
-    """
+    """Reports of workers, and requests to them. Every method raises `Unavailable` and may be repeated then."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
+        self._workers = BatchScript(client, "workers")
 
-    async def snapshot(self, lists: Sequence[str] = ()) -> WorkerSnapshot:
-        """All workers, and the lengths of these Redis lists, in one round trip."""
+    async def snapshot(self, namespaces: Sequence[str] = (), lists: Sequence[str] = ()) -> WorkerSnapshot:
+        """The workers of these namespaces, and the lengths of these Redis lists.
+
+        What workers wrote is input: more than `MAX_WORKERS` of a namespace, and what is too long or no report, is
+        removed.
+        """
+        calls = [
+            ([keys_of(name).workers, keys_of(name).intake], [MAX_WORKERS, MAX_REPORT_BYTES]) for name in namespaces
+        ]
         with redis_errors():
-            async with self._client.pipeline(transaction=True) as pipe:
+            async with self._client.pipeline(transaction=False) as pipe:
                 pipe.time()
-                pipe.hgetall(naming.KEY_WORKERS)
-                pipe.hgetall(naming.KEY_INTAKE)
                 for name in lists:
                     pipe.llen(name)
-                (seconds, micros), reports, intakes, *lengths = await pipe.execute()
-        return WorkerSnapshot(
-            now_ms=int(seconds) * 1000 + int(micros) // 1000,
-            reports=_read(reports),
-            intakes=intakes,
-            lengths=dict(zip(lists, map(int, lengths), strict=True)),
-        )
+                (seconds, micros), *lengths = await pipe.execute()
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        reports: dict[WorkerName, WorkerReport] = {}
+        intakes: dict[WorkerName, str] = {}
+        strange: list[WorkerName] = []
+        for namespace, answer in zip(namespaces, await self._workers.call(calls), strict=True):
+            if isinstance(answer, RedisError):
+                log.warning("worker_reports_unreadable", namespace=namespace, error=str(answer))
+                continue
+            removed, found, asked = answer
+            if removed:
+                log.warning("worker_reports_removed", namespace=namespace, count=removed)
+            for name, text in _pairs(found):
+                worker = WorkerName(namespace, name)
+                report = _read(worker, text, now_ms)
+                if report is None:
+                    strange.append(worker)
+                else:
+                    reports[worker] = report
+            intakes |= {WorkerName(namespace, name): value for name, value in _pairs(asked)}
+        await self.forget(strange)
+        return WorkerSnapshot(now_ms, reports, intakes, dict(zip(lists, map(int, lengths), strict=True)))
 
-    async def stop_intake(self, names: Sequence[str]) -> None:
+    async def stop_intake(self, workers: Sequence[WorkerName]) -> None:
         """Ask workers to take nothing more; also those that start under that name later."""
-        if names:
+        for namespace, names in _by_namespace(workers).items():
             with redis_errors():
-                await self._client.hset(naming.KEY_INTAKE, mapping=dict.fromkeys(names, STOP))
+                await self._client.hset(keys_of(namespace).intake, mapping=dict.fromkeys(names, STOP))
 
-    async def resume_intake(self, names: Sequence[str]) -> None:
+    async def resume_intake(self, workers: Sequence[WorkerName]) -> None:
         """Let workers take messages again."""
-        if names:
+        for namespace, names in _by_namespace(workers).items():
             with redis_errors():
-                await self._client.hdel(naming.KEY_INTAKE, *names)
+                await self._client.hdel(keys_of(namespace).intake, *names)
 
-    async def forget(self, names: Sequence[str]) -> None:
+    async def forget(self, workers: Sequence[WorkerName]) -> None:
         """Remove workers that are gone."""
-        if names:
+        for namespace, names in _by_namespace(workers).items():
             with redis_errors():
-                async with self._client.pipeline(transaction=True) as pipe:
-                    pipe.hdel(naming.KEY_WORKERS, *names)
-                    pipe.hdel(naming.KEY_INTAKE, *names)
+                async with self._client.pipeline(transaction=False) as pipe:
+                    pipe.hdel(keys_of(namespace).workers, *names)
+                    pipe.hdel(keys_of(namespace).intake, *names)
                     await pipe.execute()
 
 
-def _read(raw: Mapping[str, str]) -> dict[str, WorkerReport]:
-    found: dict[str, WorkerReport] = {}
-    for name, text in raw.items():
-        try:
-            found[name] = WorkerReport.model_validate_json(text)
-        except ValidationError as error:
-            # One worker of another version must not hide all the others.
-            log.warning("worker_report_invalid", worker=name, error=str(error))
+def _by_namespace(workers: Sequence[WorkerName]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for worker in workers:
+        found.setdefault(worker.namespace, []).append(worker.name)
     return found
+
+
+def _pairs(flat: Sequence[str]) -> Iterator[tuple[str, str]]:
+    return zip(flat[0::2], flat[1::2], strict=True)
+
+
+def _read(worker: WorkerName, text: str, now_ms: int) -> WorkerReport | None:
+    """The report of a worker; None if it is none, or not of this namespace."""
+    try:
+        report = WorkerReport.model_validate_json(text.encode("utf-8", "surrogateescape"))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+    else:
+        if not _NAME.fullmatch(worker.name):
+            problem = "the name is none of a pod"
+        elif report.namespace != worker.namespace:
+            problem = "it is about another namespace"
+        elif report.at_ms > now_ms + AHEAD_MS:
+            problem = "its time is in the future"
+        else:
+            return report
+    # One worker of another version must not hide all the others.
+    log.warning("worker_report_invalid", namespace=worker.namespace, worker=worker.name[:80], error=problem)
+    return None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import redis.asyncio
+from redis.exceptions import RedisError
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.message import entered_ms
 from taskflow_core.ledger.connect import redis_errors
+from taskflow_core.ledger.scripting import BatchScript
 
 _WINDOW = 32
 """Messages looked at on both sides of where one should be: some entered in the same millisecond, some were taken
 meanwhile."""
+_MAX_BYTES = 64 * 1024
+"""A longer message is none of ours."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class QueueView:
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._client = client
+        self._peek = BatchScript(client, "peek", read_only=True)
 
     async def position(self, namespace: str, queue: str, priority: int, uid: str, attempt: int) -> QueuePosition | None:
         """Its position; None if it is not in the ledger, because it is not entered yet or a worker took it.
@@ -48,15 +52,15 @@ class QueueView:
         member = naming.member(uid, attempt)
         with redis_errors():
             async with self._client.pipeline(transaction=False) as pipe:
-                pipe.zscore(naming.KEY_LEDGER, member)
+                pipe.zscore(naming.keys_of(namespace).ledger, member)
                 for name in lists:
                     pipe.llen(name)
                 score, *lengths = await pipe.execute()
             if score is None:
                 return None
-            before = sum(lengths[: lists.index(own)])
-            place = await self._search(own, lengths[lists.index(own)], int(score))
-            exact = await self._look_around(own, place, member)
+        before = sum(lengths[: lists.index(own)])
+        place = await self._search(own, lengths[lists.index(own)], int(score))
+        exact = await self._look_around(own, place, member)
         return QueuePosition(before + (place if exact is None else exact), exact is not None)
 
     async def _search(self, name: str, length: int, entered: int) -> int:
@@ -64,9 +68,9 @@ class QueueView:
         low, high = 0, length
         while low < high:
             middle = (low + high) // 2
-            raw: Any = await self._client.lindex(name, -1 - middle)
+            raw = await self._messages(name, -1 - middle, -1 - middle)
             # There is none any more where others were taken meanwhile.
-            if raw is not None and (entered_ms(raw) or 0) < entered:
+            if raw and (entered_ms(raw[0]) or 0) < entered:
                 low = middle + 1
             else:
                 high = middle
@@ -74,11 +78,18 @@ class QueueView:
 
     async def _look_around(self, name: str, place: int, member: str) -> int | None:
         first = max(place - _WINDOW, 0)
-        found: Any = await self._client.lrange(name, -1 - place - _WINDOW, -1 - first)
+        found = await self._messages(name, -1 - place - _WINDOW, -1 - first)
         for offset, raw in enumerate(reversed(found)):
             if _id(raw) == member:
                 return first + offset
         return None
+
+    async def _messages(self, name: str, first: int, last: int) -> list[str]:
+        (answer,) = await self._peek.call([([name], [_MAX_BYTES, first, last])])
+        with redis_errors():
+            if isinstance(answer, RedisError):
+                raise answer
+        return list(answer[0])
 
 
 def _id(raw: str) -> str:

@@ -1,210 +1,216 @@
-"""Consumer groups of the event stream."""
+"""Consumer groups of the event streams. Each namespace has two streams: what its workers say, and what the operator
+says.
+"""
 
 from __future__ import annotations
 
-import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis.asyncio
-from redis.exceptions import ResponseError, WatchError
+from redis.exceptions import RedisError
 
-from taskflow_core.domain import naming
-from taskflow_core.domain.events import Event
+from taskflow_core.domain.event_input import MAX_FIELD_BYTES, Refusal, RefusedEntryError, read_event
+from taskflow_core.domain.events import EntryId, Event, Origin, Stream
+from taskflow_core.domain.naming import keys_of
 from taskflow_core.ledger.connect import redis_errors
+from taskflow_core.ledger.scripting import BatchScript, Call
 
-READ_COUNT = 500
-BLOCK_MS = 1000
-GROUPS = ("cr", "pg")
-"""All consumer groups."""
+GROUPS = {"cr": (Origin.WORKERS,), "pg": (Origin.WORKERS, Origin.OPERATOR)}
+"""The consumer groups, and what each of them reads."""
+STREAMS_PER_READ = 64
+MAX_READ_BYTES = 4 * 1024 * 1024
+"""Of all streams of one read together; a batch of a stream may be larger by its last sixteen entries."""
+_STEPS = 32
+"""Times sixteen entries that one read takes of a stream."""
 KEPT_MS = 60_000
 """How long entries are kept that all groups have read."""
+AHEAD_MS = 24 * 3600 * 1000
+"""An id that far in the future was not given by Redis; the greatest one would end the stream."""
+MAX_STREAM_BYTES = 256 * 1024 * 1024
+"""A million ends of ordinary Tasks."""
+
+
+def stream_key(stream: Stream) -> str:
+    """Redis key of a stream."""
+    keys = keys_of(stream.namespace)
+    return keys.events if stream.origin is Origin.WORKERS else keys.notes
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The result of one read."""
+class RefusedEntry:
+    """An entry that is no event."""
 
-    events: tuple[Event, ...]
-    broken: tuple[tuple[str, str], ...]
-    """Entries that are not events: (stream id, what is wrong). Unless they are acknowledged, they come again."""
+    entry: EntryId
+    reason: Refusal
+    message: str
+
+
+@dataclass(frozen=True)
+class Read:
+    """The result of one read of one stream."""
+
+    stream: Stream
+    events: tuple[Event, ...] = ()
+    refused: tuple[RefusedEntry, ...] = ()
+    """Unless they are acknowledged, they come again."""
     last: bool = True
     """There was nothing more in the stream."""
+    problem: str = ""
+    """Why the stream could not be read: it is broken, or the group does not exist."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a group stands to a stream."""
+
+    stream: Stream
+    pending: int = 0
+    """Entries that were read and not acknowledged."""
+    unread: int = 0
+    gap: bool = False
+    """The stream was trimmed past entries that the group had not read."""
+    age_ms: int = 0
+    """Of the oldest entry that is not acknowledged."""
+    problem: str = ""
+    """What is wrong with the stream, so that it has to be made anew."""
 
 
 class StreamReader:
-    """One consumer group's place in the event stream, kept in Redis: a restarted reader goes on where it was.
+    """One consumer group's places in the streams, kept in Redis: a restarted reader goes on where it was.
 
-    The consumer's name is fixed, so entries that were read but not acknowledged are read again first.
+    The consumer's name is fixed, so entries that were read but not acknowledged can be read again first.
 
     Args:
-        client: connection; blocking reads take one of its pool for themselves.
-        group: `cr` or `pg`.
+        client: connection.
+        group: one of `GROUPS`.
+        token_key: from which the token of each attempt is derived.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, group: str) -> None:
+    def __init__(self, client: redis.asyncio.Redis, group: str, token_key: str) -> None:
         self._client = client
-        self._group = group
-        self._consumer = group
-        self._mark = naming.mark_key(group)
-        self._own_backlog = "0"
+        self.group = group
+        self._token_key = token_key
+        self._read = BatchScript(client, "read")
+        self._look = BatchScript(client, "look")
+        self._backlogs: dict[Stream, str] = {}
 
-    def start_over(self) -> None:
+    def streams_of(self, namespace: str) -> tuple[Stream, ...]:
+        """The streams of a namespace that the group reads."""
+        return tuple(Stream(namespace, origin) for origin in GROUPS[self.group])
+
+    def start_over(self, stream: Stream) -> None:
         """Read first, once more, what was read and not acknowledged."""
-        self._own_backlog = "0"
+        self._backlogs[stream] = "0"
 
-    async def has_group(self) -> bool:
-        """Whether the group exists; if not, it was never made, or Redis lost its data.
-
-        Raises:
-            Unavailable: Redis does not answer.
-        """
-        with redis_errors():
-            if not await self._client.exists(naming.KEY_STREAM):
-                return False
-            groups = await self._client.xinfo_groups(naming.KEY_STREAM)
-        return any(group["name"] == self._group for group in groups)
-
-    async def mark(self) -> str:
-        """Write a mark that is lost with the data, for `make_group`.
+    async def read(self, streams: Sequence[Stream]) -> list[Read]:
+        """The next entries of up to `STREAMS_PER_READ` streams, in one round trip; of each first those to read again.
 
         Raises:
             Unavailable: Redis does not answer.
         """
-        word = secrets.token_hex(8)
-        with redis_errors():
-            await self._client.set(self._mark, word)
-        return word
+        bytes_each = MAX_READ_BYTES // max(1, len(streams))
+        calls: list[Call] = [
+            ([stream_key(each)], [self.group, self._backlogs.get(each, ">"), _STEPS, MAX_FIELD_BYTES, bytes_each])
+            for each in streams
+        ]
+        answers = await self._read.call(calls)
+        return [self._decode(stream, answer) for stream, answer in zip(streams, answers, strict=True)]
 
-    async def make_group(self, mark: str) -> bool:
-        """Create the group at the start of the stream; False, and none is made, if Redis lost its data after `mark`.
-
-        There was no group that could be missing, so nothing else would tell of events that came and went meanwhile.
-
-        Raises:
-            Unavailable: Redis does not answer.
-        """
-        with redis_errors():
-            async with self._client.pipeline() as pipe:
-                await pipe.watch(self._mark)
-                if await pipe.get(self._mark) != mark:
-                    return False
-                pipe.multi()  # type: ignore[no-untyped-call]
-                pipe.delete(self._mark)
-                pipe.xgroup_create(naming.KEY_STREAM, self._group, id="0", mkstream=True)
-                try:
-                    await pipe.execute()
-                except WatchError:
-                    return False
-                except ResponseError as error:
-                    if "BUSYGROUP" not in str(error):
-                        raise
-        return True
-
-    async def gap(self) -> bool:
-        """Whether the stream was trimmed past entries that this group has not read.
-
-        Raises:
-            Unavailable: Redis does not answer, or the group is gone.
-        """
-        with redis_errors():
-            info = await self._client.xinfo_stream(naming.KEY_STREAM)
-            groups = await self._client.xinfo_groups(naming.KEY_STREAM)
-        mine = next((g for g in groups if g["name"] == self._group), None)
-        if mine is None:
-            return True
-        # By places and not by counts: a group's count is off after Redis was restarted.
-        if int(info["entries-added"]) == int(info["length"]):
-            return False
-        first = info["first-entry"]
-        return first is None or _position(first[0]) > _position(mine["last-delivered-id"])
-
-    async def read(self, block_ms: int = BLOCK_MS) -> Batch:
-        """The next entries: first those that were read before and not acknowledged, then new ones, waiting up to
-        `block_ms`.
-
-        Raises:
-            LookupError: the group is gone (Redis lost its data): resynchronise, and make it again.
-            Unavailable: Redis does not answer.
-        """
-        place = self._own_backlog or ">"
-        with redis_errors():
-            try:
-                answer = await self._client.xreadgroup(
-                    self._group,
-                    self._consumer,
-                    {naming.KEY_STREAM: place},
-                    count=READ_COUNT,
-                    block=block_ms if place == ">" else None,
-                )
-            except ResponseError as error:
-                if "NOGROUP" in str(error) or "UNBLOCKED" in str(error):
-                    raise LookupError(f"consumer group {self._group} is gone") from error
-                raise
-        entries = _entries(answer)
-        if self._own_backlog:
-            # Entries stay in the backlog until acknowledged, so go past them by id, not again from 0.
-            self._own_backlog = entries[-1][0] if entries else ""
-            if not entries:
-                return await self.read(block_ms)
+    def _decode(self, stream: Stream, answer: Any) -> Read:
+        if isinstance(answer, RedisError):
+            return Read(stream, problem=str(answer))
+        ended, entries = answer
+        backlog = stream in self._backlogs
+        if backlog and ended:
+            del self._backlogs[stream]
+        elif backlog:
+            self._backlogs[stream] = entries[-1][0]
         events: list[Event] = []
-        broken: list[tuple[str, str]] = []
-        for stream_id, fields in entries:
+        refused: list[RefusedEntry] = []
+        for entry_id, flat in entries:
+            # An entry that was trimmed while it was in the backlog comes back without fields.
+            fields = dict(zip(flat[0::2], flat[1::2], strict=True))
             try:
-                events.append(Event.from_fields(stream_id, fields))
-            except ValueError as error:
-                broken.append((stream_id, str(error)))
-        return Batch(events=tuple(events), broken=tuple(broken), last=place == ">" and len(entries) < READ_COUNT)
+                events.append(read_event(stream, entry_id, fields, self._token_key))
+            except RefusedEntryError as error:
+                refused.append(RefusedEntry(EntryId(stream, entry_id), error.reason, str(error)))
+        return Read(stream, tuple(events), tuple(refused), last=bool(ended) and not backlog)
 
-    async def acknowledge(self, ids: Sequence[str]) -> None:
+    async def look(self, namespaces: Iterable[str], now_ms: int, *, sizes: bool = False) -> list[Standing]:
+        """How the group stands to the streams of these namespaces, in one round trip.
+
+        Args:
+            namespaces: which.
+            now_ms: Redis' clock.
+            sizes: also compare the memory that the streams take with `MAX_STREAM_BYTES`.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        streams = [stream for namespace in namespaces for stream in self.streams_of(namespace)]
+        answers = await self._look.call([([stream_key(each)], [self.group, int(sizes)]) for each in streams])
+        return [standing(stream, answer, now_ms) for stream, answer in zip(streams, answers, strict=True)]
+
+    async def acknowledge(self, entries: Iterable[EntryId]) -> None:
         """Say that these entries are done with; last of all, after their effects are durable.
 
         Raises:
             Unavailable: Redis does not answer.
         """
-        if ids:
-            with redis_errors():
-                await self._client.xack(naming.KEY_STREAM, self._group, *ids)
+        by_stream: dict[Stream, list[str]] = {}
+        for entry in entries:
+            by_stream.setdefault(entry.stream, []).append(entry.id)
+        if not by_stream:
+            return
+        with redis_errors():
+            async with self._client.pipeline(transaction=False) as pipe:
+                for stream, ids in by_stream.items():
+                    pipe.xack(stream_key(stream), self.group, *ids)
+                # A stream that is gone or broken has nothing to acknowledge; the next look finds it.
+                await pipe.execute(raise_on_error=False)
 
 
-async def trim_read(client: redis.asyncio.Redis) -> None:
-    """Drop entries that both groups have acknowledged and that are older than `KEPT_MS`; nothing before both groups
-    exist.
+def standing(stream: Stream, answer: Any, now_ms: int) -> Standing:
+    """What the answer of `look.lua` says. Pure."""
+    if isinstance(answer, RedisError):
+        return Standing(stream, problem=f"it cannot be read: {answer}")
+    if not answer:
+        return Standing(stream, problem="its consumer group is gone")
+    length, added, last, first, delivered, pending, oldest, lag, unread, used = answer
+    if _position(last)[0] > now_ms + AHEAD_MS:
+        return Standing(stream, problem=f"its last id {last} is in the future, and no more may fit behind it")
+    if int(used) > MAX_STREAM_BYTES:
+        return Standing(stream, problem=f"it takes {used} bytes, at most {MAX_STREAM_BYTES} are allowed")
+    # By places and not by counts: a group's count is off after Redis was restarted.
+    trimmed = int(added) != int(length) and (not first or _position(first) > _position(delivered))
+    since = min((_position(each)[0] for each in (oldest, unread) if each), default=now_ms)
+    return Standing(
+        stream,
+        pending=int(pending),
+        unread=max(int(lag), 1) if unread else 0,
+        gap=trimmed and last != delivered,
+        age_ms=max(now_ms - since, 0),
+    )
 
-    The latest of them stays, so that the beginning of the stream is never past a reader that has read everything.
+
+async def trim_read(client: redis.asyncio.Redis, streams: Iterable[Stream], now_ms: int) -> None:
+    """Drop entries that all groups have acknowledged and that are older than `KEPT_MS`.
+
+    The latest of them stays, so that the beginning of a stream is never past a reader that has read everything.
 
     Raises:
         Unavailable: Redis does not answer.
     """
-    with redis_errors():
-        if not await client.exists(naming.KEY_STREAM):
-            return
-        groups = {str(group["name"]): group for group in await client.xinfo_groups(naming.KEY_STREAM)}
-        if not all(name in groups for name in GROUPS):
-            return
-        seconds, _ = await client.time()
-        oldest = f"{(int(seconds) * 1000) - KEPT_MS}-0"
-        for name in GROUPS:
-            place = str(groups[name]["last-delivered-id"])
-            if int(groups[name]["pending"]):
-                place = str((await client.xpending(naming.KEY_STREAM, name))["min"] or place)
-            oldest = min(oldest, place, key=_position)
-        await client.xtrim(naming.KEY_STREAM, minid=oldest, approximate=True)
+    calls = []
+    for stream in streams:
+        readers = [group for group, origins in GROUPS.items() if stream.origin in origins]
+        calls.append(([stream_key(stream)], [f"{now_ms - KEPT_MS}-0", *readers]))
+    # A stream that lacks a group keeps everything.
+    await BatchScript(client, "trim").call(calls)
 
 
 def _position(stream_id: object) -> tuple[int, int]:
     milliseconds, _, number = str(stream_id).partition("-")
     return int(milliseconds), int(number or 0)
-
-
-def _entries(answer: object) -> list[tuple[str, dict[str, str]]]:
-    """Entries of our one stream from either shape that redis-py answers with (RESP2 lists, RESP3 mapping)."""
-    if not answer:
-        return []
-    if isinstance(answer, dict):
-        batches = answer[naming.KEY_STREAM]
-        found = batches[0] if batches and isinstance(batches[0], list) else batches
-    else:
-        found = answer[0][1]  # type: ignore[index]
-    # An entry that was trimmed while it was in the backlog comes back without fields.
-    return [(stream_id, fields or {}) for stream_id, fields in found]

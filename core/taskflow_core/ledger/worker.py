@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import redis
 
-from taskflow_core.domain import naming
 from taskflow_core.domain.chunks import ChunkEnd, Counted
 from taskflow_core.domain.events import Advance, EventKind, Failure, Success
 from taskflow_core.domain.message import Message
+from taskflow_core.domain.naming import keys_of
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
 
@@ -60,12 +60,14 @@ class WorkerLedger:
 
     Args:
         client: connection of this process.
+        namespace: whose attempts it runs.
         worker: name of the worker process, unique among all that ever ran, without `|`.
         lease_ms: how long a lease lasts without renewal.
     """
 
-    def __init__(self, client: redis.Redis, worker: str, lease_ms: int) -> None:
+    def __init__(self, client: redis.Redis, namespace: str, worker: str, lease_ms: int) -> None:
         self._client = client
+        self._keys = keys_of(namespace)
         self._worker = worker
         self._lease_ms = lease_ms
         self._claim = client.register_script(script("claim"))
@@ -99,13 +101,8 @@ class WorkerLedger:
     def claim(self, candidate: Claim) -> Claim | None:
         """Claim the attempt; None if it is somebody else's, closed, or unknown: then do nothing."""
         message = candidate.message
-        keys = [
-            naming.KEY_LEDGER,
-            naming.KEY_CLAIM_PREFIX + message.member,
-            naming.KEY_LEASES,
-            naming.KEY_STREAM,
-            naming.KEY_EPOCH,
-        ]
+        of = self._keys
+        keys = [of.ledger, of.claim_prefix + message.member, of.leases, of.events, of.epoch]
         args: list[str | int] = [
             message.member,
             message.uid,
@@ -127,12 +124,8 @@ class WorkerLedger:
     def finish(self, claim: Claim, kind: EventKind, outcome: Outcome) -> bool:
         """Report the end of the execution; False if the attempt was taken away and the outcome does not count."""
         message = claim.message
-        keys = [
-            naming.KEY_CLAIM_PREFIX + message.member,
-            naming.KEY_LEASES,
-            naming.KEY_STREAM,
-            naming.KEY_EPOCH,
-        ]
+        of = self._keys
+        keys = [of.claim_prefix + message.member, of.leases, of.events, of.epoch]
         args: list[str | int] = [
             message.member,
             message.uid,
@@ -158,7 +151,7 @@ class WorkerLedger:
         with redis_errors():
             seconds, micros = self._client.time()
             self._client.xadd(
-                naming.KEY_STREAM,
+                self._keys.events,
                 {
                     "k": EventKind.PROGRESS.value,
                     "uid": message.uid,
@@ -174,10 +167,10 @@ class WorkerLedger:
 
     def heartbeat(self, held: Sequence[Holding], known_epoch: str) -> Heartbeat:
         """Renew the leases of all attempts that this worker runs, in one call."""
-        keys = [naming.KEY_LEASES, naming.KEY_EPOCH, naming.KEY_STOPS]
+        keys = [self._keys.leases, self._keys.epoch, self._keys.stops]
         args: list[str | int] = [known_epoch, self._lease_ms, CLAIM_SECONDS]
         for holding in held:
-            keys.append(naming.KEY_CLAIM_PREFIX + holding.member)
+            keys.append(self._keys.claim_prefix + holding.member)
             args += [holding.member, self._prefix(holding.runner)]
         with redis_errors():
             epoch, fenced, stops = self._heartbeat(keys=keys, args=args)
@@ -187,7 +180,7 @@ class WorkerLedger:
     def surrender(self, holding: Holding, kind: EventKind, failure: Failure) -> bool:
         """End an execution on behalf of its runner, which died or must stop; False if it no longer held the attempt."""
         uid, _, place = holding.member.partition(":")
-        keys = [naming.KEY_CLAIM_PREFIX + holding.member, naming.KEY_LEASES, naming.KEY_STREAM]
+        keys = [self._keys.claim_prefix + holding.member, self._keys.leases, self._keys.events]
         args: list[str | int] = [
             holding.member,
             uid,

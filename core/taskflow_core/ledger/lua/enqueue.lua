@@ -1,5 +1,5 @@
 -- Enter an attempt in the ledger, so that it may be claimed once. Harmless to repeat.
--- KEYS ledger claim stream; ARGV member uid attempt payload maxlen republish. Without a payload nothing is told.
+-- KEYS ledger claim notes; ARGV member uid attempt payload maxlen republish. Without a payload nothing is told.
 -- In an array also KEYS array; ARGV field chunk waiting keep_s: what is handed out and what waits are noted in the same step.
 -- Returns {state, ledger time in ms}: new = publish it, waiting = it was entered before, taken = somebody claimed it.
 local t = redis.call('TIME')

@@ -1,6 +1,6 @@
 -- Close an attempt for good, after its outcome stands in the resource. The claim stays a while as a tombstone, so that
 -- an operator with an old view of the Task can't enter the attempt again. Repeating it adds no second event.
--- KEYS ledger claim leases stream stops once; ARGV member uid attempt kind payload keep_s maxlen. Without a payload nothing is told.
+-- KEYS ledger claim leases notes stops once; ARGV member uid attempt kind payload keep_s maxlen. Without a payload nothing is told.
 -- In an array also KEYS array; ARGV field waiting: the chunk is noted no longer, and what of it waits is, in the same step.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
