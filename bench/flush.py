@@ -32,7 +32,7 @@ async def all_queued(client: redis.asyncio.Redis) -> None:
     lists = naming.queue_lists("default", ["nobody"])
     while True:
         async with client.pipeline(transaction=False) as pipe:
-            pipe.zcard(naming.KEY_LEDGER)
+            pipe.zcard(naming.keys_of("default").ledger)
             for name in lists:
                 pipe.llen(name)
             entries, *messages = await pipe.execute()

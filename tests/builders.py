@@ -65,22 +65,19 @@ def make_event(
     *,
     uid: str = UID,
     attempt: int = 1,
-    token: str | None = None,
+    namespace: str = "team-a",
     worker: str = "pod-1:ab12",
     time_ms: int = NOW_MS,
     id: str = "1-1",  # noqa: A002 - the field's name
     **payload: Any,
 ) -> Event:
-    """An event with the token that belongs to its attempt, unless another is given; further keywords are its
-    payload.
-    """
-    proper = naming.attempt_token(TOKEN_KEY, uid, attempt)
+    """An event as it is read; further keywords are its payload."""
     return Event(
         id=id,
+        namespace=namespace,
         kind=kind,
         uid=uid,
         attempt=attempt,
-        token=proper if token is None else token,
         worker=worker,
         time_ms=time_ms,
         payload=payload,
@@ -94,7 +91,7 @@ def make_message(*, uid: str = UID, attempt: int = 1, handler: str = "reports.su
         "namespace": "team-a",
         "name": "report",
         "attempt": attempt,
-        "token": naming.attempt_token(TOKEN_KEY, uid, attempt),
+        "token": naming.attempt_token(TOKEN_KEY, "team-a", uid, attempt),
         "handler": handler,
         "queue": "default",
     }

@@ -22,7 +22,7 @@ class WorkerSettings(BaseSettings):
     """The WorkerPool that the worker belongs to. Empty for a worker started by hand, which is never scaled."""
     queues: Annotated[tuple[str, ...], NoDecode] = Field(min_length=1)
     """Queues to serve, separated by commas."""
-    once: str | None = Field(default=None, pattern=r"^tf:once:[^:\s]+:[0-9]+$")
+    once: str | None = Field(default=None, pattern=r"^tf:\{[^{}\s]+\}:once:[^:\s]+:[0-9]+$")
     """Redis key of the one attempt to run instead of serving queues. The operator sets it in the pod of a Task with
     `isolation: Pod`."""
     pool_kind: PoolKind = PoolKind.PREFORK

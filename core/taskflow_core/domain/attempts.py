@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.events import EventKind, TaskSnapshot
+from taskflow_core.domain.task import Task
 
 _MEMBER = re.compile(r"[A-Za-z0-9-]{1,64}:[1-9][0-9]{0,5}(:(-1|0|[1-9][0-9]{0,8}))?")
 
@@ -21,6 +22,11 @@ class AttemptKey(NamedTuple):
     attempt: int
     chunk: int | None = None
     """In an array, the first index of the chunk."""
+
+    @classmethod
+    def current(cls, task: Task) -> AttemptKey:
+        """The current attempt of a Task."""
+        return cls(task.namespace, task.uid, task.status.attempt)
 
     @property
     def member(self) -> str:

@@ -91,6 +91,9 @@ class EntryId(NamedTuple):
     stream: Stream
     id: str
 
+    def __str__(self) -> str:
+        return f"{self.id}@{self.stream.namespace}/{self.stream.origin}"
+
 
 class Success(Model):
     """Payload of `succeeded`."""
@@ -151,7 +154,6 @@ class Event(Model):
     attempt: int
     chunk: int | None = None
     """In an array, the first index of the chunk."""
-    token: str = ""
     worker: str = ""
     time_ms: int = 0
     payload: dict[str, Any] = Field(default_factory=dict)

@@ -21,8 +21,6 @@ class Namespaces:
 
     Args:
         client: connection.
-        began: called with namespaces whose keys were made now: they are new, or Redis lost what they had.
-        unmirrored: called with namespaces whose streams began, until `mirrored` says that the history has seen to it.
     """
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
@@ -30,8 +28,10 @@ class Namespaces:
         self._open = BatchScript(client, "open")
         self._known: dict[str, None] = {}
         self._marks: dict[str, str] = {}
-        self.began: list[Callable[[Collection[str]], None]] = []
-        self.unmirrored: list[Callable[[Collection[str]], None]] = []
+        self.lost: list[Callable[[Collection[str]], object]] = []
+        """Called with namespaces that lost what they had in Redis."""
+        self.unmirrored: list[Callable[[Collection[str]], object]] = []
+        """Called with namespaces whose history may lack something, until `mirrored`."""
 
     @property
     def known(self) -> Collection[str]:
@@ -42,42 +42,55 @@ class Namespaces:
         """Open all that an earlier operator knew. Raises `Unavailable`."""
         with redis_errors():
             found = await self._client.smembers(naming.KEY_NAMESPACES)
-        await self.ensure(map(str, found))
+        await self._open_all(sorted(map(str, found)), registered=set(map(str, found)))
 
     async def ensure(self, names: Iterable[str]) -> None:
         """Open those that are not open yet. Raises `Unavailable`."""
         new = sorted({name for name in names if name not in self._known})
         if new:
             with redis_errors():
-                await self._client.sadd(naming.KEY_NAMESPACES, *new)
-            await self.open(new)
+                async with self._client.pipeline(transaction=False) as pipe:
+                    for name in new:
+                        pipe.sadd(naming.KEY_NAMESPACES, name)
+                    added = await pipe.execute()
+            registered = {name for name, fresh in zip(new, added, strict=True) if not fresh}
+            await self._open_all(new, registered=registered)
 
-    async def open(self, names: Collection[str]) -> None:
-        """Begin the life of the keys of those that have none. Raises `Unavailable`."""
+    async def data_lost(self, names: Iterable[str]) -> None:
+        """Redis is new or lost everything: open these and all that were open again. Raises `Unavailable`."""
+        every = sorted({*self._known, *names})
+        if every:
+            with redis_errors():
+                await self._client.sadd(naming.KEY_NAMESPACES, *every)
+        await self._open_all(every, registered=set(every))
+
+    async def _open_all(self, names: Collection[str], registered: Collection[str]) -> None:
+        """Begin the life of the keys of those that have none; what was registered before had some."""
         epoch = secrets.token_hex(8)
         calls = []
         for name in names:
             keys = keys_of(name)
             calls.append(([keys.epoch, keys.events, keys.notes, keys.unmirrored], [epoch]))
         broken: list[str] = []
-        began: list[str] = []
+        lost: list[str] = []
         unmirrored: list[str] = []
         for name, answer in zip(names, await self._open.call(calls), strict=True):
-            self._known[name] = None
             if isinstance(answer, RedisError):
                 broken.append(name)
                 continue
-            if answer[0]:
-                began.append(name)
+            self._known[name] = None
+            if answer[0] and name in registered:
+                lost.append(name)
             if answer[1]:
                 self._marks[name] = str(answer[1])
                 unmirrored.append(name)
         if unmirrored:
             _tell(self.unmirrored, unmirrored)
-        if began:
-            _tell(self.began, began)
+        if lost:
+            _tell(self.lost, lost)
         if broken:
-            raise Unavailable(f"Redis: the keys of {', '.join(broken[:5])} are not of our types", Dependency.REDIS)
+            await self._clear(broken)
+            raise Unavailable(f"Redis: the keys of {', '.join(broken[:5])} were not of our types", Dependency.REDIS)
 
     async def reset(self, name: str) -> None:
         """Delete the streams of a namespace and open it again: what is missing is made anew from its Tasks.
@@ -85,18 +98,32 @@ class Namespaces:
         Raises:
             Unavailable: Redis does not answer.
         """
-        keys = keys_of(name)
-        with redis_errors():
-            await self._client.unlink(keys.events, keys.notes, keys.epoch)
-        await self.open([name])
+        await self._clear([name])
+        await self._open_all([name], registered=[name])
 
-    async def mark(self, name: str) -> None:
-        """The history lacks what a stream lost; it is told, also after a restart. Raises `Unavailable`."""
+    async def _clear(self, names: Iterable[str]) -> None:
+        with redis_errors():
+            for name in names:
+                keys = keys_of(name)
+                await self._client.unlink(keys.events, keys.notes, keys.epoch)
+
+    async def trimmed(self, name: str, *, unapplied: bool) -> None:
+        """A stream lost entries that were not read: the history has to catch up, also after a restart.
+
+        Args:
+            name: of the namespace.
+            unapplied: they were not applied to the Tasks either.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
         value = secrets.token_hex(8)
         with redis_errors():
             await self._client.set(keys_of(name).unmirrored, value)
         self._marks[name] = value
         _tell(self.unmirrored, [name])
+        if unapplied:
+            _tell(self.lost, [name])
 
     async def mirrored(self, marks: Collection[tuple[str, str]]) -> None:
         """The history has seen to these marks (namespace, mark). Raises `Unavailable`."""
@@ -112,6 +139,6 @@ class Namespaces:
         return [(name, self._marks[name]) for name in names if name in self._marks]
 
 
-def _tell(listeners: Iterable[Callable[[Collection[str]], None]], names: Collection[str]) -> None:
+def _tell(listeners: Iterable[Callable[[Collection[str]], object]], names: Collection[str]) -> None:
     for listener in listeners:
         listener(names)

@@ -50,7 +50,7 @@ def fold(events: Iterable[Event]) -> Batch:
     lines: dict[str, Row] = {}
     rejected: list[Rejected] = []
     readable: list[tuple[tuple[int, int], Event]] = []
-    for event in {event.id: event for event in events}.values():
+    for event in {event.entry: event for event in events}.values():
         try:
             readable.append((stream_position(event.id), event))
         except ValueError as error:
@@ -63,7 +63,7 @@ def fold(events: Iterable[Event]) -> Batch:
             rejected.append(Rejected(event.id, f"{type(error).__name__}: {error}"[:500]))
             continue
         if line is not None:
-            lines[event.id] = line
+            lines[line["event_id"]] = line
         if attempt is not None:
             key = (attempt["uid"], attempt["attempt"])
             attempts[key] = _merge_attempt(attempts.get(key), attempt)
@@ -89,12 +89,13 @@ def mirror(tasks: Sequence[Task]) -> Batch:
 
 
 def stream_position(event_id: str) -> tuple[int, int]:
-    """A stream id `milliseconds-number` as numbers, which sort as the stream does.
+    """A stream id `milliseconds-number` as numbers, which sort as the stream does. What follows an `@` names the
+    stream.
 
     Raises:
         ValueError: it is not a stream id.
     """
-    milliseconds, _, number = event_id.partition("-")
+    milliseconds, _, number = event_id.partition("@")[0].partition("-")
     try:
         return int(milliseconds), int(number)
     except ValueError:
@@ -111,7 +112,7 @@ def _read(event: Event) -> tuple[Row | None, Row | None, Row | None]:
         raise ValueError(f"expected a uid and an attempt of 1 or more, found {event.uid!r}, {event.attempt}")
     at = _time(event.time_ms or stream_position(event.id)[0])
     line: Row = {
-        "event_id": event.id,
+        "event_id": str(event.entry),
         "uid": fit_text(event.uid),
         "attempt": event.attempt,
         "kind": event.kind.value,

@@ -83,7 +83,7 @@ timeline = Table(
     Column("message", Text, nullable=False),
     Index("ix_timeline_uid_at", "uid", "at"),
 )
-"""One row an event of the stream, under its stream id."""
+"""One row an event of the streams, under the name that it has among all streams."""
 
 array_items = Table(
     "array_items",

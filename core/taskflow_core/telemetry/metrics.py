@@ -152,6 +152,16 @@ STATUS_WRITES = Counter(
     "Task status writes: done, avoided (equal or replaced by a later one), postponed, gone, refused.",
     ["result"],
 )
+EVENTS_REFUSED = Counter(
+    "taskflow_events_refused",
+    "Entries of the event streams that are no events: what a worker wrote is not believed.",
+    ["consumer", "reason"],
+)
+NAMESPACES_SET_ASIDE = Counter(
+    "taskflow_namespaces_set_aside",
+    "Namespaces whose event streams were broken, and made anew from their Tasks.",
+    ["namespace"],
+)
 MIRROR_LAG = Gauge(
     "taskflow_mirror_lag_seconds", "Age of the oldest event that a consumer group has not acknowledged.", ["consumer"]
 )

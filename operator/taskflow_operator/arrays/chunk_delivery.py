@@ -7,14 +7,14 @@ from datetime import datetime
 
 from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain import naming
-from taskflow_core.domain.attempts import Entry, State
+from taskflow_core.domain.attempts import AttemptKey, Entry, State
 from taskflow_core.domain.chunks import Chunk, Counted, Source
 from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.arrays import SOURCE, WAITING, ArrayLedger, ChunkEntry
+from taskflow_core.ledger.arrays import SOURCE, WAITING, ArrayKey, ArrayLedger, ChunkEntry
 from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.arrays.chunks import ChunkId, InFlightChunk
@@ -53,12 +53,12 @@ class ChunkDelivery:
         self._ledger = ledger
         self._arrays = arrays
         self._queue = queue
-        self.token_key = token_key
+        self._token_key = token_key
         self._now = now
 
-    async def notes(self, uid: str) -> Mapping[str, str]:
+    async def notes(self, array: ArrayKey) -> Mapping[str, str]:
         """What Redis has noted of an array."""
-        return await retry_until_available(lambda: self._arrays.noted(uid))
+        return await retry_until_available(lambda: self._arrays.noted(array))
 
     async def tell_history(self, task: Task, kind: EventKind) -> None:
         """Tell the history that the array is queued, or held."""
@@ -77,7 +77,7 @@ class ChunkDelivery:
     async def _enter(self, task: Task, state: ArrayState, chunks: Sequence[InFlightChunk]) -> None:
         entries = [ChunkEntry(chunk.attempt, chunk.first, chunk.note) for chunk in chunks]
         answers = await retry_until_available(
-            lambda: self._arrays.enqueue(task.uid, entries, state.waiting_note, again=True)
+            lambda: self._arrays.enqueue(_key(task), entries, state.waiting_note, again=True)
         )
         state.entered(chunks)
         outgoing: list[Outgoing] = []
@@ -98,10 +98,10 @@ class ChunkDelivery:
     def _message(self, task: Task, state: ArrayState, chunk: InFlightChunk) -> Message:
         items = task.spec.array.items if task.spec.array is not None else None
         values = None if items is None else tuple(items[index] for index in chunk.items)
-        return message_of(task, self.token_key).model_copy(
+        return message_of(task, self._token_key).model_copy(
             update={
                 "attempt": chunk.attempt,
-                "token": naming.attempt_token(self.token_key, task.uid, *chunk.id),
+                "token": naming.attempt_token(self._token_key, task.namespace, task.uid, *chunk.id),
                 "chunk": Chunk(
                     first=chunk.first,
                     items=str(chunk.items),
@@ -111,43 +111,41 @@ class ChunkDelivery:
             }
         )
 
-    async def park(self, uid: str, state: ArrayState) -> None:
+    async def park(self, array: ArrayKey, state: ArrayState) -> None:
         """Take chunks out of the ledger that nobody has claimed."""
         for chunk in list(state.in_flight.values()):
-            if not chunk.started and not chunk.parked and await self._withdraw(uid, chunk.id):
+            if not chunk.started and not chunk.parked and await self._withdraw(array, chunk.id):
                 state.parked(chunk)
 
-    async def _withdraw(self, uid: str, chunk: ChunkId) -> bool:
-        attempt, first = chunk
-        return await retry_until_available(lambda: self._ledger.withdraw(uid, attempt, first))
+    async def _withdraw(self, array: ArrayKey, chunk: ChunkId) -> bool:
+        return await retry_until_available(lambda: self._ledger.withdraw(AttemptKey(*array, *chunk)))
 
-    async def note_count(self, uid: str, counted: Counted) -> None:
+    async def note_count(self, array: ArrayKey, counted: Counted) -> None:
         """Note how many items there are, and where."""
-        await retry_until_available(lambda: self._arrays.note(uid, {SOURCE: counted.model_dump_json()}))
+        await retry_until_available(lambda: self._arrays.note(array, {SOURCE: counted.model_dump_json()}))
 
-    async def stop(self, uid: str, chunks: Iterable[InFlightChunk], reason: Reason) -> None:
+    async def stop(self, array: ArrayKey, chunks: Iterable[InFlightChunk], reason: Reason) -> None:
         """Ask the workers of chunks to stop."""
         for chunk in list(chunks):
-            await self._request_stop(uid, chunk.id, reason)
+            await self._request_stop(array, chunk.id, reason)
 
-    async def _request_stop(self, uid: str, chunk: ChunkId, reason: Reason) -> None:
-        attempt, first = chunk
-        await retry_until_available(lambda: self._ledger.request_stop(uid, attempt, reason, first))
+    async def _request_stop(self, array: ArrayKey, chunk: ChunkId, reason: Reason) -> None:
+        await retry_until_available(lambda: self._ledger.request_stop(AttemptKey(*array, *chunk), reason))
 
-    async def settle(self, uid: str, chunks: Sequence[ChunkId], waiting: str) -> None:
+    async def settle(self, array: ArrayKey, chunks: Sequence[ChunkId], waiting: str) -> None:
         """Close chunks whose results are stored."""
         if chunks:
-            await retry_until_available(lambda: self._arrays.settle(uid, chunks, waiting))
+            await retry_until_available(lambda: self._arrays.settle(array, chunks, waiting))
 
-    async def forget(self, uid: str) -> None:
+    async def forget(self, array: ArrayKey) -> None:
         """Remove the notes of an array that has ended."""
-        await retry_until_available(lambda: self._arrays.forget(uid))
+        await retry_until_available(lambda: self._arrays.forget(array))
 
     async def restore(self, task: Task, state: ArrayState) -> None:
         """Redis lost its data: note again what is in flight, and find out what of it somebody still holds."""
         fields = {naming.place(*name): chunk.note for name, chunk in state.in_flight.items()}
         fields |= {} if state.counted is None else {SOURCE: state.counted.model_dump_json()}
-        await retry_until_available(lambda: self._arrays.note(task.uid, {**fields, WAITING: state.waiting_note}))
+        await retry_until_available(lambda: self._arrays.note(_key(task), {**fields, WAITING: state.waiting_note}))
         await self._give_up(task, state.restored(await self._states(task, state.in_flight.values())))
 
     async def take_stock(self, task: Task, state: ArrayState, before: frozenset[ChunkId]) -> frozenset[ChunkId]:
@@ -166,14 +164,20 @@ class ChunkDelivery:
                 "nobody holds the chunk any more, and how it ended was lost: Redis forgot it, or the event was lost"
             ),
         )
-        await retry_until_available(lambda: self._ledger.give_up([(task.uid, *name) for name in chunks], failure))
+        await retry_until_available(
+            lambda: self._ledger.give_up([AttemptKey(*_key(task), *name) for name in chunks], failure)
+        )
 
     async def _states(self, task: Task, chunks: Iterable[InFlightChunk]) -> list[tuple[InFlightChunk, State]]:
         asked = list(chunks)
         if not asked:
             return []
-        keys = [(task.uid, *chunk.id) for chunk in asked]
+        keys = [AttemptKey(*_key(task), *chunk.id) for chunk in asked]
         return list(zip(asked, await retry_until_available(lambda: self._ledger.states(keys)), strict=True))
+
+
+def _key(task: Task) -> ArrayKey:
+    return ArrayKey(task.namespace, task.uid)
 
 
 def _uncounted(task: Task) -> Source | None:

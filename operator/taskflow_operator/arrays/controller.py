@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from taskflow_core.domain.events import ENDS, Event, EventKind
+from taskflow_core.domain.events import ENDS, EntryId, Event, EventKind
 from taskflow_core.domain.task import Task
+from taskflow_core.ledger.arrays import ArrayKey
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.arrays.chunks import ChunkId
 from taskflow_operator.arrays.driver import ArrayDriver, ArrayServices
@@ -27,10 +28,10 @@ class ArrayController:
     Args:
         services: what drivers use.
         items: writes what ended; stopped with the controller.
-        acknowledge: acknowledges an event, by its id.
+        acknowledge: acknowledges an event.
     """
 
-    def __init__(self, services: ArrayServices, items: ItemWriter, acknowledge: Callable[[str], None]) -> None:
+    def __init__(self, services: ArrayServices, items: ItemWriter, acknowledge: Callable[[EntryId], None]) -> None:
         self._services = services
         self._items = items
         self._acknowledge = acknowledge
@@ -49,7 +50,7 @@ class ArrayController:
         if isinstance(decision, Keep | Hold) and decision.until is not None:
             self._services.dispatch_at(task.uid, decision.until)
         self._decisions[task.uid] = decision
-        self._driver(task.uid).decided(decision)
+        self._driver(ArrayKey(task.namespace, task.uid)).decided(decision)
 
     async def republish(self, task: Task) -> None:
         """Send again the chunks that wait: their list is another one now.
@@ -78,27 +79,28 @@ class ArrayController:
 
     def take(self, event: Event) -> None:
         """Hand an event to the driver of its array."""
-        self._driver(event.uid).take(event)
+        self._driver(ArrayKey(event.namespace, event.uid)).take(event)
 
     def in_hand(self, event: Event) -> bool:
         """Whether a driver is working on the event."""
         driver = self._drivers.get(event.uid)
-        return driver is not None and event.id in driver.pending
+        return driver is not None and event.entry in driver.pending
 
-    async def clean_up(self, uid: str) -> None:
+    async def clean_up(self, namespace: str, uid: str) -> None:
         """Remove what an array that is not open left in Redis: an operator died before it did that."""
         if uid not in self._drivers:
-            await self._services.delivery.forget(uid)
+            await self._services.delivery.forget(ArrayKey(namespace, uid))
 
     def task_finished(self, task: Task) -> None:
         """The Task finished, or its resource is gone."""
         if (driver := self._drivers.get(task.uid)) is not None:
             driver.look()
 
-    def data_lost(self, seconds: float) -> None:
-        """Redis lost data: take stock after that time."""
-        for driver in self._drivers.values():
-            driver.data_lost(seconds)
+    def data_lost(self, seconds: float, namespaces: Collection[str]) -> None:
+        """Redis lost data of these namespaces: take stock after that time."""
+        for uid, driver in self._drivers.items():
+            if self._services.tasks.namespace_of(uid) in namespaces:
+                driver.data_lost(seconds)
 
     def waits(self, uid: str, attempt: int, chunk: int) -> bool:
         """Whether a chunk is in the ledger, as far as is known."""
@@ -125,17 +127,18 @@ class ArrayController:
             await cancel_all(list(self._running.values()))
             await self._items.stop()
 
-    def _driver(self, uid: str) -> ArrayDriver:
+    def _driver(self, key: ArrayKey) -> ArrayDriver:
+        uid = key.uid
         driver = self._drivers.get(uid)
         if driver is None:
-            driver = self._drivers[uid] = ArrayDriver(uid, self._services, self._acknowledge)
+            driver = self._drivers[uid] = ArrayDriver(key, self._services, self._acknowledge)
             if (decision := self._decisions.get(uid)) is not None:
                 driver.decided(decision)
-            self._running[uid] = asyncio.create_task(self._run(uid, driver))
+            self._running[uid] = asyncio.create_task(self._run(key, driver))
         return driver
 
-    async def _run(self, uid: str, driver: ArrayDriver) -> None:
-        failed = False
+    async def _run(self, key: ArrayKey, driver: ArrayDriver) -> None:
+        uid, failed = key.uid, False
         try:
             await driver.run()
         except Exception as error:  # noqa: BLE001 - one array at fault must not stop the others
@@ -148,6 +151,6 @@ class ArrayController:
         del self._drivers[uid], self._running[uid]
         if failed and self._services.tasks.get(uid) is not None:
             # Events that it was given are not acknowledged, and come again when the backlog is read.
-            self._driver(uid)
+            self._driver(key)
         else:
             self._decisions.pop(uid, None)

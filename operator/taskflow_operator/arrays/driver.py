@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from taskflow_core.domain import naming
 from taskflow_core.domain.chunks import Counted
-from taskflow_core.domain.events import Event, EventKind
+from taskflow_core.domain.event_input import broken
+from taskflow_core.domain.events import ENDS, EntryId, Event, EventKind
 from taskflow_core.domain.items import ItemHistory, ItemRow
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import ArraySpec, Task, TaskStatus
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.arrays import SOURCE
+from taskflow_core.ledger.arrays import SOURCE, ArrayKey
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.arrays.chunk_delivery import ChunkDelivery
@@ -93,13 +93,14 @@ class ArrayDriver:
     successor finds each item that has not ended in exactly one place.
 
     Args:
-        uid: the Task.
+        key: the Task.
         services: what it uses.
-        acknowledge: acknowledges an event, by its id.
+        acknowledge: acknowledges an event.
     """
 
-    def __init__(self, uid: str, services: ArrayServices, acknowledge: Callable[[str], None]) -> None:
-        self._uid = uid
+    def __init__(self, key: ArrayKey, services: ArrayServices, acknowledge: Callable[[EntryId], None]) -> None:
+        self._key = key
+        self._uid = key.uid
         self._services = services
         self._delivery = services.delivery
         self._acknowledge = acknowledge
@@ -112,8 +113,8 @@ class ArrayDriver:
         self._stop_at: datetime | None = None
         self._stock_at = services.now()
         self._adrift: frozenset[ChunkId] = frozenset()
-        self.pending: set[str] = set()
-        """Ids of the events that it was given and has not acknowledged."""
+        self.pending: set[EntryId] = set()
+        """The events that it was given and has not acknowledged."""
 
     def decided(self, decision: Decision) -> None:
         """What to do with the Task."""
@@ -122,7 +123,7 @@ class ArrayDriver:
 
     def take(self, event: Event) -> None:
         """An event of one of its chunks."""
-        self.pending.add(event.id)
+        self.pending.add(event.entry)
         self._inbox.append(event)
         self._changed.set()
 
@@ -167,7 +168,7 @@ class ArrayDriver:
             task = known.task
             result = self._apply_events(task, state)
             if result.counted is not None:
-                await self._delivery.note_count(self._uid, result.counted)
+                await self._delivery.note_count(self._key, result.counted)
                 state = self._state = await self._load(task, result.counted)
                 for name in result.settle:
                     state.in_flight.pop(name, None)
@@ -181,7 +182,7 @@ class ArrayDriver:
             if self._over(state):
                 await self._close(state, result)
                 return
-            await self._delivery.settle(self._uid, result.settle, state.waiting_note)
+            await self._delivery.settle(self._key, result.settle, state.waiting_note)
             self._acknowledge_all(result.events)
             await self._take_stock(task, state)
             await self._show(state)
@@ -191,7 +192,7 @@ class ArrayDriver:
     async def _load(self, task: Task, counted: Counted | None = None) -> ArrayState:
         items, array = self._services.items, _array(task)
         past = await retry_until_available(lambda: items.past(self._uid))
-        notes = await self._delivery.notes(self._uid)
+        notes = await self._delivery.notes(self._key)
         if counted is None and SOURCE in notes:
             counted = Counted.model_validate_json(notes[SOURCE])
         wanted = universe(array, counted)
@@ -222,14 +223,11 @@ class ArrayDriver:
         events, self._inbox = self._inbox, []
         result = _Round()
         for event in events:
-            token = naming.attempt_token(self._delivery.token_key, event.uid, event.attempt, event.chunk)
-            if event.kind is EventKind.STARTED and event.token == token:
-                state.started(event)
-            elif event.kind is EventKind.LOST or (event.kind is not EventKind.PROGRESS and event.token == token):
+            if event.kind in ENDS:
                 self._end(task, state, event, result)
                 continue
-            elif event.token != token:
-                log.warning("event_forged", **log_fields(task), event_kind=event.kind, worker=event.worker)
+            if event.kind is EventKind.STARTED:
+                state.started(event)
             self._acknowledge_all([event])
         if self._ending is None:
             self._ending = self._decision if isinstance(self._decision, End) else too_many(_array(task), state)
@@ -242,7 +240,7 @@ class ArrayDriver:
         except ValueError as error:
             # Whatever it says, the chunk is over: its worker gave it up.
             log.error("event_broken", id=event.id, **log_fields(task), error=str(error))  # noqa: TRY400
-            outcome = state.end(transitions.broken(event, str(error)), self._services.now(), draw)
+            outcome = state.end(broken(event, str(error)), self._services.now(), draw)
         result.rows += outcome.rows
         result.settle.append(outcome.settle)
         result.events.append(event)
@@ -253,19 +251,19 @@ class ArrayDriver:
 
     def _acknowledge_all(self, events: Sequence[Event]) -> None:
         for event in events:
-            self.pending.discard(event.id)
-            self._acknowledge(event.id)
+            self.pending.discard(event.entry)
+            self._acknowledge(event.entry)
 
     async def _control(self, state: ArrayState) -> None:
         """Take out of the ledger what must not run now, and ask running chunks to stop if the array ends."""
         if self._runs or self._decision is None:
             return
-        await self._delivery.park(self._uid, state)
+        await self._delivery.park(self._key, state)
         now = self._services.now()
         if self._ending is not None and (self._stop_at is None or now >= self._stop_at):
             self._stop_at = now + timedelta(seconds=STOP_SECONDS)
             running = [chunk for chunk in state.in_flight.values() if not chunk.parked]
-            await self._delivery.stop(self._uid, running, self._ending.reason)
+            await self._delivery.stop(self._key, running, self._ending.reason)
 
     async def _hand_out(self, task: Task, state: ArrayState) -> None:
         parked = [chunk for chunk in state.in_flight.values() if chunk.parked]
@@ -317,15 +315,15 @@ class ArrayDriver:
             else:
                 status = transitions.stopped(task, end.phase, end.reason, end.message, now)
             await self._services.closer.close(task, status)
-        await self._delivery.settle(self._uid, result.settle, "[]")
+        await self._delivery.settle(self._key, result.settle, "[]")
         await self._clean_up(state)
         self._acknowledge_all(result.events)
 
     async def _clean_up(self, state: ArrayState) -> None:
         """Nothing of the array may run any more, and Redis forgets it."""
-        await self._delivery.stop(self._uid, state.in_flight.values(), Reason.CANCELLED)
-        await self._delivery.settle(self._uid, list(state.in_flight), "[]")
-        await self._delivery.forget(self._uid)
+        await self._delivery.stop(self._key, state.in_flight.values(), Reason.CANCELLED)
+        await self._delivery.settle(self._key, list(state.in_flight), "[]")
+        await self._delivery.forget(self._key)
         self._acknowledge_all(self._inbox)
 
     async def _take_stock(self, task: Task, state: ArrayState) -> None:

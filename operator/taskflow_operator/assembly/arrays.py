@@ -33,7 +33,13 @@ class ArrayFeature:
         items = ItemWriter(base.database)
         services = ArrayServices(
             tasks=core.tasks,
-            delivery=ChunkDelivery(base.ledger, ArrayLedger(base.redis), core.queue, token_key=base.token_key, now=now),
+            delivery=ChunkDelivery(
+                base.ledger,
+                ArrayLedger(base.redis, base.namespaces),
+                core.queue,
+                token_key=base.token_key,
+                now=now,
+            ),
             items=items,
             statuses=core.statuses,
             closer=core.closer,

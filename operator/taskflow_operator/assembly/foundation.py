@@ -14,6 +14,7 @@ from taskflow_core.errors import Dependency
 from taskflow_core.kube.client import Hooks, KubeClient
 from taskflow_core.ledger.cache_versions import CacheVersions
 from taskflow_core.ledger.connect import connect_async
+from taskflow_core.ledger.namespaces import Namespaces
 from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.settings import CacheSettings, DatabaseSettings, RedisSettings
 from taskflow_core.telemetry import metrics
@@ -42,6 +43,7 @@ class Foundation:
     kube: KubeClient
     redis: Redis
     cache: Redis | None
+    namespaces: Namespaces
     ledger: OperatorLedger
     publisher: Publisher
     database: Database
@@ -77,6 +79,7 @@ class Foundation:
         watches = WATCHED_KINDS * max(1, len(settings.namespaces))
         kube = await KubeClient.connect(connections=32 + watches, hooks=hooks)
         client = connect_async(redis_settings)
+        namespaces = Namespaces(client)
         cache = connect_async(RedisSettings(url=caching.url)) if caching.url is not None else None
         return cls(
             settings=settings,
@@ -85,7 +88,8 @@ class Foundation:
             kube=kube,
             redis=client,
             cache=cache,
-            ledger=OperatorLedger(client),
+            namespaces=namespaces,
+            ledger=OperatorLedger(client, namespaces, settings.token_key.get_secret_value()),
             publisher=Publisher(redis_settings),
             database=Database(database, CacheVersions(cache)),
             events=EventRecorder(kube, settings.leader_identity),

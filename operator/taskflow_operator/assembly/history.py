@@ -10,7 +10,10 @@ from taskflow_core.ledger.stream import StreamReader
 from taskflow_operator.assembly.foundation import Foundation
 from taskflow_operator.assembly.part import Part
 from taskflow_operator.history.mirror import HistoryMirror
-from taskflow_operator.runtime.supervisor import run_all
+from taskflow_operator.runtime.stream_group import StreamGroup
+
+GATHER_SECONDS = 0.25
+"""How much later than the resource the history may be."""
 
 
 @dataclass(frozen=True)
@@ -19,14 +22,18 @@ class HistoryFeature:
 
     part: Part
     mirror: HistoryMirror
+    group: StreamGroup
 
     @classmethod
     def build(cls, base: Foundation) -> Self:
         """Build it."""
+        reader = StreamReader(base.redis, "pg", base.token_key)
         mirror = HistoryMirror(
             base.database,
-            StreamReader(base.redis, "pg"),
-            lambda: base.kube.list_pages(tasks_path()),
-            base.leadership.until_confirmed,
+            reader.acknowledge,
+            lambda namespace: base.kube.list_pages(tasks_path(namespace)),
+            base.namespaces,
         )
-        return cls(Part({"history": lambda: run_all(mirror.loops())}), mirror)
+        base.namespaces.unmirrored.append(mirror.mirror_again)
+        group = StreamGroup(reader, mirror.take, base.leadership.until_confirmed, gather_seconds=GATHER_SECONDS)
+        return cls(Part({"history": mirror.run}), mirror, group)

@@ -47,7 +47,7 @@ class Operator:
         self._pools = pools = PoolFeature.build(base, core, served, slots, arrays.controller)
         launcher = isolated.build_launcher(base, core, pools.controller)
         self._tasks = tasks = TaskFeature.build(
-            base, core, history, served, arrays.controller, {Isolation.POD: launcher}, pools.streams
+            base, core, history, served, arrays.controller, {Isolation.POD: launcher}
         )
         jobs = isolated.build_controller(base, core, launcher, tasks.delivery)
         parts = (base.part, history.part, arrays.part, pools.part, tasks.part, jobs)
@@ -124,6 +124,6 @@ class Operator:
                 api_server_age=self._base.api_server_age,
                 api_server_limit=API_SERVER_SECONDS if settings.leader_election else without_lease,
                 watch_down=max(self._pools.kopf.down_seconds, *(watch.down_seconds for watch in self._watches)),
-                lags=list(self._pools.streams.lags.values()),
+                lags=list(self._tasks.streams.lags.values()),
             )
         )

@@ -18,7 +18,7 @@ from taskflow_operator.pools.metrics import PoolMetrics
 from taskflow_operator.pools.scaler import Scaler
 from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.pools.worker_slots import WorkerSlots
-from taskflow_operator.tasks.queue_metrics import QueueMetrics, StreamMetrics
+from taskflow_operator.tasks.queue_metrics import QueueMetrics, QueueSeries
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,6 @@ class PoolFeature:
     part: Part
     controller: PoolController
     kopf: KopfRunner
-    streams: StreamMetrics
 
     @classmethod
     def build(
@@ -48,7 +47,7 @@ class PoolFeature:
         kopf = KopfRunner(lifecycle.watch(controller, base.settings))
         queues = QueueMetrics(core.tasks, controller.served)
         part = Part(
-            {"pools": controller.run, "scaling": scaler.run, "kopf": kopf.run},
+            {"pools": controller.run, "scaling": scaler.run, "kopf": kopf.run, "gauges": QueueSeries(queues).run},
             collectors=(queues, PoolMetrics(controller.pools)),
         )
-        return cls(part, controller, kopf, StreamMetrics(base.redis, queues))
+        return cls(part, controller, kopf)

@@ -18,6 +18,8 @@ from taskflow_operator.process.leader_election import LEASE_NAME
 from taskflow_operator.runtime.acknowledgements import Acknowledgements
 from taskflow_operator.runtime.demand_signal import DemandSignal
 from taskflow_operator.runtime.kind_watch import KindWatch
+from taskflow_operator.runtime.stream_group import StreamGroup
+from taskflow_operator.runtime.stream_monitor import StreamMonitor
 from taskflow_operator.runtime.supervisor import run_all
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 from taskflow_operator.tasks.closer import Closer
@@ -31,7 +33,6 @@ from taskflow_operator.tasks.observer import Observer
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.orphaned_ends import OrphanedEnds
 from taskflow_operator.tasks.ports import AttemptStarter, ChunkController, Execution
-from taskflow_operator.tasks.queue_metrics import StreamMetrics
 from taskflow_operator.tasks.reconciler import Reconciler
 from taskflow_operator.tasks.recovery import Recovery
 from taskflow_operator.tasks.retention import Retention
@@ -39,6 +40,9 @@ from taskflow_operator.tasks.rules.decision import Pools
 from taskflow_operator.tasks.settlement import Settlement
 from taskflow_operator.tasks.status import TaskStatuses
 from taskflow_operator.tasks.work_queue import WorkQueue
+
+GATHER_SECONDS = 0.01
+"""How long events gather before they are applied."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class TaskCore:
     closer: Closer
     reader: StreamReader
     acknowledgements: Acknowledgements
+    times: AttemptTimes
     pool_changes: PoolChanges
 
     @classmethod
@@ -63,8 +68,10 @@ class TaskCore:
         tasks, demand, finished = OpenTasks(), DemandSignal(), Finished()
         work_queue = WorkQueue(namespace_of=tasks.namespace_of, weight=base.settings.weight)
         settlement = Settlement(base.ledger)
-        reader = StreamReader(base.redis, "cr")
+        reader = StreamReader(base.redis, "cr", base.token_key)
+        times = AttemptTimes(base.tracing)
         finished.subscribe(count_finished)
+        finished.subscribe(times.forget)
         finished.subscribe(base.events.failed)
         return cls(
             tasks=tasks,
@@ -77,6 +84,7 @@ class TaskCore:
             closer=Closer(tasks, base.writer, settlement, work_queue.add_at, finished),
             reader=reader,
             acknowledgements=Acknowledgements(reader),
+            times=times,
             pool_changes=PoolChanges(tasks, work_queue),
         )
 
@@ -92,6 +100,7 @@ class TaskFeature:
     part: Part
     delivery: Delivery
     reconciler: Reconciler
+    streams: StreamMonitor
 
     @classmethod
     def build(
@@ -102,7 +111,6 @@ class TaskFeature:
         pools: Pools,
         arrays: ArrayExecution,
         starters: Mapping[Isolation, AttemptStarter],
-        streams: StreamMetrics,
     ) -> Self:
         """Build it over the other controllers."""
         delivery = Delivery(
@@ -114,6 +122,7 @@ class TaskFeature:
             {Isolation.WORKER: WarmWorkers(core.queue, pools, base.token_key), **starters},
             core.statuses,
             core.closer,
+            core.times,
         )
         dependencies = DependencyLookup(core.tasks, base.kube, base.database)
         dispatcher = Dispatcher(core.tasks, core.work_queue, pools, dependencies, delivery, arrays)
@@ -127,7 +136,12 @@ class TaskFeature:
         )
         watch = KindWatch(base.kube, Task.PLURAL, observer, selector=OPEN_SELECTOR)
         recovery = Recovery(core.tasks, base.ledger, core.work_queue, arrays, lease_seconds=base.settings.lease_seconds)
-        consumer = _consumer(base, core, history, arrays, recovery)
+        base.namespaces.lost.append(recovery.data_lost)
+        consumer = _consumer(base, core, history, arrays)
+        group = StreamGroup(core.reader, consumer.take, base.leadership.until_confirmed, gather_seconds=GATHER_SECONDS)
+        monitor = StreamMonitor(
+            base.namespaces, (group, history.group), core.tasks.namespaces, base.ledger.now_ms, base.redis
+        )
         reconciler = Reconciler(
             core.tasks,
             base.ledger,
@@ -137,26 +151,24 @@ class TaskFeature:
             observer,
             recovery,
             lease_name=f"{base.settings.leader_namespace}/{LEASE_NAME}",
+            namespaces=base.namespaces,
             resync_seconds=base.settings.resync_seconds,
-            caught_up=consumer.caught_up,
+            caught_up=group.caught_up,
+            read_again=monitor.read_again,
         )
         retention = _retention(base, core)
         metrics.WATCH_AGE.set_function(lambda: time.monotonic() - watch.latest)
         loops = {
             "dispatch": dispatcher.run,
-            "resources": lambda: run_all(consumer.loops()),
+            "resources": core.acknowledgements.run,
             "reconcile": lambda: run_all(reconciler.loops()),
             "retention": lambda: run_all(retention.loops()),
-            "gauges": streams.run,
+            "streams": lambda: run_all(monitor.loops()),
         }
-        return cls(Part(loops, (watch,)), delivery, reconciler)
+        return cls(Part(loops, (watch,)), delivery, reconciler, monitor)
 
 
-def _consumer(
-    base: Foundation, core: TaskCore, history: HistoryFeature, arrays: ChunkController, recovery: Recovery
-) -> EventConsumer:
-    times = AttemptTimes(base.tracing)
-    core.finished.subscribe(times.forget)
+def _consumer(base: Foundation, core: TaskCore, history: HistoryFeature, arrays: ChunkController) -> EventConsumer:
     orphaned = OrphanedEnds(base.ledger, core.settlement, base.kube, base.database, history.mirror.mirror_again)
     return EventConsumer(
         core.tasks,
@@ -164,13 +176,9 @@ def _consumer(
         core.closer,
         arrays,
         orphaned,
-        recovery,
-        times,
-        core.reader,
+        core.times,
         core.acknowledgements,
-        token_key=base.token_key,
         dispatch_at=core.work_queue.add_at,
-        may_read=base.leadership.until_confirmed,
     )
 
 

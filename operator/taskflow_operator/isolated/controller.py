@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from taskflow_core.domain.attempts import State
+from taskflow_core.domain.attempts import AttemptKey, State
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, NotFound, TaskflowError
@@ -16,7 +16,7 @@ from taskflow_core.kube.client import KubeClient, delete_options, resource_path
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.isolated.jobs import BATCH, RETRY_SECONDS, SELECTOR, Job, problem
-from taskflow_operator.isolated.launcher import Attempt, JobLauncher
+from taskflow_operator.isolated.launcher import JobLauncher
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 from taskflow_operator.tasks.open_tasks import OpenTasks
@@ -96,17 +96,17 @@ class JobController:
             return
         jobs = await self._jobs()
         self._any_jobs = bool(jobs)
-        states = dict(zip(jobs, await self._ledger.states([each.member for each in jobs]), strict=True))
-        existing = {each.member for each in jobs}
+        states = dict(zip(jobs, await self._ledger.states([each.key for each in jobs]), strict=True))
+        existing = {each.key for each in jobs}
         await self._launch_missing([task for attempt, task in waiting.items() if attempt not in existing])
         await self._check(states)
         uids = {each.uid for each in jobs}
         self._unheld = {uid: since for uid, since in self._unheld.items() if uid in uids}
         self._launcher.forget_except({*waiting, *self._waiting()})
 
-    def _waiting(self) -> dict[Attempt, Task]:
+    def _waiting(self) -> dict[AttemptKey, Task]:
         return {
-            (known.task.uid, known.task.status.attempt): known.task
+            AttemptKey.current(known.task): known.task
             for known in self._tasks.isolated()
             if known.task.status.phase is Phase.QUEUED and not known.closing and not known.held
         }
@@ -140,7 +140,7 @@ class JobController:
         pods = await self._pods() if slow else {}
         for each, state in states.items():
             if state.waiting:
-                self._launcher.report(each.member, problem(each, pods.get(each.uid), now) if each in slow else None)
+                self._launcher.report(each.key, problem(each, pods.get(each.uid), now) if each in slow else None)
             if state.waiting or state.leased:
                 self._unheld.pop(each.uid, None)
                 if state.waiting and each.ended and (now - each.ended).total_seconds() > RETRY_SECONDS:

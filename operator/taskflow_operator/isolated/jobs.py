@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import AttemptKey
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Invalid
 from taskflow_operator.runtime.pod import Pod
@@ -85,7 +86,7 @@ def _once(container: Mapping[str, Any], task: Task) -> dict[str, Any]:
     if not isinstance(arguments, list):
         raise Invalid(f"container worker: args: expected list, found {type(arguments).__name__}")
     # Only the name of the message: many users may read Pods.
-    key = naming.once_key(task.uid, task.status.attempt)
+    key = naming.keys_of(task.namespace).once(task.uid, task.status.attempt)
     return {
         **container,
         "args": [*arguments, "--once"],
@@ -109,9 +110,9 @@ class Job:
     """When its pod ended; None if it has not."""
 
     @property
-    def member(self) -> tuple[str, int]:
+    def key(self) -> AttemptKey:
         """Its attempt."""
-        return self.task_uid, self.attempt
+        return AttemptKey(self.namespace, self.task_uid, self.attempt)
 
     @classmethod
     def from_object(cls, body: Mapping[str, Any]) -> Job:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from taskflow_core.domain.attempts import AttemptKey
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
@@ -23,8 +24,6 @@ log = get_logger(__name__)
 MAX_CONCURRENT = 16
 """Jobs that are created at a time."""
 WAITING_MESSAGE = "waits for its pod"
-Attempt = tuple[str, int]
-"""Uid of a Task, and the number of an attempt."""
 PodTemplate = Callable[[str, str], Mapping[str, Any]]
 """Pod template for a namespace and queue. Raises `Invalid`, whose message says why there is none now."""
 
@@ -69,13 +68,13 @@ class JobLauncher:
         self._clock = clock
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
         self._background = Background(ConsecutiveErrors("jobs"))
-        self._launching: set[Attempt] = set()
-        self._refused: dict[Attempt, float] = {}
-        self._problems: dict[Attempt, str] = {}
+        self._launching: set[AttemptKey] = set()
+        self._refused: dict[AttemptKey, float] = {}
+        self._problems: dict[AttemptKey, str] = {}
 
     def waiting_message(self, task: Task) -> str:
         """Why the pod of the current attempt does not start, or that it has only begun to."""
-        return self._problems.get((task.uid, task.status.attempt), WAITING_MESSAGE)
+        return self._problems.get(AttemptKey.current(task), WAITING_MESSAGE)
 
     async def start(self, attempts: Sequence[EnteredAttempt]) -> None:
         """Create the Jobs in the background. Harmless to repeat; what fails is done later by the controller."""
@@ -84,7 +83,7 @@ class JobLauncher:
 
     async def launch(self, task: Task, message: Message) -> None:
         """Create the Job of an attempt that is in the ledger."""
-        attempt = task.uid, task.status.attempt
+        attempt = AttemptKey.current(task)
         self._launching.add(attempt)
         try:
             async with self._slots:
@@ -110,7 +109,7 @@ class JobLauncher:
 
     def ready(self, task: Task) -> bool:
         """Whether to launch an attempt again whose Job is missing: there is a template, and it is not too soon."""
-        attempt = task.uid, task.status.attempt
+        attempt = AttemptKey.current(task)
         too_soon = self._clock() - self._refused.get(attempt, float("-inf")) < RETRY_SECONDS
         if too_soon or attempt in self._launching:
             return False
@@ -123,7 +122,7 @@ class JobLauncher:
         self.report(attempt, None)
         return True
 
-    def report(self, attempt: Attempt, problem: str | None) -> None:
+    def report(self, attempt: AttemptKey, problem: str | None) -> None:
         """Record why an attempt does not start; None if there is no problem."""
         if self._problems.get(attempt) == problem:
             return
@@ -131,9 +130,9 @@ class JobLauncher:
             del self._problems[attempt]
         else:
             self._problems[attempt] = problem
-        self._changed(attempt[0])
+        self._changed(attempt.uid)
 
-    def forget_except(self, attempts: Collection[Attempt]) -> None:
+    def forget_except(self, attempts: Collection[AttemptKey]) -> None:
         """Forget all attempts but these."""
         self._refused = {attempt: when for attempt, when in self._refused.items() if attempt in attempts}
         self._problems = {attempt: why for attempt, why in self._problems.items() if attempt in attempts}

@@ -12,7 +12,7 @@ from taskflow_core.domain.naming import queue_lists
 from taskflow_core.domain.workerpool import WorkerPool
 from taskflow_core.errors import NotFound, TaskflowError
 from taskflow_core.kube.client import MERGE_PATCH, KubeClient, delete_options, resource_path
-from taskflow_core.ledger.presence import PoolView, WorkerReport, WorkerSnapshot
+from taskflow_core.ledger.presence import PoolView, WorkerName, WorkerReport, WorkerSnapshot
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.pools.controller import PoolController, PoolState
@@ -116,7 +116,8 @@ class Scaler:
             return
         queues = sorted(self._pools.served())
         lists = {place: queue_lists(place[0], [place[1]]) for place in queues}
-        snapshot = await self._view.snapshot([name for names in lists.values() for name in names])
+        namespaces = sorted({kept.pool.namespace for kept in pools})
+        snapshot = await self._view.snapshot(namespaces, [name for names in lists.values() for name in names])
         depths = {place: sum(snapshot.lengths[name] for name in names) for place, names in lists.items()}
         self._slots.publish(serving_slots(snapshot))
         limit = snapshot.now_ms - FORGET_SECONDS * 1000
@@ -168,12 +169,12 @@ class Scaler:
         """Bring the number of pods closer to what is needed; True if anything was decided."""
         spec, current = kept.pool.spec, kept.replicas
         if spec.paused and not spec.drain:
-            await self._view.stop_intake(sorted(set(workers.reports) - workers.asked))
+            await self._view.stop_intake(_named(kept.pool, sorted(set(workers.reports) - workers.asked)))
             return False
         if current is None:
             return False
         if kept.pool.fixed_replicas is not None:
-            await self._view.resume_intake(sorted(workers.asked))
+            await self._view.resume_intake(_named(kept.pool, sorted(workers.asked)))
             return False
         if spec.drain:
             return await self._down(kept, memory, workers, 0, Why.DRAINING, "the pool drains")
@@ -182,7 +183,7 @@ class Scaler:
         memory.history = decision.history
         kept.found = replace(kept.found, desired=decision.replicas)
         if decision.replicas > current:
-            await self._view.resume_intake(sorted(workers.asked))
+            await self._view.resume_intake(_named(kept.pool, sorted(workers.asked)))
             await self._set(kept, memory, decision.replicas, decision.reason, decision.message)
             if (age := self._signal.age) is not None:
                 metrics.SCALE_REACTION.observe(age)
@@ -200,8 +201,9 @@ class Scaler:
         plan = plan_scale_down(pods, workers, current - wanted, busy_too=kept.pool.spec.drain)
         now = self._clock()
         memory.removed = {name: when for name, when in memory.removed.items() if now - when < REMOVAL_SECONDS}
-        await self._view.resume_intake([name for name in plan.resume if name not in memory.removed])
-        await self._view.stop_intake(plan.stop)
+        resumed = [name for name in plan.resume if name not in memory.removed]
+        await self._view.resume_intake(_named(kept.pool, resumed))
+        await self._view.stop_intake(_named(kept.pool, plan.stop))
         going = [name for name in plan.remove if name in memory.marked]
         await self._mark(kept.pool, [name for name in plan.remove if name not in memory.marked])
         memory.marked = frozenset(plan.remove)
@@ -247,7 +249,7 @@ class Scaler:
             log.warning("worker_replaced", pod=f"{kept.pool.namespace}/{name}", fault=fault.value)
             metrics.WORKERS_REPLACED.labels(fault=fault.value).inc()
             await self._delete(kept.pool.namespace, name, uids[name])
-            await self._view.forget([name])
+            await self._view.forget(_named(kept.pool, [name]))
 
     async def _pods(self, pool: WorkerPool) -> Sequence[Pod]:
         path = resource_path("api/v1", "pods", pool.namespace)
@@ -274,8 +276,13 @@ class Scaler:
 
 def _workers_of(pool: WorkerPool, snapshot: WorkerSnapshot) -> Workers:
     reports: dict[str, WorkerReport] = {
-        name: report
-        for name, report in snapshot.reports.items()
-        if report.namespace == pool.namespace and report.pool == pool.name
+        worker.name: report
+        for worker, report in snapshot.reports.items()
+        if worker.namespace == pool.namespace and report.pool == pool.name
     }
-    return Workers(snapshot.now_ms, reports, frozenset(name for name in snapshot.intakes if name in reports))
+    asked = {worker.name for worker in snapshot.intakes if worker.namespace == pool.namespace}
+    return Workers(snapshot.now_ms, reports, frozenset(asked & reports.keys()))
+
+
+def _named(pool: WorkerPool, names: Sequence[str]) -> list[WorkerName]:
+    return [WorkerName(pool.namespace, name) for name in names]

@@ -1,11 +1,12 @@
-"""Collects the ids of stream entries that are done, and acknowledges them in batches."""
+"""Collects the stream entries that are done, and acknowledges them in batches."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
+from taskflow_core.domain.events import EntryId
 from taskflow_core.errors import Unavailable
 from taskflow_operator.runtime import dependency_health
 
@@ -16,28 +17,28 @@ RETRY_SECONDS = 1.0
 class Group(Protocol):
     """A consumer group of the event stream. Raises `Unavailable`."""
 
-    async def acknowledge(self, ids: Sequence[str]) -> None:
+    async def acknowledge(self, entries: Iterable[EntryId]) -> None:
         """These entries are done; harmless to repeat."""
 
 
 class Acknowledgements:
-    """Entries of one consumer group that are done and not acknowledged yet. An id is added after what it caused is
+    """Entries of one consumer group that are done and not acknowledged yet. An entry is added after what it caused is
     durable.
     """
 
     def __init__(self, group: Group) -> None:
         self._group = group
-        self._done: list[str] = []
+        self._done: list[EntryId] = []
 
-    def add(self, entry_id: str) -> None:
+    def add(self, entry: EntryId) -> None:
         """This entry is done."""
-        self._done.append(entry_id)
+        self._done.append(entry)
 
-    def extend(self, entry_ids: Iterable[str]) -> None:
+    def extend(self, entries: Iterable[EntryId]) -> None:
         """These entries are done."""
-        self._done += entry_ids
+        self._done += entries
 
-    def pending(self) -> Collection[str]:
+    def pending(self) -> Collection[EntryId]:
         """Entries that are done and not acknowledged yet."""
         return set(self._done)
 

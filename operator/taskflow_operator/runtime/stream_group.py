@@ -1,89 +1,142 @@
-"""Reads a consumer group of the event stream."""
+"""Reads the event streams of all namespaces for one consumer group."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-from taskflow_core.domain.events import Event
+from taskflow_core.domain.events import EntryId, Event, Stream
 from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.stream import Batch, StreamReader
+from taskflow_core.ledger.stream import STREAMS_PER_READ, Read, StreamReader
+from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
 
 log = get_logger(__name__)
 RETRY_SECONDS = 1.0
-REREAD_SECONDS = 30.0
-"""How often unacknowledged entries are read again: they failed, or a former leader read them and died."""
+PENALTY_SECONDS = 0.25
+"""A stream of which everything was refused is read again after this time, so that a flood of entries that are no events
+costs little."""
+SAMPLE_SECONDS = 10.0
+"""The time between two log entries about what a namespace's workers were refused."""
 
-Handler = Callable[[tuple[Event, ...], tuple[str, ...]], Awaitable[None]]
+Handler = Callable[[tuple[Event, ...], tuple[EntryId, ...]], Awaitable[None]]
 
 
-async def consume_group(
-    reader: StreamReader,
-    handle: Handler,
-    data_lost: Callable[[str], Awaitable[None] | None],
-    may_read: Callable[[], Awaitable[None]],
-    *,
-    gather_seconds: float,
-    caught_up: Callable[[], None] = lambda: None,
-    clock: Callable[[], float] = time.monotonic,
-) -> None:
-    """Read the events of a consumer group and hand them on, until cancelled.
+class StreamGroup:
+    """Reads streams that have something, in turn, and hands on what they have. Each read of a stream is bounded, so no
+    namespace waits for the flood of another.
 
     Args:
         reader: the group.
-        handle: gets the events, and the ids of entries that are no events. If it raises `Unavailable`, it gets the same
-            ones again.
-        data_lost: called with the reason when events may be missing, because the group does not exist or the stream was
-            trimmed past it. The group is created only after what it returns has ended: if the process dies first, its
-            successor repeats this step. It is called again if data was lost once more meanwhile.
+        handle: gets the events, and entries that are no events. If it raises `Unavailable`, it gets the same ones
+            again.
         may_read: waits while this process is not sure to be the leader; what it read, no other one would.
         gather_seconds: how long events gather after each batch. A single event is read at once; a round trip for each
             of many costs more CPU than handling them.
-        caught_up: called when everything in the stream has been handed on.
         clock: monotonic seconds.
     """
-    fresh_until = 0.0
-    while True:
-        await may_read()
-        try:
-            if clock() >= fresh_until:
-                if not await reader.has_group():
-                    mark = await reader.mark()
-                    await _finish(data_lost("its place in the stream was lost"))
-                    if not await reader.make_group(mark):
-                        continue
-                reader.start_over()
-                if await reader.gap():
-                    await _finish(data_lost("the stream was trimmed before it was read"))
-                fresh_until = clock() + REREAD_SECONDS
-            batch = await reader.read()
-        except LookupError:
-            fresh_until = 0.0
-            continue
-        except Unavailable as error:
-            dependency_health.failed(error)
-            # After an outage the group may be gone, or entries trimmed: look before reading on.
-            fresh_until = 0.0
-            await asyncio.sleep(RETRY_SECONDS)
-            continue
-        if batch.events or batch.broken:
-            await _hand_on(batch, handle, gather_seconds)
-        if batch.last:
-            caught_up()
 
+    def __init__(
+        self,
+        reader: StreamReader,
+        handle: Handler,
+        may_read: Callable[[], Awaitable[None]],
+        *,
+        gather_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.reader = reader
+        self._handle = handle
+        self._may_read = may_read
+        self._gather_seconds = gather_seconds
+        self._clock = clock
+        self._ready: dict[Stream, None] = {}
+        self._arrived = asyncio.Event()
+        self._caught_up: dict[str, float] = {}
+        self._sampled: dict[str, float] = {}
 
-async def _finish(work: Awaitable[None] | None) -> None:
-    if work is not None:
-        await work
+    def ready(self, streams: Iterable[Stream]) -> None:
+        """These streams may have something."""
+        for stream in streams:
+            self._ready[stream] = None
+        self._arrived.set()
 
+    def note_caught_up(self, namespace: str) -> None:
+        """Everything that is in the streams of a namespace has been handed on."""
+        self._caught_up[namespace] = self._clock()
 
-async def _hand_on(batch: Batch, handle: Handler, gather_seconds: float) -> None:
-    for stream_id, problem in batch.broken:
-        log.error("stream_entry_broken", id=stream_id, error=problem)
-    await dependency_health.retry_until_available(
-        lambda: handle(batch.events, tuple(stream_id for stream_id, _ in batch.broken))
-    )
-    await asyncio.sleep(gather_seconds)
+    def caught_up(self, namespace: str) -> float:
+        """When everything that was in the streams of a namespace had been handed on (monotonic seconds); 0 if that
+        never happened.
+        """
+        return self._caught_up.get(namespace, 0.0)
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        while True:
+            await self._may_read()
+            streams = await self._next()
+            try:
+                reads = await self.reader.read(streams)
+            except Unavailable as error:
+                dependency_health.failed(error)
+                # What was read meanwhile is unacknowledged, and comes first.
+                for stream in streams:
+                    self.reader.start_over(stream)
+                self.ready(streams)
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            await self._hand_on(reads)
+
+    async def _next(self) -> Sequence[Stream]:
+        while not self._ready:
+            self._arrived.clear()
+            await self._arrived.wait()
+        streams = list(self._ready)[:STREAMS_PER_READ]
+        for stream in streams:
+            del self._ready[stream]
+        return streams
+
+    async def _hand_on(self, reads: Sequence[Read]) -> None:
+        events: list[Event] = []
+        refused: list[EntryId] = []
+        for read in reads:
+            self._count(read)
+            events += read.events
+            refused += [each.entry for each in read.refused]
+            if read.problem:
+                # The next look finds what is wrong with the stream.
+                continue
+            if read.refused and not read.events:
+                asyncio.get_running_loop().call_later(PENALTY_SECONDS, self.ready, [read.stream])
+            elif not read.last:
+                self.ready([read.stream])
+        if not events and not refused:
+            self._note(reads)
+            return
+        await dependency_health.retry_until_available(lambda: self._handle(tuple(events), tuple(refused)))
+        self._note(reads)
+        await asyncio.sleep(self._gather_seconds)
+
+    def _note(self, reads: Iterable[Read]) -> None:
+        for read in reads:
+            if read.last and not read.problem:
+                self.note_caught_up(read.stream.namespace)
+
+    def _count(self, read: Read) -> None:
+        for each in read.refused:
+            metrics.EVENTS_REFUSED.labels(consumer=self.reader.group, reason=each.reason.value).inc()
+        namespace, now = read.stream.namespace, self._clock()
+        if read.refused and now - self._sampled.get(namespace, float("-inf")) >= SAMPLE_SECONDS:
+            self._sampled[namespace] = now
+            first = read.refused[0]
+            log.warning(
+                "events_refused",
+                namespace=namespace,
+                count=len(read.refused),
+                id=first.entry.id,
+                reason=first.reason.value,
+                error=first.message,
+            )

@@ -29,14 +29,21 @@ class AttemptTimes:
         self._tracing = tracing
         self._times: dict[str, _Times] = {}
 
+    def queued(self, task: Task, time_ms: int) -> None:
+        """The Task's current attempt entered its queue."""
+        times = self._of(task.uid, task.status.attempt)
+        times.queued_ms = times.queued_ms or time_ms
+
+    def _of(self, uid: str, attempt: int) -> _Times:
+        times = self._times.get(uid)
+        if times is None or times.attempt != attempt:
+            times = self._times[uid] = _Times(attempt)
+        return times
+
     def note(self, task: Task, event: Event) -> None:
         """Record an event of the Task's current attempt."""
-        times = self._times.get(task.uid)
-        if times is None or times.attempt != event.attempt:
-            times = self._times[task.uid] = _Times(event.attempt)
-        if event.kind is EventKind.QUEUED:
-            times.queued_ms = times.queued_ms or event.time_ms
-        elif event.kind is EventKind.STARTED:
+        times = self._of(task.uid, event.attempt)
+        if event.kind is EventKind.STARTED:
             self._started(task, event, times)
         elif event.kind in ENDS:
             self._ended(task, event, times)

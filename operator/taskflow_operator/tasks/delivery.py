@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from taskflow_core.batching import isolate_failures
-from taskflow_core.domain.attempts import Attempt, Entered, Entry
+from taskflow_core.domain.attempts import Attempt, AttemptKey, Entered, Entry
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Isolation, Task, TaskStatus
 from taskflow_core.errors import TaskflowError
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime.background import Background
 from taskflow_operator.runtime.supervisor import ConsecutiveErrors
+from taskflow_operator.tasks.attempt_times import AttemptTimes
 from taskflow_operator.tasks.closer import Closer
 from taskflow_operator.tasks.message_queue import MessageQueue
 from taskflow_operator.tasks.open_tasks import OpenTasks
@@ -44,6 +45,7 @@ class Delivery:
         starters: how an attempt reaches a worker, by `spec.isolation`.
         statuses: where a new status is shown.
         closer: ends Tasks that no worker has.
+        times: measures waiting and running.
         now: the time.
     """
 
@@ -57,6 +59,7 @@ class Delivery:
         starters: Mapping[Isolation, AttemptStarter],
         statuses: TaskStatuses,
         closer: Closer,
+        times: AttemptTimes,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -68,6 +71,7 @@ class Delivery:
         self._starters = starters
         self._statuses = statuses
         self._closer = closer
+        self._times = times
         self._now = now
         self._errors = ConsecutiveErrors("delivery")
         self._background = Background(self._errors)
@@ -133,7 +137,7 @@ class Delivery:
             self._statuses.show(task, transitions.observed(task))
             return
         # Whatever its phase: a queued Task is shown as such a moment later, and an operator may die before that.
-        if not await self._ledger.withdraw(task.uid, task.status.attempt):
+        if not await self._ledger.withdraw(AttemptKey.current(task)):
             # A worker was faster. The attempt goes on; the next one, if there is one, is held.
             return
         await self._show_held(task, decision.phase, decision.reason, decision.message)
@@ -143,11 +147,11 @@ class Delivery:
         await self._ledger.note(current_attempt(self._statuses.show(task, status)))
 
     async def _end(self, task: Task, decision: End) -> None:
-        attempt = task.status.attempt
-        if not await self._ledger.withdraw(task.uid, attempt):
+        attempt = AttemptKey.current(task)
+        if not await self._ledger.withdraw(attempt):
             if decision.reason is Reason.QUEUE_TIMEOUT:
                 return
-            await self._ledger.request_stop(task.uid, attempt, decision.reason)
+            await self._ledger.request_stop(attempt, decision.reason)
             self._work_queue.add_at(task.uid, self._now() + LOOK_AGAIN)
             return
         status = transitions.stopped(task, decision.phase, decision.reason, decision.message, self._now())
@@ -174,6 +178,8 @@ class Delivery:
         async with self._queue.in_order:
             answers = list(zip(tasks, await self._ledger.enqueue(attempts, again=again), strict=True))
             for task, answer in answers:
+                if answer.entry is Entry.NEW:
+                    self._times.queued(task, answer.time_ms)
                 await self._entered(task, answer)
             for isolation, starter in self._starters.items():
                 entered = [

@@ -25,7 +25,7 @@ def message_of(task: Task, token_key: str) -> Message:
         namespace=task.namespace,
         name=task.name,
         attempt=status.attempt,
-        token=attempt_token(token_key, task.uid, status.attempt),
+        token=attempt_token(token_key, task.namespace, task.uid, status.attempt),
         handler=spec.handler,
         args=spec.args,
         kwargs=spec.kwargs,

@@ -87,6 +87,10 @@ class OpenTasks:
         known = self._known.get(uid)
         return known.task.namespace if known is not None else ""
 
+    def namespaces(self) -> set[str]:
+        """Namespaces that have open Tasks."""
+        return {namespace for namespace, _ in self.queues.queues()}
+
     def by_name(self, namespace: str, name: str) -> OpenTask | None:
         """The open Task of that name, if there is one."""
         uid = self._names.get((namespace, name))

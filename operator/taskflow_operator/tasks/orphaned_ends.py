@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
-from taskflow_core.domain.attempts import Attempt
+from taskflow_core.domain.attempts import Attempt, AttemptKey
 from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import NotFound, Unavailable
@@ -33,7 +33,7 @@ class OrphanedEnds:
         settlement: closes attempts in the ledger.
         kube: reads the Task as it ended.
         history: names Tasks by their uid.
-        mirror_again: mirrors all Tasks, for one that nobody can name.
+        mirror_again: mirrors the Tasks of namespaces, for one that nobody can name.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class OrphanedEnds:
         settlement: Settlement,
         kube: Requests,
         history: PastNames,
-        mirror_again: Callable[[str], Awaitable[None]],
+        mirror_again: Callable[[Collection[str]], Awaitable[None]],
     ) -> None:
         self._ledger = ledger
         self._kube = kube
@@ -56,7 +56,7 @@ class OrphanedEnds:
         if await self._once(event):
             return
         # Redis lost the name of the Task, so the history does not get it from the stream.
-        await self._mirror_again("an attempt ended while the operator did not run")
+        await self._mirror_again([event.namespace])
 
     async def _once(self, event: Event) -> bool:
         looks = 0
@@ -74,17 +74,14 @@ class OrphanedEnds:
         return False
 
     async def _look(self, event: Event) -> bool:
-        (state,) = await self._ledger.states([(event.uid, event.attempt)])
+        (state,) = await self._ledger.states([AttemptKey(event.namespace, event.uid, event.attempt)])
         if state.settled:
             return True
         where = await self._history.name_of(event.uid)
         if where is None:
             return False
-        try:
-            task = Task.from_object(await self._kube.request("GET", tasks_path(*where)))
-        except NotFound:
-            return True
-        if task.uid != event.uid:
+        task = await self._find(*where) if where[0] == event.namespace else None
+        if task is None or task.uid != event.uid:
             return True
         if not task.finished:
             # The watch has not shown it yet. An open Task is settled in the usual way, at the latest when this event is
@@ -92,3 +89,9 @@ class OrphanedEnds:
             return False
         await self._settlement.settle(Attempt(event.uid, event.attempt, snapshot(task)), EventKind.SETTLED)
         return True
+
+    async def _find(self, namespace: str, name: str) -> Task | None:
+        try:
+            return Task.from_object(await self._kube.request("GET", tasks_path(namespace, name)))
+        except NotFound:
+            return None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from taskflow_core.broker.publish import Outgoing
-from taskflow_core.domain.attempts import Attempt, Entered, State
+from taskflow_core.domain.attempts import Attempt, AttemptKey, Entered, State, Survey
 from taskflow_core.domain.events import Event, EventKind, Failure
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Task
@@ -20,16 +20,16 @@ class Ledger(Protocol):
     async def enqueue(self, attempts: Sequence[Attempt], *, again: bool = False) -> list[Entered]:
         """Enter attempts; the answers are in the same order."""
 
-    async def withdraw(self, uid: str, attempt: int) -> bool:
+    async def withdraw(self, attempt: AttemptKey) -> bool:
         """Take an attempt out; False if a worker claimed it."""
 
-    async def request_stop(self, uid: str, attempt: int, reason: Reason) -> None:
+    async def request_stop(self, attempt: AttemptKey, reason: Reason) -> None:
         """Ask the worker of an attempt to stop."""
 
     async def note(self, item: Attempt) -> None:
         """Tell the history of a Task that is not queued."""
 
-    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
+    async def states(self, attempts: Sequence[AttemptKey]) -> list[State]:
         """What is known of each attempt."""
 
     async def settle_all(self, attempts: Sequence[tuple[Attempt, EventKind]]) -> None:
@@ -39,10 +39,10 @@ class Ledger(Protocol):
 class RecoveryLedger(Protocol):
     """What finds lost work. Methods raise `Unavailable` and may be repeated; see `OperatorLedger`."""
 
-    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
+    async def states(self, attempts: Sequence[AttemptKey]) -> list[State]:
         """What is known of each attempt."""
 
-    async def give_up(self, attempts: Sequence[tuple[str, int]], failure: Failure) -> list[bool]:
+    async def give_up(self, attempts: Sequence[AttemptKey], failure: Failure) -> list[bool]:
         """Declare attempts lost that nobody holds."""
 
     async def serve(self, operator: str) -> str:
@@ -51,20 +51,14 @@ class RecoveryLedger(Protocol):
     async def begin_epoch(self, epoch: str) -> bool:
         """Name this life of the data; True if it had no name."""
 
-    async def expire(self) -> list[str]:
+    async def survey(self, namespaces: Mapping[str, int], *, grace_ms: int, limit: int) -> list[Survey]:
+        """Leases that ran out, and attempts that wait, of each namespace."""
+
+    async def expire(self, expired: Sequence[AttemptKey], nobodys: Sequence[tuple[str, str]] = ()) -> list[AttemptKey]:
         """Declare attempts lost whose lease ran out."""
-
-    async def now_ms(self) -> int:
-        """Redis' clock."""
-
-    async def waiting(self, *, after_ms: int, before_ms: int, limit: int) -> list[tuple[str, int]]:
-        """Members of the ledger, oldest first."""
 
     async def oldest_messages(self, lists: Sequence[str]) -> list[str | None]:
         """The next message of each list."""
-
-    async def trim_stream(self) -> None:
-        """Drop events that all groups have read."""
 
 
 class MessagePublisher(Protocol):
@@ -119,11 +113,11 @@ class ChunkController(Protocol):
     def in_hand(self, event: Event) -> bool:
         """Whether a driver is working on the event."""
 
-    async def clean_up(self, uid: str) -> None:
+    async def clean_up(self, namespace: str, uid: str) -> None:
         """Remove what an array that is not open left in Redis."""
 
-    def data_lost(self, seconds: float) -> None:
-        """Redis lost data: take stock after that time."""
+    def data_lost(self, seconds: float, namespaces: Collection[str]) -> None:
+        """Redis lost data of these namespaces: take stock after that time."""
 
     def waits(self, uid: str, attempt: int, chunk: int) -> bool:
         """Whether a chunk is in the ledger, as far as is known."""

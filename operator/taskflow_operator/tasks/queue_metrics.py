@@ -1,4 +1,4 @@
-"""Metrics of queues and of the event stream."""
+"""Metrics of queues."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
-import redis.asyncio
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from taskflow_core.errors import Unavailable
-from taskflow_core.ledger.lag import Lag, stream_lags
 from taskflow_core.telemetry import metrics
-from taskflow_operator.runtime import dependency_health
 from taskflow_operator.tasks.open_tasks import OpenTasks
 
 LOOK_SECONDS = 2.0
@@ -63,31 +59,20 @@ class QueueMetrics(Collector):
         return [depth, oldest]
 
 
-class StreamMetrics:
-    """How far the readers of the event stream are behind.
+class QueueSeries:
+    """Removes the series of queues that are gone.
 
     Args:
-        client: Redis.
-        gauges: the queues, whose series are removed when they are gone.
+        gauges: the queues.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, gauges: QueueMetrics) -> None:
-        self._client = client
+    def __init__(self, gauges: QueueMetrics) -> None:
         self._gauges = gauges
         self._unseen: Counter[str] = Counter()
-        self.lags: dict[str, Lag] = {}
-        """By group, from the last look."""
 
     async def run(self) -> None:
         """Look every few seconds, until cancelled."""
         while True:
-            try:
-                self.lags = {lag.group: lag for lag in await stream_lags(self._client)}
-            except Unavailable as error:
-                dependency_health.failed(error)
-            for group, lag in self.lags.items():
-                metrics.MIRROR_LAG.labels(consumer=group).set(lag.seconds)
-                metrics.STREAM_PENDING.labels(consumer=group).set(lag.entries)
             self._forget_queues()
             await asyncio.sleep(LOOK_SECONDS)
 

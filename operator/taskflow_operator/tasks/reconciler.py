@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import AttemptKey, Survey
 from taskflow_core.domain.message import entered_ms
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Dependency, TaskflowError, Unavailable
+from taskflow_core.ledger.namespaces import Namespaces
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
@@ -33,8 +35,12 @@ SCAN = 1000
 LOOK = 200
 """Tasks that are compared with the ledger in one go; everything else waits for so many."""
 OUTAGE_SECONDS = 3.0
-TRIM_TICKS = 10
-"""Ticks between two trimmings of the event stream."""
+MIN_SCAN = 20
+"""Attempts of a namespace that one tick looks at, however many namespaces there are."""
+AT_ONCE = 100
+"""Namespaces that one round trip looks at."""
+ALL_TICKS = 30
+"""Ticks between two that include namespaces without open Tasks."""
 PAUSE_FACTOR, MAX_PAUSE_FACTOR = 20, 5
 """The pause between two lists of all open Tasks is at least this many times what the last list took, and at most this
 many times the resync interval. A list of 100,000 open Tasks takes half a minute, of the API server too, and the watch
@@ -47,18 +53,18 @@ def pause_after(resync_seconds: float, took: float) -> float:
 
 
 def lost_messages(
-    waiting: Sequence[tuple[str, int]], lists: Mapping[str, str], heads: Mapping[str, str | None]
-) -> list[str]:
-    """Members of the ledger whose message is in no queue any more.
+    waiting: Sequence[tuple[AttemptKey, int]], lists: Mapping[AttemptKey, str], heads: Mapping[str, str | None]
+) -> list[AttemptKey]:
+    """Attempts in the ledger whose message is in no queue any more.
 
     Args:
-        waiting: members and since when they are in the ledger (ms).
-        lists: for each member, the Redis list that its message went to.
+        waiting: attempts and since when they are in the ledger (ms).
+        lists: for each attempt, the Redis list that its message went to.
         heads: for each list, the message that is served next, which is the oldest.
 
     A list is served in order, so a message is gone when its list is empty or begins with a later one.
     """
-    lost: list[str] = []
+    lost: list[AttemptKey] = []
     for name, since in waiting:
         if name not in lists:
             continue
@@ -81,8 +87,10 @@ class Reconciler:
         observer: lists the open Tasks.
         recovery: restores what Redis lost.
         lease_name: names this operator in Redis.
+        namespaces: which have keys there.
         resync_seconds: the least pause between two lists of all open Tasks.
-        caught_up: when everything that was in the stream had been read (monotonic seconds).
+        caught_up: when everything that was in the streams of a namespace had been read (monotonic seconds).
+        read_again: has the streams of a namespace read.
         clock: monotonic seconds.
     """
 
@@ -97,8 +105,10 @@ class Reconciler:
         recovery: Recovery,
         *,
         lease_name: str,
+        namespaces: Namespaces,
         resync_seconds: float,
-        caught_up: Callable[[], float],
+        caught_up: Callable[[str], float],
+        read_again: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tasks = tasks
@@ -112,9 +122,13 @@ class Reconciler:
         self._resync = self.pause = resync_seconds
         """The least pause between two lists of all open Tasks, and the present one."""
         self._caught_up = caught_up
+        self._read_again = read_again
+        self._namespaces = namespaces
         self._clock = clock
         self._contact = clock()
-        self._scanned_ms = self._ticks = 0
+        self._scanned: dict[str, int] = {}
+        """Up to which ledger time the attempts of a namespace were looked at, where there are too many for one look."""
+        self._ticks = 0
         self._errors = ConsecutiveErrors("reconcile")
 
     @property
@@ -131,6 +145,8 @@ class Reconciler:
             Conflict: the operator of another Lease works with it.
         """
         await self._check_epoch()
+        await self._namespaces.load()
+        await self._namespaces.ensure(self._tasks.namespaces())
         self._contact = self._clock()
 
     def loops(self) -> tuple[Coroutine[None, None, None], ...]:
@@ -157,17 +173,47 @@ class Reconciler:
         if self.contact_age > OUTAGE_SECONDS:
             self._recovery.outage_over()
         self._contact = self._clock()
-        if self._recovery.grace:
-            return
-        for name in await self._ledger.expire():
-            known = self._tasks.get(name.partition(":")[0])
-            queue = metrics.queue_label(known.task.spec.queue) if known else metrics.UNKNOWN
-            log.warning("lease_expired", member=name, **(log_fields(known.task) if known else {}))
-            metrics.LOST.labels(queue=queue).inc()
-        await self._publish_lost()
+        # What is left of a namespace without open Tasks is nobody's, and not urgent.
+        every = self._ticks % ALL_TICKS == 0
         self._ticks += 1
-        if self._ticks % TRIM_TICKS == 0:
-            await self._ledger.trim_stream()
+        names = sorted(self._namespaces.known if every else self._tasks.namespaces())
+        for start in range(0, len(names), AT_ONCE):
+            await self._survey([name for name in names[start : start + AT_ONCE] if not self._recovery.grace(name)])
+
+    async def _survey(self, names: Sequence[str]) -> None:
+        limit = max(MIN_SCAN, SCAN // max(1, len(names)))
+        after = {name: self._scanned.pop(name, 0) for name in names}
+        surveys = await self._ledger.survey(after, grace_ms=GRACE_MS, limit=limit)
+        await self._expire(surveys)
+        for each in surveys:
+            if each.problem:
+                log.warning("namespace_unreadable", namespace=each.namespace, error=each.problem)
+            # The next tick continues where this one ended, so that a long queue does not hide a loss behind it.
+            if len(each.waiting) == limit:
+                self._scanned[each.namespace] = each.waiting[-1][1]
+        await self._publish_lost([waiting for each in surveys for waiting in each.waiting])
+
+    async def _expire(self, surveys: Sequence[Survey]) -> None:
+        expired: list[AttemptKey] = []
+        nobodys: list[tuple[str, str]] = []
+        for each in surveys:
+            nobodys += [(each.namespace, name) for name in each.nobodys]
+            for attempt in each.expired:
+                # A worker may enter any name. That of a Task of another namespace is nobody's attempt.
+                elsewhere = self._tasks.namespace_of(attempt.uid) not in ("", attempt.namespace)
+                if elsewhere:
+                    nobodys.append((attempt.namespace, attempt.member))
+                else:
+                    expired.append(attempt)
+        if removed := len(nobodys) + sum(each.removed for each in surveys):
+            log.warning("leases_removed", count=removed, namespace=(nobodys or [("", "")])[0][0])
+        if not expired and not nobodys:
+            return
+        for attempt in await self._ledger.expire(expired, nobodys):
+            known = self._tasks.get(attempt.uid)
+            queue = metrics.queue_label(known.task.spec.queue) if known else metrics.UNKNOWN
+            log.warning("lease_expired", member=attempt.member, **(log_fields(known.task) if known else {}))
+            metrics.LOST.labels(queue=queue).inc()
 
     async def _check_epoch(self) -> None:
         if (other := await self._ledger.serve(self._lease_name)) != self._lease_name:
@@ -176,14 +222,10 @@ class Reconciler:
                 "use a database for each"
             )
         if await self._ledger.begin_epoch(secrets.token_hex(8)):
-            self._recovery.data_lost("Redis is new or lost its data")
+            await self._namespaces.data_lost(self._tasks.namespaces())
 
-    async def _publish_lost(self) -> None:
-        before = await self._ledger.now_ms() - GRACE_MS
-        waiting = await self._ledger.waiting(after_ms=self._scanned_ms, before_ms=before, limit=SCAN)
-        # The next tick continues where this one ended, so that a long queue does not hide a loss behind it.
-        self._scanned_ms = waiting[-1][1] if len(waiting) == SCAN else 0
-        tasks = self._with_messages([name for name, _ in waiting])
+    async def _publish_lost(self, waiting: Sequence[tuple[AttemptKey, int]]) -> None:
+        tasks = self._with_messages([attempt for attempt, _ in waiting])
         lists = {
             name: naming.broker_list(task.namespace, task.spec.queue, task.spec.priority)
             for name, task in tasks.items()
@@ -195,37 +237,31 @@ class Reconciler:
         if lost := lost_messages(waiting, lists, heads):
             await self._republish({name: tasks[name] for name in lost})
 
-    def _with_messages(self, members: Sequence[str]) -> dict[str, Task]:
-        """The Tasks of those members that must have a message in a queue."""
-        found: dict[str, Task] = {}
-        for name in members:
-            try:
-                uid, attempt, chunk = naming.split_member(name)
-            except ValueError:
-                # Nothing of ours has such a name, so it has no message to miss.
-                continue
-            known = self._tasks.get(uid)
+    def _with_messages(self, attempts: Sequence[AttemptKey]) -> dict[AttemptKey, Task]:
+        """The Tasks of those attempts that must have a message in a queue."""
+        found: dict[AttemptKey, Task] = {}
+        for attempt in attempts:
+            known = self._tasks.get(attempt.uid)
             # An attempt in a pod of its own has a Job instead of a message, and its own controller.
-            if known is None or known.task.isolated or known.closing:
+            if known is None or known.task.isolated or known.closing or known.task.namespace != attempt.namespace:
                 continue
-            if self._waits(known.task, attempt, chunk):
-                found[name] = known.task
+            if self._waits(known.task, attempt):
+                found[attempt] = known.task
         return found
 
-    def _waits(self, task: Task, attempt: int, chunk: int | None) -> bool:
-        if chunk is None:
-            return task.status.attempt == attempt
-        return self._arrays.waits(task.uid, attempt, chunk)
+    def _waits(self, task: Task, attempt: AttemptKey) -> bool:
+        if attempt.chunk is None:
+            return task.status.attempt == attempt.attempt
+        return self._arrays.waits(task.uid, attempt.attempt, attempt.chunk)
 
-    async def _republish(self, lost: Mapping[str, Task]) -> None:
+    async def _republish(self, lost: Mapping[AttemptKey, Task]) -> None:
         log.warning("messages_lost", count=len(lost), **log_fields(next(iter(lost.values()))))
         for task in lost.values():
             metrics.REPUBLISHED.labels(queue=metrics.queue_label(task.spec.queue)).inc()
         await self._delivery.republish_all([task for task in lost.values() if task.spec.array is None])
-        for name in lost:
-            uid, attempt, chunk = naming.split_member(name)
-            if chunk is not None:
-                await self._arrays.republish_chunks(uid, [(attempt, chunk)])
+        for attempt in lost:
+            if attempt.chunk is not None:
+                await self._arrays.republish_chunks(attempt.uid, [(attempt.attempt, attempt.chunk)])
 
     async def _resync_forever(self) -> None:
         while True:
@@ -242,10 +278,8 @@ class Reconciler:
                 continue
             self.pause = pause_after(self._resync, self._clock() - began)
             self._errors.clear()
-            if self._recovery.grace:
-                continue
             await self._check_waiting()
-            await self._recovery.check_running(self._caught_up())
+            await self._recovery.check_running(self._caught_up, self._read_again)
 
     async def _check_waiting(self) -> None:
         """Look again at every Task that waits and is not known to be in the ledger.
@@ -254,13 +288,17 @@ class Reconciler:
         dispatcher.
         """
         waiting = [
-            known.task for known in self._tasks if not known.closing and known.task.status.phase is not Phase.RUNNING
+            known.task
+            for known in self._tasks
+            if not known.closing
+            and known.task.status.phase is not Phase.RUNNING
+            and not self._recovery.grace(known.task.namespace)
         ]
         for start in range(0, len(waiting), LOOK):
             part = waiting[start : start + LOOK]
             queued = [task for task in part if task.status.phase is Phase.QUEUED and task.spec.array is None]
             try:
-                states = await self._ledger.states([(task.uid, task.status.attempt) for task in queued])
+                states = await self._ledger.states([AttemptKey.current(task) for task in queued])
             except Unavailable as error:
                 dependency_health.failed(error)
                 return

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
-from taskflow_core.domain.attempts import State
+from taskflow_core.domain.attempts import AttemptKey, State
 from taskflow_core.domain.events import Failure
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Task
@@ -53,40 +53,42 @@ class Recovery:
         self._lease = lease_seconds
         self._clock = clock
         self._quiet_until = 0.0
+        self._recovering: dict[str, float] = {}
+        """Namespaces that lost data, and until when nobody of theirs is declared lost."""
         self._errors = ConsecutiveErrors("reconcile")
         self._background = Background(self._errors)
-        self._was_adrift: set[tuple[str, int]] = set()
-        self._looked = 0.0
+        self._was_adrift: dict[AttemptKey, float] = {}
+        """Attempts that nobody holds, and when that was seen first."""
 
-    @property
-    def grace(self) -> bool:
-        """Nobody is declared lost now: workers could not renew their leases, or are entering again what they run."""
-        return self._clock() < self._quiet_until
-
-    def start_grace(self, seconds: float) -> None:
-        """Declare nobody lost for that long."""
-        self._quiet_until = max(self._quiet_until, self._clock() + seconds)
+    def grace(self, namespace: str) -> bool:
+        """Nobody of the namespace is declared lost now: workers could not renew their leases, or are entering again
+        what they run.
+        """
+        return self._clock() < max(self._quiet_until, self._recovering.get(namespace, 0.0))
 
     def outage_over(self) -> None:
         """Redis answers again: workers get one lease's time to renew."""
-        self.start_grace(self._lease)
+        self._quiet_until = max(self._quiet_until, self._clock() + self._lease)
 
-    def data_lost(self, why: str) -> None:
-        """Redis lost data: after half a lease, take stock of what was in flight.
+    def data_lost(self, namespaces: Collection[str]) -> None:
+        """These namespaces lost data in Redis: after half a lease, take stock of what was in flight.
 
         Workers renew three times a lease, so each that is well has renewed by then. The attempt of a slower one is
         given to another.
         """
         in_flight: list[Task] = []
         for known in self._tasks:
-            if known.task.status.phase in (Phase.QUEUED, Phase.RUNNING) and not known.closing:
-                self._tasks.hold(known.task.uid)
-                in_flight.append(known.task)
+            task = known.task
+            if task.namespace not in namespaces or known.closing:
+                continue
+            if task.status.phase in (Phase.QUEUED, Phase.RUNNING):
+                self._tasks.hold(task.uid)
+                in_flight.append(task)
         seconds = self._lease / 2
-        self.start_grace(seconds)
-        self._arrays.data_lost(seconds)
+        self._recovering |= dict.fromkeys(namespaces, self._clock() + seconds)
+        self._arrays.data_lost(seconds, namespaces)
         if in_flight:
-            log.warning("recovering", why=why, in_flight=len(in_flight), seconds=seconds)
+            log.warning("recovering", namespaces=len(namespaces), in_flight=len(in_flight), seconds=seconds)
             self._background.start(self._recover(in_flight, seconds))
 
     async def _recover(self, in_flight: Sequence[Task], seconds: float) -> None:
@@ -111,7 +113,7 @@ class Recovery:
         """Give up attempts that ran and are held by nobody. Those that only waited are entered again by the
         dispatcher.
         """
-        states = await self._ledger.states([(task.uid, task.status.attempt) for task in in_flight])
+        states = await self._ledger.states([AttemptKey.current(task) for task in in_flight])
         adrift: list[Task] = []
         for task, state in zip(in_flight, states, strict=True):
             known = self._tasks.get(task.uid)
@@ -121,44 +123,47 @@ class Recovery:
                 adrift.append(task)
         await self._give_up(adrift)
 
-    async def check_running(self, caught_up: float) -> None:
+    async def check_running(self, caught_up: Callable[[str], float], read_again: Callable[[str], None]) -> None:
         """Find Tasks shown as running that nobody has a lease on, at two looks in a row: their end was lost on its way.
 
         Their end may still be in the stream, so everything that was there at the first look must be read by the second.
 
         Args:
-            caught_up: when everything that was in the stream had been read (monotonic seconds).
+            caught_up: when everything that was in the streams of a namespace had been read (monotonic seconds).
+            read_again: has the streams of a namespace read.
         """
-        if self._was_adrift and caught_up <= self._looked:
-            return
-        self._looked = self._clock()
         running = [
             known.task
             for known in self._tasks
-            if known.task.status.phase is Phase.RUNNING and not known.closing and known.task.spec.array is None
+            if known.task.status.phase is Phase.RUNNING
+            and not known.closing
+            and known.task.spec.array is None
+            and not self.grace(known.task.namespace)
         ]
-        found: set[tuple[str, int]] = set()
+        found: dict[AttemptKey, float] = {}
         for start in range(0, len(running), BATCH):
             try:
-                found |= await self._check(running[start : start + BATCH])
+                found |= await self._check(running[start : start + BATCH], caught_up)
             except Unavailable:
                 return
         self._was_adrift = found
+        for namespace in {attempt.namespace for attempt in found}:
+            read_again(namespace)
 
-    async def _check(self, running: Sequence[Task]) -> set[tuple[str, int]]:
-        found: set[tuple[str, int]] = set()
+    async def _check(self, running: Sequence[Task], caught_up: Callable[[str], float]) -> dict[AttemptKey, float]:
+        found: dict[AttemptKey, float] = {}
         lost: list[Task] = []
-        states = await self._ledger.states([(task.uid, task.status.attempt) for task in running])
+        states = await self._ledger.states([AttemptKey.current(task) for task in running])
         for task, state in zip(running, states, strict=True):
-            attempt = task.uid, task.status.attempt
+            attempt = AttemptKey.current(task)
             known = self._tasks.get(task.uid)
-            if known is None or known.closing or known.held or known.task.status.attempt != attempt[1]:
+            if known is None or known.closing or known.held or known.task.status.attempt != attempt.attempt:
                 continue
             if not _adrift(known.task, state):
                 continue
-            found.add(attempt)
-            if attempt in self._was_adrift:
-                log.warning("attempt_adrift", uid=task.uid, attempt=attempt[1], claim=state.claim)
+            since = found[attempt] = self._was_adrift.get(attempt, self._clock())
+            if attempt in self._was_adrift and caught_up(task.namespace) > since:
+                log.warning("attempt_adrift", uid=task.uid, attempt=attempt.attempt, claim=state.claim)
                 lost.append(task)
         await self._give_up(lost)
         return found
@@ -172,7 +177,7 @@ class Recovery:
             ),
         )
         if tasks:
-            await self._ledger.give_up([(task.uid, task.status.attempt) for task in tasks], failure)
+            await self._ledger.give_up([AttemptKey.current(task) for task in tasks], failure)
 
 
 def _adrift(task: Task, state: State) -> bool:

@@ -103,7 +103,9 @@ class Worker:
         self._terminator.on_heartbeat(answer)
 
     def _new_ledger(self) -> WorkerLedger:
-        return WorkerLedger(connect_sync(self._redis), self._identity, self._settings.lease_seconds * 1000)
+        return WorkerLedger(
+            connect_sync(self._redis), self._settings.namespace, self._identity, self._settings.lease_seconds * 1000
+        )
 
     def _make_pool(self) -> Pool:
         settings = self._settings

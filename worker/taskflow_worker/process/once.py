@@ -108,7 +108,9 @@ class OnceWorker:
         self._pool.runner().execute(message)
 
     def _new_ledger(self) -> WorkerLedger:
-        return WorkerLedger(connect_sync(self._redis), self._identity, self._settings.lease_seconds * 1000)
+        return WorkerLedger(
+            connect_sync(self._redis), self._settings.namespace, self._identity, self._settings.lease_seconds * 1000
+        )
 
     def _make_resources(self, output: OutputCapture) -> RunnerResources:
         return RunnerResources.make(self._new_ledger(), self._storage, self._settings, self._logs, output, runners=1)

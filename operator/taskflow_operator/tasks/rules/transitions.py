@@ -175,16 +175,6 @@ def bare(status: TaskStatus) -> TaskStatus:
     )
 
 
-def broken(event: Event, problem: str) -> Event:
-    """An end that cannot be read, as a failure."""
-    failure = Failure(
-        reason=Reason.HANDLER_ERROR, type="UnreadableEvent", message=f"{event.kind}: {problem}"[:MAX_MESSAGE_CHARS]
-    )
-    return event.model_copy(
-        update={"kind": EventKind.FAILED, "payload": failure.model_dump(mode="json", by_alias=True)}
-    )
-
-
 def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:
     now = event_time(event)
     status = _finished(task, c.COMPLETE, Phase.SUCCEEDED, Reason.SUCCEEDED, "", now)

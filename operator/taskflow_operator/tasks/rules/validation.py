@@ -5,6 +5,7 @@ from __future__ import annotations
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import (
+    MAX_ARRAY_ITEMS,
     MAX_JSON_LEVELS,
     MAX_PAYLOAD_BYTES,
     MAX_TASK_BYTES,
@@ -68,6 +69,8 @@ def _indexes(array: ArraySpec) -> Problem | None:
 
 
 def beyond(array: ArraySpec, total: int) -> str:
-    """What is wrong with readable `indexes` for this number of items; empty if nothing is."""
+    """What is wrong with this number of items, or with readable `indexes` for it; empty if nothing is."""
+    if total > MAX_ARRAY_ITEMS:
+        return f"array: expected at most {MAX_ARRAY_ITEMS} items, found {total}"
     last = RangeSet.parse(array.indexes).last if array.indexes else -1
     return f"array.indexes: expected indices below {total}, found {last}" if last >= total else ""

@@ -1,0 +1,176 @@
+"""Watches over the event streams of all namespaces: wakes their readers, finds what they missed, and makes a broken
+stream anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
+
+from redis.asyncio import Redis
+
+from taskflow_core.domain.events import Origin, Stream
+from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.changes import KeyChanges
+from taskflow_core.ledger.lag import Lag, lag_of
+from taskflow_core.ledger.namespaces import Namespaces
+from taskflow_core.ledger.stream import Standing, stream_key, trim_read
+from taskflow_core.telemetry import metrics
+from taskflow_core.telemetry.logs import get_logger
+from taskflow_operator.runtime import dependency_health
+from taskflow_operator.runtime.stream_group import StreamGroup
+
+log = get_logger(__name__)
+LOOK_SECONDS = 2.0
+TRIM_LOOKS = 5
+"""Looks between two trimmings; the sizes of the streams are looked at then, too."""
+ALL_LOOKS = 15
+"""Looks between two that include namespaces without open Tasks, and after which unacknowledged entries are read again:
+they failed, or a former leader read them and died."""
+RETRY_SECONDS = 1.0
+AT_ONCE = 100
+"""Namespaces that one round trip looks at."""
+
+SetAside = Callable[[str, str], None]
+
+
+class StreamMonitor:
+    """Wakes the readers of streams that changed. Every few seconds it looks at the streams of namespaces with open
+    Tasks, and every half minute at all.
+
+    A namespace whose stream is broken is set aside: its streams are deleted and made anew from its Tasks. The others
+    notice nothing.
+
+    Args:
+        namespaces: which there are.
+        groups: the readers.
+        active: the namespaces with open Tasks.
+        now_ms: Redis' clock.
+        client: connection.
+    """
+
+    def __init__(
+        self,
+        namespaces: Namespaces,
+        groups: Iterable[StreamGroup],
+        active: Callable[[], Collection[str]],
+        now_ms: Callable[[], Awaitable[int]],
+        client: Redis,
+    ) -> None:
+        self._client = client
+        self._namespaces = namespaces
+        self._groups = list(groups)
+        self._active = active
+        self._now_ms = now_ms
+        self._changes = KeyChanges(client, self._changed)
+        self._readers: dict[str, list[tuple[StreamGroup, Stream]]] = {}
+        self._watched: set[str] = set()
+        self._looks = 0
+        self._standings: dict[str, dict[Stream, Standing]] = {group.reader.group: {} for group in self._groups}
+        self._gaps: frozenset[tuple[str, Stream]] = frozenset()
+        """Known already; they are there until what follows is read."""
+        self.set_aside: list[SetAside] = []
+        """Called with a namespace whose stream was broken, and why."""
+        self.lags: dict[str, Lag] = {}
+        """By group, from the last look."""
+
+    def loops(self) -> tuple[Coroutine[None, None, None], ...]:
+        """What runs until cancelled."""
+        return self._look_forever(), self._listen_forever(), *(group.run() for group in self._groups)
+
+    def read_again(self, namespace: str) -> None:
+        """Have everything read that is in the streams of a namespace."""
+        for group in self._groups:
+            group.ready(group.reader.streams_of(namespace))
+
+    def opened(self) -> None:
+        """Watch the streams of namespaces that are new."""
+        new = [name for name in self._namespaces.known if name not in self._watched]
+        for name in new:
+            self._watched.add(name)
+            for group in self._groups:
+                for stream in group.reader.streams_of(name):
+                    self._readers.setdefault(stream_key(stream), []).append((group, stream))
+            self.read_again(name)
+        if new:
+            self._changes.watch(self._readers)
+
+    def _changed(self, keys: Collection[str] | None) -> None:
+        for key in self._readers if keys is None else keys:
+            for group, stream in self._readers.get(key, ()):
+                group.ready([stream])
+
+    async def _listen_forever(self) -> None:
+        while True:
+            try:
+                await self._changes.run()
+            except Unavailable as error:
+                dependency_health.failed(error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _look_forever(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except Unavailable as error:
+                dependency_health.failed(error)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Look once.
+
+        Raises:
+            Unavailable: Redis does not answer.
+        """
+        self.opened()
+        everything, trims = self._looks % ALL_LOOKS == 0, self._looks % TRIM_LOOKS == 0
+        self._looks += 1
+        known, active = self._namespaces.known, self._active()
+        names = sorted(known if everything else [name for name in active if name in known])
+        problems: dict[str, str] = {}
+        for start in range(0, len(names), AT_ONCE):
+            some, now_ms = names[start : start + AT_ONCE], await self._now_ms()
+            for group in self._groups:
+                standings = await group.reader.look(some, now_ms, sizes=trims)
+                for standing in standings:
+                    await self._judge(group, standing, problems, again=everything)
+                self._standings[group.reader.group] |= {each.stream: each for each in standings}
+            if trims:
+                await trim_read(self._client, _both(some), now_ms)
+        self._show()
+        for namespace, why in problems.items():
+            await self._make_anew(namespace, why)
+
+    async def _judge(self, group: StreamGroup, standing: Standing, problems: dict[str, str], *, again: bool) -> None:
+        stream = standing.stream
+        if standing.problem:
+            problems[stream.namespace] = standing.problem
+            return
+        gap = (group.reader.group, stream)
+        if standing.gap and gap not in self._gaps:
+            log.warning("stream_trimmed", namespace=stream.namespace, consumer=group.reader.group)
+            await self._namespaces.trimmed(stream.namespace, unapplied=group.reader.group == "cr")
+        self._gaps = self._gaps | {gap} if standing.gap else self._gaps - {gap}
+        if standing.pending and again:
+            group.reader.start_over(stream)
+            group.ready([stream])
+        elif standing.unread:
+            group.ready([stream])
+
+    async def _make_anew(self, namespace: str, why: str) -> None:
+        log.warning("namespace_set_aside", namespace=namespace, why=why)
+        metrics.NAMESPACES_SET_ASIDE.labels(namespace=namespace).inc()
+        await self._namespaces.reset(namespace)
+        for listener in self.set_aside:
+            listener(namespace, why)
+        self.read_again(namespace)
+
+    def _show(self) -> None:
+        for group, standings in self._standings.items():
+            lag = self.lags[group] = lag_of(group, standings.values())
+            metrics.MIRROR_LAG.labels(consumer=group).set(lag.seconds)
+            metrics.STREAM_PENDING.labels(consumer=group).set(lag.entries)
+
+
+def _both(names: Iterable[str]) -> list[Stream]:
+    return [Stream(name, origin) for name in names for origin in Origin]
