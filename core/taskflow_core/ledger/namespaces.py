@@ -28,6 +28,8 @@ class Namespaces:
         self._open = BatchScript(client, "open")
         self._known: dict[str, None] = {}
         self._marks: dict[str, str] = {}
+        self.opened: list[Callable[[Collection[str]], object]] = []
+        """Called with namespaces that are open now."""
         self.lost: list[Callable[[Collection[str]], object]] = []
         """Called with namespaces that lost what they had in Redis."""
         self.unmirrored: list[Callable[[Collection[str]], object]] = []
@@ -84,6 +86,7 @@ class Namespaces:
             if answer[1]:
                 self._marks[name] = str(answer[1])
                 unmirrored.append(name)
+        _tell(self.opened, [name for name in names if name not in broken])
         if unmirrored:
             _tell(self.unmirrored, unmirrored)
         if lost:

@@ -49,6 +49,7 @@ class Operator:
         self._tasks = tasks = TaskFeature.build(
             base, core, history, served, arrays.controller, {Isolation.POD: launcher}
         )
+        tasks.streams.set_aside.append(pools.controller.namespace_set_aside)
         jobs = isolated.build_controller(base, core, launcher, tasks.delivery)
         parts = (base.part, history.part, arrays.part, pools.part, tasks.part, jobs)
         self._loops = all_loops(parts)

@@ -137,11 +137,11 @@ class TaskFeature:
         watch = KindWatch(base.kube, Task.PLURAL, observer, selector=OPEN_SELECTOR)
         recovery = Recovery(core.tasks, base.ledger, core.work_queue, arrays, lease_seconds=base.settings.lease_seconds)
         base.namespaces.lost.append(recovery.data_lost)
-        consumer = _consumer(base, core, history, arrays)
-        group = StreamGroup(core.reader, consumer.take, base.leadership.until_confirmed, gather_seconds=GATHER_SECONDS)
+        group = _stream_group(base, core, history, arrays)
         monitor = StreamMonitor(
             base.namespaces, (group, history.group), core.tasks.namespaces, base.ledger.now_ms, base.redis
         )
+        base.namespaces.opened.append(monitor.watch)
         reconciler = Reconciler(
             core.tasks,
             base.ledger,
@@ -168,9 +168,9 @@ class TaskFeature:
         return cls(Part(loops, (watch,)), delivery, reconciler, monitor)
 
 
-def _consumer(base: Foundation, core: TaskCore, history: HistoryFeature, arrays: ChunkController) -> EventConsumer:
+def _stream_group(base: Foundation, core: TaskCore, history: HistoryFeature, arrays: ChunkController) -> StreamGroup:
     orphaned = OrphanedEnds(base.ledger, core.settlement, base.kube, base.database, history.mirror.mirror_again)
-    return EventConsumer(
+    consumer = EventConsumer(
         core.tasks,
         core.statuses,
         core.closer,
@@ -180,6 +180,7 @@ def _consumer(base: Foundation, core: TaskCore, history: HistoryFeature, arrays:
         core.acknowledgements,
         dispatch_at=core.work_queue.add_at,
     )
+    return StreamGroup(core.reader, consumer.take, base.leadership.until_confirmed, gather_seconds=GATHER_SECONDS)
 
 
 def _retention(base: Foundation, core: TaskCore) -> Retention:

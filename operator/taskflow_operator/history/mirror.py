@@ -116,6 +116,10 @@ class HistoryMirror:
 
     def _left_out(self, event: Event, error: Exception) -> None:
         """The history lacks this event; the log says so."""
+        if isinstance(error, TaskflowError):
+            # The database refuses statements, whatever they are about.
+            self._errors.record(error)
+            return
         self._errors.record(error, uid=event.uid, attempt=event.attempt, event_kind=event.kind, id=event.id)
 
     async def _mirror(self, namespaces: Collection[str]) -> int:

@@ -150,6 +150,14 @@ class PoolController:
         former.pool, former.status = pool, body.get("status") or {}
         return former
 
+    def namespace_set_aside(self, namespace: str, why: str) -> None:
+        """An event stream of a namespace was broken, and was made anew: its pools say so."""
+        for kept in self.pools.values():
+            if kept.pool.namespace == namespace:
+                kept.found = replace(kept.found, set_aside=(datetime.now(UTC), why))
+                about = Regarding("WorkerPool", namespace, kept.pool.name, kept.pool.uid)
+                self._events.warn(about, "StreamReset", why, action="ReadEvents")
+
     async def apply(self, body: Mapping[str, Any]) -> None:
         """Apply the pool's Deployment. If the API server refuses it, the pool's Stalled condition says so.
 

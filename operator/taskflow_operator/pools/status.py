@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from taskflow_core.domain.conditions import set_condition
+from taskflow_core.domain.resource import Condition
 from taskflow_core.domain.workerpool import WorkerPool
 from taskflow_operator.pools.scaling import Demand
 
 READY = "Ready"
 RECONCILING = "Reconciling"
 STALLED = "Stalled"
+EVENTS_INTACT = "EventsIntact"
+SHOWN = timedelta(minutes=10)
+"""How long a pool shows that the events of its namespace were not intact."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ class PoolFacts:
     """Pods that the scaler wants."""
     figures: PoolFigures = field(default_factory=PoolFigures)
     decision: LastDecision | None = None
+    set_aside: tuple[datetime, str] | None = None
+    """When an event stream of the namespace was found broken, and why."""
 
 
 def pool_status(pool: WorkerPool, found: PoolFacts, now: datetime) -> dict[str, Any]:
@@ -78,6 +84,7 @@ def pool_status(pool: WorkerPool, found: PoolFacts, now: datetime) -> dict[str, 
         conditions = set_condition(
             conditions, kind, status=holds, reason=reason, message=message, generation=pool.generation, now=now
         )
+    conditions = _events_intact(conditions, found.set_aside, pool.generation, now)
     figures, decision = found.figures, found.decision
     status: dict[str, Any] = {
         "observedGeneration": pool.generation,
@@ -101,6 +108,31 @@ def pool_status(pool: WorkerPool, found: PoolFacts, now: datetime) -> dict[str, 
             "message": decision.message,
         }
     return status
+
+
+def _events_intact(
+    conditions: tuple[Condition, ...], set_aside: tuple[datetime, str] | None, generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """Whether the workers' events could be read. A pool whose could always be read does not have this condition."""
+    if set_aside is not None and now - set_aside[0] < SHOWN:
+        message = (
+            f"the event stream of the namespace was made anew from its Tasks: {set_aside[1]}; whoever has the login of "
+            "its workers wrote what workers do not write"
+        )
+        return set_condition(
+            conditions,
+            EVENTS_INTACT,
+            status=False,
+            reason="StreamReset",
+            message=message,
+            generation=generation,
+            now=now,
+        )
+    if not any(each.type == EVENTS_INTACT for each in conditions):
+        return conditions
+    return set_condition(
+        conditions, EVENTS_INTACT, status=True, reason="Intact", message="", generation=generation, now=now
+    )
 
 
 def _reason(pool: WorkerPool, found: PoolFacts, stuck: str | None, message: str, *, settled: bool) -> tuple[str, str]:

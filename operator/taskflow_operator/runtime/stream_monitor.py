@@ -83,9 +83,9 @@ class StreamMonitor:
         for group in self._groups:
             group.ready(group.reader.streams_of(namespace))
 
-    def opened(self) -> None:
-        """Watch the streams of namespaces that are new."""
-        new = [name for name in self._namespaces.known if name not in self._watched]
+    def watch(self, namespaces: Iterable[str]) -> None:
+        """Watch the streams of these namespaces, too."""
+        new = [name for name in namespaces if name not in self._watched]
         for name in new:
             self._watched.add(name)
             for group in self._groups:
@@ -122,7 +122,7 @@ class StreamMonitor:
         Raises:
             Unavailable: Redis does not answer.
         """
-        self.opened()
+        self.watch(self._namespaces.known)
         everything, trims = self._looks % ALL_LOOKS == 0, self._looks % TRIM_LOOKS == 0
         self._looks += 1
         known, active = self._namespaces.known, self._active()

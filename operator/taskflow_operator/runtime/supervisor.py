@@ -22,7 +22,8 @@ class TooManyErrorsError(Exception):
 
 
 class ConsecutiveErrors:
-    """Counts the unexpected errors of one loop.
+    """Counts the unexpected errors of one loop. Those of single objects are logged only: whoever may create objects
+    must not be able to end a loop that others need.
 
     Args:
         kind: name of the loop, label of the metric.
@@ -33,20 +34,20 @@ class ConsecutiveErrors:
         self._count = 0
 
     def clear(self) -> None:
-        """An object was handled."""
+        """A round, or an object, was handled."""
         self._count = 0
 
     def record(self, error: Exception, **fields: object) -> None:
-        """An object could not be handled; `fields` identify it in the log."""
+        """A round failed, or an object could not be handled; then `fields` identify it in the log."""
         metrics.ERRORS.labels(kind=self._kind).inc()
         log.error("unexpected", kind=self._kind, exc_info=error, **fields)
-        self._count += 1
+        self._count += not fields
 
     def check(self) -> None:
         """Called by the loop in each round.
 
         Raises:
-            TooManyErrorsError: `MAX_CONSECUTIVE` objects failed, and none succeeded in between.
+            TooManyErrorsError: `MAX_CONSECUTIVE` rounds failed, and none succeeded in between.
         """
         if self._count >= MAX_CONSECUTIVE:
             raise TooManyErrorsError(f"{self._kind}: {self._count} errors in a row")
