@@ -113,17 +113,7 @@ class TaskFeature:
         starters: Mapping[Isolation, AttemptStarter],
     ) -> Self:
         """Build it over the other controllers."""
-        delivery = Delivery(
-            core.tasks,
-            core.work_queue,
-            pools,
-            base.ledger,
-            core.queue,
-            {Isolation.WORKER: WarmWorkers(core.queue, pools, base.token_key), **starters},
-            core.statuses,
-            core.closer,
-            core.times,
-        )
+        delivery = _delivery(base, core, pools, starters)
         dependencies = DependencyLookup(core.tasks, base.kube, base.database)
         dispatcher = Dispatcher(core.tasks, core.work_queue, pools, dependencies, delivery, arrays)
         observer = Observer(
@@ -166,6 +156,20 @@ class TaskFeature:
             "streams": lambda: run_all(monitor.loops()),
         }
         return cls(Part(loops, (watch,)), delivery, reconciler, monitor)
+
+
+def _delivery(base: Foundation, core: TaskCore, pools: Pools, starters: Mapping[Isolation, AttemptStarter]) -> Delivery:
+    return Delivery(
+        core.tasks,
+        core.work_queue,
+        pools,
+        base.ledger,
+        core.queue,
+        {Isolation.WORKER: WarmWorkers(core.queue, pools, base.token_key), **starters},
+        core.statuses,
+        core.closer,
+        core.times,
+    )
 
 
 def _stream_group(base: Foundation, core: TaskCore, history: HistoryFeature, arrays: ChunkController) -> StreamGroup:

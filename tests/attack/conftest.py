@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskflow_local.stack import Stack
+from tests.attack.site import EVIL, SECRET, SECRET_KEY, VICTIM, Site
+from tests.e2e.product import Product, eventually
+
+CODE = Path(__file__).parents[1] / "e2e" / "code"
+LEASE_SECONDS = 4
+
+
+BY_HAND = {
+    "apiVersion": "taskflow.dev/v1alpha1",
+    "kind": "WorkerPool",
+    "metadata": {"name": "by-hand", "namespace": EVIL},
+    "spec": {"queues": ["nobody", "by-hand"], "replicas": 0},
+}
+"""Queues of which the hostile tenant takes the messages itself."""
+
+
+def pool(namespace: str) -> dict[str, Any]:
+    """Two slots of warm workers."""
+    container = {"name": "worker", "env": [{"name": "TASKFLOW_WORKER_HANDLERS", "value": "e2e_handlers"}]}
+    return {
+        "apiVersion": "taskflow.dev/v1alpha1",
+        "kind": "WorkerPool",
+        "metadata": {"name": "main", "namespace": namespace},
+        "spec": {"queues": ["default"], "concurrency": 2, "template": {"spec": {"containers": [container]}}},
+    }
+
+
+@pytest.fixture(scope="package")
+def whole_site() -> Iterator[Site]:
+    """A stack with two tenants, each with warm workers."""
+    # Not pytest's own folder: PostgreSQL, which root cannot run, has to pass through.
+    folder = Path(tempfile.mkdtemp(prefix="taskflow-attack-"))
+    folder.chmod(0o711)
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(CODE),
+        "TASKFLOW_LEASE_SECONDS": str(LEASE_SECONDS),
+        "TASKFLOW_RESYNC_SECONDS": "5",
+    }
+    stack = Stack(folder / "stack", environ=environ)
+    site = Site(Product(stack, folder))
+    try:
+        stack.up(log=lambda _: None)
+        for namespace in (VICTIM, EVIL):
+            stack.add_namespace(namespace)
+            site.product.apply(pool(namespace))
+        site.product.apply(BY_HAND)
+        for namespace in (VICTIM, EVIL):
+            eventually(
+                lambda namespace=namespace: site.pool(namespace).get("slots"),
+                lambda slots: slots == 2,
+                90,
+            )
+            # From its first Task on, the operator reads what the workers of a namespace say.
+            site.finished(site.create(namespace, "taskflow.echo"))
+        site.all_objects.put_object("taskflow", SECRET_KEY, io.BytesIO(SECRET), len(SECRET))
+        yield site
+    finally:
+        site.close()
+        site.product.close()
+        stack.down()
+        if "TASKFLOW_KEEP" not in os.environ:
+            shutil.rmtree(folder)
+
+
+@pytest.fixture
+def site(whole_site: Site) -> Iterator[Site]:
+    """After each attack, the victim is unharmed."""
+    whole_site.note_processes()
+    yield whole_site
+    whole_site.assert_unharmed()
