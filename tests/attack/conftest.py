@@ -5,6 +5,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tests.e2e.product import Product, eventually
 
 CODE = Path(__file__).parents[1] / "e2e" / "code"
 LEASE_SECONDS = 4
+CONCURRENCY = 2
 
 
 BY_HAND = {
@@ -34,12 +37,12 @@ def pool(namespace: str) -> dict[str, Any]:
         "apiVersion": "taskflow.dev/v1alpha1",
         "kind": "WorkerPool",
         "metadata": {"name": "main", "namespace": namespace},
-        "spec": {"queues": ["default"], "concurrency": 2, "template": {"spec": {"containers": [container]}}},
+        "spec": {"queues": ["default"], "concurrency": CONCURRENCY, "template": {"spec": {"containers": [container]}}},
     }
 
 
-@pytest.fixture(scope="package")
-def whole_site() -> Iterator[Site]:
+@contextmanager
+def standing_site() -> Iterator[Site]:
     """A stack with two tenants, each with warm workers."""
     # Not pytest's own folder: PostgreSQL, which root cannot run, has to pass through.
     folder = Path(tempfile.mkdtemp(prefix="taskflow-attack-"))
@@ -59,11 +62,7 @@ def whole_site() -> Iterator[Site]:
             site.product.apply(pool(namespace))
         site.product.apply(BY_HAND)
         for namespace in (VICTIM, EVIL):
-            eventually(
-                lambda namespace=namespace: site.pool(namespace).get("slots"),
-                lambda slots: slots == 2,
-                90,
-            )
+            eventually(partial(site.pool, namespace), lambda status: status.get("slots") == CONCURRENCY, 90)
             # From its first Task on, the operator reads what the workers of a namespace say.
             site.finished(site.create(namespace, "taskflow.echo"))
         site.all_objects.put_object("taskflow", SECRET_KEY, io.BytesIO(SECRET), len(SECRET))
@@ -74,6 +73,13 @@ def whole_site() -> Iterator[Site]:
         stack.down()
         if "TASKFLOW_KEEP" not in os.environ:
             shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="package")
+def whole_site() -> Iterator[Site]:
+    """Started once."""
+    with standing_site() as site:
+        yield site
 
 
 @pytest.fixture

@@ -49,6 +49,12 @@ class KeyChanges:
                 self._unarmed[key] = None
         self._wanted.set()
 
+    def forget(self, keys: Iterable[str]) -> None:
+        """Announce changes of these keys no longer."""
+        for key in keys:
+            self._keys.pop(key, None)
+            self._unarmed.pop(key, None)
+
     async def run(self) -> None:
         """Announce until the connection fails, or this is cancelled.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Collection, Iterable
 
@@ -28,6 +29,7 @@ class Namespaces:
         self._open = BatchScript(client, "open")
         self._known: dict[str, None] = {}
         self._marks: dict[str, str] = {}
+        self._changing = asyncio.Lock()
         self.opened: list[Callable[[Collection[str]], object]] = []
         """Called with namespaces that are open now."""
         self.lost: list[Callable[[Collection[str]], object]] = []
@@ -48,8 +50,11 @@ class Namespaces:
 
     async def ensure(self, names: Iterable[str]) -> None:
         """Open those that are not open yet. Raises `Unavailable`."""
-        new = sorted({name for name in names if name not in self._known})
-        if new:
+        wanted = set(names)
+        if wanted <= self._known.keys():
+            return
+        async with self._changing:
+            new = sorted(name for name in wanted if name not in self._known)
             with redis_errors():
                 async with self._client.pipeline(transaction=False) as pipe:
                     for name in new:
@@ -57,6 +62,16 @@ class Namespaces:
                     added = await pipe.execute()
             registered = {name for name, fresh in zip(new, added, strict=True) if not fresh}
             await self._open_all(new, registered=registered)
+
+    async def forget(self, names: Collection[str]) -> None:
+        """Delete what is left of namespaces that have not been used for long. Raises `Unavailable`."""
+        async with self._changing:
+            for name in names:
+                self._known.pop(name, None)
+                self._marks.pop(name, None)
+            with redis_errors():
+                await self._client.srem(naming.KEY_NAMESPACES, *names)
+            await self._clear(names)
 
     async def data_lost(self, names: Iterable[str]) -> None:
         """Redis is new or lost everything: open these and all that were open again. Raises `Unavailable`."""
@@ -108,7 +123,7 @@ class Namespaces:
         with redis_errors():
             for name in names:
                 keys = keys_of(name)
-                await self._client.unlink(keys.events, keys.notes, keys.epoch)
+                await self._client.unlink(keys.events, keys.notes, keys.epoch, keys.unmirrored)
 
     async def trimmed(self, name: str, *, unapplied: bool) -> None:
         """A stream lost entries that were not read: the history has to catch up, also after a restart.

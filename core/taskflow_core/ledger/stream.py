@@ -73,6 +73,8 @@ class Standing:
     """The stream was trimmed past entries that the group had not read."""
     age_ms: int = 0
     """Of the oldest entry that is not acknowledged."""
+    idle_ms: int = 0
+    """Since the last entry."""
     problem: str = ""
     """What is wrong with the stream, so that it has to be made anew."""
 
@@ -192,6 +194,7 @@ def standing(stream: Stream, answer: Any, now_ms: int) -> Standing:
         unread=max(int(lag), 1) if unread else 0,
         gap=trimmed and last != delivered,
         age_ms=max(now_ms - since, 0),
+        idle_ms=max(now_ms - _position(last)[0], 0),
     )
 
 

@@ -28,6 +28,8 @@ ALL_LOOKS = 15
 """Looks between two that include namespaces without open Tasks, and after which unacknowledged entries are read again:
 they failed, or a former leader read them and died."""
 RETRY_SECONDS = 1.0
+UNUSED_MS = 24 * 3600 * 1000
+"""A namespace without open Tasks whose streams were not written for so long is forgotten."""
 AT_ONCE = 100
 """Namespaces that one round trip looks at."""
 
@@ -140,6 +142,8 @@ class StreamMonitor:
         self._show()
         for namespace, why in problems.items():
             await self._make_anew(namespace, why)
+        if everything:
+            await self._forget_unused()
 
     async def _judge(self, group: StreamGroup, standing: Standing, problems: dict[str, str], *, again: bool) -> None:
         stream = standing.stream
@@ -164,6 +168,28 @@ class StreamMonitor:
         for listener in self.set_aside:
             listener(namespace, why)
         self.read_again(namespace)
+
+    async def _forget_unused(self) -> None:
+        """Namespaces come and go; nothing is kept of one that nobody has used for long."""
+        active = self._active()
+        looked, used = set[str](), set(active)
+        for standings in self._standings.values():
+            for stream, each in standings.items():
+                looked.add(stream.namespace)
+                if each.problem or each.pending or each.unread or each.idle_ms < UNUSED_MS:
+                    used.add(stream.namespace)
+        unused = sorted(looked - used)
+        if not unused:
+            return
+        await self._namespaces.forget(unused)
+        for name in unused:
+            self._watched.discard(name)
+            for group in self._groups:
+                for stream in group.reader.streams_of(name):
+                    self._standings[group.reader.group].pop(stream, None)
+                    self._readers.pop(stream_key(stream), None)
+                    self._changes.forget([stream_key(stream)])
+        log.info("namespaces_forgotten", count=len(unused))
 
     def _show(self) -> None:
         for group, standings in self._standings.items():
