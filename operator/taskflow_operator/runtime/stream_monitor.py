@@ -5,6 +5,7 @@ stream anew.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 
 from redis.asyncio import Redis
@@ -38,7 +39,7 @@ SetAside = Callable[[str, str], None]
 
 class StreamMonitor:
     """Wakes the readers of streams that changed. Every few seconds it looks at the streams of namespaces with open
-    Tasks, and every half minute at all.
+    Tasks, at most a hundred at a time, and every half minute at all.
 
     A namespace whose stream is broken is set aside: its streams are deleted and made anew from its Tasks. The others
     notice nothing.
@@ -68,6 +69,7 @@ class StreamMonitor:
         self._readers: dict[str, list[tuple[StreamGroup, Stream]]] = {}
         self._watched: set[str] = set()
         self._looks = 0
+        self._last_active = ""
         self._standings: dict[str, dict[Stream, Standing]] = {group.reader.group: {} for group in self._groups}
         self._gaps: frozenset[tuple[str, Stream]] = frozenset()
         """Known already; they are there until what follows is read."""
@@ -127,8 +129,7 @@ class StreamMonitor:
         self.watch(self._namespaces.known)
         everything, trims = self._looks % ALL_LOOKS == 0, self._looks % TRIM_LOOKS == 0
         self._looks += 1
-        known, active = self._namespaces.known, self._active()
-        names = sorted(known if everything else [name for name in active if name in known])
+        names = sorted(self._namespaces.known) if everything else self._next_active()
         problems: dict[str, str] = {}
         for start in range(0, len(names), AT_ONCE):
             some, now_ms = names[start : start + AT_ONCE], await self._now_ms()
@@ -144,6 +145,17 @@ class StreamMonitor:
             await self._make_anew(namespace, why)
         if everything:
             await self._forget_unused()
+
+    def _next_active(self) -> list[str]:
+        """Those with open Tasks, in turn: a look costs the same, however many there are."""
+        known = self._namespaces.known
+        names = sorted(name for name in self._active() if name in known)
+        if len(names) <= AT_ONCE:
+            return names
+        start = bisect_right(names, self._last_active)
+        chosen = (names[start:] + names[:start])[:AT_ONCE]
+        self._last_active = chosen[-1]
+        return chosen
 
     async def _judge(self, group: StreamGroup, standing: Standing, problems: dict[str, str], *, again: bool) -> None:
         stream = standing.stream
