@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stop, came = threading.Event(), Counter[str]()
         thread = threading.Thread(
             target=attack,
-            args=(site, random.Random(chosen.seed), stop, chosen.rate, came),  # noqa: S311 - no secret
+            args=(site, random.Random(chosen.seed), stop, chosen.rate, came),
             daemon=True,
         )
         thread.start()
