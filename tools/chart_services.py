@@ -58,6 +58,9 @@ class ExternalRedis(Model):
     api_key: str = "redis-api-url"
     """Key in the Secret with the same URL for the API's read-only user (docs/security.md). Without it the API reports
     no queue positions."""
+    ca_key: str = "redis-ca"
+    """Key in the Secret with further authorities (PEM) by which `rediss://` is verified, also for `cacheRedis`. Without
+    it: the well-known authorities."""
 
 
 class CacheRedis(Model):

@@ -45,6 +45,14 @@
     secretKeyRef:
       name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
       key: {{ ternary "redis-url" .Values.externalRedis.key .Values.devServices.enabled }}
+{{- include "taskflow.env.redisAuthorities" . }}
+{{- end -}}
+
+{{- define "taskflow.env.redisAuthorities" -}}
+{{- if not .Values.devServices.enabled }}
+- name: TASKFLOW_REDIS_CA
+  valueFrom: {secretKeyRef: {name: {{ .Values.externalRedis.existingSecret }}, key: {{ .Values.externalRedis.caKey }}, optional: true}}
+{{- end }}
 {{- end -}}
 
 {{- define "taskflow.env.cacheMarks" -}}
@@ -63,6 +71,7 @@
       name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
       key: {{ ternary "redis-api-url" .Values.externalRedis.apiKey .Values.devServices.enabled }}
       optional: true
+{{- include "taskflow.env.redisAuthorities" . }}
 {{- $own := .Values.cacheRedis.existingSecret }}
 {{- range list "TASKFLOW_LIMITS_URL" "TASKFLOW_CACHE_URL" }}
 - name: {{ . }}
