@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from taskflow_core.domain.phases import Reason
+from taskflow_core.domain.plain_text import PlainText
 from taskflow_core.domain.resource import Model
 from taskflow_core.domain.task import ItemsFormat
 
@@ -52,8 +53,8 @@ class ItemError(Model):
 
     index: int
     reason: Reason
-    type: str = ""
-    message: str = ""
+    type: PlainText = ""
+    message: PlainText = ""
 
 
 class ChunkEnd(Model):

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.plain_text import PlainText
 from taskflow_core.domain.resource import Model, Time
 from taskflow_core.domain.task import Progress, StoredOutput
 
@@ -91,9 +92,9 @@ class Failure(Model):
     """Payload of `failed`, `cancelled`, `released` and `lost`."""
 
     reason: Reason
-    type: str = ""
-    message: str = ""
-    trace: str = ""
+    type: PlainText = ""
+    message: PlainText = ""
+    trace: PlainText = ""
     """The last frames of the handler's traceback."""
     run_ms: int = 0
 
@@ -129,7 +130,7 @@ class Event(Model):
     chunk: int | None = None
     """In an array, the first index of the chunk."""
     token: str = ""
-    worker: str = ""
+    worker: PlainText = ""
     time_ms: int = 0
     payload: dict[str, Any] = Field(default_factory=dict)
 

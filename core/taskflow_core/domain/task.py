@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from taskflow_core.domain.naming import ANNOTATION_TRACEPARENT, GROUP
 from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.plain_text import PlainText
 from taskflow_core.domain.resource import Condition, Model, Time
 
 M = TypeVar("M", bound=BaseModel)
@@ -199,7 +200,7 @@ class Progress(Model):
 
     done: int = Field(default=0, ge=0)
     total: int | None = Field(default=None, ge=0)
-    message: str = ""
+    message: PlainText = ""
 
 
 class ArrayStatus(Model):
