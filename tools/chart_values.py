@@ -195,7 +195,7 @@ class Values(Model):
     """FlowSchema: renewals of the operator's Lease do not queue behind its other requests to the API server."""
     network_policy: Switch = Switch()
     """NetworkPolicies: ingress of the operator, the API and the development services; egress of workers and
-    notifiers."""
+    notifiers. Off by default: they need a network that enforces them, its DNS in `kube-system`, and your addresses."""
     metrics: Metrics = Metrics()
     """Monitoring."""
     smoke_test: SmokeTest = SmokeTest()

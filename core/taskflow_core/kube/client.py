@@ -216,7 +216,7 @@ class KubeClient:
 
     async def list_pages(self, path: str, field_selector: str = "", label_selector: str = "") -> AsyncIterator[Page]:
         """All objects of the namespaces that this process handles, up to 500 or
-        16 MiB a page.
+        8 MiB a page.
 
         Where they are the only ones that it may read, each is listed for itself; one that is refused, as one is that
         was deleted with its Roles, is left out. Every page has the version of the first list: none of the others is

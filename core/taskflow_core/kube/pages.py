@@ -6,7 +6,7 @@ from typing import Protocol
 
 from aiohttp import StreamReader
 
-MAX_PAGE_BYTES = 16 * 1024 * 1024
+MAX_PAGE_BYTES = 8 * 1024 * 1024
 """An object may have a megabyte, by its annotations alone a quarter. Whoever may create objects must not decide how
 much memory it takes to list them."""
 
