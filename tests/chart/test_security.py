@@ -87,7 +87,7 @@ EXCUSED = {
     "container-resources": "a limit of CPU wastes idle time of the node; the memory limit is required above",
     "container-ephemeral-storage-request-and-limit": "the root file system is read-only, and /tmp does not grow",
     "container-image-pull-policy": "a version is never built again, and an image loaded into a node cannot be pulled",
-    "pod-networkpolicy": "a value, off by default, since it needs addresses and a network that enforces it; tested below",
+    "pod-networkpolicy": "a value, off by default, since it needs your addresses; tested below",
     "networkpolicy-targets-pod": "the operator creates the workers' pods; the other policies are tested below",
     "deployment-replicas": "one is enough to try it; the shapes `production` and `gateway` have two",
     "deployment-has-poddisruptionbudget": "with one replica it would only hold up the drain of a node",
