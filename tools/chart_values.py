@@ -61,6 +61,9 @@ class Rbac(Model):
     """Create the roles of the components."""
     aggregate: bool = True
     """Extend the cluster's roles `view`, `edit` and `admin`."""
+    admission_policies: bool = True
+    """ValidatingAdmissionPolicies that limit what the roles are used for: the operator makes and changes only its own
+    Deployments, Jobs and pods, and none in system namespaces; the API only pauses and drains pools."""
 
 
 class Monitor(Model):
