@@ -80,7 +80,6 @@ def test_the_notes_say_what_to_run_and_warn_of_development_services(prepared: Se
         assert "helm test -n team-a other" in notes("dev")
         assert "development services" not in notes("external")
         assert "WARNING: networkPolicy.enabled is off" in notes("external")
-        assert "WARNING" not in notes("gateway")
         assert "rollout status -n team-a deployment/other-taskflow-operator deployment/other-taskflow-api" in notes(
             "external"
         )
