@@ -1,14 +1,14 @@
-# syntax=docker/dockerfile:1
 # The images of TaskFlow: `docker build --target operator|api|worker|migrate|minio .`; operator-dev and api-dev for skaffold
-# BASE is any Debian-like image with Python 3.11 or newer as `python`. Pin it by digest in a release build:
-# --build-arg BASE=python:3.13-slim-trixie@sha256:...
+# BASE is any Debian-like image with Python 3.11 or newer as `python`. A release is built from the digests in
+# base-images.lock, which `make pin-images` writes: $(python3 tools/base_images.py arguments) prints the arguments.
 ARG BASE=python:3.13-slim-trixie
 ARG GO_BASE=golang:1.26-trixie
 
 # --- Python packages, from the lock; each component gets only what it imports
 FROM ${BASE} AS build
-ARG UV_VERSION=0.13.9
-RUN python -m venv /opt/uv && /opt/uv/bin/python -m pip install --quiet --no-cache-dir uv==${UV_VERSION}
+COPY tools/uv.txt /opt/uv.txt
+RUN python -m venv /opt/uv && \
+    /opt/uv/bin/python -m pip install --quiet --no-cache-dir --require-hashes --only-binary :all: --requirement /opt/uv.txt
 # Bytecode now: nobody can write it later. /opt/taskflow has the same path in the result, for a venv cannot be moved.
 ENV UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_NO_CACHE=1 UV_PROJECT_ENVIRONMENT=/opt/taskflow
 WORKDIR /source

@@ -2,9 +2,9 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: fuzz-rest bench-jobs bench-arrays images kind-up kind-down test-chart e2e model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush bench-fairness bench-retention bench-start help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: pin-images pin-uv fuzz-rest bench-jobs bench-arrays images kind-up kind-down test-chart e2e model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush bench-fairness bench-retention bench-start help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
-UV_VERSION := 0.13.9
+UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' tools/uv.txt)
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
 BIN := .venv/bin
 BUILDER := docker
@@ -136,6 +136,13 @@ images: ## build the images with Docker; BUILDER=podman, REGISTRY=registry.examp
 	    --tag "$(REGISTRY)$(if $(REGISTRY),/)taskflow-$$target:$(VERSION)" . || exit 1; \
 	done
 
+pin-images: ## write base-images.lock: the digests of the base images, from their registries; needs Docker. Review and commit it
+	@python3 tools/base_images.py pin
+
+pin-uv: setup ## write tools/uv.txt: the version UV_VERSION of uv and the hashes of its wheels
+	@{ head -1 tools/uv.txt; echo "uv==$(UV_VERSION)" | $(UV) pip compile --quiet --generate-hashes --no-header --no-annotate -; } > tools/uv.txt.new
+	@mv tools/uv.txt.new tools/uv.txt
+
 kind-up: ## create a cluster of one node with kind
 	@kind create cluster --config kind/cluster.yaml
 
@@ -157,7 +164,7 @@ clean: ## remove .venv and tool caches; built programs stay in the user's cache
 	@$(UV) sync --quiet --frozen --all-extras
 	@touch $@
 
-.bootstrap/bin/uv:
+.bootstrap/bin/uv: | tools/uv.txt
 	@echo "installing uv $(UV_VERSION) into .bootstrap"
 	@python3 -m venv .bootstrap
-	@.bootstrap/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@.bootstrap/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r tools/uv.txt

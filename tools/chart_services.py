@@ -38,6 +38,15 @@ class ServiceImage(Model):
     """Requests and limits."""
 
 
+class Egress(Model):
+    """Where the service is, for `networkPolicy.enabled`."""
+
+    to: list[dict[str, Any]] = []
+    """Peers, as in a NetworkPolicy, e.g. `[{ipBlock: {cidr: 10.20.0.7/32}}]`. Required with `networkPolicy.enabled`."""
+    ports: list[int]
+    """Its ports."""
+
+
 class ExternalDatabase(Model):
     """PostgreSQL 14 or newer."""
 
@@ -58,6 +67,11 @@ class ExternalRedis(Model):
     api_key: str = "redis-api-url"
     """Key in the Secret with the same URL for the API's read-only user (docs/security.md). Without it the API reports
     no queue positions."""
+    egress: Egress = Egress(ports=[6379, 6380])
+    """Where workers reach it."""
+    ca_key: str = "redis-ca"
+    """Key in the Secret with further authorities (PEM) by which `rediss://` is verified, also for `cacheRedis`. Without
+    it: the well-known authorities."""
 
 
 class CacheRedis(Model):
@@ -72,6 +86,8 @@ class CacheRedis(Model):
 class ExternalS3(Model):
     """Any S3-compatible server."""
 
+    egress: Egress = Egress(ports=[443, 9000])
+    """Where workers reach it."""
     endpoint: str = Field(default="", pattern=r"^(https?://[^/]+)?$")
     """`http(s)://host:port`, without a path. Required without `devServices`."""
     public_endpoint: str = Field(default="", pattern=r"^(https?://[^/]+)?$")
@@ -155,5 +171,6 @@ class Webhooks(Model):
         }
     ]
     """Egress of notifiers, besides DNS and the database, as in a NetworkPolicy; with `networkPolicy.enabled`."""
-    database_egress: list[dict[str, Any]] = [{"ports": [{"protocol": "TCP", "port": 5432}]}]
-    """Egress of notifiers to the database, as in a NetworkPolicy; with `networkPolicy.enabled`."""
+    database_egress: list[dict[str, Any]] = []
+    """Egress of notifiers to your database, as in a NetworkPolicy; required with `networkPolicy.enabled`. Each rule has
+    to say `to`."""

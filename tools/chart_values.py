@@ -61,6 +61,9 @@ class Rbac(Model):
     """Create the roles of the components."""
     aggregate: bool = True
     """Extend the cluster's roles `view`, `edit` and `admin`."""
+    admission_policies: bool = True
+    """ValidatingAdmissionPolicies that limit what the roles are used for: the operator makes and changes only its own
+    Deployments, Jobs and pods, and none in system namespaces; the API only pauses and drains pools."""
 
 
 class Monitor(Model):
@@ -195,7 +198,7 @@ class Values(Model):
     """FlowSchema: renewals of the operator's Lease do not queue behind its other requests to the API server."""
     network_policy: Switch = Switch()
     """NetworkPolicies: ingress of the operator, the API and the development services; egress of workers and
-    notifiers."""
+    notifiers. Off by default: they need a network that enforces them, its DNS in `kube-system`, and your addresses."""
     metrics: Metrics = Metrics()
     """Monitoring."""
     smoke_test: SmokeTest = SmokeTest()

@@ -218,6 +218,6 @@ class Worker(Model):
 
     image: Image = Image(repository="taskflow-worker")
     """Default image of pools."""
-    egress: Objects = [{"ports": [{"protocol": "TCP", "port": port} for port in (443, 6379, 6380, 9000)]}]
-    """Egress of worker pods, besides DNS and the development services, as in a NetworkPolicy; with
-    `networkPolicy.enabled`. The default allows any Redis and S3 at their usual ports; restrict it to your addresses."""
+    egress: Objects = []
+    """Egress of worker pods, besides DNS, Redis and S3, as in a NetworkPolicy; with `networkPolicy.enabled`. What your
+    handlers call. Each rule has to say `to`; a port anywhere is `to: [{ipBlock: {cidr: 0.0.0.0/0}}]`."""

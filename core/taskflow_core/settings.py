@@ -5,10 +5,39 @@ Every value comes from the environment, so that no secret stands in an argument 
 
 from __future__ import annotations
 
-from typing import Literal
+import ssl
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import SecretStr, ValidationError
+from pydantic import AfterValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _verifying(url: SecretStr) -> SecretStr:
+    """Refuse a URL that asks for less than a verified certificate of the right name.
+
+    Raises:
+        ValueError: it does; the message has no part of the URL that may be secret.
+    """
+    for name, value in parse_qsl(urlsplit(url.get_secret_value()).query, keep_blank_values=True):
+        if name == "ssl_cert_reqs" and value != "required":
+            raise ValueError("ssl_cert_reqs may only be 'required': the certificate of Redis is always verified")
+        if name == "ssl_check_hostname" and value.lower() != "true":
+            raise ValueError("ssl_check_hostname may only be 'true': the host name of Redis is always verified")
+    return url
+
+
+RedisUrl = Annotated[SecretStr, AfterValidator(_verifying)]
+"""URL of a Redis, whose certificate is verified if it has one."""
+
+
+def _certificates(text: str) -> str:
+    try:
+        if text:
+            ssl.create_default_context(cadata=text)
+    except ssl.SSLError as error:
+        raise ValueError("expected certificates in PEM format") from error
+    return text
 
 
 class RedisSettings(BaseSettings):
@@ -16,8 +45,20 @@ class RedisSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_REDIS_", frozen=True)
 
-    url: SecretStr
-    """redis:// or rediss:// URL with user, password and database."""
+    url: RedisUrl
+    """redis:// or rediss:// URL with user, password and database. With rediss:// the certificate and the host name are
+    always verified, by the system's authorities; `?ssl_ca_certs=/path` adds those in a file."""
+    ca: Annotated[str, AfterValidator(_certificates)] = ""
+    """Certificates in PEM format, the text itself, of further authorities for every rediss:// URL of the component."""
+
+    @property
+    def tls(self) -> dict[str, Any]:
+        """Options of the connections, by redis-py's names, which kombu's are too; empty without TLS."""
+        if urlsplit(self.url.get_secret_value()).scheme != "rediss":
+            return {}
+        # Said, and not left to defaults: kombu's own is not to verify.
+        options: dict[str, Any] = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+        return options | {"ssl_ca_data": self.ca} if self.ca else options
 
 
 class CacheSettings(BaseSettings):
@@ -25,7 +66,7 @@ class CacheSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_CACHE_", frozen=True)
 
-    url: SecretStr | None = None
+    url: RedisUrl | None = None
     """redis:// or rediss:// URL, a database or an instance beside the broker's, or the broker's. Unset: no answer is
     kept."""
 

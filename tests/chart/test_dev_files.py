@@ -151,3 +151,73 @@ def test_compose_has_no_default_password_and_none_in_an_argument() -> None:
 def test_the_kind_cluster_is_of_the_version_that_its_tool_reads() -> None:
     cluster = yaml.safe_load((ROOT / "kind" / "cluster.yaml").read_text())
     assert (cluster["kind"], cluster["apiVersion"]) == ("Cluster", "kind.x-k8s.io/v1alpha4")
+
+
+def _base_images(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(root / "tools" / "base_images.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """What the pinning of base images reads, to be changed."""
+    (tmp_path / "tools").mkdir()
+    for name in ("Dockerfile", "tools/base_images.py"):
+        (tmp_path / name).write_text((ROOT / name).read_text())
+    return tmp_path
+
+
+def test_every_image_starts_from_a_base_that_can_be_pinned() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    sources = set(re.findall(r"^FROM (\S+)", text, re.MULTILINE))
+    assert sources - _targets() == {"${BASE}", "${GO_BASE}", "scratch"}
+    # Nor is the reader of the Dockerfile itself an image that is fetched by its tag.
+    assert "# syntax=" not in text
+    assert "pip install" in text
+    assert all("--require-hashes" in line for line in text.splitlines() if "pip install" in line)
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        None,
+        "BASE={base}\nGO_BASE={go}\n",
+        "BASE={base}@sha256:{digest}\n",
+        "BASE=python:3.12@sha256:{digest}\nGO_BASE={go}@sha256:{digest}\n",
+        "BASE={base}@sha256:abc\nGO_BASE={go}@sha256:{digest}\n",
+    ],
+)
+def test_a_release_is_refused_unless_each_base_image_has_a_digest(lock: str | None, tree: Path) -> None:
+    base, go = re.findall(r"^ARG \w*BASE=(\S+)$", (tree / "Dockerfile").read_text(), re.MULTILINE)
+    if lock is not None:
+        (tree / "base-images.lock").write_text(lock.format(base=base, go=go, digest="a" * 64))
+    done = _base_images("arguments", root=tree)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "run `make pin-images`" in done.stderr
+
+
+def test_pinned_base_images_are_the_arguments_of_a_release(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In place of Docker, which not every machine has: it answers with a digest of what it is asked for.
+    docker = tree / "docker"
+    docker.write_text("#!/bin/sh\nprintf 'sha256:'; printf '%s' \"$4\" | sha256sum | cut -d' ' -f1\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tree}:/usr/bin:/bin")
+    assert _base_images("pin", root=tree).returncode == 0
+    done = _base_images("arguments", root=tree)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [re.sub(r"[0-9a-f]{64}$", "...", line) for line in lines] == [
+        "--build-arg=BASE=python:3.13-slim-trixie@sha256:...",
+        "--build-arg=GO_BASE=golang:1.26-trixie@sha256:...",
+    ]
+    assert len(set(lines)) == 2
+
+
+def test_the_release_builds_with_those_arguments_only() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yaml").read_text())
+    steps = [step.get("run", "") for step in workflow["jobs"]["publish"]["steps"]]
+    check = next(n for n, run in enumerate(steps) if "base_images.py arguments > base-arguments" in run)
+    build = next(n for n, run in enumerate(steps) if "docker buildx build" in run)
+    assert check < build
+    assert "mapfile -t base < base-arguments" in steps[build]
+    assert '"${base[@]}"' in steps[build]

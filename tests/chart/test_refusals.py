@@ -4,6 +4,11 @@ from tests.chart.rendering import CHART, DEV, template
 
 EXTERNAL = ("--values", str(CHART / "ci" / "external-values.yaml"))
 
+POLICIES = ("--set", "networkPolicy.enabled=true")
+REDIS = ("--set-json", 'externalRedis.egress.to=[{"ipBlock":{"cidr":"10.0.0.1/32"}}]')
+S3 = ("--set-json", 'externalS3.egress.to=[{"ipBlock":{"cidr":"10.0.0.2/32"}}]')
+HOOKS = ("--set", "webhooks.enabled=true,webhooks.existingSecret=hooks")
+
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
@@ -34,6 +39,17 @@ EXTERNAL = ("--values", str(CHART / "ci" / "external-values.yaml"))
         (
             (*DEV, "--set", "metrics.podMonitor.enabled=true,metrics.serviceMonitor.enabled=true"),
             "metrics.podMonitor and metrics.serviceMonitor are both enabled",
+        ),
+        ((*EXTERNAL, *POLICIES), "externalRedis.egress.to: expected where it is"),
+        ((*EXTERNAL, *POLICIES, *REDIS), "externalS3.egress.to: expected where it is"),
+        (
+            (*DEV, *POLICIES, "--set-json", 'worker.egress=[{"ports":[{"port":443}]}]'),
+            'worker.egress: expected `to` in each rule, found {"ports":[{"port":443}]}',
+        ),
+        ((*EXTERNAL, *POLICIES, *REDIS, *S3, *HOOKS), "webhooks.databaseEgress: expected where the database is"),
+        (
+            (*DEV, *POLICIES, *HOOKS, "--set-json", 'webhooks.databaseEgress=[{"ports":[{"port":5432}]}]'),
+            "webhooks.databaseEgress: expected `to` in each rule",
         ),
     ],
 )

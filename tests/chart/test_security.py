@@ -87,7 +87,7 @@ EXCUSED = {
     "container-resources": "a limit of CPU wastes idle time of the node; the memory limit is required above",
     "container-ephemeral-storage-request-and-limit": "the root file system is read-only, and /tmp does not grow",
     "container-image-pull-policy": "a version is never built again, and an image loaded into a node cannot be pulled",
-    "pod-networkpolicy": "a value, off by default, since not every cluster enforces one; tested below",
+    "pod-networkpolicy": "a value, off by default, since it needs your addresses; tested below",
     "networkpolicy-targets-pod": "the operator creates the workers' pods; the other policies are tested below",
     "deployment-replicas": "one is enough to try it; the shapes `production` and `gateway` have two",
     "deployment-has-poddisruptionbudget": "with one replica it would only hold up the drain of a node",
@@ -140,9 +140,7 @@ def test_only_workers_and_our_own_pods_reach_the_development_services() -> None:
 
 
 def test_workers_are_called_by_nobody_and_reach_redis_and_s3_only() -> None:
-    objects = render(
-        *DEV, "--set", "networkPolicy.enabled=true,workerNamespaces={default,team}", "--set-json", "worker.egress=[]"
-    )
+    objects = render(*DEV, "--set", "networkPolicy.enabled=true,workerNamespaces={default,team}")
     policies = [e for e in objects if e["kind"] == "NetworkPolicy" and e["metadata"]["namespace"] != "taskflow-system"]
     assert [each["metadata"]["namespace"] for each in policies] == ["default", "team"]
     for policy in policies:
@@ -163,6 +161,23 @@ def test_workers_are_called_by_nobody_and_reach_redis_and_s3_only() -> None:
             assert [port["port"] for port in service["ports"]] == [container["ports"][0]["containerPort"]]
             ports[labels["app.kubernetes.io/component"]] = container["ports"][0]["containerPort"]
         assert ports == {"redis": 6379, "minio": 9000}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_egress_says_where_to(name: str) -> None:
+    for policy in (each for each in shape(name) if each["kind"] == "NetworkPolicy"):
+        for rule in policy["spec"].get("egress", []):
+            assert rule["to"], policy["metadata"]["name"]
+
+
+def test_workers_reach_services_of_your_own_where_you_say_they_are() -> None:
+    policies = [each for each in shape("production") if each["metadata"]["name"] == "taskflow-workers"]
+    assert [each["metadata"]["namespace"] for each in policies] == ["team-a", "team-b"]
+    for policy in policies:
+        _, redis, objects, handlers = policy["spec"]["egress"]
+        assert redis == {"ports": [{"protocol": "TCP", "port": 6380}], "to": [{"ipBlock": {"cidr": "10.20.0.7/32"}}]}
+        assert objects == {"ports": [{"protocol": "TCP", "port": 443}], "to": [{"ipBlock": {"cidr": "10.30.0.0/24"}}]}
+        assert handlers["to"][0]["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "models"}}
 
 
 def _rules(objects: list[Object], kind: str, name: str) -> set[str]:

@@ -78,7 +78,8 @@ def test_the_notes_say_what_to_run_and_warn_of_development_services(prepared: Se
     try:
         assert "WARNING: PostgreSQL, Redis and MinIO are the development services of this chart" in notes("dev")
         assert "helm test -n team-a other" in notes("dev")
-        assert "WARNING" not in notes("external")
+        assert "development services" not in notes("external")
+        assert "WARNING: networkPolicy.enabled is off" in notes("external")
         assert "rollout status -n team-a deployment/other-taskflow-operator deployment/other-taskflow-api" in notes(
             "external"
         )

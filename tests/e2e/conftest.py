@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from taskflow_local.stack import Stack
+from tests.chart.rendering import DEV, render
 from tests.e2e import audit
 from tests.e2e.product import Product, eventually
 from tests.redis_users import refused
@@ -102,6 +103,8 @@ def whole_product() -> Iterator[Product]:
     product = Product(stack, folder)
     try:
         stack.up(log=lambda _: None)
+        # Its components have the names that the chart gives them: what they do has to pass the chart's policies.
+        product.apply(*(each for each in render(*DEV) if each["kind"].startswith("ValidatingAdmissionPolicy")))
         product.apply(POOL)
         product.kubectl("wait", "tfp/main", "--for=condition=Ready", "--timeout=60s")
         # It takes messages from now on: what it fetched while it starts would be sent a second time, and refused.

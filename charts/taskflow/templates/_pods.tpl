@@ -22,6 +22,23 @@
 {{- if and $v.api.register.enabled (not $v.api.register.existingSecret) }}{{ fail "api.register.existingSecret: expected the name of a Secret with a signing key, found none" }}{{ end -}}
 {{- if and $v.webhooks.enabled (not $v.webhooks.existingSecret) }}{{ fail "webhooks.existingSecret: expected the name of a Secret with an encryption key, found none" }}{{ end -}}
 {{- if and $v.metrics.podMonitor.enabled $v.metrics.serviceMonitor.enabled }}{{ fail "metrics.podMonitor and metrics.serviceMonitor are both enabled: everything would be counted twice, choose one of them" }}{{ end -}}
+{{- if $v.networkPolicy.enabled -}}
+  {{- $rules := dict "worker.egress" $v.worker.egress -}}
+  {{- if not $v.devServices.enabled -}}
+    {{- range $name, $service := dict "externalRedis" $v.externalRedis "externalS3" $v.externalS3 -}}
+      {{- if not $service.egress.to }}{{ fail (printf "%s.egress.to: expected where it is, such as [{ipBlock: {cidr: 10.20.0.7/32}}], found none; networkPolicy.enabled lets workers reach nothing else" $name) }}{{ end -}}
+    {{- end -}}
+  {{- end -}}
+  {{- if $v.webhooks.enabled -}}
+    {{- $rules = merge $rules (dict "webhooks.egress" $v.webhooks.egress "webhooks.databaseEgress" $v.webhooks.databaseEgress) -}}
+    {{- if not (or $v.webhooks.databaseEgress $v.devServices.enabled) }}{{ fail "webhooks.databaseEgress: expected where the database is, found none; networkPolicy.enabled lets notifiers reach nothing else" }}{{ end -}}
+  {{- end -}}
+  {{- range $name, $found := $rules -}}
+    {{- range $found -}}
+      {{- if not .to }}{{ fail (printf "%s: expected `to` in each rule, found %s; any address is {ipBlock: {cidr: 0.0.0.0/0}}" $name (toJson .)) }}{{ end -}}
+    {{- end -}}
+  {{- end -}}
+{{- end -}}
 {{- if $v.watchNamespaces -}}
   {{- range $v.workerNamespaces -}}
     {{- if not (has . $v.watchNamespaces) }}{{ fail (printf "workerNamespaces: expected some of watchNamespaces (%s), found %s" (join ", " $v.watchNamespaces) .) }}{{ end -}}
@@ -45,6 +62,14 @@
     secretKeyRef:
       name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
       key: {{ ternary "redis-url" .Values.externalRedis.key .Values.devServices.enabled }}
+{{- include "taskflow.env.redisAuthorities" . }}
+{{- end -}}
+
+{{- define "taskflow.env.redisAuthorities" -}}
+{{- if not .Values.devServices.enabled }}
+- name: TASKFLOW_REDIS_CA
+  valueFrom: {secretKeyRef: {name: {{ .Values.externalRedis.existingSecret }}, key: {{ .Values.externalRedis.caKey }}, optional: true}}
+{{- end }}
 {{- end -}}
 
 {{- define "taskflow.env.cacheMarks" -}}
@@ -63,6 +88,7 @@
       name: {{ ternary (include "taskflow.devSecret" .) .Values.externalRedis.existingSecret .Values.devServices.enabled }}
       key: {{ ternary "redis-api-url" .Values.externalRedis.apiKey .Values.devServices.enabled }}
       optional: true
+{{- include "taskflow.env.redisAuthorities" . }}
 {{- $own := .Values.cacheRedis.existingSecret }}
 {{- range list "TASKFLOW_LIMITS_URL" "TASKFLOW_CACHE_URL" }}
 - name: {{ . }}
@@ -99,6 +125,24 @@
 {{- define "taskflow.dnsEgress" -}}
 ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
 to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}]
+{{- end -}}
+
+{{/* Egress rule for a development service; takes a list of $, its component and its port. */}}
+{{- define "taskflow.devEgress" -}}
+{{- $root := index . 0 -}}
+ports: [{protocol: TCP, port: {{ index . 2 }}}]
+to:
+  - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $root.Release.Namespace }}}}
+    podSelector: {matchLabels: {{ include "taskflow.selector" (list $root (index . 1)) | fromYaml | toJson }}}
+{{- end -}}
+
+{{/* Egress rule for a service of your own; takes its value `egress`. */}}
+{{- define "taskflow.externalEgress" -}}
+ports:
+{{- range .ports }}
+  - {protocol: TCP, port: {{ . }}}
+{{- end }}
+to: {{- toYaml .to | nindent 2 }}
 {{- end -}}
 
 {{- define "taskflow.env.webhooks" -}}

@@ -27,6 +27,7 @@ def make_app(settings: RedisSettings, *, namespace: str = "", socket_timeout: fl
     unacked = naming.keys_of(namespace).unacked
     app = Celery("taskflow", broker=settings.url.get_secret_value(), set_as_current=False)
     app.conf.update(
+        broker_use_ssl=settings.tls or None,
         accept_content=["json"],
         task_serializer="json",
         event_serializer="json",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from taskflow_core.domain.phases import Reason
+from taskflow_core.domain.plain_text import PlainText
 from taskflow_core.domain.resource import Count, Model, RunMs
 from taskflow_core.domain.task import ItemsFormat
 
@@ -50,8 +51,8 @@ class ItemError(Model):
 
     index: int
     reason: Reason
-    type: str = ""
-    message: str = ""
+    type: PlainText = ""
+    message: PlainText = ""
 
 
 class ChunkEnd(Model):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.plain_text import PlainText
 from taskflow_core.domain.resource import Model, RunMs, Time
 from taskflow_core.domain.task import MAX_OUTPUTS, Progress, StoredOutput
 
@@ -115,9 +116,9 @@ class Failure(Model):
     """Payload of `failed`, `cancelled`, `released` and `lost`."""
 
     reason: Reason
-    type: str = ""
-    message: str = ""
-    trace: str = ""
+    type: PlainText = ""
+    message: PlainText = ""
+    trace: PlainText = ""
     """The last frames of the handler's traceback."""
     run_ms: RunMs = 0
 
@@ -154,7 +155,7 @@ class Event(Model):
     attempt: int
     chunk: int | None = None
     """In an array, the first index of the chunk."""
-    worker: str = ""
+    worker: PlainText = ""
     time_ms: int = 0
     payload: dict[str, Any] = Field(default_factory=dict)
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from taskflow_core.domain.naming import ANNOTATION_TRACEPARENT, GROUP
 from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.plain_text import PlainText
 from taskflow_core.domain.resource import Condition, Count, Model, Time
 
 M = TypeVar("M", bound=BaseModel)
@@ -201,7 +202,7 @@ class Progress(Model):
 
     done: Count = 0
     total: Count | None = None
-    message: str = ""
+    message: PlainText = ""
 
 
 class ArrayStatus(Model):

@@ -22,6 +22,7 @@ from kubernetes.aio import config as credentials
 from taskflow_core.domain import naming
 from taskflow_core.errors import Cause, Conflict, Dependency, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.deep_json import read_json
+from taskflow_core.kube.pages import PageLimit, TooLarge, read_body
 from taskflow_core.kube.scopes import Batch, merged, refused, scoped
 
 JSON_PATCH = "application/json-patch+json"
@@ -168,12 +169,14 @@ class KubeClient:
         *,
         content_type: str = "application/json",
         params: Mapping[str, str] | None = None,
+        most: int | None = None,
     ) -> dict[str, Any]:
         """One request; the answer's JSON.
 
         Raises:
             NotFound, Conflict, Forbidden, Invalid: as the API server says, with its message.
             Unavailable: no answer, or one that says to come again; or this process may not write now.
+            TooLarge: the answer has more than `most` bytes.
         """
         if method != "GET" and not self._hooks.may_write():
             raise Unavailable("API server: leadership is not confirmed, so nothing is written", Dependency.API_SERVER)
@@ -183,7 +186,11 @@ class KubeClient:
             async with self._session.request(
                 method, path, data=_content(body), params=params, headers=headers
             ) as response:
-                payload = await response.read()
+                try:
+                    payload = await read_body(response, most)
+                except TooLarge:
+                    _abort(response)
+                    raise
                 self._note(verb, response.status)
                 if response.status < 400:  # noqa: PLR2004 - HTTP's own border
                     answer: dict[str, Any] = read_json(payload)
@@ -208,7 +215,8 @@ class KubeClient:
         self._hooks.answered(verb, code)
 
     async def list_pages(self, path: str, field_selector: str = "", label_selector: str = "") -> AsyncIterator[Page]:
-        """All objects of the namespaces that this process handles, up to 500 a page.
+        """All objects of the namespaces that this process handles, up to 500 or
+        8 MiB a page.
 
         Where they are the only ones that it may read, each is listed for itself; one that is refused, as one is that
         was deleted with its Roles, is left out. Every page has the version of the first list: none of the others is
@@ -233,13 +241,19 @@ class KubeClient:
             raise refusal
 
     async def _list(self, path: str, field_selector: str, label_selector: str) -> AsyncIterator[Page]:
-        params = {"limit": str(PAGE_SIZE)}
+        limit, params = PageLimit(PAGE_SIZE), dict[str, str]()
         if field_selector:
             params["fieldSelector"] = field_selector
         if label_selector:
             params["labelSelector"] = label_selector
         while True:
-            page = await self.request("GET", path, params=params)
+            params["limit"] = str(limit.value)
+            try:
+                page = await self.request("GET", path, params=params, most=limit.bytes)
+            except TooLarge:
+                limit.shrink()
+                continue
+            limit.fitted()
             items = [body for body in page["items"] if self._mine(body)]
             yield Page(items, page["metadata"].get("resourceVersion", ""))
             token = page["metadata"].get("continue")

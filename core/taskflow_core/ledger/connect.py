@@ -40,6 +40,7 @@ def connect_sync(settings: RedisSettings) -> redis.Redis:
         socket_timeout=_SOCKET_TIMEOUT,
         socket_connect_timeout=_CONNECT_TIMEOUT,
         health_check_interval=15,
+        **settings.tls,
         # One immediate retry: an idle connection that the server closed is noticed only by using it.
         retry=Retry(NoBackoff(), 1),
     )
@@ -57,6 +58,7 @@ def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
         socket_timeout=_SOCKET_TIMEOUT,
         socket_connect_timeout=_CONNECT_TIMEOUT,
         health_check_interval=15,
+        **settings.tls,
         retry=AsyncRetry(NoBackoff(), 1),
     )
     return redis.asyncio.Redis.from_pool(pool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from taskflow_core.domain.phases import Phase
@@ -9,6 +10,7 @@ from taskflow_core.domain.task import Task
 from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_operator.runtime import dependency_health
+from taskflow_operator.tasks.cycles import find_cycle
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.ports import PastOutcomes
 from taskflow_operator.tasks.rules.decision import DependencyState
@@ -21,15 +23,27 @@ class DependencyLookup:
         self._tasks = tasks
         self._kube = kube
         self._history = history
+        # One search at a time: however many there are, the event loop is held for one slice.
+        self._searching = asyncio.Lock()
 
     async def states(self, task: Task) -> tuple[Sequence[DependencyState], Sequence[str]]:
         """States of `spec.dependsOn` in its order, and the cycle that the Task is part of, or nothing."""
         if not task.spec.depends_on:
             return (), ()
-        cycle = find_cycle(task, self._tasks)
+        cycle = await self._cycle(task)
         if cycle:
             return [DependencyState.OPEN] * len(task.spec.depends_on), cycle
         return [await self._state(task.namespace, wanted.name) for wanted in task.spec.depends_on], ()
+
+    async def _cycle(self, task: Task) -> Sequence[str]:
+        known = self._tasks.get(task.uid)
+        if known is not None and known.acyclic:
+            return ()
+        async with self._searching:
+            cycle = await find_cycle(task, self._tasks)
+        if known is not None:
+            known.acyclic = not cycle
+        return cycle
 
     async def _state(self, namespace: str, name: str) -> DependencyState:
         if self._tasks.by_name(namespace, name) is not None:
@@ -58,27 +72,3 @@ class DependencyLookup:
 
 def _ended(phase: Phase) -> DependencyState:
     return DependencyState.SUCCEEDED if phase is Phase.SUCCEEDED else DependencyState.ENDED_BADLY
-
-
-def find_cycle(task: Task, tasks: OpenTasks) -> Sequence[str]:
-    """Names of the cycle of open Tasks that leads from this one back to it, itself first and last; empty if there is
-    none.
-    """
-    path: list[str] = [task.name]
-    seen: set[str] = set()
-    # Depth first, without recursion: a chain may be as long as there are Tasks.
-    stack = [iter([dependency.name for dependency in task.spec.depends_on])]
-    while stack:
-        name = next(stack[-1], None)
-        if name is None:
-            stack.pop()
-            path.pop()
-            continue
-        if name == task.name:
-            return [*path, name]
-        known = tasks.by_name(task.namespace, name)
-        if known is not None and name not in seen:
-            seen.add(name)
-            path.append(name)
-            stack.append(iter([dependency.name for dependency in known.task.spec.depends_on]))
-    return ()

@@ -36,6 +36,9 @@ class OpenTask:
     """The end of its attempt is being written: it is not dispatched."""
     held: bool = False
     """Redis lost it. It is not dispatched until workers had time to enter again what they run."""
+    acyclic: bool = False
+    """It was in no cycle when it was looked at, so it need not be searched again: `dependsOn` never changes, and a
+    cycle that is closed later is found at the Task that closes it."""
 
 
 class OpenTasks:

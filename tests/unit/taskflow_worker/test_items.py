@@ -113,6 +113,50 @@ def test_too_many_or_too_large_items_are_refused(monkeypatch: pytest.MonkeyPatch
     )
 
 
+@pytest.mark.parametrize("where", ["before", "between", "behind"])
+def test_however_many_empty_lines_there_are_no_more_than_a_block_is_read(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(items, "BLOCK_BYTES", 100)
+    empty = b"\n" * 10_000
+    content = {"before": empty + b"1\n2\n", "between": b"1\n" + empty + b"2\n", "behind": b"1\n2\n" + empty}[where]
+    objects = Objects({KEY: content})
+    counted = count(objects)
+    assert counted.total == 2
+    assert read(objects, counted, "0-1") == [1, 2]
+    assert max(length for _, _, length in objects.parts) <= 200
+
+
+def test_an_object_of_empty_lines_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(items, "MAX_LINES", 1000)
+    ended = count_items(
+        make_message(), Source(key=KEY, format=ItemsFormat.JSON_LINES), Objects({KEY: b"\n" * 1001}), patience=0
+    )
+    assert isinstance(ended, Failure)
+    assert ended.reason is Reason.ITEMS_INVALID
+    assert "more than 1000 lines" in ended.message
+
+
+def test_lines_within_a_quote_are_looked_at_once() -> None:
+    # As many as a row may have. If each line had the whole row looked at, this would take minutes.
+    rows = b'a\n"' + b"\n" * items.MAX_RECORD_BYTES
+    ended = count_items(
+        make_message(), Source(key=KEY, format=ItemsFormat.CSV), Objects({KEY: rows}, piece=65_536), patience=0
+    )
+    assert isinstance(ended, Failure)
+    assert f"longer than {items.MAX_RECORD_BYTES} bytes" in ended.message
+
+
+@pytest.mark.parametrize("header", [b"\xff\xfe,b", b"a" * 200_000])
+def test_a_header_that_cannot_be_read_is_said_to_be_it(header: bytes) -> None:
+    ended = count_items(
+        make_message(), Source(key=KEY, format=ItemsFormat.CSV), Objects({KEY: header + b"\n1,2\n"}), patience=0
+    )
+    assert isinstance(ended, Failure)
+    assert ended.reason is Reason.ITEMS_INVALID
+    assert "the header is not CSV" in ended.message
+
+
 def test_an_object_that_changed_is_not_read() -> None:
     objects = Objects({KEY: b"1\n2\n"})
     counted = count(objects)

@@ -30,6 +30,8 @@ MAX_RECORD_BYTES = 1024 * 1024
 """Largest size of one item. Larger data belongs in its own object."""
 BLOCK_ITEMS, BLOCK_BYTES = 10_000, 1024 * 1024
 """A block is the unit of reading. A new block starts after this many items or bytes."""
+MAX_LINES = 2 * MAX_ARRAY_ITEMS
+"""Lines of an object, with the empty ones, which are no items: reading them takes time too."""
 CACHED_BLOCKS = 4
 _OFFSETS = "items.json"
 _BLOCKS = "marks"
@@ -88,15 +90,18 @@ def _count(source: Source, objects: ItemObjects) -> tuple[ObjectInfo, dict[str, 
     info = objects.head(source.key)
     blocks: list[tuple[int, int]] = []
     header, total, size = "", 0, 0
-    for start, record in records(objects.stream(source.key), source.format):
+    for lines, (start, record) in enumerate(records(objects.stream(source.key), source.format)):
         size = start + len(record)
+        if lines >= MAX_LINES:
+            raise _invalid(source, f"it has more than {MAX_LINES} lines; remove the empty ones")
         if source.format is ItemsFormat.CSV and not header:
-            header = _text(record)
+            header = _header(source, record)
             continue
-        if not record.strip():
-            continue
+        # Empty lines make blocks too, which nobody reads: else those between two items would be read with the first.
         if not blocks or total - blocks[-1][0] >= BLOCK_ITEMS or start - blocks[-1][1] >= BLOCK_BYTES:
             blocks.append((total, start))
+        if not record.strip():
+            continue
         total += 1
         if total > MAX_ARRAY_ITEMS:
             raise _invalid(
@@ -112,18 +117,22 @@ def records(pieces: Iterable[bytes], kind: ItemsFormat) -> Iterator[tuple[int, b
         AttemptFailed: a record is longer than 1 MiB.
     """
     start, kept = 0, b""
+    # Lines of the record that have been looked at, in bytes, and whether a quote is open behind them.
+    seen, quoted = 0, False
     for piece in pieces:
         buffer = kept + piece
-        begin = end = 0
+        begin, end = 0, seen
         while (found := buffer.find(b"\n", end)) >= 0:
-            end = found + 1
             # Quotes within quotes are doubled, so a complete row has an even number of quotes.
-            if kind is ItemsFormat.CSV and buffer.count(b'"', begin, end) % 2:
+            if kind is ItemsFormat.CSV and buffer.count(b'"', end, found) % 2:
+                quoted = not quoted
+            end = found + 1
+            if quoted:
                 continue
             yield start + begin, buffer[begin:end]
             begin = end
         kept = buffer[begin:]
-        start += begin
+        start, seen = start + begin, end - begin
         if len(kept) > MAX_RECORD_BYTES:
             raise AttemptFailed(
                 Reason.ITEMS_INVALID,
@@ -189,6 +198,15 @@ def _item(kind: ItemsFormat, record: bytes, header: list[str]) -> Any:
     if len(row) != len(header):
         return Unreadable(f"the row has {len(row)} fields, the header {len(header)}")
     return dict(zip(header, row, strict=True))
+
+
+def _header(source: Source, record: bytes) -> str:
+    try:
+        text = _text(record)
+        next(csv.reader([text]), [])
+    except (ValueError, csv.Error) as error:
+        raise _invalid(source, f"the header is not {source.format}: {error}") from error
+    return text
 
 
 def _text(record: bytes) -> str:

@@ -161,6 +161,28 @@ async def test_of_namespaces_that_are_not_cared_for_no_list_shows_anything() -> 
     assert session.asked[0]["params"]["labelSelector"] == "l"
 
 
+async def test_a_page_that_is_too_large_is_left_and_asked_for_again_in_smaller_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("taskflow_core.kube.pages.MAX_PAGE_BYTES", 1000)
+    large = ok(metadata={"resourceVersion": "9"}, items=[{"n": "x" * 2000}])
+    small = [ok(metadata={"resourceVersion": "9", "continue": f"c{n}"}, items=[{"n": n}]) for n in range(2)]
+    kube, session = client(large, small[0], small[1], large, large, large, large)
+    pages = [page.items async for page in kube.list_pages(tasks_path())]
+    # The last one is a single object, which is read whatever its size.
+    assert pages == [[{"n": 0}], [{"n": 1}], [{"n": "x" * 2000}]]
+    asked = [(asked["params"].get("continue"), asked["params"]["limit"]) for asked in session.asked]
+    assert asked == [
+        (None, "500"),
+        (None, "62"),
+        ("c0", "124"),
+        ("c1", "248"),
+        ("c1", "31"),
+        ("c1", "3"),
+        ("c1", "1"),
+    ]
+
+
 async def test_a_list_that_expired_between_pages_says_to_begin_again() -> None:
     kube, _ = client(ok(items=[], metadata={"continue": "next"}), refusal(410, "Expired"))
     with pytest.raises(Conflict, match="Expired"):
