@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, cast
 
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
-from taskflow_core.ledger.presence import WorkerReport, WorkerSnapshot
+from taskflow_core.ledger.presence import WorkerName, WorkerReport, WorkerSnapshot
 from taskflow_operator.pools.controller import PoolController
 from taskflow_operator.pools.demand import DemandView
 from taskflow_operator.pools.scaler import DELETION_COST, LOOK_SECONDS, SHOW_SECONDS, Scaler
@@ -97,9 +98,15 @@ class View:
     intakes: dict[str, str] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
 
-    async def snapshot(self, lists: list[str]) -> WorkerSnapshot:
+    others: dict[WorkerName, WorkerReport] = field(default_factory=dict)
+    """Reports of other namespaces' workers."""
+    asked: list[WorkerName] = field(default_factory=list)
+    """All that were ever asked to stop, or forgotten."""
+
+    async def snapshot(self, namespaces: Sequence[str], lists: Sequence[str]) -> WorkerSnapshot:
+        assert namespaces == ["team-a"]
         reports = {
-            name: WorkerReport(
+            WorkerName("team-a", name): WorkerReport(
                 namespace="team-a",
                 pool="main",
                 queues=("default",),
@@ -111,18 +118,21 @@ class View:
             )
             for name in self.cluster.pods
         }
-        return WorkerSnapshot(self.now_ms, reports, dict(self.intakes), dict.fromkeys(lists, 0))
+        intakes = {WorkerName("team-a", name): value for name, value in self.intakes.items()}
+        return WorkerSnapshot(self.now_ms, reports | self.others, intakes, dict.fromkeys(lists, 0))
 
-    async def stop_intake(self, names: list[str]) -> None:
-        self.intakes |= dict.fromkeys(names, "stop")
+    async def stop_intake(self, workers: Sequence[WorkerName]) -> None:
+        self.asked += workers
+        self.intakes |= {each.name: "stop" for each in workers}
 
-    async def resume_intake(self, names: list[str]) -> None:
-        for name in names:
-            self.intakes.pop(name, None)
+    async def resume_intake(self, workers: Sequence[WorkerName]) -> None:
+        for each in workers:
+            self.intakes.pop(each.name, None)
 
-    async def forget(self, names: list[str]) -> None:
-        self.forgotten += names
-        await self.resume_intake(names)
+    async def forget(self, workers: Sequence[WorkerName]) -> None:
+        self.asked += workers
+        self.forgotten += [each.name for each in workers]
+        await self.resume_intake(workers)
 
 
 class World:
