@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import re
 from collections.abc import Mapping
 from enum import StrEnum
@@ -35,7 +36,8 @@ MAX_FIELD_BYTES = 256 * 1024
 """A longer field is not even read. The longest of ours is the end of a chunk, with some 64 KiB of results."""
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _PLACE = re.compile(r"[1-9][0-9]{0,5}(:(-1|0|[1-9][0-9]{0,8}))?")
-_MILLISECONDS = re.compile(r"[0-9]{1,15}")
+_MILLISECONDS = re.compile(r"[0-9]{1,13}")
+"""Until the year 2286: nothing that is computed from it leaves the calendar."""
 _WORKER = re.compile("[^\\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,253}")
 _PAYLOADS: Mapping[EventKind, type[Model]] = {
     EventKind.PROGRESS: Advance,
@@ -163,7 +165,7 @@ def _payload(event: Event, text: str | None) -> dict[str, Any]:
     if text is None:
         raise ValueError("the payload is missing or too long")
     try:
-        found = json.loads(text)
+        found = _JSON.decode(text)
     except RecursionError:
         raise ValueError("the payload is nested too deeply") from None
     if nested_deeper(found, _LEVELS):
@@ -173,6 +175,16 @@ def _payload(event: Event, text: str | None) -> dict[str, Any]:
     # Validated, and so an object: what else is in it would only take memory.
     known = {name for key, field in model.model_fields.items() for name in (key, field.alias)}
     return {name: value for name, value in found.items() if name in known}
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no number of JSON")
+    return value
+
+
+_JSON = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
 def _model(event: Event) -> type[Model] | None:
