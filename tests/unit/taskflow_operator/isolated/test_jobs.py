@@ -58,13 +58,13 @@ def test_a_job_is_the_pools_template_that_runs_once() -> None:
 
 def test_a_pools_own_command_and_arguments_stay_in_front() -> None:
     own = template(
-        command=["mine"], args=["--app", "shop:app"], env=[{"name": "TASKFLOW_WORKER_ONCE", "value": "tf:{team-a}:once:x:1"}]
+        command=["mine"],
+        args=["--app", "shop:app"],
+        env=[{"name": "TASKFLOW_WORKER_ONCE", "value": "tf:{team-a}:once:x:1"}],
     )
     container = worker_of(job(isolated(), own))
     assert (container["command"], container["args"]) == (["mine"], ["--app", "shop:app", "--once"])
-    assert [each["value"] for each in container["env"] if each["name"] == "TASKFLOW_WORKER_ONCE"] == [
-        ONCE
-    ]
+    assert [each["value"] for each in container["env"] if each["name"] == "TASKFLOW_WORKER_ONCE"] == [ONCE]
 
 
 def test_arguments_that_are_no_list_are_refused_with_their_place() -> None:
