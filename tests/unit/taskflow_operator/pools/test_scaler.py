@@ -329,6 +329,38 @@ async def test_a_worker_that_takes_nothing_or_says_nothing_is_replaced() -> None
     assert len(world.cluster.removed) >= 4, "all are deaf: what waits has waited for more than a minute"
 
 
+async def test_workers_of_two_namespaces_under_one_name_are_not_taken_for_each_other() -> None:
+    world = await at_four()
+    names = sorted(world.cluster.pods)
+    # Theirs are busy, serve, and say that they belong to our pool.
+    theirs = WorkerReport(
+        namespace="team-b",
+        pool="main",
+        queues=("default",),
+        slots=9,
+        busy=9,
+        serving=True,
+        at_ms=world.view.now_ms + 10**6,
+    )
+    world.view.others = {WorkerName("team-b", name): theirs for name in names}
+    await world.tick(SHOW_SECONDS + 1)
+    assert world.cluster.status["slots"] == 4
+    assert world.slots.of("team-a", "default") == 4
+    world.end_all()
+    assert await world.tick(40) == 0
+    assert {each.namespace for each in world.view.asked} == {"team-a"}
+
+
+async def test_the_worker_of_another_namespace_that_is_gone_is_forgotten_there() -> None:
+    world = await at_four()
+    name = min(world.cluster.pods)
+    gone = WorkerReport(namespace="team-b", queues=(), slots=1, busy=0, serving=True, at_ms=0)
+    world.view.others = {WorkerName("team-b", name): gone}
+    await world.tick()
+    assert world.view.asked == [WorkerName("team-b", name)]
+    assert len(world.cluster.pods) == 4
+
+
 async def test_one_pool_at_fault_stops_no_other_and_an_outage_is_outlived() -> None:
     world = World()
     await world.change()
