@@ -145,7 +145,9 @@ async def test_who_asks_while_a_list_is_read_waits_for_the_next() -> None:
 
 async def test_only_the_namespaces_that_lack_something_are_listed() -> None:
     world = World()
-    world.items = [make_object(make_task()), {"metadata": {"name": "unreadable"}}]
+    unreadable = make_object(make_task())
+    unreadable["metadata"]["generation"] = "latest"
+    world.items = [unreadable, make_object(make_task())]
     async with world.running():
         await asyncio.wait_for(world.mirror.mirror_again(["b", "a"]), 5)
     assert world.listed == ["a", "b"]

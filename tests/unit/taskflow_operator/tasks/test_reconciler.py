@@ -177,6 +177,14 @@ class World:
         assert self.tasks.add(task)
         return task
 
+    async def end(self) -> None:
+        """Leave what recovers."""
+        jobs = list(self.recovery._background._tasks)
+        await asyncio.sleep(0)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
     def find(self, namespace: str, **fields: Any) -> None:
         """What the next survey finds in a namespace."""
         self.ledger.surveys[namespace] = Survey(namespace, **fields)
@@ -234,8 +242,7 @@ async def test_a_namespace_that_lost_data_is_left_alone_and_no_other() -> None:
         world.now += 2.5
         await world.reconciler._tick()
     assert world.ledger.asked == [{"b": 0}] * 3 + [{"a": 0, "b": 0}]
-    for job in world.recovery._background._tasks:
-        job.cancel()
+    await world.end()
 
 
 async def test_what_is_left_of_namespaces_without_open_tasks_is_looked_at_less_often() -> None:
@@ -367,8 +374,7 @@ async def test_what_waits_in_a_namespace_that_lost_data_is_looked_at_afterwards(
     world.recovery.data_lost(["a"])
     await world.reconciler._check_waiting()
     assert await world.work_queue.take(10) == ["uid-of-b"]
-    for job in world.recovery._background._tasks:
-        job.cancel()
+    await world.end()
 
 
 async def test_all_are_listed_again_after_a_pause_that_the_last_list_sets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,7 @@ async def test_only_the_namespaces_that_lost_data_have_a_grace(world: World) -> 
     world.recovery.data_lost(["team-b"])
     world.clock.now += 0.5
     assert (world.recovery.grace("team-a"), world.recovery.grace("team-b")) == (False, True)
+    assert not world.recovery._background._tasks
 
 
 async def test_after_an_outage_all_namespaces_have_a_grace_of_one_lease(world: World) -> None:
@@ -200,6 +201,7 @@ async def test_nobody_is_looked_at_while_the_namespace_recovers(world: World) ->
     world.tasks.set_status("a", known.task.status.model_copy(update={"phase": Phase.RUNNING}))
     await world.check()
     assert world.ledger.asked == [key("b", "team-b")]
+    await world.recovered()
 
 
 async def test_a_check_that_gets_no_answer_concludes_nothing(world: World) -> None:
