@@ -10,7 +10,6 @@ from taskflow_core.domain.attempts import AttemptKey, State
 from taskflow_core.domain.events import Failure
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.errors import Unavailable
-from taskflow_operator.tasks import recovery
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.recovery import Recovery
 from taskflow_operator.tasks.work_queue import WorkQueue
@@ -57,7 +56,7 @@ class World:
         self.held: list[set[str]] = []
         self.read: dict[str, float] = {}
         self.again: list[str] = []
-        monkeypatch.setattr(recovery.asyncio, "sleep", self._sleep)
+        monkeypatch.setattr("taskflow_operator.tasks.recovery.asyncio.sleep", self._sleep)
 
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
