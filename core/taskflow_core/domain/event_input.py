@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import re
 from collections.abc import Mapping
 from enum import StrEnum
@@ -35,8 +36,10 @@ MAX_FIELD_BYTES = 256 * 1024
 """A longer field is not even read. The longest of ours is the end of a chunk, with some 64 KiB of results."""
 _UID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _PLACE = re.compile(r"[1-9][0-9]{0,5}(:(-1|0|[1-9][0-9]{0,8}))?")
-_MILLISECONDS = re.compile(r"[0-9]{1,15}")
-_WORKER = re.compile("[^\\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,253}")
+_MILLISECONDS = re.compile(r"[0-9]{1,13}")
+"""Until the year 2286: nothing that is computed from it leaves the calendar."""
+_WORKER = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,253}")
+_SURROGATE = re.compile(r"[\ud800-\udfff]|\\u[dD][89a-fA-F]")
 _PAYLOADS: Mapping[EventKind, type[Model]] = {
     EventKind.PROGRESS: Advance,
     EventKind.FAILED: Failure,
@@ -100,7 +103,7 @@ def read_event(stream: Stream, entry_id: str, fields: Mapping[str, str], token_k
     if stream.origin is Origin.WORKERS:
         token = naming.attempt_token(token_key, stream.namespace, uid, attempt, chunk)
         # Not a comparison of texts: that of a text with other than ASCII characters raises.
-        said = fields.get("tok", "").encode("utf-8", "surrogateescape")
+        said = fields.get("tok", "").encode("utf-8", "surrogatepass")
         if not hmac.compare_digest(said, token.encode()):
             raise RefusedEntryError(Refusal.TOKEN, f"the token is not that of attempt {attempt} of {uid}")
     event = Event(
@@ -163,16 +166,28 @@ def _payload(event: Event, text: str | None) -> dict[str, Any]:
     if text is None:
         raise ValueError("the payload is missing or too long")
     try:
-        found = json.loads(text)
+        found = _JSON.decode(text)
     except RecursionError:
         raise ValueError("the payload is nested too deeply") from None
     if nested_deeper(found, _LEVELS):
         raise ValueError("the payload is nested too deeply")
+    if _SURROGATE.search(text):
+        _check_text(found)
     payload = model.model_validate(found)
     _check_sizes(event, payload)
     # Validated, and so an object: what else is in it would only take memory.
     known = {name for key, field in model.model_fields.items() for name in (key, field.alias)}
     return {name: value for name, value in found.items() if name in known}
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is no number of JSON")
+    return value
+
+
+_JSON = json.JSONDecoder(parse_float=_finite, parse_constant=_finite)
 
 
 def _model(event: Event) -> type[Model] | None:
@@ -197,6 +212,14 @@ def _check_sizes(event: Event, payload: Model) -> None:
             # Most are numbers: those need no look.
             if isinstance(value, str | list | dict) and _bytes(value) > MAX_ITEM_RESULT_BYTES:
                 raise ValueError(f"the result of item {index} is larger than {MAX_ITEM_RESULT_BYTES} bytes")
+
+
+def _check_text(found: Any) -> None:
+    """No serialiser takes a surrogate without its other half."""
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("the payload contains what is no UTF-8") from None
 
 
 def _bytes(value: Any) -> int:

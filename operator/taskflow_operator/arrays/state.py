@@ -219,12 +219,14 @@ class ArrayState:
         """A chunk ended. An item that has ended before stays as it is.
 
         Raises:
-            ValueError: the event's payload does not fit its kind.
+            ValueError: the event's payload does not fit its kind; nothing has changed then.
         """
         if event.chunk == COUNT:
             return self._counted(event, now, draw)
         place = event.attempt, event.chunk or 0
         end = ChunkEnd.model_validate(event.payload) if event.kind is EventKind.SUCCEEDED else None
+        if end is not None:
+            _check(end)
         failure = None if end is not None else Failure.model_validate(event.payload)
         chunk = self.in_flight.pop(place, None)
         if chunk is None:
@@ -364,9 +366,21 @@ def _due(now: datetime, delay: int) -> datetime:
     return (now + timedelta(seconds=delay + 1 if delay else 0)).replace(microsecond=0)
 
 
+def _check(end: ChunkEnd) -> None:
+    """A worker may say anything.
+
+    Raises:
+        ValueError: its ranges are none, or it reports the end of an item twice.
+    """
+    ok, singles = RangeSet.parse(end.ok), _singles(end)
+    if len(set(singles)) != len(singles) or any(index in ok for index in singles):
+        raise ValueError("it reports the end of an item twice")
+
+
+def _singles(end: ChunkEnd) -> list[int]:
+    return [*(index for index, _ in end.results), *(error.index for error in end.errors)]
+
+
 def _named(end: ChunkEnd | None) -> RangeSet:
     """Items whose end it reports."""
-    if end is None:
-        return RangeSet()
-    singles: Iterable[int] = [*(index for index, _ in end.results), *(error.index for error in end.errors)]
-    return RangeSet.parse(end.ok) | RangeSet.of(singles)
+    return RangeSet() if end is None else RangeSet.parse(end.ok) | RangeSet.of(_singles(end))

@@ -53,6 +53,8 @@ class StreamGroup:
         self._gather_seconds = gather_seconds
         self._clock = clock
         self._ready: dict[Stream, None] = {}
+        self._penalised: set[Stream] = set()
+        """Not read yet, though they may have something."""
         self._arrived = asyncio.Event()
         self._caught_up: dict[str, float] = {}
         self._sampled: dict[str, float] = {}
@@ -60,16 +62,13 @@ class StreamGroup:
     def ready(self, streams: Iterable[Stream]) -> None:
         """These streams may have something."""
         for stream in streams:
-            self._ready[stream] = None
+            if stream not in self._penalised:
+                self._ready[stream] = None
         self._arrived.set()
 
-    def note_caught_up(self, namespace: str) -> None:
-        """Everything that is in the streams of a namespace has been handed on."""
-        self._caught_up[namespace] = self._clock()
-
     def caught_up(self, namespace: str) -> float:
-        """When everything that was in the streams of a namespace had been handed on (monotonic seconds); 0 if that
-        never happened.
+        """Everything has been handed on that was in the streams of a namespace at that time (monotonic seconds); 0 if
+        that never happened.
         """
         return self._caught_up.get(namespace, 0.0)
 
@@ -78,6 +77,7 @@ class StreamGroup:
         while True:
             await self._may_read()
             streams = await self._next()
+            began = self._clock()
             try:
                 reads = await self.reader.read(streams)
             except Unavailable as error:
@@ -88,7 +88,7 @@ class StreamGroup:
                 self.ready(streams)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            await self._hand_on(reads)
+            await self._hand_on(reads, began)
 
     async def _next(self) -> Sequence[Stream]:
         while not self._ready:
@@ -99,7 +99,7 @@ class StreamGroup:
             del self._ready[stream]
         return streams
 
-    async def _hand_on(self, reads: Sequence[Read]) -> None:
+    async def _hand_on(self, reads: Sequence[Read], began: float) -> None:
         events: list[Event] = []
         refused: list[EntryId] = []
         for read in reads:
@@ -110,20 +110,29 @@ class StreamGroup:
                 # The next look finds what is wrong with the stream.
                 continue
             if read.refused and not read.events:
-                asyncio.get_running_loop().call_later(PENALTY_SECONDS, self.ready, [read.stream])
+                self._penalise(read.stream)
             elif not read.last:
                 self.ready([read.stream])
         if not events and not refused:
-            self._note(reads)
+            self._note(reads, began)
             return
         await dependency_health.retry_until_available(lambda: self._handle(tuple(events), tuple(refused)))
-        self._note(reads)
+        self._note(reads, began)
         await asyncio.sleep(self._gather_seconds)
 
-    def _note(self, reads: Iterable[Read]) -> None:
+    def _penalise(self, stream: Stream) -> None:
+        self._penalised.add(stream)
+        self._ready.pop(stream, None)
+        asyncio.get_running_loop().call_later(PENALTY_SECONDS, self._pardon, stream)
+
+    def _pardon(self, stream: Stream) -> None:
+        self._penalised.discard(stream)
+        self.ready([stream])
+
+    def _note(self, reads: Iterable[Read], began: float) -> None:
         for read in reads:
             if read.last and not read.problem:
-                self.note_caught_up(read.stream.namespace)
+                self._caught_up[read.stream.namespace] = began
 
     def _count(self, read: Read) -> None:
         for each in read.refused:

@@ -72,7 +72,8 @@ class AttemptTimes:
         started = times.started_ms
         run_ms = event.payload.get("run_ms") or event.payload.get("runMs") or 0
         if started is None and run_ms:
-            started = event.time_ms - int(run_ms)
+            # Not before its Task, whatever the worker says.
+            started = max(event.time_ms - int(run_ms), int(task.created.timestamp() * 1000))
         if started is not None:
             seconds = max(event.time_ms - started, 0) / 1000
             metrics.RUN.labels(queue=queue, handler=handler, outcome=event.kind.value).observe(seconds)

@@ -124,7 +124,13 @@ class EventConsumer:
                 # Its Task finished before: the resource is closed, the counter is not.
                 _REFUSALS[event.kind].labels(queue=metrics.UNKNOWN).inc()
         elif event.chunk is None or event.kind in _REFUSALS:
-            self._apply_to(known, event)
+            before = known.sequence, known.position
+            try:
+                self._apply_to(known, event)
+            except Exception:
+                # It counts again when it is read again.
+                known.sequence, known.position = before
+                raise
             return
         self._acknowledgements.add(event.entry)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from taskflow_core.broker.publish import Outgoing
-from taskflow_core.domain.attempts import Attempt, Entered, Entry, Limited, State
-from taskflow_core.domain.events import ENDS, Event, EventKind
+from taskflow_core.domain.attempts import Attempt, AttemptKey, Entered, Entry, Limited, State
+from taskflow_core.domain.events import ENDS, EntryId, Event, EventKind
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import NotFound, TaskflowError, Unavailable
@@ -40,11 +40,11 @@ class FakeLedger:
     """Entries and claims in memory. While `down` is true it answers nothing."""
 
     journal: Journal
-    waiting: set[tuple[str, int]] = field(default_factory=set)
-    claims: dict[tuple[str, int], str] = field(default_factory=dict)
+    waiting: set[AttemptKey] = field(default_factory=set)
+    claims: dict[AttemptKey, str] = field(default_factory=dict)
     notes: list[Attempt] = field(default_factory=list)
     settled: list[tuple[Attempt, EventKind]] = field(default_factory=list)
-    stops: list[tuple[str, int, Reason]] = field(default_factory=list)
+    stops: list[tuple[AttemptKey, Reason]] = field(default_factory=list)
     down: bool = False
     bug: list[Exception] = field(default_factory=list)
     """Raised by `settle_all`, one a call."""
@@ -60,7 +60,7 @@ class FakeLedger:
         self._check()
         answers: list[Entered] = []
         for item in attempts:
-            key = item.uid, item.attempt
+            key = item.key
             if (limit := self.limits.get(item.uid)) is not None:
                 answers.append(Entered(Entry.LIMITED, 0, limit))
                 continue
@@ -82,28 +82,28 @@ class FakeLedger:
 
     def _settle(self, item: Attempt, kind: EventKind) -> None:
         self.journal.append(f"{kind} {item.attempt}")
-        self.waiting.discard((item.uid, item.attempt))
-        self.claims[item.uid, item.attempt] = kind.value
+        self.waiting.discard(item.key)
+        self.claims[item.key] = kind.value
         self.settled.append((item, kind))
 
-    async def withdraw(self, uid: str, attempt: int) -> bool:
+    async def withdraw(self, attempt: AttemptKey) -> bool:
         self._check()
-        if (uid, attempt) in self.claims:
+        if attempt in self.claims:
             return False
-        if (uid, attempt) in self.waiting:
-            self.waiting.discard((uid, attempt))
-            self.journal.append(f"withdrawn {attempt}")
+        if attempt in self.waiting:
+            self.waiting.discard(attempt)
+            self.journal.append(f"withdrawn {attempt.attempt}")
         return True
 
-    async def request_stop(self, uid: str, attempt: int, reason: Reason) -> None:
+    async def request_stop(self, attempt: AttemptKey, reason: Reason) -> None:
         self._check()
-        self.stops.append((uid, attempt, reason))
+        self.stops.append((attempt, reason))
 
     async def note(self, item: Attempt, kind: EventKind = EventKind.PENDING) -> None:
         self._check()
         self.notes.append(item)
 
-    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
+    async def states(self, attempts: Sequence[AttemptKey]) -> list[State]:
         self._check()
         return [State(self.claims.get(key, ""), leased=False, waiting=key in self.waiting) for key in attempts]
 
@@ -147,8 +147,8 @@ class FakeArrays:
     decisions: list[Decision] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     republished: list[str] = field(default_factory=list)
-    lost: list[float] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
+    lost: list[tuple[float, set[str]]] = field(default_factory=list)
+    gone: list[tuple[str, str]] = field(default_factory=list)
 
     async def apply(self, decisions: Sequence[tuple[Task, Decision]]) -> None:
         self.decisions += [decision for _, decision in decisions]
@@ -170,14 +170,14 @@ class FakeArrays:
     def in_hand(self, event: Event) -> bool:
         return event in self.events
 
-    def data_lost(self, seconds: float) -> None:
-        self.lost.append(seconds)
+    def data_lost(self, seconds: float, namespaces: Collection[str]) -> None:
+        self.lost.append((seconds, set(namespaces)))
 
     def waits(self, uid: str, attempt: int, chunk: int) -> bool:
         return True
 
-    async def clean_up(self, uid: str) -> None:
-        self.gone.append(uid)
+    async def clean_up(self, namespace: str, uid: str) -> None:
+        self.gone.append((namespace, uid))
 
 
 @dataclass
@@ -214,10 +214,10 @@ class FakeApi:
 
 @dataclass
 class FakeReader:
-    acknowledged: list[str] = field(default_factory=list)
+    acknowledged: list[EntryId] = field(default_factory=list)
 
-    async def acknowledge(self, ids: Sequence[str]) -> None:
-        self.acknowledged += ids
+    async def acknowledge(self, entries: Iterable[EntryId]) -> None:
+        self.acknowledged += entries
 
 
 @dataclass

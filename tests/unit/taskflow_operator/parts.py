@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Self, cast
 
-from taskflow_core.domain.events import Event
+from taskflow_core.domain.events import EntryId, Event
 from taskflow_core.domain.task import Isolation, Task, TaskStatus
 from taskflow_core.telemetry.tracing import NoTracing
 from taskflow_operator.pools.served_queues import ServedQueues
@@ -36,7 +36,6 @@ from tests.unit.taskflow_operator.fakes import (
     FakePublisher,
     FakeReader,
     Journal,
-    at_once,
 )
 
 
@@ -62,6 +61,7 @@ class Parts:
         self.dependencies, self.launcher = FakeDependencies(), FakeLauncher(self.journal)
         self.arrays = FakeArrays(self.tasks)
         self.queue = MessageQueue(self.publisher, lambda: None)
+        self.times = AttemptTimes(NoTracing())
         self.delivery = Delivery(
             self.tasks,
             self.work_queue,
@@ -71,6 +71,7 @@ class Parts:
             {Isolation.WORKER: WarmWorkers(self.queue, self.pools, TOKEN_KEY), Isolation.POD: self.launcher},
             self.statuses,
             self.closer,
+            self.times,
             now=lambda: self.now,
         )
         self.dispatcher = Dispatcher(
@@ -90,13 +91,9 @@ class Parts:
             self.closer,
             self.arrays,
             cast("Any", self.orphaned),
-            cast("Any", None),
-            AttemptTimes(NoTracing()),
-            cast("Any", self.reader),
+            self.times,
             self.acknowledgements,
-            token_key=TOKEN_KEY,
             dispatch_at=self.work_queue.add_at,
-            may_read=at_once,
         )
         self._jobs: list[asyncio.Task[None]] = []
 
@@ -134,6 +131,10 @@ class Parts:
         await self.resources.take(events, ())
 
     async def done(self) -> list[str]:
+        """Stream ids of what may be acknowledged by now."""
+        return [entry.id for entry in await self.done_entries()]
+
+    async def done_entries(self) -> list[EntryId]:
         """What may be acknowledged by now."""
         await self.acknowledgements.flush()
         return self.reader.acknowledged

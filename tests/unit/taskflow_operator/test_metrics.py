@@ -21,7 +21,7 @@ from taskflow_operator.pools.status import PoolFacts, PoolFigures
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.queue_metrics import QueueMetrics
-from tests.unit.taskflow_operator.builders import CREATED, make_event, make_task
+from tests.unit.taskflow_operator.builders import CREATED, CREATED_MS, make_event, make_task
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,9 @@ def sample(name: str, **labels: str) -> float | None:
 
 def test_an_attempt_is_counted_with_its_wait_its_run_and_its_reason() -> None:
     times, task = AttemptTimes(NoTracing()), make_task(queue="q", priority=7)
-    times.note(task, make_event(EventKind.QUEUED, 1000))
+    times.queued(task, CREATED_MS + 1000)
+    # Sent again because its message was lost, it has waited all the same.
+    times.queued(task, CREATED_MS + 1010)
     times.note(task, make_event(EventKind.STARTED, 1020))
     times.note(task, make_event(EventKind.STARTED, 1020))
     times.note(task, make_event(EventKind.SUCCEEDED, 3020))

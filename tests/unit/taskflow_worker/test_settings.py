@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
+from taskflow_core.domain.naming import keys_of
 from taskflow_core.settings import RedisSettings, explain
 from taskflow_worker.__main__ import main
 from taskflow_worker.settings import WorkerSettings
@@ -77,9 +78,11 @@ def test_a_secret_never_shows_in_an_explanation(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_once_names_an_attempt_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read(monkeypatch, once="tf:once:3f1c2a7e-8d55:2").once == "tf:once:3f1c2a7e-8d55:2"
-    (told,) = problems(monkeypatch, once="tf:ev")
-    assert "once" in told
+    key = keys_of("team-a").once("3f1c2a7e-8d55", 2)
+    assert read(monkeypatch, once=key).once == key
+    for other in ("tf:ev", "tf:{team-a}:ev", "tf:once:3f1c2a7e-8d55:2", f"{key}:0"):
+        (told,) = problems(monkeypatch, once=other)
+        assert "once" in told
 
 
 def test_once_without_the_attempt_serves_nothing(

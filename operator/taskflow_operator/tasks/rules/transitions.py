@@ -178,8 +178,9 @@ def bare(status: TaskStatus) -> TaskStatus:
 def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:
     now = event_time(event)
     status = _finished(task, c.COMPLETE, Phase.SUCCEEDED, Reason.SUCCEEDED, "", now)
-    # Without a started event, the start is computed from the run time that the worker measured.
-    start = task.status.start_time or now - timedelta(milliseconds=success.run_ms)
+    # Without a started event, the start is computed from the run time that the worker measured, if that can be.
+    ran = min(timedelta(milliseconds=success.run_ms), max(now - task.created, timedelta()))
+    start = task.status.start_time or now - ran
     return status.model_copy(
         update={
             "worker": event.worker or None,

@@ -2,46 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskflow_core.domain.events import ENDS, SEQUENCE, Event, EventKind
-from tests.builders import UID
-
-GOOD = {"k": "started", "uid": UID, "att": "2", "tok": "t", "w": "pod:1", "ts": "1700000000123", "p": '{"a": 1}'}
-
-
-def test_an_entry_of_the_stream_is_read_whole() -> None:
-    event = Event.from_fields("5-1", GOOD)
-    assert (event.id, event.kind, event.uid, event.attempt) == ("5-1", EventKind.STARTED, UID, 2)
-    assert (event.token, event.worker, event.time_ms, event.payload) == ("t", "pod:1", 1_700_000_000_123, {"a": 1})
-    assert event.order == (2, 2)
-
-
-def test_what_only_workers_write_may_be_absent() -> None:
-    event = Event.from_fields("5-1", {"k": "lost", "uid": UID, "att": "1"})
-    assert (event.token, event.worker, event.time_ms, event.payload) == ("", "", 0, {})
-
-
-@pytest.mark.parametrize("name", ["k", "uid", "att"])
-def test_a_missing_field_is_named(name: str) -> None:
-    with pytest.raises(ValueError, match=f"stream entry 5-1 has no field '{name}'"):
-        Event.from_fields("5-1", {key: value for key, value in GOOD.items() if key != name})
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"k": "exploded"},
-        {"att": "one"},
-        {"att": ""},
-        {"ts": "soon"},
-        {"p": "{"},
-        {"p": "[]"},
-        {"p": "3"},
-        {"p": "null"},
-    ],
-)
-def test_what_is_no_event_is_a_value_error(wrong: dict[str, str]) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - each has its own words; that it is this class is the contract
-        Event.from_fields("5-1", GOOD | wrong)
+from taskflow_core.domain.events import ENDS, OPERATOR_KINDS, SEQUENCE, EntryId, EventKind, Origin, Stream
+from tests.builders import make_event
 
 
 def test_every_kind_has_a_place_in_its_attempt() -> None:
@@ -55,3 +17,22 @@ def test_every_kind_has_a_place_in_its_attempt() -> None:
 def test_what_was_refused_never_moves_an_attempt() -> None:
     assert SEQUENCE[EventKind.DUPLICATE] < SEQUENCE[EventKind.PENDING]
     assert SEQUENCE[EventKind.STALE] < SEQUENCE[EventKind.PENDING]
+
+
+def test_no_end_is_the_operators_to_say() -> None:
+    assert ENDS.isdisjoint(OPERATOR_KINDS)
+
+
+@pytest.mark.parametrize("kind", EventKind)
+def test_an_event_names_its_entry_among_all_streams(kind: EventKind) -> None:
+    origin = Origin.OPERATOR if kind in OPERATOR_KINDS else Origin.WORKERS
+    assert make_event(kind, id="5-1").entry == EntryId(Stream("team-a", origin), "5-1")
+
+
+def test_entries_of_two_streams_differ_even_with_the_same_id() -> None:
+    entries = {
+        make_event(kind, namespace=namespace).entry
+        for kind in (EventKind.STARTED, EventKind.QUEUED)
+        for namespace in ("team-a", "team-b")
+    }
+    assert len({str(entry) for entry in entries}) == len(entries) == 4

@@ -56,14 +56,14 @@ def test_queues_of_two_namespaces_never_mix(first: tuple[str, str], second: tupl
 
 def test_a_member_names_one_attempt_and_reads_back() -> None:
     assert naming.split_member(naming.member(UID, 12)) == (UID, 12, None)
-    assert naming.claim_key(UID, 12) == f"tf:cl:{UID}:12"
+    assert naming.keys_of("team-a").claim(UID, 12) == f"tf:{{team-a}}:cl:{UID}:12"
 
 
 def test_a_chunk_is_an_attempt_with_a_suffix() -> None:
     assert naming.member(UID, 2, 1000) == f"{UID}:2:1000"
     assert naming.split_member(naming.member(UID, 2, 1000)) == (UID, 2, 1000)
-    assert naming.claim_key(UID, 2, 0) == f"tf:cl:{UID}:2:0"
-    tokens = {naming.attempt_token(TOKEN_KEY, UID, *place) for place in ((2,), (2, 0), (20, 0), (2, 1))}
+    assert naming.keys_of("team-a").claim(UID, 2, 0) == f"tf:{{team-a}}:cl:{UID}:2:0"
+    tokens = {naming.attempt_token(TOKEN_KEY, "team-a", UID, *place) for place in ((2,), (2, 0), (20, 0), (2, 1))}
     assert len(tokens) == 4
 
 
@@ -74,19 +74,47 @@ def test_what_is_no_member_is_refused(text: str) -> None:
 
 
 def test_a_token_is_the_first_half_of_an_hmac() -> None:
-    full = hmac.new(TOKEN_KEY.encode(), f"{UID}:3".encode(), "sha256").hexdigest()
-    assert naming.attempt_token(TOKEN_KEY, UID, 3) == full[:32]
+    full = hmac.new(TOKEN_KEY.encode(), f"team-a/{UID}:3".encode(), "sha256").hexdigest()
+    assert naming.attempt_token(TOKEN_KEY, "team-a", UID, 3) == full[:32]
 
 
-def test_tokens_differ_by_key_task_and_attempt_and_are_the_same_after_a_restart() -> None:
+def test_tokens_differ_by_key_namespace_task_and_attempt_and_are_the_same_after_a_restart() -> None:
     tokens = {
-        naming.attempt_token(key, uid, attempt)
+        naming.attempt_token(key, namespace, uid, attempt)
         for key in (TOKEN_KEY, TOKEN_KEY[::-1])
+        for namespace in ("n", "m")
         for uid in ("a", "b")
         for attempt in (1, 2)
     }
-    assert len(tokens) == 8
-    assert naming.attempt_token(TOKEN_KEY, "a", 1) in tokens
+    assert len(tokens) == 16
+    assert naming.attempt_token(TOKEN_KEY, "n", "a", 1) in tokens
+
+
+def texts(namespace: str) -> set[str]:
+    """All keys of a namespace, with those of an attempt and of an array."""
+    keys = naming.keys_of(namespace)
+    plain = {value for value in vars(keys).values() if isinstance(value, str)}
+    parts = {keys.unacked.messages, keys.unacked.index, keys.unacked.mutex}
+    return plain | parts | {keys.claim(UID, 1), keys.claim(UID, 1, 0), keys.array(UID), keys.once(UID, 1)}
+
+
+def test_all_keys_of_a_namespace_lie_in_one_slot_and_under_one_prefix() -> None:
+    keys = texts("team-a")
+    assert len(keys) == len(vars(naming.keys_of("team-a"))) - 1 + 3 + 4
+    # A cluster hashes what is within the first braces.
+    assert all(key.startswith("tf:{team-a}:") for key in keys)
+
+
+@given(first=QUEUE_NAMES, second=QUEUE_NAMES)
+def test_keys_of_two_namespaces_never_mix(first: str, second: str) -> None:
+    assert texts(first).isdisjoint(texts(second)) == (first != second)
+    assert not any(key.startswith(f"tf:{{{first}}}:") for key in texts(second) if first != second)
+
+
+def test_no_key_of_a_namespace_is_one_of_those_that_all_share() -> None:
+    shared = {naming.KEY_EPOCH, naming.KEY_OPERATOR, naming.KEY_NAMESPACES}
+    for namespace in ("epoch", "operator", "namespaces"):
+        assert shared.isdisjoint(texts(namespace))
 
 
 def test_attempts_never_share_a_prefix_in_the_object_store() -> None:

@@ -113,7 +113,7 @@ async def test_the_end_of_a_chunk_whose_array_has_ended_takes_away_what_redis_ha
     parts = Parts()
     await parts.take(make_event(EventKind.SUCCEEDED, attempt=3).model_copy(update={"chunk": 7}))
     await eventually(lambda: parts.orphaned.seen)
-    assert (parts.arrays.gone, parts.orphaned.seen) == ([UID], [UID])
+    assert (parts.arrays.gone, parts.orphaned.seen) == ([("team-a", UID)], [UID])
 
 
 def run_of(total: int, failed: Sequence[int] = (), *, succeeded: int = 0) -> ArrayState:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.event_input import broken
 from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.items import ItemHistory, ItemRow, ItemState
 from taskflow_core.domain.phases import Reason
@@ -54,6 +55,34 @@ def whole(run: ArrayState) -> InFlightChunk:
     """Everything in one chunk."""
     run.sizer = run.sizer.after(1000, 0.01, cut=False)
     return one(run)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"ok": "x"},
+        {"ok": "3-1"},
+        {"ok": "0-4", "results": [[4, 1]]},
+        {"results": [[5, 1], [5, 2]]},
+        {"errors": [error(6), error(6)]},
+        {"ok": "7", "errors": [error(7)]},
+        {"results": [[8, 1]], "errors": [error(8)]},
+        {"ok": 5},
+    ],
+    ids=str,
+)
+def test_an_end_that_contradicts_itself_changes_nothing_and_as_a_failure_repeats_every_item(
+    payload: dict[str, Any],
+) -> None:
+    run = make(10)
+    chunk = whole(run)
+    end = ended(chunk, **payload)
+    with pytest.raises(ValueError, match=r"twice|expected (indices|a range)|validation error"):
+        run.end(end, NOW, 0.0)
+    assert list(run.in_flight) == [chunk.id]
+    run.end(broken(end, "no"), NOW, 0.0)
+    assert (run.in_flight, run.succeeded, run.over) == ({}, 0, False)
+    assert [str(each.items) for each in run.waiting] == ["0-9"]
 
 
 def test_items_go_out_once_in_order_and_no_more_chunks_than_allowed() -> None:

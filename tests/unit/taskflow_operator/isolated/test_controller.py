@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from taskflow_core.domain.attempts import State
+from taskflow_core.domain.attempts import AttemptKey, State
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
@@ -65,7 +65,7 @@ class Ledger:
     async def leave(self, message: Message) -> None:
         self.left.append(message)
 
-    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
+    async def states(self, attempts: Sequence[AttemptKey]) -> list[State]:
         return [self.state for _ in attempts]
 
 

@@ -6,12 +6,15 @@ from typing import Any
 import pytest
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import AttemptKey
 from taskflow_core.domain.task import Task
 from taskflow_core.domain.workerpool import WorkerPool
 from taskflow_core.errors import Invalid
 from taskflow_operator.isolated.jobs import POD_SECONDS, Job, job, job_name, problem
 from taskflow_operator.pools.deployment import pod_template
 from tests.builders import NOW, UID, make_task
+
+ONCE = f"tf:{{team-a}}:once:{UID}:1"
 
 
 def isolated(name: str = "report", uid: str = UID, attempt: int = 1) -> Task:
@@ -49,19 +52,19 @@ def test_a_job_is_the_pools_template_that_runs_once() -> None:
     assert [each.get("name") for each in spec["containers"]] == ["worker", None]
     container = worker_of(made)
     assert (container["command"], container["args"]) == (["python", "-m", "taskflow_worker"], ["--once"])
-    assert container["env"][-1] == {"name": "TASKFLOW_WORKER_ONCE", "value": f"tf:once:{UID}:1"}
+    assert container["env"][-1] == {"name": "TASKFLOW_WORKER_ONCE", "value": ONCE}
     assert "payload" not in str(made)
 
 
 def test_a_pools_own_command_and_arguments_stay_in_front() -> None:
     own = template(
-        command=["mine"], args=["--app", "shop:app"], env=[{"name": "TASKFLOW_WORKER_ONCE", "value": "tf:once:x:1"}]
+        command=["mine"],
+        args=["--app", "shop:app"],
+        env=[{"name": "TASKFLOW_WORKER_ONCE", "value": "tf:{team-a}:once:x:1"}],
     )
     container = worker_of(job(isolated(), own))
     assert (container["command"], container["args"]) == (["mine"], ["--app", "shop:app", "--once"])
-    assert [each["value"] for each in container["env"] if each["name"] == "TASKFLOW_WORKER_ONCE"] == [
-        f"tf:once:{UID}:1"
-    ]
+    assert [each["value"] for each in container["env"] if each["name"] == "TASKFLOW_WORKER_ONCE"] == [ONCE]
 
 
 def test_arguments_that_are_no_list_are_refused_with_their_place() -> None:
@@ -109,7 +112,8 @@ def pod(**status: Any) -> dict[str, Any]:
 
 def test_a_job_is_read_as_it_was_made() -> None:
     found = seen()
-    assert (found.member, found.name, found.ended, found.terminating) == ((UID, 1), job_name(isolated()), None, False)
+    assert (found.key, found.name) == (AttemptKey("team-a", UID, 1), job_name(isolated()))
+    assert (found.ended, found.terminating) == (None, False)
     assert seen(type="FailureTarget").ended is None
     assert seen(type="Failed").ended == seen(type="Complete").ended == NOW
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, cast
 
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
-from taskflow_core.ledger.presence import WorkerReport, WorkerSnapshot
+from taskflow_core.ledger.presence import WorkerName, WorkerReport, WorkerSnapshot
 from taskflow_operator.pools.controller import PoolController
 from taskflow_operator.pools.demand import DemandView
 from taskflow_operator.pools.scaler import DELETION_COST, LOOK_SECONDS, SHOW_SECONDS, Scaler
@@ -97,9 +98,15 @@ class View:
     intakes: dict[str, str] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
 
-    async def snapshot(self, lists: list[str]) -> WorkerSnapshot:
+    others: dict[WorkerName, WorkerReport] = field(default_factory=dict)
+    """Reports of other namespaces' workers."""
+    asked: list[WorkerName] = field(default_factory=list)
+    """All that were ever asked to stop, or forgotten."""
+
+    async def snapshot(self, namespaces: Sequence[str], lists: Sequence[str]) -> WorkerSnapshot:
+        assert namespaces == ["team-a"]
         reports = {
-            name: WorkerReport(
+            WorkerName("team-a", name): WorkerReport(
                 namespace="team-a",
                 pool="main",
                 queues=("default",),
@@ -111,18 +118,21 @@ class View:
             )
             for name in self.cluster.pods
         }
-        return WorkerSnapshot(self.now_ms, reports, dict(self.intakes), dict.fromkeys(lists, 0))
+        intakes = {WorkerName("team-a", name): value for name, value in self.intakes.items()}
+        return WorkerSnapshot(self.now_ms, reports | self.others, intakes, dict.fromkeys(lists, 0))
 
-    async def stop_intake(self, names: list[str]) -> None:
-        self.intakes |= dict.fromkeys(names, "stop")
+    async def stop_intake(self, workers: Sequence[WorkerName]) -> None:
+        self.asked += workers
+        self.intakes |= {each.name: "stop" for each in workers}
 
-    async def resume_intake(self, names: list[str]) -> None:
-        for name in names:
-            self.intakes.pop(name, None)
+    async def resume_intake(self, workers: Sequence[WorkerName]) -> None:
+        for each in workers:
+            self.intakes.pop(each.name, None)
 
-    async def forget(self, names: list[str]) -> None:
-        self.forgotten += names
-        await self.resume_intake(names)
+    async def forget(self, workers: Sequence[WorkerName]) -> None:
+        self.asked += workers
+        self.forgotten += [each.name for each in workers]
+        await self.resume_intake(workers)
 
 
 class World:
@@ -317,6 +327,38 @@ async def test_a_worker_that_takes_nothing_or_says_nothing_is_replaced() -> None
     assert silent in world.view.forgotten
     await world.tick(70)
     assert len(world.cluster.removed) >= 4, "all are deaf: what waits has waited for more than a minute"
+
+
+async def test_workers_of_two_namespaces_under_one_name_are_not_taken_for_each_other() -> None:
+    world = await at_four()
+    names = sorted(world.cluster.pods)
+    # Theirs are busy, serve, and say that they belong to our pool.
+    theirs = WorkerReport(
+        namespace="team-b",
+        pool="main",
+        queues=("default",),
+        slots=9,
+        busy=9,
+        serving=True,
+        at_ms=world.view.now_ms + 10**6,
+    )
+    world.view.others = {WorkerName("team-b", name): theirs for name in names}
+    await world.tick(SHOW_SECONDS + 1)
+    assert world.cluster.status["slots"] == 4
+    assert world.slots.of("team-a", "default") == 4
+    world.end_all()
+    assert await world.tick(40) == 0
+    assert {each.namespace for each in world.view.asked} == {"team-a"}
+
+
+async def test_the_worker_of_another_namespace_that_is_gone_is_forgotten_there() -> None:
+    world = await at_four()
+    name = min(world.cluster.pods)
+    gone = WorkerReport(namespace="team-b", queues=(), slots=1, busy=0, serving=True, at_ms=0)
+    world.view.others = {WorkerName("team-b", name): gone}
+    await world.tick()
+    assert world.view.asked == [WorkerName("team-b", name)]
+    assert len(world.cluster.pods) == 4
 
 
 async def test_one_pool_at_fault_stops_no_other_and_an_outage_is_outlived() -> None:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 
+from taskflow_core.domain.attempts import AttemptKey
 from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Dependency, Task
@@ -18,6 +19,8 @@ from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, NOW_MS, UID, make_event, make_object, make_task
 from tests.unit.taskflow_operator.fakes import FakeKube, at, eventually
 from tests.unit.taskflow_operator.parts import Parts
+
+KEY = AttemptKey("team-a", UID, 1)
 
 
 def change(parts: Parts, **fields: Any) -> None:
@@ -48,7 +51,7 @@ async def test_a_cancellation_that_came_while_an_attempt_was_closed_does_not_wai
 async def test_a_stop_that_fell_due_while_redis_data_were_recovered_is_asked_for_afterwards() -> None:
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.RUNNING, cancel=True))
-        parts.ledger.claims[UID, 1] = "pod-1|7|x"
+        parts.ledger.claims[KEY] = "pod-1|7|x"
         known = parts.tasks.get(UID)
         assert known is not None
         known.held = True
@@ -66,16 +69,16 @@ async def test_a_cancelled_task_that_runs_unseen_is_asked_to_stop_and_not_declar
     # The operator died within the second in which it keeps quiet, so the resource does not show what Redis knows.
     async with Parts() as parts:
         parts.add(make_task(phase=phase))
-        parts.ledger.claims[UID, 1] = "pod-1|7|x"
+        parts.ledger.claims[KEY] = "pod-1|7|x"
         change(parts, cancel=True)
-        await eventually(lambda: parts.ledger.stops == [(UID, 1, Reason.CANCELLED)])
+        await eventually(lambda: parts.ledger.stops == [(KEY, Reason.CANCELLED)])
         assert parts.tasks.get(UID) is not None
 
 
 async def test_a_suspended_task_that_is_queued_unseen_leaves_its_queue() -> None:
     async with Parts() as parts:
         parts.add(make_task())
-        parts.ledger.waiting.add((UID, 1))
+        parts.ledger.waiting.add(KEY)
         change(parts, suspend=True)
         await eventually(lambda: parts.status(UID).phase is Phase.SUSPENDED)
         assert parts.ledger.waiting == set()

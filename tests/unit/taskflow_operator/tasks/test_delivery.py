@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taskflow_core.domain.attempts import Limited
+from taskflow_core.domain.attempts import AttemptKey, Limited
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_operator.isolated.launcher import WAITING_MESSAGE
@@ -10,6 +10,8 @@ from taskflow_operator.tasks import dispatcher
 from tests.builders import UID, make_task
 from tests.unit.taskflow_operator.fakes import eventually
 from tests.unit.taskflow_operator.parts import Parts
+
+KEY = AttemptKey("team-a", UID, 1)
 
 
 async def test_a_large_batch_goes_in_parts_and_in_order() -> None:
@@ -55,7 +57,7 @@ async def test_an_end_that_fails_unexpectedly_is_tried_again() -> None:
     async with Parts() as parts:
         parts.ledger.bug = [AssertionError("nobody thought of it")]
         parts.add(make_task(phase=Phase.QUEUED, cancel=True))
-        parts.ledger.waiting.add((UID, 1))
+        parts.ledger.waiting.add(KEY)
         parts.work_queue.add(UID)
         await eventually(lambda: parts.ledger.bug == [] and not parts.delivery._background._tasks)
         assert parts.tasks.get(UID) is not None

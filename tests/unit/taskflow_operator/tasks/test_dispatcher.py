@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import AttemptKey
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, Task
@@ -16,6 +17,8 @@ from taskflow_operator.tasks.rules.decision import DependencyState
 from tests.builders import NOW, NOW_MS, TOKEN_KEY, UID, make_task
 from tests.unit.taskflow_operator.fakes import eventually
 from tests.unit.taskflow_operator.parts import Parts
+
+KEY = AttemptKey("team-a", UID, 1)
 
 
 def backing_off(seconds: float) -> dict[str, Any]:
@@ -32,11 +35,12 @@ async def test_an_admitted_task_is_entered_before_it_is_published() -> None:
         parts.add(make_task(args=[1], priority=3))
         parts.work_queue.add(UID)
         await eventually(lambda: parts.publisher.sent and parts.api.written)
-    assert parts.journal[:2] == ["entered 1", "published 1"]
+    # The status may be written before or after.
+    assert [each for each in parts.journal if each != "written Queued"] == ["entered 1", "published 1"]
     (sent,) = parts.publisher.sent
     assert sent.entered_ms == NOW_MS
     assert (sent.message.member, sent.message.args, sent.message.priority) == (f"{UID}:1", (1,), 3)
-    assert sent.message.token == naming.attempt_token(TOKEN_KEY, UID, 1)
+    assert sent.message.token == naming.attempt_token(TOKEN_KEY, "team-a", UID, 1)
     assert parts.api.phases == ["Queued"]
     assert parts.status(UID).reason == Reason.WAITING_FOR_WORKER
 
@@ -74,7 +78,7 @@ async def test_a_failed_publication_keeps_the_entry_for_the_reconciler() -> None
         parts.publisher.down = False
         await eventually(lambda: parts.status(UID).phase is Phase.QUEUED)
         await asyncio.sleep(0.02)
-        assert parts.ledger.waiting == {(UID, 1)}
+        assert parts.ledger.waiting == {KEY}
         await parts.delivery.republish_all([task])
         assert [sent.message.attempt for sent in parts.publisher.sent] == [1]
 
@@ -162,7 +166,7 @@ async def test_what_is_busy_is_left_alone(state: str) -> None:
 async def test_an_attempt_that_is_claimed_already_is_shown_as_running() -> None:
     async with Parts() as parts:
         parts.serve("default")
-        parts.ledger.claims[UID, 1] = "pod-1|7|x"
+        parts.ledger.claims[KEY] = "pod-1|7|x"
         parts.add(make_task())
         parts.work_queue.add(UID)
         await eventually(lambda: parts.status(UID).phase is Phase.RUNNING)
@@ -195,7 +199,7 @@ async def test_suspending_a_queued_task_takes_it_out_of_the_ledger() -> None:
     async with Parts() as parts:
         parts.serve("default")
         parts.add(make_task(phase=Phase.QUEUED, suspend=True))
-        parts.ledger.waiting.add((UID, 1))
+        parts.ledger.waiting.add(KEY)
         parts.work_queue.add(UID)
         await eventually(lambda: parts.api.phases == ["Suspended"])
     assert parts.ledger.waiting == set()
@@ -206,7 +210,7 @@ async def test_suspending_a_queued_task_takes_it_out_of_the_ledger() -> None:
 async def test_cancelling_a_queued_task_ends_it_at_once() -> None:
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.QUEUED, cancel=True))
-        parts.ledger.waiting.add((UID, 1))
+        parts.ledger.waiting.add(KEY)
         parts.work_queue.add(UID)
         await eventually(lambda: parts.tasks.get(UID) is None)
     assert parts.journal == ["withdrawn 1", "written Cancelled", "settled 1"]
@@ -215,20 +219,20 @@ async def test_cancelling_a_queued_task_ends_it_at_once() -> None:
 async def test_cancelling_what_runs_asks_for_a_stop_again_and_again() -> None:
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.RUNNING, cancel=True))
-        parts.ledger.claims[UID, 1] = "pod-1|7|x"
+        parts.ledger.claims[KEY] = "pod-1|7|x"
         parts.work_queue.add(UID)
         await eventually(lambda: len(parts.ledger.stops) == 1)
         parts.pass_time(6)
         parts.work_queue.add_at("nobody", NOW)
         await eventually(lambda: len(parts.ledger.stops) == 2)
-    assert parts.ledger.stops[0] == (UID, 1, Reason.CANCELLED)
+    assert parts.ledger.stops[0] == (KEY, Reason.CANCELLED)
     assert parts.api.written == []
 
 
 async def test_what_a_worker_took_just_before_the_queue_timeout_goes_on() -> None:
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.QUEUED, queue_timeout_seconds=1, status={"queued_time": NOW}))
-        parts.ledger.claims[UID, 1] = "pod-1|7|x"
+        parts.ledger.claims[KEY] = "pod-1|7|x"
         parts.pass_time(5)
         parts.work_queue.add(UID)
         await asyncio.sleep(0.02)
@@ -252,7 +256,7 @@ async def test_a_new_priority_publishes_again() -> None:
     async with Parts() as parts:
         parts.serve("default")
         task = parts.add(make_task(phase=Phase.QUEUED, priority=9))
-        parts.ledger.waiting.add((UID, 1))
+        parts.ledger.waiting.add(KEY)
         parts.dispatcher.requeue(task)
         await eventually(lambda: parts.publisher.sent)
     assert parts.publisher.sent[0].message.priority == 9
@@ -269,7 +273,7 @@ async def test_a_specification_that_changes_nothing_is_observed_nevertheless(pha
         await eventually(lambda: parts.api.written)
         if phase is Phase.RUNNING:
             parts.tasks.set_status(UID, transitions.running(task, "w", NOW))
-            parts.ledger.claims[UID, 1] = "w"
+            parts.ledger.claims[KEY] = "w"
         known = parts.tasks.get(UID)
         assert known is not None
         known.task = known.task.model_copy(update={"generation": 2})

@@ -5,11 +5,14 @@ import asyncio
 import pytest
 from prometheus_client import REGISTRY
 
-from taskflow_core.domain.events import Event, EventKind
+from taskflow_core.domain import naming
+from taskflow_core.domain.event_input import read_event
+from taskflow_core.domain.events import EntryId, Event, EventKind, Origin, Stream
 from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_core.errors import Forbidden, NotFound, Unavailable
 from taskflow_operator.tasks import event_consumer
-from tests.builders import UID, make_event, make_task
+from tests.builders import NOW_MS, TOKEN_KEY, UID, make_event, make_task
 from tests.unit.taskflow_operator.fakes import eventually
 from tests.unit.taskflow_operator.parts import Parts
 
@@ -20,6 +23,10 @@ def started(**fields: object) -> Event:
 
 def succeeded(id: str = "2-0", **fields: object) -> Event:  # noqa: A002
     return make_event(EventKind.SUCCEEDED, id=id, result=3, **fields)  # type: ignore[arg-type]
+
+
+def refusals(reason: str) -> float:
+    return REGISTRY.get_sample_value("taskflow_events_refused_total", {"consumer": "cr", "reason": reason}) or 0.0
 
 
 def failed(id: str = "2-0", attempt: int = 1, reason: Reason = Reason.HANDLER_ERROR) -> Event:  # noqa: A002
@@ -87,21 +94,6 @@ async def test_another_attempt_than_the_one_that_counts_changes_nothing(event: E
         assert await parts.done() == [event.id]
 
 
-@pytest.mark.parametrize(
-    "event",
-    [started(token="0" * 32), succeeded(token="0" * 32), succeeded(token=""), make_event(EventKind.FAILED, token="x")],
-    ids=["start", "success", "no token", "failure"],
-)
-async def test_a_forged_event_changes_nothing(event: Event) -> None:
-    async with Parts() as parts:
-        before = parts.add(make_task(phase=Phase.QUEUED)).status
-        await parts.take(event)
-        assert parts.status(UID) == before
-        assert await parts.done() == [event.id]
-        await parts.take(succeeded())
-        await eventually(lambda: parts.tasks.get(UID) is None)
-
-
 async def test_what_is_being_closed_is_not_acknowledged_when_it_is_read_again() -> None:
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.QUEUED))
@@ -166,9 +158,36 @@ async def test_ends_of_unknown_tasks_hold_up_no_other_however_many_they_are(monk
 
 
 async def test_what_is_no_event_is_acknowledged_so_that_it_does_not_come_again() -> None:
+    entry = EntryId(Stream("team-a", Origin.WORKERS), "9-0")
     async with Parts() as parts:
-        await parts.resources.take((), ("9-0",))
-        assert await parts.done() == ["9-0"]
+        await parts.resources.take((), (entry,))
+        assert await parts.done_entries() == [entry]
+
+
+async def test_entries_of_two_namespaces_with_the_same_id_are_not_taken_for_each_other() -> None:
+    async with Parts() as parts:
+        parts.add(make_task(phase=Phase.QUEUED))
+        parts.add(make_task(uid="b", name="b", namespace="team-b", phase=Phase.QUEUED))
+        parts.api.open.clear()
+        await parts.take(succeeded())
+        await eventually(lambda: parts.api.running)
+        await parts.take(succeeded(uid="b", namespace="team-b"))
+        parts.api.open.set()
+        await eventually(lambda: not parts.resources._closing)
+        assert {str(entry) for entry in await parts.done_entries()} == {"2-0@team-a/workers", "2-0@team-b/workers"}
+    assert [uid for uid, _ in parts.api.written] == [UID, "b"]
+
+
+@pytest.mark.parametrize("kind", [EventKind.STARTED, EventKind.SUCCEEDED, EventKind.DUPLICATE])
+async def test_an_event_in_another_namespaces_stream_is_counted_and_changes_nothing(kind: EventKind) -> None:
+    before = refusals("task")
+    async with Parts() as parts:
+        status = parts.add(make_task(phase=Phase.QUEUED)).status
+        await parts.take(make_event(kind, namespace="team-b", id="7-0"))
+        assert parts.status(UID) == status
+        assert await parts.done() == ["7-0"]
+    assert refusals("task") == before + 1
+    assert parts.orphaned.seen == []
 
 
 @pytest.mark.parametrize("kind", [EventKind.QUEUED, EventKind.SETTLED, EventKind.PENDING, EventKind.DELETED])
@@ -267,10 +286,72 @@ async def test_a_second_end_of_the_same_attempt_does_not_count() -> None:
 
 async def test_an_end_that_cannot_be_understood_does_not_leave_the_task_running_for_ever() -> None:
     # As a newer worker may send it: a reason that this operator does not know.
+    token = naming.attempt_token(TOKEN_KEY, "team-a", UID, 1)
+    payload = '{"reason": "OfANewerVersion", "message": "no"}'
+    fields = {"k": "failed", "uid": UID, "att": "1", "tok": token, "w": "w", "ts": str(NOW_MS), "p": payload}
     async with Parts() as parts:
         parts.add(make_task(phase=Phase.RUNNING))
-        await parts.take(make_event(EventKind.FAILED, id="2-0", reason="OfANewerVersion", message="no"))
+        await parts.take(read_event(Stream("team-a", Origin.WORKERS), "2-0", fields, TOKEN_KEY))
         await eventually(lambda: "settled 1" in parts.journal)
+        error = parts.status(UID).last_error
+        assert error is not None
+        assert (error.reason, error.type) == (Reason.HANDLER_ERROR, "UnreadableEvent")
+
+
+async def test_an_event_that_fails_unexpectedly_is_tried_three_times_and_then_counted() -> None:
+    before = refusals("unexpected")
+    async with Parts() as parts:
+        parts.add(make_task(phase=Phase.RUNNING))
+        # No reader lets it through.
+        wrong = make_event(EventKind.PROGRESS, id="2-0", progress="soon")
+        for _ in range(event_consumer.MAX_TRIES - 1):
+            await parts.take(wrong)
+            assert await parts.done() == []
+        assert refusals("unexpected") == before
+        await parts.take(wrong)
+        assert await parts.done() == ["2-0"]
+        assert parts.resources._tries == {}
+    assert refusals("unexpected") == before + 1
+
+
+async def test_an_end_that_fails_unexpectedly_is_tried_three_times_and_never_ends_the_loop() -> None:
+    async with Parts() as parts:
+        parts.add(make_task(phase=Phase.RUNNING))
+        wrong = make_event(EventKind.FAILED, id="2-0", reason="OfANewerVersion")
+        for tries in range(1, event_consumer.MAX_TRIES + 1):
+            await parts.take(wrong)
+            await eventually(lambda: not parts.resources._closing)
+            assert await parts.done() == (["2-0"] if tries == event_consumer.MAX_TRIES else [])
+        assert parts.status(UID).phase is Phase.RUNNING
+        # The Task is as it was, and its end may still come.
+        await parts.take(succeeded("3-0"))
+        await eventually(lambda: parts.tasks.get(UID) is None)
+
+
+async def test_an_unexpected_error_of_one_event_stops_no_other_however_many_there_are() -> None:
+    async with Parts() as parts:
+        parts.add(make_task(phase=Phase.RUNNING))
+        wrong = [make_event(EventKind.PROGRESS, id=f"2-{number}", progress="soon") for number in range(200)]
+        await parts.take(*wrong, succeeded("3-0"))
+        await eventually(lambda: parts.tasks.get(UID) is None)
+
+
+async def test_an_end_that_succeeds_at_the_second_try_is_acknowledged_once() -> None:
+    async with Parts() as parts:
+        parts.add(make_task(phase=Phase.QUEUED))
+        real, bugs = parts.closer.close, [RuntimeError("a mistake of ours")]
+
+        async def close(task: Task, status: TaskStatus) -> None:
+            if bugs:
+                raise bugs.pop()
+            await real(task, status)
+
+        parts.closer.close = close  # type: ignore[method-assign]
+        for _ in range(2):
+            await parts.take(succeeded())
+            await eventually(lambda: not parts.resources._closing)
+        assert await parts.done() == ["2-0"]
+    assert parts.journal == ["written Succeeded", "settled 1"]
 
 
 async def test_a_right_that_is_missing_for_a_while_loses_no_end() -> None:

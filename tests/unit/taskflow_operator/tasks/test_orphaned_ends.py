@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 
+from taskflow_core.domain.attempts import AttemptKey
 from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase
 from taskflow_core.errors import NotFound, Unavailable
@@ -27,7 +29,7 @@ class World:
     ledger: FakeLedger = field(default_factory=lambda: FakeLedger(Journal()))
     names: dict[str, tuple[str, str]] = field(default_factory=dict)
     objects: dict[str, dict[str, Any]] = field(default_factory=dict)
-    mirrored: list[str] = field(default_factory=list)
+    mirrored: list[Collection[str]] = field(default_factory=list)
     looks: int = 0
     database_down: int = 0
 
@@ -44,15 +46,15 @@ class World:
             raise NotFound(name)
         return self.objects[name]
 
-    async def mirror_again(self, why: str) -> None:
-        self.mirrored.append(why)
+    async def mirror_again(self, namespaces: Collection[str]) -> None:
+        self.mirrored.append(namespaces)
 
     def ends(self) -> OrphanedEnds:
         return OrphanedEnds(self.ledger, Settlement(self.ledger), cast("Any", self), self, self.mirror_again)
 
     def finished(self, uid: str, *, phase: Phase = Phase.SUCCEEDED) -> None:
         task = make_task(uid=uid, name=uid, phase=phase)
-        self.ledger.claims[uid, 1] = DONE
+        self.ledger.claims[AttemptKey(task.namespace, uid, 1)] = DONE
         self.names[uid] = (task.namespace, task.name)
         meta = {
             "uid": uid,
@@ -86,7 +88,7 @@ async def test_an_end_whose_status_stands_is_settled_in_place_of_who_died() -> N
 @pytest.mark.parametrize("claim", ["settled", "deleted"])
 async def test_what_was_settled_is_old_news_and_asks_nobody_else(claim: str) -> None:
     world = World()
-    world.ledger.claims["a", 1] = claim
+    world.ledger.claims[AttemptKey("team-a", "a", 1)] = claim
     await world.ends().close(end("a"))
     assert (world.looks, world.ledger.settled) == (0, [])
 
@@ -103,6 +105,15 @@ async def test_the_end_of_a_task_that_is_gone_has_nobody_to_tell(gone: str) -> N
     assert (world.ledger.settled, world.mirrored) == ([], [])
 
 
+async def test_the_end_of_another_namespaces_task_is_not_looked_up_there() -> None:
+    # Its token says otherwise, so only a mistake of ours leads here.
+    world = World()
+    world.finished("a")
+    world.names["a"] = ("team-b", "a")
+    await world.ends().close(end("a"))
+    assert (world.ledger.settled, world.mirrored) == ([], [])
+
+
 async def test_a_name_that_the_history_learns_late_is_waited_for() -> None:
     world = World()
     world.finished("a")
@@ -114,11 +125,11 @@ async def test_a_name_that_the_history_learns_late_is_waited_for() -> None:
     assert [attempt.uid for attempt, _ in world.ledger.settled] == ["a"]
 
 
-async def test_what_nobody_can_name_is_mirrored_with_everything_else() -> None:
+async def test_what_nobody_can_name_is_mirrored_with_its_namespace() -> None:
     world = World()
-    world.ledger.claims["a", 1] = DONE
+    world.ledger.claims[AttemptKey("team-a", "a", 1)] = DONE
     await world.ends().close(end("a"))
-    assert len(world.mirrored) == 1
+    assert world.mirrored == [["team-a"]]
     assert world.looks == orphaned_ends.MAX_LOOKUPS
 
 

@@ -2,18 +2,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import pytest
 
-from taskflow_core.domain.attempts import State
-from taskflow_core.domain.events import Failure
+from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import AttemptKey, State, Survey
 from taskflow_core.domain.message import HEADER_ENTERED
-from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Unavailable
 from taskflow_operator.tasks.open_tasks import OpenTasks
-from taskflow_operator.tasks.reconciler import Reconciler, lost_messages, pause_after
+from taskflow_operator.tasks.reconciler import (
+    ALL_TICKS,
+    AT_ONCE,
+    MIN_SCAN,
+    SCAN,
+    Reconciler,
+    lost_messages,
+    pause_after,
+)
 from taskflow_operator.tasks.recovery import Recovery
 from taskflow_operator.tasks.work_queue import WorkQueue
 from tests.builders import make_task
@@ -24,6 +33,7 @@ def raw(entered: int) -> str:
     return json.dumps({"body": "", "headers": {HEADER_ENTERED: entered}})
 
 
+A, B, C, D = (AttemptKey("team-a", uid, 1) for uid in "abcd")
 FOREIGN = json.dumps({"body": "", "headers": {}})
 
 
@@ -40,17 +50,17 @@ FOREIGN = json.dumps({"body": "", "headers": {}})
     ids=["empty list", "begins later", "is it or as old", "begins earlier", "not ours", "no message"],
 )
 def test_a_message_is_lost_when_its_list_is_past_it(head: str | None, lost: bool) -> None:
-    assert lost_messages([("a:1", 1000)], {"a:1": "q"}, {"q": head}) == (["a:1"] if lost else [])
+    assert lost_messages([(A, 1000)], {A: "q"}, {"q": head}) == ([A] if lost else [])
 
 
 def test_each_member_is_held_against_its_own_list() -> None:
-    waiting = [("a:1", 10), ("b:1", 20), ("c:1", 30), ("d:1", 40)]
-    lists = {"a:1": "x", "b:1": "x", "c:1": "y", "d:1": "z"}
-    assert lost_messages(waiting, lists, {"x": raw(20), "y": None, "z": raw(1)}) == ["a:1", "c:1"]
+    waiting = [(A, 10), (B, 20), (C, 30), (D, 40)]
+    lists = {A: "x", B: "x", C: "y", D: "z"}
+    assert lost_messages(waiting, lists, {"x": raw(20), "y": None, "z": raw(1)}) == [A, C]
 
 
 def test_a_member_of_a_task_that_is_not_open_is_left_alone() -> None:
-    assert lost_messages([("gone:1", 10)], {}, {}) == []
+    assert lost_messages([(A, 10)], {}, {}) == []
 
 
 @pytest.mark.parametrize(
@@ -62,13 +72,19 @@ def test_a_list_that_takes_long_is_made_less_often(resync: float, took: float, p
 
 
 class Ledger:
-    """One that may take no writes, and notes when leases were expired."""
+    """One that may take no writes, and tells what each namespace has in flight."""
 
     def __init__(self) -> None:
         self.full = False
-        self.expired = 0
         self.operator = "ns/lease"
         self.begun = 0
+        self.new = False
+        self.surveys: dict[str, Survey] = {}
+        self.asked: list[dict[str, int]] = []
+        self.limits: list[int] = []
+        self.expired: list[AttemptKey] = []
+        self.nobodys: list[tuple[str, str]] = []
+        self.heads: dict[str, str] = {}
 
     async def serve(self, operator: str) -> str:
         return self.operator or operator
@@ -77,125 +93,249 @@ class Ledger:
         if self.full:
             raise Unavailable("Redis: command not allowed when used memory > 'maxmemory'")
         self.begun += 1
-        return False
+        return self.new
 
-    async def expire(self) -> list[str]:
-        self.expired += 1
-        return []
+    async def survey(self, namespaces: Mapping[str, int], *, grace_ms: int, limit: int) -> list[Survey]:
+        self.asked.append(dict(namespaces))
+        self.limits.append(limit)
+        return [self.surveys.get(name, Survey(name)) for name in namespaces]
 
-    async def now_ms(self) -> int:
-        return 0
+    async def expire(self, expired: Sequence[AttemptKey], nobodys: Sequence[tuple[str, str]] = ()) -> list[AttemptKey]:
+        self.expired += expired
+        self.nobodys += nobodys
+        return list(expired)
 
-    async def waiting(self, **_: int) -> Sequence[tuple[str, int]]:
-        return []
-
-
-def make_recovery(ledger: object, now: Sequence[float], tasks: OpenTasks, work_queue: WorkQueue) -> Recovery:
-    return Recovery(tasks, cast("Any", ledger), work_queue, FakeArrays(tasks), lease_seconds=15, clock=lambda: now[0])
+    async def oldest_messages(self, lists: Sequence[str]) -> list[str | None]:
+        return [self.heads.get(name) for name in lists]
 
 
-def make_reconciler(
-    ledger: object = None,
-    now: Sequence[float] = (100.0,),
-    *,
-    tasks: OpenTasks | None = None,
-    work_queue: WorkQueue | None = None,
-    observer: object = None,
-    read: Sequence[float] | None = None,
-) -> Reconciler:
-    """One that has what its test is about, and nothing else; it has read all there is, unless told until when."""
-    tasks = OpenTasks() if tasks is None else tasks
-    work_queue = WorkQueue() if work_queue is None else work_queue
-    return Reconciler(
-        tasks,
-        cast("Any", ledger),
-        work_queue,
-        cast("Any", None),
-        cast("Any", None),
-        cast("Any", observer),
-        make_recovery(ledger, now, tasks, work_queue),
-        lease_name="ns/lease",
-        resync_seconds=60,
-        caught_up=lambda: (read or now)[0],
-        clock=lambda: now[0],
-    )
+class Registry:
+    """Namespaces that have keys."""
+
+    def __init__(self, *known: str) -> None:
+        self.known = set(known)
+        self.loaded = 0
+        self.lost: list[set[str]] = []
+
+    async def load(self) -> None:
+        self.loaded += 1
+
+    async def ensure(self, names: Iterable[str]) -> None:
+        self.known |= set(names)
+
+    async def data_lost(self, names: Iterable[str]) -> None:
+        self.lost.append({*self.known, *names})
+
+
+class Sent:
+    """What is sent again."""
+
+    def __init__(self) -> None:
+        self.uids: list[str] = []
+
+    async def republish_all(self, tasks: Sequence[Task]) -> None:
+        self.uids += [task.uid for task in tasks]
+
+
+class World:
+    """A reconciler over a ledger in memory, with what its test is about and nothing else."""
+
+    def __init__(self, *namespaces: str, ledger: object = None, observer: object = None) -> None:
+        self.now = 100.0
+        self.tasks, self.work_queue = OpenTasks(), WorkQueue()
+        self.ledger, self.registry, self.sent = Ledger(), Registry(*namespaces), Sent()
+        self.arrays = FakeArrays(self.tasks)
+        for name in namespaces:
+            self.add(f"uid-of-{name}", name)
+        recovery = Recovery(
+            self.tasks,
+            cast("Any", ledger or self.ledger),
+            self.work_queue,
+            self.arrays,
+            lease_seconds=15,
+            clock=lambda: self.now,
+        )
+        self.recovery = recovery
+        self.reconciler = Reconciler(
+            self.tasks,
+            cast("Any", ledger or self.ledger),
+            self.work_queue,
+            cast("Any", self.sent),
+            self.arrays,
+            cast("Any", observer),
+            recovery,
+            lease_name="ns/lease",
+            namespaces=cast("Any", self.registry),
+            resync_seconds=60,
+            caught_up=lambda _: self.now,
+            read_again=lambda _: None,
+            clock=lambda: self.now,
+        )
+
+    def add(self, uid: str, namespace: str, phase: Phase = Phase.QUEUED, **fields: Any) -> Task:
+        task = make_task(uid=uid, name=uid, namespace=namespace, phase=phase, **fields)
+        assert self.tasks.add(task)
+        return task
+
+    async def end(self) -> None:
+        """Leave what recovers."""
+        jobs = list(self.recovery._background._tasks)
+        await asyncio.sleep(0)
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+
+    def find(self, namespace: str, **fields: Any) -> None:
+        """What the next survey finds in a namespace."""
+        self.ledger.surveys[namespace] = Survey(namespace, **fields)
 
 
 async def test_the_redis_of_another_operator_is_left_alone() -> None:
-    ledger = Ledger()
-    reconciler = make_reconciler(ledger)
-    ledger.operator = "ns/other"
+    world = World()
+    world.ledger.operator = "ns/other"
     with pytest.raises(
         Conflict, match="the operator of Lease ns/other works with this Redis, and this one has Lease ns/lease"
     ):
-        await reconciler.start()
-    assert ledger.begun == 0
-    ledger.operator = "ns/lease"
-    await reconciler.start()
-    assert ledger.begun == 1
+        await world.reconciler.start()
+    assert (world.ledger.begun, world.registry.loaded) == (0, 0)
+    world.ledger.operator = "ns/lease"
+    await world.reconciler.start()
+    assert (world.ledger.begun, world.registry.loaded) == (1, 1)
+
+
+async def test_a_redis_that_lost_everything_is_told_to_all_namespaces() -> None:
+    world = World("a")
+    world.add("x", "not-known-before")
+    await world.reconciler.start()
+    assert world.registry.lost == []
+    assert world.registry.known == {"a", "not-known-before"}
+    world.ledger.new = True
+    await world.reconciler._tick()
+    assert world.registry.lost == [{"a", "not-known-before"}]
 
 
 async def test_after_an_outage_workers_have_one_lease_to_renew_before_any_is_declared_lost() -> None:
-    now, ledger = [100.0], Ledger()
-    reconciler = make_reconciler(ledger, now)
-    await reconciler._tick()
-    assert ledger.expired == 1
-    ledger.full = True
+    world = World("a", "b")
+    await world.reconciler._tick()
+    assert world.ledger.asked == [{"a": 0, "b": 0}]
+    world.ledger.full = True
     for _ in range(30):
-        now[0] += 1
+        world.now += 1
         with pytest.raises(Unavailable):
-            await reconciler._tick()
-    ledger.full = False
+            await world.reconciler._tick()
+    world.ledger.full = False
     for _ in range(15):
-        now[0] += 1
-        await reconciler._tick()
-    assert ledger.expired == 1
-    now[0] += 1
-    await reconciler._tick()
-    assert ledger.expired == 2
+        world.now += 1
+        await world.reconciler._tick()
+    assert all(not asked for asked in world.ledger.asked[1:])
+    world.now += 1
+    await world.reconciler._tick()
+    assert world.ledger.asked[-1] == {"a": 0, "b": 0}
 
 
-class Forgotten:
-    """A ledger after lost data: one attempt was entered again by its worker."""
-
-    def __init__(self, held: str) -> None:
-        self.held = held
-        self.given_up: list[tuple[str, int]] = []
-        self.reasons: set[Reason] = set()
-
-    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
-        return [State("", leased=uid == self.held, waiting=False) for uid, _ in attempts]
-
-    async def give_up(self, attempts: Sequence[tuple[str, int]], failure: Failure) -> list[bool]:
-        self.given_up += attempts
-        self.reasons.add(failure.reason)
-        return [True for _ in attempts]
+async def test_a_namespace_that_lost_data_is_left_alone_and_no_other() -> None:
+    world = World("a", "b")
+    world.recovery.data_lost(["a"])
+    await world.reconciler._tick()
+    assert world.ledger.asked == [{"b": 0}]
+    for _ in range(3):
+        world.now += 2.5
+        await world.reconciler._tick()
+    assert world.ledger.asked == [{"b": 0}] * 3 + [{"a": 0, "b": 0}]
+    await world.end()
 
 
-async def test_after_half_a_lease_what_waited_is_entered_again_and_what_nobody_holds_is_given_up_in_one_call(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    tasks, work_queue, ledger = OpenTasks(), WorkQueue(), Forgotten("held")
-    for uid, phase in (("waits", Phase.QUEUED), ("held", Phase.RUNNING), ("adrift", Phase.RUNNING)):
-        tasks.add(make_task(uid=uid, name=uid, phase=phase))
-    recovery = make_recovery(ledger, [100.0], tasks, work_queue)
-    slept: list[float] = []
-    held: list[bool] = []
+async def test_what_is_left_of_namespaces_without_open_tasks_is_looked_at_less_often() -> None:
+    world = World("a")
+    world.registry.known |= {"idle"}
+    for _ in range(ALL_TICKS + 1):
+        await world.reconciler._tick()
+    asked = [set(each) for each in world.ledger.asked]
+    assert asked == [{"a", "idle"}, *[{"a"}] * (ALL_TICKS - 1), {"a", "idle"}]
 
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        held.extend(known.held for known in tasks)
 
-    monkeypatch.setattr("taskflow_operator.tasks.recovery.asyncio.sleep", sleep)
-    recovery.data_lost("a test")
-    for job in list(recovery._background._tasks):
-        await job
-    assert slept == [7.5]
-    assert held == [True, True, True]
-    assert not any(known.held for known in tasks)
-    assert ledger.given_up == [("adrift", 1)]
-    assert ledger.reasons == {Reason.BROKER_DATA_LOST}
-    assert set(await work_queue.take(10)) == {"waits", "held", "adrift"}
+async def test_attempts_whose_lease_ran_out_are_declared_lost() -> None:
+    world = World("a")
+    expired = AttemptKey("a", "uid-of-a", 1), AttemptKey("a", "nobody-knows-it", 3, 7)
+    world.find("a", expired=expired)
+    await world.reconciler._tick()
+    assert (world.ledger.expired, world.ledger.nobodys) == ([*expired], [])
+
+
+async def test_names_among_the_leases_that_are_no_attempts_are_only_removed() -> None:
+    world = World("a", "b")
+    hostile = ("", ":", "x:0", "../x:1", "uid:1:1:1", "\udcff:1", "tf:{b}:lease")
+    assert all(AttemptKey.of("a", name) is None for name in hostile)
+    world.find("a", nobodys=hostile, removed=3)
+    world.find("b", expired=(AttemptKey("b", "uid-of-b", 1),))
+    await world.reconciler._tick()
+    assert world.ledger.nobodys == [("a", name) for name in hostile]
+    assert world.ledger.expired == [AttemptKey("b", "uid-of-b", 1)]
+
+
+async def test_the_attempt_of_another_namespaces_task_is_only_removed() -> None:
+    world = World("a", "b")
+    forged, real = AttemptKey("a", "uid-of-b", 1), AttemptKey("a", "uid-of-a", 1)
+    world.find("a", expired=(forged, real))
+    await world.reconciler._tick()
+    assert world.ledger.expired == [real]
+    assert world.ledger.nobodys == [("a", "uid-of-b:1")]
+
+
+async def test_the_message_of_another_namespaces_task_is_not_sent_again() -> None:
+    world = World("a", "b")
+    world.find("a", waiting=((AttemptKey("a", "uid-of-b", 1), 10), (AttemptKey("a", "uid-of-a", 1), 20)))
+    await world.reconciler._tick()
+    assert world.sent.uids == ["uid-of-a"]
+
+
+async def test_one_unreadable_namespace_stops_no_other() -> None:
+    world = World("a", "b", "c")
+    world.find("b", problem="WRONGTYPE Operation against a key holding the wrong kind of value")
+    for name in "ac":
+        world.find(name, expired=(AttemptKey(name, "gone", 1),), waiting=((AttemptKey(name, f"uid-of-{name}", 1), 10),))
+    await world.reconciler._tick()
+    assert world.ledger.expired == [AttemptKey("a", "gone", 1), AttemptKey("c", "gone", 1)]
+    assert world.sent.uids == ["uid-of-a", "uid-of-c"]
+
+
+async def test_lost_messages_of_tasks_and_chunks_are_sent_again_and_no_other() -> None:
+    world = World("a")
+    world.add("array", "a", Phase.RUNNING, array={"count": 5})
+    world.add("pod", "a", isolation="Pod")
+    world.add("next", "a", attempt=2)
+    with world.tasks.closing("uid-of-a"):
+        places = [("array", 1, 0), ("pod", 1, None), ("next", 1, None), ("uid-of-a", 1, None), ("gone", 1, None)]
+        world.find("a", waiting=tuple((AttemptKey("a", *place), 10) for place in places))
+        await world.reconciler._tick()
+    assert (world.sent.uids, world.arrays.republished) == ([], ["array"])
+    world.find("a", waiting=((AttemptKey("a", "next", 2), 10),))
+    await world.reconciler._tick()
+    assert world.sent.uids == ["next"]
+    world.ledger.heads[naming.broker_list("a", "default", 0)] = raw(5)
+    await world.reconciler._tick()
+    assert world.sent.uids == ["next"], "its message is still to come"
+
+
+async def test_a_queue_that_is_too_long_for_one_look_is_looked_at_in_turns_and_another_namespace_from_its_begin() -> (
+    None
+):
+    world = World("a", "b")
+    full = tuple((AttemptKey("a", f"x{number}", 1), number) for number in range(SCAN // 2))
+    world.find("a", waiting=full)
+    world.find("b", waiting=full[:10])
+    await world.reconciler._tick()
+    world.find("a", waiting=full[:1])
+    await world.reconciler._tick()
+    await world.reconciler._tick()
+    assert world.ledger.asked == [{"a": 0, "b": 0}, {"a": SCAN // 2 - 1, "b": 0}, {"a": 0, "b": 0}]
+
+
+async def test_many_namespaces_are_surveyed_some_at_a_time() -> None:
+    world = World(*(f"n{number:03}" for number in range(AT_ONCE + 1)))
+    await world.reconciler._tick()
+    assert [len(asked) for asked in world.ledger.asked] == [AT_ONCE, 1]
+    assert world.ledger.limits == [max(MIN_SCAN, SCAN // AT_ONCE), SCAN]
 
 
 class There:
@@ -206,36 +346,45 @@ class There:
         self.asked: list[str] = []
         self.away = False
 
-    async def states(self, attempts: Sequence[tuple[str, int]]) -> list[State]:
+    async def states(self, attempts: Sequence[AttemptKey]) -> list[State]:
         if self.away:
             raise Unavailable("Redis: down")
-        self.asked += [uid for uid, _ in attempts]
-        return [State("", leased=False, waiting=uid in self.waiting) for uid, _ in attempts]
+        self.asked += [each.uid for each in attempts]
+        return [State("", leased=False, waiting=each.uid in self.waiting) for each in attempts]
 
 
 async def test_what_is_queued_and_in_the_ledger_is_not_entered_again() -> None:
-    tasks, work_queue, ledger = OpenTasks(), WorkQueue(), There(*map(str, range(0, 500, 2)))
+    ledger = There(*map(str, range(0, 500, 2)))
+    world = World(ledger=ledger)
+    work_queue = world.work_queue
     for number in range(500):
-        tasks.add(make_task(uid=str(number), name=f"t{number}", phase=Phase.QUEUED))
+        world.add(str(number), "team-a")
     for uid, phase in (("held", Phase.PENDING), ("runs", Phase.RUNNING)):
-        tasks.add(make_task(uid=uid, name=uid, phase=phase))
-    reconciler = make_reconciler(ledger, tasks=tasks, work_queue=work_queue)
-    await reconciler._check_waiting()
+        world.add(uid, "team-a", phase)
+    await world.reconciler._check_waiting()
     assert set(await work_queue.take(1000)) == {"held", *map(str, range(1, 500, 2))}
     assert ledger.asked == [str(number) for number in range(500)]
     ledger.away = True
-    await reconciler._check_waiting()
+    await world.reconciler._check_waiting()
     assert not work_queue
 
 
+async def test_what_waits_in_a_namespace_that_lost_data_is_looked_at_afterwards() -> None:
+    world = World("a", "b", ledger=There())
+    world.recovery.data_lost(["a"])
+    await world.reconciler._check_waiting()
+    assert await world.work_queue.take(10) == ["uid-of-b"]
+    await world.end()
+
+
 async def test_all_are_listed_again_after_a_pause_that_the_last_list_sets(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, slept, lists = [100.0], list[float](), iter((1.0, 10.0, None, 2.0))
+    slept, lists = list[float](), iter((1.0, 10.0, None, 2.0))
 
     class Observing:
         async def list(self) -> str:
             if (took := next(lists)) is None:
                 raise Unavailable("API server: down")
-            now[0] += took
+            world.now += took
             return "1"
 
     async def sleep(seconds: float) -> None:
@@ -243,24 +392,11 @@ async def test_all_are_listed_again_after_a_pause_that_the_last_list_sets(monkey
         if len(slept) > 4:
             raise asyncio.CancelledError
 
-    reconciler = make_reconciler(now=now, observer=Observing())
+    world = World(observer=Observing())
+    reconciler = world.reconciler
     monkeypatch.setattr("taskflow_operator.tasks.reconciler.asyncio.sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         await reconciler._resync_forever()
     # A list that failed says nothing of how long one takes.
     assert slept == [60, 60, 200, 200, 60]
     assert reconciler.pause == 60
-
-
-async def test_an_attempt_is_adrift_only_when_all_that_the_stream_held_at_the_first_look_was_read() -> None:
-    tasks, ledger, now, read = OpenTasks(), Forgotten("held"), [100.0], [100.0]
-    tasks.add(make_task(uid="a", name="a", phase=Phase.RUNNING))
-    recovery = make_recovery(ledger, now, tasks, WorkQueue())
-    for _ in range(3):
-        # Its end may be in what the reader has not come to.
-        await recovery.check_running(read[0])
-        now[0] += 60
-    assert ledger.given_up == []
-    read[0] = now[0]
-    await recovery.check_running(read[0])
-    assert ledger.given_up == [("a", 1)]

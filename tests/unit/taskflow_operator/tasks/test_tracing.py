@@ -35,8 +35,8 @@ def test_an_attempt_is_one_span_from_the_queue_to_its_end_in_the_trace_of_its_ta
     tracing = OpenTelemetry("operator", SimpleSpanProcessor(exporter))
     times = AttemptTimes(tracing)
     task = make_task(queue="q").model_copy(update={"annotated_traceparent": PARENT})
+    times.queued(task, CREATED_MS + 100)
     for event in (
-        make_event(EventKind.QUEUED, 100),
         make_event(EventKind.STARTED, 350),
         make_event(EventKind.SUCCEEDED, 1350, runMs=990),
     ):

@@ -109,8 +109,8 @@ def test_success_keeps_result_outputs_and_times() -> None:
 
 
 def test_success_without_a_start_counts_back_from_the_end() -> None:
-    status = transitions.ended(make_task(), make_event(EventKind.SUCCEEDED, time_ms=NOW_MS, runMs=1500), 0.0)
-    assert (status.start_time, status.duration) == (NOW - timedelta(milliseconds=1500), "1.5s")
+    status = transitions.ended(make_task(), make_event(EventKind.SUCCEEDED, time_ms=NOW_MS + 5000, runMs=1500), 0.0)
+    assert (status.start_time, status.duration) == (NOW + timedelta(milliseconds=3500), "1.5s")
 
 
 def test_a_failure_with_attempts_left_waits_for_the_next() -> None:
@@ -221,6 +221,14 @@ def test_a_payload_that_does_not_fit_is_a_value_error(payload: dict[str, Any]) -
         transitions.ended(running_task(), make_event(EventKind.FAILED, **payload), 0.0)
 
 
+@pytest.mark.parametrize("milliseconds", [10**6, 10**12, 2**53])
+def test_an_attempt_that_says_it_ran_longer_than_its_task_exists_began_with_it(milliseconds: int) -> None:
+    task = make_task(phase=Phase.QUEUED)
+    event = make_event(EventKind.SUCCEEDED, time_ms=NOW_MS + 9000, runMs=milliseconds)
+    status = transitions.ended(task, event, 0.0)
+    assert (status.phase, status.start_time, status.duration) == (Phase.SUCCEEDED, task.created, "9.0s")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
@@ -240,7 +248,11 @@ def test_durations_are_written_for_a_reader(seconds: float, text: str) -> None:
 
 texts = st.text(max_size=1024)
 failures = st.builds(
-    Failure, reason=st.sampled_from(WORKER_REASONS), type=st.text(max_size=253), message=texts, run_ms=st.integers(0)
+    Failure,
+    reason=st.sampled_from(WORKER_REASONS),
+    type=st.text(max_size=253),
+    message=texts,
+    run_ms=st.integers(0, 2**53),
 )
 events = st.one_of(
     st.builds(
