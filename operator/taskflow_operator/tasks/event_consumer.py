@@ -101,15 +101,18 @@ class EventConsumer:
         )
         tries = self._tries[event.entry] = self._tries.get(event.entry, 0) + 1
         if tries >= MAX_TRIES:
-            del self._tries[event.entry]
             metrics.EVENTS_REFUSED.labels(consumer="cr", reason=Refusal.UNEXPECTED.value).inc()
-            self._acknowledgements.add(event.entry)
+            self._done(event)
+
+    def _done(self, event: Event) -> None:
+        self._tries.pop(event.entry, None)
+        self._acknowledgements.add(event.entry)
 
     def _apply(self, event: Event) -> None:
         if self._tasks.namespace_of(event.uid) not in ("", event.namespace):
             # Its token says otherwise, so only a mistake of ours leads here.
             metrics.EVENTS_REFUSED.labels(consumer="cr", reason=Refusal.TASK.value).inc()
-            self._acknowledgements.add(event.entry)
+            self._done(event)
             return
         if self._arrays.owns(event):
             self._arrays.take(event)
@@ -132,7 +135,7 @@ class EventConsumer:
                 known.sequence, known.position = before
                 raise
             return
-        self._acknowledgements.add(event.entry)
+        self._done(event)
 
     def _apply_to(self, known: OpenTask, event: Event) -> None:
         if self._counts(known, event):
@@ -141,7 +144,7 @@ class EventConsumer:
                 self._in_background(event, self._end(known, event), self._closing)
                 return
             self._show(known, event)
-        self._acknowledgements.add(event.entry)
+        self._done(event)
 
     def _in_background(
         self, event: Event, work: Coroutine[None, None, None], running: dict[EntryId, asyncio.Task[None]]
@@ -209,7 +212,7 @@ class EventConsumer:
         status = transitions.ended(known.task, event, random.random())  # noqa: S311 - spreads retries, no secret
         self._times.note(known.task, event)
         await self._closer.close(known.task, status)
-        self._acknowledgements.add(event.entry)
+        self._done(event)
 
     async def _orphan(self, event: Event) -> None:
         if event.chunk is not None:
@@ -217,7 +220,7 @@ class EventConsumer:
             await self._arrays.clean_up(event.namespace, event.uid)
             event = event.model_copy(update={"attempt": 1})
         await self._orphaned_ends.close(event)
-        self._acknowledgements.add(event.entry)
+        self._done(event)
 
 
 def _follows(known: OpenTask, event: Event) -> bool:

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 
 from taskflow_core.domain.chunks import ChunkEnd
-from taskflow_core.domain.events import Advance, Event, Failure
+from taskflow_core.domain.events import Advance, Event, EventKind, Failure
 from taskflow_core.domain.plain_text import plain
 from taskflow_operator.tasks.rules import transitions
 from tests.builders import UID, make_task
@@ -36,9 +35,7 @@ def test_lines_of_windows_are_lines() -> None:
 
 def test_no_text_of_a_worker_brings_a_control_character_into_the_status() -> None:
     payload = {"reason": "HandlerError", "type": EVIL, "message": EVIL, "trace": EVIL}
-    event = Event.from_fields(
-        "1-0", {"k": "failed", "uid": UID, "att": "1", "w": f"pod{EVIL}", "ts": "1", "p": json.dumps(payload)}
-    )
+    event = Event(id="1-0", kind=EventKind.FAILED, uid=UID, attempt=1, worker=f"pod{EVIL}", time_ms=1, payload=payload)
     status = transitions.ended(make_task(retryPolicy={"maxAttempts": 1}), event, 0.5)
     assert all(harmless(text) for text in texts(status.to_object()))
     progress = Advance.model_validate({"progress": {"done": 1, "message": EVIL}})
