@@ -8,6 +8,7 @@ a flood of entries is announced no more often than we look again.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any
@@ -18,7 +19,7 @@ from redis.exceptions import RedisError
 from taskflow_core.ledger.connect import redis_errors
 
 REARM_SECONDS = 0.005
-"""How long after an announcement the next one is asked for."""
+"""The least time between two looks, and so between two announcements of a key."""
 ALIVE_SECONDS = 5.0
 """The time between two questions that show that the connection is alive."""
 _ANNOUNCED = "announced"
@@ -31,10 +32,10 @@ class KeyChanges:
 
     Args:
         client: whose pool has the connection settings; one connection is taken for good.
-        changed: called with the keys that changed, or None for all of them.
+        changed: called with keys that changed, and with all of them when a connection begins.
     """
 
-    def __init__(self, client: redis.asyncio.Redis, changed: Callable[[Collection[str] | None], None]) -> None:
+    def __init__(self, client: redis.asyncio.Redis, changed: Callable[[Collection[str]], None]) -> None:
         self._client = client
         self._changed = changed
         self._keys: dict[str, None] = {}
@@ -82,7 +83,6 @@ class KeyChanges:
             keys = push[1]
             found = self._keys.keys() if keys is None else [key for key in map(str, keys) if key in self._keys]
             self._unarmed.update(dict.fromkeys(found))
-            self._changed(None if keys is None else found)
             self._wanted.set()
             return _ANNOUNCED
 
@@ -95,7 +95,7 @@ class KeyChanges:
                 if answer is None:
                     raise ConnectionError("Redis does not answer")
                 if answer != _ANNOUNCED:
-                    # What was written before this look was not announced.
+                    # Only now: what is written from here on is announced, and what was written before will be read.
                     self._changed(asked.pop(0))
             asking.result()
         finally:
@@ -105,6 +105,7 @@ class KeyChanges:
 
     async def _ask(self, connection: Any, asked: list[Collection[str]]) -> None:
         while True:
+            began = time.monotonic()
             self._wanted.clear()
             keys, self._unarmed = list(self._unarmed), {}
             for start in range(0, max(1, len(keys)), _AT_ONCE):
@@ -113,4 +114,4 @@ class KeyChanges:
                 await connection.send_command("EXISTS", *(some or ["tf:epoch"]))
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), ALIVE_SECONDS)
-            await asyncio.sleep(REARM_SECONDS)
+            await asyncio.sleep(max(0.0, began + REARM_SECONDS - time.monotonic()))

@@ -99,8 +99,8 @@ class StreamMonitor:
         if new:
             self._changes.watch(self._readers)
 
-    def _changed(self, keys: Collection[str] | None) -> None:
-        for key in self._readers if keys is None else keys:
+    def _changed(self, keys: Collection[str]) -> None:
+        for key in keys:
             for group, stream in self._readers.get(key, ()):
                 group.ready([stream])
 

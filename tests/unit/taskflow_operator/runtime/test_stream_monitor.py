@@ -133,13 +133,6 @@ async def test_a_stream_that_changed_wakes_its_readers_and_no_other(world: World
     assert (world.cr.woken, world.pg.woken[1:]) == ([stream("a")], [stream("b", Origin.OPERATOR)])
 
 
-async def test_after_a_lost_connection_every_stream_may_have_changed(world: World) -> None:
-    world.cr.woken, world.pg.woken = [], []
-    world.monitor._changed(None)
-    assert set(world.cr.woken) == {stream("a"), stream("b")}
-    assert len(set(world.pg.woken)) == 4
-
-
 async def test_what_is_unread_wakes_its_reader_if_no_announcement_came(world: World) -> None:
     world.stand(world.cr, stream("b"), unread=1)
     await world.look()
