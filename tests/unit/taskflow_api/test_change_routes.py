@@ -102,6 +102,16 @@ async def test_a_deleted_task_can_be_retried_from_the_history() -> None:
     assert api.kube.calls[-1][2]["spec"] == {"handler": "a.b", "args": []}
 
 
+async def test_what_the_history_says_of_a_deleted_task_is_checked_like_a_callers_body() -> None:
+    api = Api()
+    api.history.rows = [
+        row(name="old", phase="Failed", spec={"handler": "a.b", "inputs": [{"name": "x", "key": "../y"}]})
+    ]
+    answer = await api.call("POST", TASKS + "/old:retry")
+    assert (answer.status, answer.json["code"]) == (422, "invalid")
+    assert not [path for method, path, _ in api.kube.calls if method == "POST" and path.endswith("/tasks")]
+
+
 @pytest.mark.parametrize(("method", "path"), [("PATCH", "/x"), ("POST", "/x:cancel"), ("POST", "/x:retry")])
 async def test_each_needs_its_right(method: str, path: str) -> None:
     api = await with_one()
