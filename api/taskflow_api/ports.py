@@ -88,8 +88,8 @@ class Queues(Protocol):
 class Objects(Protocol):
     """The object store. All methods block."""
 
-    def presigned_get(self, key: str, *, seconds: int, filename: str) -> str:
-        """A presigned URL for a download."""
+    def presigned_get(self, key: str, *, seconds: int, filename: str, content_type: str) -> str:
+        """A presigned URL for a download, which is saved and never shown."""
 
     def presigned_put(self, key: str, *, seconds: int) -> str:
         """A presigned URL for an upload."""

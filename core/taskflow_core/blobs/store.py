@@ -23,7 +23,7 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 
 from taskflow_core.blobs.failures import object_errors
-from taskflow_core.blobs.links import MAX_LINK_SECONDS, attachment, signing
+from taskflow_core.blobs.links import MAX_LINK_SECONDS, UNKNOWN_TYPE, attachment, inert, signing
 from taskflow_core.blobs.multipart import MultipartUploads
 from taskflow_core.errors import Conflict, Dependency, Invalid, Unavailable
 from taskflow_core.settings import StorageSettings
@@ -253,14 +253,21 @@ class ObjectStore:
             count += len(keys)
         return count
 
-    def presigned_get(self, key: str, *, seconds: int = MAX_LINK_SECONDS, filename: str = "") -> str:
+    def presigned_get(
+        self, key: str, *, seconds: int = MAX_LINK_SECONDS, filename: str = "", content_type: str = UNKNOWN_TYPE
+    ) -> str:
         """A URL that fetches the object without credentials; a browser saves it as `filename`. Needs no network.
+
+        Whatever type is stored, the answer has the given one, or that of unknown bytes where a browser could run it.
 
         Raises:
             Invalid: `seconds` is not 1..900.
         """
         with signing(key, seconds) as life:
-            answer = {"response-content-disposition": attachment(filename)}
+            answer = {
+                "response-content-disposition": attachment(filename),
+                "response-content-type": inert(content_type),
+            }
             return str(self._signer.presigned_get_object(self._bucket, key, expires=life, response_headers=answer))
 
     def presigned_put(self, key: str, *, seconds: int = MAX_LINK_SECONDS) -> str:

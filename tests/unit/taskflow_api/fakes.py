@@ -262,7 +262,7 @@ class FakeObjects:
         self.check()
         return self.stored[key][start : start + length]
 
-    def presigned_get(self, key: str, *, seconds: int, filename: str) -> str:
+    def presigned_get(self, key: str, *, seconds: int, filename: str, content_type: str) -> str:
         return f"https://objects/{key}?seconds={seconds}&filename={filename}"
 
     def presigned_put(self, key: str, *, seconds: int) -> str:
