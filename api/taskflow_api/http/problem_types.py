@@ -44,11 +44,6 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         "permission.",
         "Reconnect with a valid token. If the caller has no access any more, that request is answered with 401 or 403.",
     ),
-    "account-not-bound": ProblemType(
-        403,
-        "The account is not bound to a ServiceAccount yet.",
-        "Ask an administrator to bind it: `python -m taskflow_api accounts bind`.",
-    ),
     "not-found": ProblemType(
         404,
         "The object does not exist in this namespace, and the history does not have it either.",

@@ -210,13 +210,17 @@ def test_the_issuer_can_rotate_its_keys_and_be_unavailable(installation: Install
 
 def test_an_account_is_registered_bound_by_the_administrator_and_used(installation: Installation) -> None:
     sent = {"username": "ann", "password": PASSWORD}
-    assert installation.call("POST", "/v1/auth/register", sent, account="").status == 201
-    assert installation.call("POST", "/v1/auth/register", sent, account="").status == 409
-    unbound = installation.call("POST", "/v1/auth/token", sent, account="")
-    assert (unbound.status, unbound.json["code"]) == (403, "account-not-bound")
-    assert installation.command("accounts", "bind", "ann", f"{NAMESPACE}/allowed").returncode == 0
+    registered = installation.call("POST", "/v1/auth/register", sent, account="")
+    assert registered.status == 201
+    stranger = sent | {"password": "a strangers password"}
+    taken = installation.call("POST", "/v1/auth/register", stranger, account="")
+    assert (taken.status, taken.json.keys()) == (201, registered.json.keys())
+    assert installation.call("POST", "/v1/auth/token", sent, account="").status == 401
+    binding = f"{NAMESPACE}/allowed"
+    assert installation.command("accounts", "bind", "ann", taken.json["id"], binding).returncode == 3
+    assert installation.command("accounts", "bind", "ann", registered.json["id"], binding).returncode == 0
     listed = installation.command("accounts", "list").stdout.splitlines()
-    assert ["ann", f"{NAMESPACE}/allowed"] in [line.split() for line in listed]
+    assert ["ann", registered.json["id"], binding] in [line.split() for line in listed]
     token = installation.call("POST", "/v1/auth/token", sent, account="")
     assert token.status == 200, token.body
     installation.tokens["account ann"] = token.json["accessToken"]

@@ -8,7 +8,8 @@ import pytest
 
 from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.domain.phases import Reason
-from tests.unit.taskflow_api.fakes import Api, row
+from tests.unit.taskflow_api.fakes import Api
+from tests.unit.taskflow_api.rows import row
 
 TASKS = "/v1/namespaces/team-a/tasks"
 SPEC = {"handler": "a.b", "args": [1], "queueTimeoutSeconds": 60}
