@@ -7,6 +7,7 @@ commands of `taskflow_api.identity.cli`.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import signal
 import socket
 import sys
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from taskflow_api.app import create_app
 from taskflow_api.files.multipart import sweep_forever
+from taskflow_api.http.connections import ConnectionLimits, bounded
 from taskflow_api.identity import cli
 from taskflow_api.live.hub import Hub
 from taskflow_api.metrics import REGISTRY
@@ -59,10 +61,16 @@ async def serve(settings: Settings) -> None:
             create_app(components),
             host=api.host,
             port=api.port,
+            http=bounded(_limits(api)),
+            # There are no WebSockets, and a connection that became one would have no limits.
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
+            # Said explicitly: by default, uvicorn believes what this machine says, and reads a variable of its own.
+            proxy_headers=bool(api.trusted_proxies),
+            forwarded_allow_ips=list(api.trusted_proxies),
             timeout_graceful_shutdown=DRAIN_SECONDS,
         )
         services = components.services
@@ -77,6 +85,16 @@ async def serve(settings: Settings) -> None:
             for each in background:
                 each.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+
+
+def _limits(api: ApiSettings) -> ConnectionLimits:
+    return ConnectionLimits(
+        total=api.connections,
+        per_address=api.connections_per_address,
+        head_seconds=api.header_seconds,
+        body_seconds=api.body_seconds,
+        trusted=tuple(map(ipaddress.ip_network, api.trusted_proxies)),
+    )
 
 
 def main() -> int:

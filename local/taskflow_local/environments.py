@@ -22,6 +22,11 @@ API_SETTINGS = (
     "TASKFLOW_API_METRICS_PORT",
     "TASKFLOW_API_STREAMS_PER_CALLER",
     "TASKFLOW_API_STREAMS",
+    "TASKFLOW_API_TRUSTED_PROXIES",
+    "TASKFLOW_API_CONNECTIONS",
+    "TASKFLOW_API_CONNECTIONS_PER_ADDRESS",
+    "TASKFLOW_API_HEADER_SECONDS",
+    "TASKFLOW_API_BODY_SECONDS",
     "TASKFLOW_OIDC_ISSUER",
     "TASKFLOW_OIDC_AUDIENCE",
     "TASKFLOW_OIDC_USERNAME_CLAIM",
@@ -143,6 +148,8 @@ def environment(component: str, state: StackState, folder: Folder, base: Mapping
 
 def _api_settings(state: StackState, base: Mapping[str, str]) -> dict[str, str]:
     found = {"TASKFLOW_API_HOST": _HOST, "TASKFLOW_API_PORT": str(state.ports["api"])}
+    # All clients of a stack have this machine's address.
+    found["TASKFLOW_API_CONNECTIONS_PER_ADDRESS"] = "5000"
     found |= {name: base[name] for name in API_SETTINGS if name in base}
     if storage(state.components) == "minio":
         found |= {"TASKFLOW_S3_ACCESS_KEY": acl.API, "TASKFLOW_S3_SECRET_KEY": state.s3_api_secret_key}

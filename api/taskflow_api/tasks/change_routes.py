@@ -15,7 +15,7 @@ from taskflow_api.http.problems import ProblemError
 from taskflow_api.http.services import InServices, Services
 from taskflow_api.ports import FIELD_MANAGER
 from taskflow_api.tasks.lookup import find_task
-from taskflow_api.tasks.retries import checked
+from taskflow_api.tasks.retries import checked, live
 from taskflow_api.tasks.schemas import TaskChangeBody
 from taskflow_api.tasks.views import TaskView, from_object
 from taskflow_core.domain.manifests import retry_manifest, retry_prefix
@@ -84,7 +84,7 @@ async def retry_task(
     if not Phase(old.phase).terminal:
         raise ProblemError(409, f"Task {name} is {old.phase}; only a finished Task can be retried")
     try:
-        source = old if body is not None else checked(old)
+        source = live(body) if body is not None else checked(old)
     except ValidationError as error:
         raise ProblemError(422, "the history has a specification that cannot be repeated") from error
     wanted = retry_manifest(source, generate_name=retry_prefix(name))

@@ -12,10 +12,13 @@ from taskflow_api.tasks.creation import check_payload
 from taskflow_api.tasks.schemas import TaskBody
 from taskflow_core.domain.manifests import FinishedTask
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.task import Task
+from taskflow_core.domain.task import MAX_JSON_LEVELS, Task, nested_deeper
 from taskflow_core.errors import Invalid, NotFound
 from taskflow_core.kube.client import Requests, tasks_path
 from taskflow_core.store.rows import TaskRow
+
+MAX_SPEC_LEVELS = MAX_JSON_LEVELS + 4
+"""Of a whole specification: the payload is within `spec.array.items`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,18 @@ def checked(stored: FinishedTask) -> RetrySource:
     return RetrySource(stored.uid, spec, labels)
 
 
+def live(body: Mapping[str, Any]) -> RetrySource:
+    """A resource as a source.
+
+    Raises:
+        Invalid: its payload is nested deeper than that of a Task may be.
+    """
+    spec, meta = body["spec"], body["metadata"]
+    if nested_deeper(spec, MAX_SPEC_LEVELS):
+        raise Invalid("the specification is nested too deep to be repeated")
+    return RetrySource(meta["uid"], spec, meta.get("labels"))
+
+
 async def retry_source(kube: Requests, namespace: str, row: TaskRow) -> RetrySource:
     """The source of a retry of the Task that the row is about, which the API server is asked for first.
 
@@ -61,4 +76,4 @@ async def retry_source(kube: Requests, namespace: str, row: TaskRow) -> RetrySou
     task = Task.from_object(body)
     if task.status.phase is None or not Phase(task.status.phase).terminal:
         raise ProblemError(409, f"Task {row.name} has not finished; only a finished Task can be retried")
-    return RetrySource(row.uid, body["spec"], body["metadata"].get("labels"))
+    return live(body)

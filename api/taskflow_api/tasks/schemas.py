@@ -16,6 +16,15 @@ FIRST_TIME, END_OF_TIMES = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1
 Seconds = Annotated[int, Field(ge=0, le=86400)]
 ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS, pattern=f"^{DNS_NAME}$")]
 ErrorType = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+LabelKey = Annotated[
+    str,
+    StringConstraints(
+        min_length=1,
+        max_length=317,
+        pattern=rf"^({DNS_NAME}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$",
+    ),
+]
+LabelValue = Annotated[str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$")]
 IdempotencyKey = Annotated[
     str | None,
     Header(
@@ -146,7 +155,7 @@ class TaskBody(Body):
         Field(description="The server appends five characters."),
         StringConstraints(min_length=1, max_length=248, pattern=r"^[a-z0-9][-a-z0-9.]*$"),
     ] = None
-    labels: Annotated[dict[str, str], Field(max_length=64)] = {}
+    labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] = {}
     spec: TaskSpecBody
 
     @model_validator(mode="after")

@@ -126,7 +126,7 @@ async def test_each_is_retried_once_however_often_a_process_ends_in_between() ->
     assert len(site.recording.objects) == 70
 
 
-FORGED = [
+FORGED: list[dict[str, Any]] = [
     {"name": "../../victim/tasks/x"},
     {"name": "..%2f..%2fvictim%2ftasks%2fx"},
     {"name": ""},
@@ -150,7 +150,7 @@ BAD_SPECS = [
 
 @pytest.mark.parametrize("verb", ["cancel", "retry"])
 @pytest.mark.parametrize("forged", FORGED)
-async def test_a_row_leads_nowhere_outside_the_namespace_and_stops_no_other(verb: str, forged: dict[str, str]) -> None:
+async def test_a_row_leads_nowhere_outside_the_namespace_and_stops_no_other(verb: str, forged: dict[str, Any]) -> None:
     site = Site(3, "Queued" if verb == "cancel" else "Failed")
     site.history.rows[1] = replace(site.history.rows[1], **forged)
     location = await site.begin(verb)
