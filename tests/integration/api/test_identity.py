@@ -208,6 +208,17 @@ def test_the_issuer_can_rotate_its_keys_and_be_unavailable(installation: Install
     _eventually(lambda: installation.call("GET", TASKS, account="unknown"), 403)
 
 
+def test_a_token_for_another_audience_is_none_here(installation: Installation) -> None:
+    async def issued(client: KubeClient) -> str:
+        path = resource_path("api/v1", "serviceaccounts", NAMESPACE, "allowed") + "/token"
+        made = await client.request("POST", path, {"spec": {"audiences": ["vault"], "expirationSeconds": 3600}})
+        return str(made["status"]["token"])
+
+    installation.tokens["for another"] = installation.kube(issued)
+    assert installation.call("GET", TASKS, account="for another").status == 401
+    assert installation.call("GET", TASKS, account="allowed").status == 200
+
+
 def test_an_account_is_registered_bound_by_the_administrator_and_used(installation: Installation) -> None:
     sent = {"username": "ann", "password": PASSWORD}
     registered = installation.call("POST", "/v1/auth/register", sent, account="")

@@ -132,3 +132,17 @@ async def test_the_sweeper_outlives_an_outage(monkeypatch: pytest.MonkeyPatch) -
         await asyncio.sleep(0.001)
     job.cancel()
     assert set(asked) == {now - timedelta(hours=24)}
+
+
+async def test_an_upload_of_an_output_cannot_be_taken_over() -> None:
+    api = stored()
+    key = f"{UID}/1/r.csv"
+    api.objects.uploads.open["u0"] = f"team-a/{key}"
+    url = f"{UPLOADS}/{upload_id(key, 'u0')}"
+    for method, path, body in (
+        ("POST", ":sign", {"parts": [1]}),
+        ("POST", ":complete", {"parts": [{"number": 1, "etag": "e"}]}),
+        ("DELETE", "", None),
+    ):
+        assert (await api.call(method, url + path, body)).status == 422
+    assert api.objects.uploads.open == {"u0": f"team-a/{key}"}
