@@ -64,7 +64,7 @@ async def test_a_body_nested_deep_is_a_problem_of_the_caller(levels: int) -> Non
     assert api.kube.objects == {}
 
 
-@pytest.mark.parametrize(("levels", "status"), [(MAX_JSON_LEVELS, 201), (MAX_JSON_LEVELS + 1, 422)])
+@pytest.mark.parametrize(("levels", "status"), [(MAX_JSON_LEVELS + 1, 201), (MAX_JSON_LEVELS + 2, 422)])
 async def test_a_payload_deeper_than_an_operator_accepts_is_refused_at_once(levels: int, status: int) -> None:
     api, args = Api(), "[" * levels + "1" + "]" * levels
     answer = await api.call("POST", TASKS, task(args))
