@@ -18,6 +18,7 @@ from prometheus_client import start_http_server
 from pydantic import ValidationError
 
 from taskflow_api.app import create_app
+from taskflow_api.files.links import warn_of_copies
 from taskflow_api.files.multipart import sweep_forever
 from taskflow_api.http.connections import ConnectionLimits, bounded
 from taskflow_api.identity import cli
@@ -78,6 +79,7 @@ async def serve(settings: Settings) -> None:
         background = [
             asyncio.create_task(runner.run()),
             asyncio.create_task(sweep_forever(services.objects.multipart())),
+            asyncio.create_task(warn_of_copies(services.objects)),
         ]
         try:
             await Server(config, components.hub).serve()

@@ -109,5 +109,8 @@ class Objects(Protocol):
     def multipart(self) -> MultipartUploads:
         """Multipart uploads."""
 
+    def links_can_copy(self) -> bool:
+        """See `ObjectStore.links_can_copy`."""
+
     def check(self) -> None:
         """Raise Unavailable unless the store answers."""

@@ -174,6 +174,17 @@ def test_a_link_to_upload_a_part_reads_and_changes_nothing_of_another_namespace(
     assert site.admin.head(MINE).size == MIN_PART_BYTES
 
 
+def test_a_login_by_which_links_can_copy_is_recognised(site: Site) -> None:
+    before = [each.key for each in site.admin.list("")]
+    assert not site.api.links_can_copy()
+    # The administrator of MinIO is not restricted by any policy.
+    assert site.admin.links_can_copy() is (site.kind == "minio")
+    assert [each.key for each in site.admin.list("")] == before
+    answer = http.request("PUT", site.admin.presigned_put(MINE), headers={"x-amz-copy-source": COPIES[0]})
+    assert (answer.status == 200) is (site.kind == "minio")
+    site.admin.delete(MINE)
+
+
 def test_a_link_to_download_gives_that_object_only_and_as_what_it_was_signed(site: Site) -> None:
     site.admin.put_bytes(MINE, b"<script>alert(1)</script>", "text/html")
     link = site.api.presigned_get(MINE, filename="x.html", content_type="text/html")

@@ -235,6 +235,7 @@ class FakeMultipart:
 @dataclass
 class FakeObjects:
     failure: Exception | None = None
+    copying: bool = False
     stored: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -242,6 +243,10 @@ class FakeObjects:
 
     def multipart(self) -> Any:
         return self.uploads
+
+    def links_can_copy(self) -> bool:
+        self.check()
+        return self.copying
 
     def head(self, key: str) -> ObjectInfo:
         self.check()

@@ -126,7 +126,11 @@ async def test_a_label_of_kubernetes_is_accepted() -> None:
 
 
 async def test_annotations_cannot_be_sent() -> None:
-    for where in ({"annotations": {"taskflow.dev/request-sha256": "x"}}, {"metadata": {"namespace": "team-b"}}):
+    tried: list[dict[str, Any]] = [
+        {"annotations": {"taskflow.dev/request-sha256": "x"}},
+        {"metadata": {"namespace": "team-b"}},
+    ]
+    for where in tried:
         assert (await Api().call("POST", TASKS, task(**where))).status == 422
 
 
