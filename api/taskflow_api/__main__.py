@@ -16,6 +16,7 @@ import uvicorn
 import uvloop
 from prometheus_client import start_http_server
 from pydantic import ValidationError
+from starlette.types import ASGIApp
 
 from taskflow_api.app import create_app
 from taskflow_api.files.links import warn_of_copies
@@ -58,22 +59,7 @@ async def serve(settings: Settings) -> None:
         except OSError as error:
             raise Invalid(f"TASKFLOW_API_METRICS_PORT: {error}") from error
     async with connected(settings) as components:
-        config = uvicorn.Config(
-            create_app(components),
-            host=api.host,
-            port=api.port,
-            http=bounded(_limits(api)),
-            # There are no WebSockets, and a connection that became one would have no limits.
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            # Said explicitly: by default, uvicorn believes what this machine says, and reads a variable of its own.
-            proxy_headers=bool(api.trusted_proxies),
-            forwarded_allow_ips=list(api.trusted_proxies),
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
+        config = server_config(create_app(components), api)
         services = components.services
         runner = OperationRunner(services.history, services.kube, services.auth, components.identity.is_valid)
         background = [
@@ -89,13 +75,30 @@ async def serve(settings: Settings) -> None:
             await asyncio.gather(*background, return_exceptions=True)
 
 
-def _limits(api: ApiSettings) -> ConnectionLimits:
-    return ConnectionLimits(
+def server_config(app: ASGIApp, api: ApiSettings) -> uvicorn.Config:
+    """How the application is served: where, and whom it believes and bears with."""
+    limits = ConnectionLimits(
         total=api.connections,
         per_address=api.connections_per_address,
         head_seconds=api.header_seconds,
         body_seconds=api.body_seconds,
         trusted=tuple(map(ipaddress.ip_network, api.trusted_proxies)),
+    )
+    return uvicorn.Config(
+        app,
+        host=api.host,
+        port=api.port,
+        http=bounded(limits),
+        # There are no WebSockets, and a connection that became one would have no limits.
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Said explicitly: by default, uvicorn believes what this machine says, and reads a variable of its own.
+        proxy_headers=bool(api.trusted_proxies),
+        forwarded_allow_ips=list(api.trusted_proxies),
+        timeout_graceful_shutdown=DRAIN_SECONDS,
     )
 
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import uvicorn
+from pydantic import ValidationError
 
+from taskflow_api.__main__ import server_config
 from taskflow_api.http.connections import BODY_BYTES, MAX_HEAD_BYTES, ConnectionLimits, bounded
 from taskflow_api.metrics import REGISTRY
+from taskflow_api.settings import ApiSettings
 from tests.unit.taskflow_api.fakes import Api
 
 pytestmark = pytest.mark.integration
@@ -75,17 +78,17 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(**limits: Any) -> AsyncIterator[Server]:
-    api = Api()
-    values: dict[str, Any] = {
-        "total": 100,
-        "per_address": 60,
-        "head_seconds": LIMIT_SECONDS,
-        "body_seconds": LIMIT_SECONDS,
-    }
-    config = uvicorn.Config(
-        api.app, port=0, http=bounded(ConnectionLimits(**values | limits)), ws="none", lifespan="off", log_config=None
-    )
+async def serving(
+    settings: ApiSettings | None = None, *, register: bool = False, **limits: Any
+) -> AsyncIterator[Server]:
+    """An application as it is served with these settings, or with these limits."""
+    api = Api(register=register)
+    config = server_config(api.app, settings or ApiSettings())
+    config.port = 0
+    if settings is None:
+        values: dict[str, Any] = {"total": 100, "per_address": 60}
+        values |= {"head_seconds": LIMIT_SECONDS, "body_seconds": LIMIT_SECONDS}
+        config.http = bounded(ConnectionLimits(**values | limits))
     server = uvicorn.Server(config)
     running = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
@@ -244,3 +247,37 @@ async def test_who_does_not_read_is_given_up() -> None:
                     caller.writer.write(asked)
                 await asyncio.sleep(0.01)
         assert await server.get() == 200
+
+
+def test_the_defaults_are_those_of_the_documents() -> None:
+    settings = ApiSettings()
+    assert (settings.header_seconds, settings.body_seconds) == (10, 10)
+    assert (settings.connections, settings.connections_per_address, settings.trusted_proxies) == (5000, 500, ())
+    for wrong in ("*", "proxy", "10.0.0.0/33", "10.0.0.1/8"):
+        with pytest.raises(ValidationError):
+            ApiSettings.model_validate({"trusted_proxies": wrong})
+
+
+@pytest.mark.parametrize(
+    ("trusted", "sent", "statuses"),
+    [
+        ((), "198.51.100.{n}", [401] * 5 + [429]),
+        (("127.0.0.0/8",), "198.51.100.{n}", [401] * 6),
+        # What the client wrote itself comes first and is not believed.
+        (("127.0.0.0/8",), "203.0.113.{n}, 198.51.100.1", [401] * 5 + [429]),
+        (("10.0.0.0/8",), "198.51.100.{n}", [401] * 5 + [429]),
+    ],
+)
+async def test_an_address_in_a_header_is_believed_of_trusted_proxies_only(
+    trusted: tuple[str, ...], sent: str, statuses: list[int]
+) -> None:
+    async with serving(ApiSettings(trusted_proxies=trusted), register=True) as server:
+        body = json.dumps({"username": "ann", "password": "wrong horse battery"}).encode()
+        found = []
+        caller = await server.open()
+        for number in range(6):
+            head = f"POST /v1/auth/token HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {sent.format(n=number)}\r\n"
+            await caller.send(head.encode() + b"Content-Type: application/json\r\n")
+            await caller.send(f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            found.append((await caller.answer())[0])
+        assert found == statuses
