@@ -80,8 +80,8 @@ def test_the_first_key_comes_from_the_command_line_and_works_within_scopes_and_r
             "ServiceAccount nobody does not exist",
         ),
         (("keys", "revoke", "0" * 16), {}, 3, "API key 0000"),
-        (("accounts", "bind", "nobody", f"{NAMESPACE}/allowed"), {}, 3, "account nobody does not exist"),
-        (("accounts", "bind", "nobody", f"{NAMESPACE}/nobody"), {}, 3, "ServiceAccount nobody does not exist"),
+        (("accounts", "bind", "nobody", "0123", f"{NAMESPACE}/allowed"), {}, 3, "no account nobody with the id 0123"),
+        (("accounts", "bind", "nobody", "0123", f"{NAMESPACE}/nobody"), {}, 3, "ServiceAccount nobody does not exist"),
         (
             ("keys", "list", "--namespace", NAMESPACE),
             {"TASKFLOW_DATABASE_URL": "postgresql+psycopg://u:hunter2@127.0.0.1:1/db"},
