@@ -197,6 +197,9 @@ class Api(Workload):
     """Requests and limits."""
     audiences: list[str] = []
     """Accepted audiences of tokens. Empty: the API server's own audience."""
+    trusted_proxies: list[str] = []
+    """Addresses or networks (CIDR) of the proxies in front of the API, such as the Ingress controller's pods. Their
+    `X-Forwarded-For` is believed. Empty: all clients of a proxy share the limits of one."""
     limits: Limits = Limits()
     """Rate limits."""
     oidc: Oidc = Oidc()

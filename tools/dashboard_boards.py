@@ -350,6 +350,12 @@ API = Board(
             {"{{limit}}": rate("taskflow_rate_limited_total", "limit")},
         ),
         Panel(
+            "Connections ended",
+            "Too many, too slow, or with headers that are too large, by reason.",
+            "cps",
+            {"{{reason}}": rate("taskflow_connections_closed_total", "reason")},
+        ),
+        Panel(
             "Requests without Redis",
             "While the Redis of the limits is unavailable, reads are not counted and each process counts writes.",
             "reqps",

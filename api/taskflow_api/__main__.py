@@ -7,6 +7,7 @@ commands of `taskflow_api.identity.cli`.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import signal
 import socket
 import sys
@@ -15,9 +16,12 @@ import uvicorn
 import uvloop
 from prometheus_client import start_http_server
 from pydantic import ValidationError
+from starlette.types import ASGIApp
 
 from taskflow_api.app import create_app
+from taskflow_api.files.links import warn_of_copies
 from taskflow_api.files.multipart import sweep_forever
+from taskflow_api.http.connections import ConnectionLimits, bounded
 from taskflow_api.identity import cli
 from taskflow_api.live.hub import Hub
 from taskflow_api.metrics import REGISTRY
@@ -55,21 +59,13 @@ async def serve(settings: Settings) -> None:
         except OSError as error:
             raise Invalid(f"TASKFLOW_API_METRICS_PORT: {error}") from error
     async with connected(settings) as components:
-        config = uvicorn.Config(
-            create_app(components),
-            host=api.host,
-            port=api.port,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
+        config = server_config(create_app(components), api)
         services = components.services
         runner = OperationRunner(services.history, services.kube, services.auth, components.identity.is_valid)
         background = [
             asyncio.create_task(runner.run()),
             asyncio.create_task(sweep_forever(services.objects.multipart())),
+            asyncio.create_task(warn_of_copies(services.objects)),
         ]
         try:
             await Server(config, components.hub).serve()
@@ -77,6 +73,33 @@ async def serve(settings: Settings) -> None:
             for each in background:
                 each.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+
+
+def server_config(app: ASGIApp, api: ApiSettings) -> uvicorn.Config:
+    """How the application is served: where, and whom it believes and bears with."""
+    limits = ConnectionLimits(
+        total=api.connections,
+        per_address=api.connections_per_address,
+        head_seconds=api.header_seconds,
+        body_seconds=api.body_seconds,
+        trusted=tuple(map(ipaddress.ip_network, api.trusted_proxies)),
+    )
+    return uvicorn.Config(
+        app,
+        host=api.host,
+        port=api.port,
+        http=bounded(limits),
+        # There are no WebSockets, and a connection that became one would have no limits.
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Said explicitly: by default, uvicorn believes what this machine says, and reads a variable of its own.
+        proxy_headers=bool(api.trusted_proxies),
+        forwarded_allow_ips=list(api.trusted_proxies),
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
 
 
 def main() -> int:

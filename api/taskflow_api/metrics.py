@@ -33,3 +33,10 @@ UNCOUNTED = Counter(
     registry=REGISTRY,
 )
 STREAMS = Gauge("taskflow_streams_open", "Open event streams and followed logs.", registry=REGISTRY)
+CONNECTIONS_CLOSED = Counter(
+    "taskflow_connections_closed",
+    "Connections that the API refused or ended, by reason: address or total (too many), displaced (it only waited, and "
+    "there was no room), slow_head, slow_body, large_head, slow_reader.",
+    ["reason"],
+    registry=REGISTRY,
+)

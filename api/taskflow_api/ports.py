@@ -88,8 +88,8 @@ class Queues(Protocol):
 class Objects(Protocol):
     """The object store. All methods block."""
 
-    def presigned_get(self, key: str, *, seconds: int, filename: str) -> str:
-        """A presigned URL for a download."""
+    def presigned_get(self, key: str, *, seconds: int, filename: str, content_type: str) -> str:
+        """A presigned URL for a download, which is saved and never shown."""
 
     def presigned_put(self, key: str, *, seconds: int) -> str:
         """A presigned URL for an upload."""
@@ -108,6 +108,9 @@ class Objects(Protocol):
 
     def multipart(self) -> MultipartUploads:
         """Multipart uploads."""
+
+    def links_can_copy(self) -> bool:
+        """See `ObjectStore.links_can_copy`."""
 
     def check(self) -> None:
         """Raise Unavailable unless the store answers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -38,11 +39,30 @@ class ApiSettings(BaseSettings):
     """Event streams and followed logs that one caller may have open in this process."""
     streams: int = Field(default=2000, ge=1, le=100_000)
     """Event streams and followed logs that all callers together may have open in this process."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    """Comma-separated addresses or networks (CIDR) of proxies in front of the API. The client's address, by which
+    passwords, registrations and connections are limited, is what they say in `X-Forwarded-For`. Empty: the header is
+    ignored, and all clients of a proxy are one."""
+    connections: int = Field(default=5000, ge=10, le=1_000_000)
+    """Open connections in this process. When there is no room, one that only waits is closed for a new one."""
+    connections_per_address: int = Field(default=500, ge=1, le=1_000_000)
+    """Open connections of one address, or one IPv6 network (/64), in this process; not of trusted proxies."""
+    header_seconds: float = Field(default=10.0, gt=0, le=600)
+    """How long the headers of a request may take to arrive (408)."""
+    body_seconds: float = Field(default=10.0, gt=0, le=600)
+    """How long the next 16 KiB of a body may take, or its end (408)."""
 
-    @field_validator("audiences", mode="before")
+    @field_validator("audiences", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            ipaddress.ip_network(each)
+        return value
 
 
 class LimitSettings(BaseSettings):

@@ -22,6 +22,11 @@ API_SETTINGS = (
     "TASKFLOW_API_METRICS_PORT",
     "TASKFLOW_API_STREAMS_PER_CALLER",
     "TASKFLOW_API_STREAMS",
+    "TASKFLOW_API_TRUSTED_PROXIES",
+    "TASKFLOW_API_CONNECTIONS",
+    "TASKFLOW_API_CONNECTIONS_PER_ADDRESS",
+    "TASKFLOW_API_HEADER_SECONDS",
+    "TASKFLOW_API_BODY_SECONDS",
     "TASKFLOW_OIDC_ISSUER",
     "TASKFLOW_OIDC_AUDIENCE",
     "TASKFLOW_OIDC_USERNAME_CLAIM",
@@ -133,15 +138,24 @@ def environment(component: str, state: StackState, folder: Folder, base: Mapping
         # A stack has one operator process, so a restarted one may take its Lease back at once.
         found |= {"TASKFLOW_LEADER_IDENTITY": "local", "TASKFLOW_LEADER_NAMESPACE": SYSTEM_NAMESPACE}
     if component == "api":
-        found |= {"TASKFLOW_API_HOST": _HOST, "TASKFLOW_API_PORT": str(state.ports["api"])}
-        found |= {name: base[name] for name in API_SETTINGS if name in base}
-        if "redis" in state.components:
-            url = _redis_url(state, acl.API, state.redis_api_password)
-            found |= {"TASKFLOW_API_BROKER_URL": url, "TASKFLOW_LIMITS_URL": url, "TASKFLOW_CACHE_URL": url}
+        found |= _api_settings(state, base)
     if component == "notifier":
         found = {name: value for name, value in found.items() if not name.startswith("TASKFLOW_S3_")}
         found |= {"PYTHONUNBUFFERED": "1", "TASKFLOW_WEBHOOKS_HEALTH_HOST": _HOST}
         found["TASKFLOW_WEBHOOKS_HEALTH_PORT"] = str(state.ports["notifier"])
+    return found
+
+
+def _api_settings(state: StackState, base: Mapping[str, str]) -> dict[str, str]:
+    found = {"TASKFLOW_API_HOST": _HOST, "TASKFLOW_API_PORT": str(state.ports["api"])}
+    # All clients of a stack have this machine's address.
+    found["TASKFLOW_API_CONNECTIONS_PER_ADDRESS"] = "5000"
+    found |= {name: base[name] for name in API_SETTINGS if name in base}
+    if storage(state.components) == "minio":
+        found |= {"TASKFLOW_S3_ACCESS_KEY": acl.API, "TASKFLOW_S3_SECRET_KEY": state.s3_api_secret_key}
+    if "redis" in state.components:
+        url = _redis_url(state, acl.API, state.redis_api_password)
+        found |= {"TASKFLOW_API_BROKER_URL": url, "TASKFLOW_LIMITS_URL": url, "TASKFLOW_CACHE_URL": url}
     return found
 
 

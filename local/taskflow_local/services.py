@@ -1,7 +1,8 @@
-"""Prepares Redis and S3 for a stack: the bucket, and a user for the workers of each namespace."""
+"""Prepares Redis and S3 for a stack: the bucket, and users for the API and the workers of each namespace."""
 
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import redis
 from minio import Minio
@@ -9,7 +10,7 @@ from minio.credentials import StaticProvider
 from minio.error import MinioAdminException
 from minio.minioadmin import MinioAdmin
 
-from taskflow_core.blobs.policy import worker_policy
+from taskflow_core.blobs.policy import api_policy, worker_policy
 from taskflow_core.broker import acl
 from taskflow_local.environments import BUCKET, REGION
 from taskflow_local.errors import LocalError
@@ -48,13 +49,18 @@ def _create_minio_users(state: StackState, namespaces: Iterable[str]) -> None:
         secure=False,
         credentials=StaticProvider(state.s3_access_key, state.s3_secret_key),
     )
+    _create_minio_user(admin, acl.API, state.s3_api_secret_key, api_policy(BUCKET))
     for namespace in namespaces:
-        user = acl.worker_user(namespace)
-        # Only if needed: the key that encrypts the secret takes a second to derive.
-        if not _user_exists(admin, user):
-            admin.user_add(user, state.worker(namespace).s3_secret_key)
-        admin.policy_add(user, policy=worker_policy(namespace, BUCKET))
-        admin.policy_set(user, user=user)
+        key, policy = state.worker(namespace).s3_secret_key, worker_policy(namespace, BUCKET)
+        _create_minio_user(admin, acl.worker_user(namespace), key, policy)
+
+
+def _create_minio_user(admin: MinioAdmin, user: str, secret_key: str, policy: dict[str, Any]) -> None:
+    # Only if needed: the key that encrypts the secret takes a second to derive.
+    if not _user_exists(admin, user):
+        admin.user_add(user, secret_key)
+    admin.policy_add(user, policy=policy)
+    admin.policy_set(user, user=user)
 
 
 def _user_exists(admin: MinioAdmin, user: str) -> bool:

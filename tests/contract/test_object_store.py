@@ -118,7 +118,9 @@ def test_a_prefix_is_deleted_whole_and_nothing_beside_it(store: ObjectStore, fol
 @pytest.mark.parametrize("name", ["plain.csv", AWKWARD])
 def test_a_get_link_needs_no_credentials_and_names_the_file(store: ObjectStore, folder: str, name: str) -> None:
     store.put_bytes(folder + name, b"content", "text/csv")
-    answer = http.request("GET", store.presigned_get(folder + name, seconds=60, filename='täble "1".csv'))
+    answer = http.request(
+        "GET", store.presigned_get(folder + name, seconds=60, filename='täble "1".csv', content_type="text/csv")
+    )
     assert (answer.status, answer.data, answer.headers["content-type"]) == (200, b"content", "text/csv")
     expected = "attachment; filename=\"t_ble _1_.csv\"; filename*=UTF-8''t%C3%A4ble%20%221%22.csv"
     assert answer.headers["content-disposition"] == expected

@@ -89,7 +89,11 @@ async def _artifact(services: Services, view: TaskView, output: StoredOutput) ->
         raise NotFound(f"output {output.name} is not stored under the prefix of Task {view.name}")
     expires = services.now() + timedelta(seconds=LINK_SECONDS)
     url = await asyncio.to_thread(
-        services.objects.presigned_get, output.key, seconds=LINK_SECONDS, filename=output.name
+        services.objects.presigned_get,
+        output.key,
+        seconds=LINK_SECONDS,
+        filename=output.name,
+        content_type=output.content_type,
     )
     return Artifact(
         name=output.name,

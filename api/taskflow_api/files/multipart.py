@@ -104,6 +104,7 @@ def parse_upload_id(value: str) -> tuple[str, str]:
 
     Raises:
         NotFound: the value is not an upload id.
+        ProblemError: 422, the key is that of an output.
     """
     try:
         key, _, upload = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode().partition("\n")
@@ -113,6 +114,8 @@ def parse_upload_id(value: str) -> tuple[str, str]:
         raise NotFound("this multipart upload does not exist") from error
     if not upload:
         raise NotFound("this multipart upload does not exist")
+    # Workers upload outputs in parts too; none of these uploads was begun here.
+    refuse_outputs(key)
     return key, upload
 
 

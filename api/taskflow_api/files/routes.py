@@ -91,8 +91,13 @@ async def get_file(
     full_key = naming.object_prefix(namespace) + key
     found = await asyncio.to_thread(services.objects.head, full_key)
     expires = services.now() + timedelta(seconds=LINK_SECONDS)
-    name = key.rpartition("/")[2]
-    url = await asyncio.to_thread(services.objects.presigned_get, full_key, seconds=LINK_SECONDS, filename=name)
+    url = await asyncio.to_thread(
+        services.objects.presigned_get,
+        full_key,
+        seconds=LINK_SECONDS,
+        filename=key.rpartition("/")[2],
+        content_type=found.content_type or "",
+    )
     if redirect:
         return RedirectResponse(url, 307)
     return FileLink(

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskflow_api.http.kubernetes_auth import Caller
+from taskflow_api.http.nesting import MAX_LEVELS, nested_deeper
 from taskflow_api.http.problems import problem_response
 from taskflow_api.metrics import REQUESTS
 from taskflow_core.errors import Unavailable
@@ -21,7 +22,12 @@ from taskflow_core.telemetry.logs import get_logger
 
 MAX_BODY_BYTES = 1024 * 1024
 OPEN_PATHS = frozenset({"/livez", "/startupz", "/readyz", "/version", "/openapi.json"})
-_NO_SNIFFING, _NO_STORE = (b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")
+_NO_STORE = (b"cache-control", b"no-store")
+_INERT = (
+    (b"x-content-type-options", b"nosniff"),
+    # Answers have what callers and handlers wrote. Nothing of it is a page of this origin.
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TOO_LARGE = f"the body is larger than {MAX_BODY_BYTES} bytes; send large data as an upload"
@@ -52,7 +58,7 @@ class RequestFrame:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 # Raw tuples: Starlette's MutableHeaders searches the whole list for each header.
-                answer = [*message.get("headers", ()), (b"x-request-id", request_id.encode()), _NO_SNIFFING]
+                answer = [*message.get("headers", ()), (b"x-request-id", request_id.encode()), *_INERT]
                 if all(name != b"cache-control" for name, _ in answer):
                     answer.append(_NO_STORE)
                 extra: Mapping[str, str] = state.get("headers", {})
@@ -83,15 +89,21 @@ def _method(name: str) -> str:
 
 
 def _bounded(receive: Receive) -> Receive:
-    """Limits a body while it is received: a chunked one has no Content-Length."""
-    size = 0
+    """Limits a body while it is received: a chunked one has no Content-Length. Whole, it is looked at before it is
+    parsed, because parsers and serialisers give up on what is nested deep.
+    """
+    received = bytearray()
 
     async def counted() -> Message:
-        nonlocal size
         message = await receive()
-        size += len(message.get("body", b""))
-        if size > MAX_BODY_BYTES:
+        received.extend(message.get("body", b""))
+        if len(received) > MAX_BODY_BYTES:
             raise HTTPException(413, _TOO_LARGE)
+        if b"\0" in message.get("body", b""):
+            # Python's parser also reads UTF-16, in which brackets and quotes are other bytes.
+            raise HTTPException(400, "the body is not JSON in UTF-8")
+        if not message.get("more_body", False) and nested_deeper(received, MAX_LEVELS):
+            raise HTTPException(422, f"the body is nested deeper than {MAX_LEVELS} levels")
         return message
 
     return counted

@@ -44,11 +44,6 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         "permission.",
         "Reconnect with a valid token. If the caller has no access any more, that request is answered with 401 or 403.",
     ),
-    "account-not-bound": ProblemType(
-        403,
-        "The account is not bound to a ServiceAccount yet.",
-        "Ask an administrator to bind it: `python -m taskflow_api accounts bind`.",
-    ),
     "not-found": ProblemType(
         404,
         "The object does not exist in this namespace, and the history does not have it either.",
@@ -91,6 +86,12 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         "The Idempotency-Key was already used with another body.",
         "Use a new key for each piece of work.",
     ),
+    "too-slow": ProblemType(
+        408,
+        "The request did not arrive in time: its headers as a whole, or enough of its body.",
+        "Send it again, without a pause.",
+    ),
+    "headers-too-large": ProblemType(431, "The headers are larger than 64 KiB.", "Send smaller ones."),
     "too-many-requests": ProblemType(429, "The caller sent too many requests.", "Try again after `Retry-After`."),
     "quota-exceeded": ProblemType(
         429,

@@ -26,6 +26,7 @@ CODES = {
     403: "forbidden",
     404: "not-found",
     405: "method-not-allowed",
+    408: "too-slow",
     409: "conflict",
     412: "changed-since",
     413: "too-large",
@@ -33,6 +34,7 @@ CODES = {
     416: "range-not-satisfiable",
     422: "invalid",
     429: "too-many-requests",
+    431: "headers-too-large",
     500: "internal",
     503: "unavailable",
 }

@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, Request
 
+from taskflow_api.http.addresses import source
 from taskflow_api.http.openapi import PROBLEMS
 from taskflow_api.http.problems import ProblemError
-from taskflow_api.identity.accounts import Accounts, TooManyError, UnboundError, WrongPasswordError
+from taskflow_api.identity.accounts import Accounts, TooManyError, WrongPasswordError
 from taskflow_api.identity.schemas import AccountView, Credentials, TokenView
 
 REGISTER, TOKEN = "/v1/auth/register", "/v1/auth/token"
@@ -22,16 +23,19 @@ def router(accounts: Accounts) -> APIRouter:
 
     @routes.post(REGISTER, status_code=201, operation_id="registerAccount", summary="Register an account")
     async def register(request: Request, body: Credentials) -> AccountView:
-        """The account has no permissions until an administrator binds it to a ServiceAccount."""
+        """Give the id to an administrator, who binds the account to a ServiceAccount. Until then it has no permissions.
+
+        The answer is the same if the name is taken, but then no account has the id.
+        """
         async with _audited(request, "register", body.username):
-            await accounts.register(body.username, body.password.get_secret_value())
-        return AccountView(username=body.username, bound=False)
+            made = await accounts.register(body.username, body.password.get_secret_value(), source(request.scope))
+        return AccountView(username=body.username, id=made)
 
     @routes.post(TOKEN, operation_id="createToken", summary="Get a token for an account")
     async def token(request: Request, body: Credentials) -> TokenView:
-        """The token is valid for a few minutes. After five wrong passwords, further attempts have to wait."""
+        """The token is valid for a few minutes. After five wrong passwords, this client has to wait."""
         async with _audited(request, "login", body.username):
-            made = await accounts.token(body.username, body.password.get_secret_value())
+            made = await accounts.token(body.username, body.password.get_secret_value(), source(request.scope))
         return TokenView(access_token=made, expires_in=int(accounts.lifetime.total_seconds()))
 
     return routes
@@ -40,12 +44,16 @@ def router(accounts: Accounts) -> APIRouter:
 @asynccontextmanager
 async def _audited(request: Request, verb: str, username: str) -> AsyncIterator[None]:
     """Set the audit record, and turn errors into problems."""
-    request.state.audit = {"method": "password", "subject": username, "verb": verb, "resource": "accounts"}
+    request.state.audit = {
+        "method": "password",
+        "subject": username,
+        "verb": verb,
+        "resource": "accounts",
+        "source": source(request.scope),
+    }
     try:
         yield
     except TooManyError as error:
         raise ProblemError(429, str(error), Retry_After=str(error.seconds)) from error
     except WrongPasswordError as error:
         raise ProblemError(401, str(error), WWW_Authenticate='Bearer realm="taskflow"') from error
-    except UnboundError as error:
-        raise ProblemError(403, str(error), code="account-not-bound") from error

@@ -44,8 +44,8 @@ class AccountStore(Protocol):
     async def all(self) -> list[AccountRow]:
         """All accounts, by name."""
 
-    async def bind(self, name: str, binding: Binding | None) -> bool:
-        """Bind or unbind an account; whether it exists."""
+    async def bind(self, name: str, binding: Binding | None, account_id: str = "") -> bool:
+        """Bind or unbind an account; whether it exists and has that id, if one is given."""
 
     async def delete(self, name: str) -> bool:
         """Delete an account; whether it existed."""
@@ -81,14 +81,17 @@ class PostgresAccounts:
         """See `AccountStore`."""
         return await self._rows(select(accounts).order_by(accounts.c.name))
 
-    async def bind(self, name: str, binding: Binding | None) -> bool:
+    async def bind(self, name: str, binding: Binding | None, account_id: str = "") -> bool:
         """See `AccountStore`."""
         values = {
             "namespace": binding and binding.namespace,
             "service_account": binding and binding.name,
             "service_account_uid": binding and binding.uid,
         }
-        changed = update(accounts).where(accounts.c.name == name).values(values).returning(accounts.c.id)
+        wanted = accounts.c.name == name
+        if account_id:
+            wanted &= accounts.c.id == account_id
+        changed = update(accounts).where(wanted).values(values).returning(accounts.c.id)
         async with transaction(self._engine) as connection:
             return (await connection.execute(changed)).first() is not None
 

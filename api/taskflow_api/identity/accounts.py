@@ -6,8 +6,10 @@ A new account has no permissions and gets no tokens until an administrator binds
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import jwt
@@ -19,14 +21,23 @@ from taskflow_api.identity.account_store import AccountRow, AccountStore
 from taskflow_api.identity.attempt_limits import AttemptLimit
 from taskflow_api.identity.passwords import Passwords
 from taskflow_api.identity.service_accounts import ServiceAccounts
-from taskflow_core.errors import TaskflowError
+from taskflow_core.errors import Conflict, TaskflowError
 
 ISSUER = "taskflow-accounts"
 """Issuer and audience of the tokens. It is not a URL, so no OIDC issuer can have the same name."""
 ALGORITHM = "HS256"
 ROW_SECONDS = 10.0
 LOGINS, LOGIN_SECONDS = 5, 300
+"""Of one account from one address. Not of the account alone: a stranger could lock its owner out."""
+SOURCE_LOGINS, SOURCE_SECONDS = 60, 60
+"""Of all accounts from one address: each costs a slow hash, and one password may be tried on many names."""
+ACCOUNT_LOGINS, ACCOUNT_SECONDS = 20, 300
+"""Of one account from all addresses. More make answers to wrong passwords slow, and never refuse the right one."""
+SLOW_SECONDS = 2.0
 REGISTRATIONS, REGISTRATION_SECONDS = 20, 60
+"""From one address."""
+ALL_REGISTRATIONS = 300
+"""From all addresses together, in the same time."""
 UNBOUND_LIFETIME = timedelta(days=7)
 """Unbound accounts may be deleted after this time, so that open registration cannot fill the table."""
 
@@ -40,11 +51,12 @@ class TooManyError(TaskflowError):
 
 
 class WrongPasswordError(TaskflowError):
-    """The account does not exist or the password is wrong. The error does not say which."""
+    """The account does not exist, is not bound, or the password is wrong. The error does not say which, because whoever
+    registers a name would learn from it whether it was taken.
+    """
 
-
-class UnboundError(TaskflowError):
-    """The password is right, but the account is not bound to a ServiceAccount."""
+    def __init__(self) -> None:
+        super().__init__("the account does not exist, no administrator has bound it yet, or the password is wrong")
 
 
 class Accounts:
@@ -59,6 +71,7 @@ class Accounts:
         clock: Monotonic seconds.
         now: The time for tokens.
         shared: Counts attempts for all API processes; None if this process counts alone.
+        sleep: Replaced in tests.
     """
 
     def __init__(
@@ -71,6 +84,7 @@ class Accounts:
         clock: Callable[[], float],
         now: Callable[[], datetime],
         shared: ResettableCounter | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
         self._service_accounts = service_accounts
@@ -80,40 +94,52 @@ class Accounts:
         self._now = now
         self._rows = ExpiringCache[str, AccountRow](ROW_SECONDS, CACHE_ENTRIES, clock)
         self._logins = AttemptLimit("login", LOGINS, LOGIN_SECONDS, shared, clock)
+        self._source_logins = AttemptLimit("login-source", SOURCE_LOGINS, SOURCE_SECONDS, shared, clock)
+        self._account_logins = AttemptLimit("login-account", ACCOUNT_LOGINS, ACCOUNT_SECONDS, shared, clock)
         self._registrations = AttemptLimit("registration", REGISTRATIONS, REGISTRATION_SECONDS, shared, clock)
+        self._all_registrations = AttemptLimit("registrations", ALL_REGISTRATIONS, REGISTRATION_SECONDS, shared, clock)
+        self._sleep = sleep
 
-    async def register(self, name: str, password: str) -> None:
-        """Create an unbound account.
+    async def register(self, name: str, password: str, source: str) -> str:
+        """Create an unbound account; returns its id, by which an administrator binds it.
+
+        If the name is taken, nothing is created and the id is of no account: the answer, after the same work, is the
+        same, so nobody learns which names exist. Whoever registered a name first can be bound only by an id that
+        nobody else was told.
 
         Raises:
-            TooManyError: all callers together have registered too many accounts in the last minute.
-            Conflict: the name is taken.
+            TooManyError: too many registrations from this address, or from all, in the last minute.
             Unavailable: the database does not answer, or too many passwords are being hashed.
         """
-        if seconds := await self._registrations.consume(""):
-            raise TooManyError(seconds)
+        for limit, name_of in ((self._registrations, source), (self._all_registrations, "")):
+            if seconds := await limit.consume(name_of):
+                raise TooManyError(seconds)
         now = self._now()
         row = AccountRow(secrets.token_hex(8), name, await self._passwords.hash(password), now)
-        await self._store.add(row, delete_unbound_before=now - UNBOUND_LIFETIME)
+        with suppress(Conflict):
+            await self._store.add(row, delete_unbound_before=now - UNBOUND_LIFETIME)
+        return row.id
 
-    async def token(self, name: str, password: str) -> str:
+    async def token(self, name: str, password: str, source: str) -> str:
         """A token for the account, valid for `lifetime`.
 
         Raises:
-            TooManyError: too many attempts for this name, whether it exists or not, since the last right password.
-            WrongPasswordError: the account does not exist or the password is wrong.
-            UnboundError: the account is not bound to a ServiceAccount.
+            TooManyError: too many attempts from this address, for this name, whether it exists or not, since the last
+                right password, or for any name.
+            WrongPasswordError: the account does not exist, is not bound, or the password is wrong.
             Unavailable: as in `register`.
         """
-        if seconds := await self._logins.consume(name):
+        if seconds := await self._source_logins.consume(source) or await self._logins.consume(f"{name}@{source}"):
             raise TooManyError(seconds)
+        guessed_elsewhere = await self._account_logins.consume(name)
         row = await self._store.by_name(name)
         stored = None if row is None else row.password_hash
-        if not await self._passwords.verify(stored, password) or row is None:
-            raise WrongPasswordError("the account does not exist or the password is wrong")
-        await self._logins.reset(name)
-        if row.binding is None or not await self._service_accounts.exists(row.binding):
-            raise UnboundError(f"account {name} is not bound to a ServiceAccount; an administrator must bind it")
+        right = await self._passwords.verify(stored, password)
+        if not right or row is None or row.binding is None or not await self._service_accounts.exists(row.binding):
+            if guessed_elsewhere:
+                await self._sleep(SLOW_SECONDS)
+            raise WrongPasswordError
+        await self._logins.reset(f"{name}@{source}")
         now = self._now()
         claims = {"iss": ISSUER, "aud": ISSUER, "sub": row.id, "iat": now, "exp": now + self.lifetime}
         return jwt.encode(claims, self._key, ALGORITHM)

@@ -82,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     accounts.add_parser("list", help="list all accounts")
     bind = accounts.add_parser("bind", help="bind an account to a ServiceAccount")
     bind.add_argument("username")
+    # Anyone can register any name; only who registered this account was told its id.
+    bind.add_argument("id", help="the id that the registration returned to its owner")
     bind.add_argument("service_account", type=_full_name, metavar="NAMESPACE/SERVICEACCOUNT")
     accounts.add_parser("unbind", help="remove the binding of an account").add_argument("username")
     accounts.add_parser("delete", help="delete an account").add_argument("username")
@@ -157,17 +159,19 @@ async def _keys(stores: Stores, chosen: argparse.Namespace) -> list[str]:
 async def _accounts(stores: Stores, chosen: argparse.Namespace) -> list[str]:
     if chosen.action == "list":
         found = [
-            (row.name, f"{row.binding.namespace}/{row.binding.name}" if row.binding else "-")
+            (row.name, row.id, f"{row.binding.namespace}/{row.binding.name}" if row.binding else "-")
             for row in await stores.accounts.all()
         ]
-        return _table([("USERNAME", "SERVICEACCOUNT"), *found])
+        return _table([("USERNAME", "ID", "SERVICEACCOUNT"), *found])
     name = chosen.username
     if chosen.action == "bind":
         binding = await stores.service_accounts.find(*chosen.service_account)
         if binding is None:
             namespace, wanted = chosen.service_account
             raise NotFound(f"ServiceAccount {wanted} does not exist in namespace {namespace}")
-        done = await stores.accounts.bind(name, binding)
+        if not await stores.accounts.bind(name, binding, chosen.id):
+            raise NotFound(f"there is no account {name} with the id {chosen.id}; somebody else may have taken the name")
+        done = True
     else:
         done = await (stores.accounts.bind(name, None) if chosen.action == "unbind" else stores.accounts.delete(name))
     if not done:

@@ -81,11 +81,11 @@ class Credentials(Body):
 
 
 class AccountView(Model):
-    """An account."""
+    """An account, if the name was free."""
 
     username: str
-    bound: bool
-    """Whether the account is bound to a ServiceAccount, which it needs to get tokens."""
+    id: str
+    """An administrator binds the account by it."""
 
 
 class TokenView(Model):

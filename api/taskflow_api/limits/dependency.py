@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import Request
 
 from taskflow_api.gcra.limit import LimitState, headers
+from taskflow_api.http.addresses import source
 from taskflow_api.http.kubernetes_auth import Caller, Method
 from taskflow_api.http.problems import ProblemError
 from taskflow_api.limits.costs import cost
@@ -46,7 +47,7 @@ async def limited(request: Request) -> None:
     operation = getattr(request.scope.get("route"), "operation_id", None) or ""
     limits: list[LimitState] | None = state.get("limits")
     if limits is None:
-        address = request.client.host if request.client else ""
+        address = source(request.scope)
         namespace = str(request.path_params.get("namespace", ""))
         limiter: Limiter = request.app.state.limiter
         limits = await count(limiter, state.get("caller"), request.method, operation, namespace, address)

@@ -37,6 +37,8 @@ MAX_TAIL_LINES = 10_000
 _PAGE = 1000
 _TEXT = "text/plain; charset=utf-8"
 _CONTENT = {"text/plain": {"schema": {"type": "string"}, "example": "2026-03-01T12:00:00.000Z stdout hello\n"}}
+_SAVED = {"Content-Disposition": 'attachment; filename="log.txt"'}
+"""A handler wrote what is in it: a browser saves it and shows none of it."""
 _log = get_logger(__name__)
 router = APIRouter(tags=["live"], responses=PROBLEMS | problem(429))
 
@@ -87,7 +89,7 @@ async def get_logs(
         followed = _Followed(services, hub, view, allowed, all_attempts=attempt is None)
         content = await followed.start(stream, shown, start)
         return StallLimitedResponse(
-            content, media_type=_TEXT, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+            content, media_type=_TEXT, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **_SAVED}
         )
     if not chunks and attempt is None and shown > 1:
         # The retry has not logged anything yet, so the log of the failed attempt is more useful.
@@ -97,7 +99,7 @@ async def get_logs(
         raise NotFound(
             f"attempt {shown} of Task {name} has no log: it has not printed anything yet, or the log was deleted"
         )
-    return await _stored(services.objects, chunks, tail, range_header, {"Taskflow-Attempt": str(shown)})
+    return await _stored(services.objects, chunks, tail, range_header, {"Taskflow-Attempt": str(shown), **_SAVED})
 
 
 async def _stored(

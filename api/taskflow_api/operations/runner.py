@@ -16,10 +16,11 @@ from taskflow_api.http.kubernetes_auth import Caller, KubernetesAuth, Method
 from taskflow_api.http.problems import ProblemError, problem_of
 from taskflow_api.operations.model import read_caller, task_filter
 from taskflow_api.ports import FIELD_MANAGER, TaskHistory
+from taskflow_api.tasks.retries import retry_source
 from taskflow_core.domain import naming
 from taskflow_core.domain.manifests import retry_manifest, retry_prefix
-from taskflow_core.errors import Conflict, NotFound, TaskflowError, Unavailable
-from taskflow_core.kube.client import MERGE_PATCH, Requests, tasks_path
+from taskflow_core.errors import Conflict, Invalid, NotFound, TaskflowError, Unavailable
+from taskflow_core.kube.client import JSON_PATCH, Requests, failed_test, tasks_path
 from taskflow_core.store.operations import OperationRow
 from taskflow_core.store.rows import TaskRow
 from taskflow_core.telemetry.logs import get_logger
@@ -159,11 +160,14 @@ class OperationRunner:
         async def one(task: TaskRow) -> FailedChange | None:
             async with slots:
                 try:
-                    await (self._cancel(task) if row.verb == "cancel" else self._retry(row, task))
+                    await self._change(row, task)
                 except Unavailable:
                     raise
-                except TaskflowError as error:
+                except (TaskflowError, ProblemError, ValidationError) as error:
                     return FailedChange(task, error)
+                except Exception as error:  # noqa: BLE001 - one broken row must not stop the others
+                    _log.exception("operation_row_failed", operation=row.id, uid=task.uid)
+                    return FailedChange(task, TaskflowError(type(error).__name__))
                 return None
 
         found = await asyncio.gather(*(one(task) for task in tasks), return_exceptions=True)
@@ -172,23 +176,35 @@ class OperationRunner:
                 raise each
         return [each for each in found if isinstance(each, FailedChange)]
 
-    async def _cancel(self, task: TaskRow) -> None:
-        # With the uid, because another Task may have the name by now.
-        patch = {"metadata": {"uid": task.uid}, "spec": {"cancel": True}}
-        path = tasks_path(task.namespace, task.name)
+    async def _change(self, row: OperationRow, task: TaskRow) -> None:
+        # The caller was authorised for the operation's namespace; nothing that a row says leads out of it.
+        if task.namespace != row.namespace:
+            raise Invalid(f"the history has Task {task.uid} in another namespace")
+        await (self._cancel(row, task) if row.verb == "cancel" else self._retry(row, task))
+
+    async def _cancel(self, row: OperationRow, task: TaskRow) -> None:
+        # The uid is tested by the API server, because another Task may have the name by now.
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": task.uid},
+            {"op": "add", "path": "/spec/cancel", "value": True},
+        ]
+        path, params = tasks_path(row.namespace, task.name), {"fieldManager": FIELD_MANAGER}
         try:
-            await self._kube.request(
-                "PATCH", path, patch, content_type=MERGE_PATCH, params={"fieldManager": FIELD_MANAGER}
-            )
+            await self._kube.request("PATCH", path, patch, content_type=JSON_PATCH, params=params)
         except NotFound:
             # A deleted Task does not run either.
             return
+        except Invalid as error:
+            if failed_test(error):
+                raise Conflict(f"Task {task.name} is another one than that of the history") from error
+            raise
 
     async def _retry(self, row: OperationRow, task: TaskRow) -> None:
-        manifest = retry_manifest(task, name=_name(row, task))
+        source = await retry_source(self._kube, row.namespace, task)
+        manifest = retry_manifest(source, name=_name(row, task))
         params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
         try:
-            await self._kube.request("POST", tasks_path(task.namespace), manifest, params=params)
+            await self._kube.request("POST", tasks_path(row.namespace), manifest, params=params)
         except Conflict:
             # The name is derived from the operation and the old Task, so the previous holder created this one.
             return

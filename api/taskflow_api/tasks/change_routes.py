@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import ValidationError
 
 from taskflow_api.http.access import may, may_on
 from taskflow_api.http.etag import IfMatch, etag, if_match_version
@@ -14,6 +15,7 @@ from taskflow_api.http.problems import ProblemError
 from taskflow_api.http.services import InServices, Services
 from taskflow_api.ports import FIELD_MANAGER
 from taskflow_api.tasks.lookup import find_task
+from taskflow_api.tasks.retries import checked, live
 from taskflow_api.tasks.schemas import TaskChangeBody
 from taskflow_api.tasks.views import TaskView, from_object
 from taskflow_core.domain.manifests import retry_manifest, retry_prefix
@@ -78,10 +80,14 @@ async def retry_task(
     ] = None,
 ) -> TaskView:
     """Creates a Task with a generated name, annotated with the uid of the old one. The old Task does not change."""
-    _, old = await find_task(services, namespace, name)
+    body, old = await find_task(services, namespace, name)
     if not Phase(old.phase).terminal:
         raise ProblemError(409, f"Task {name} is {old.phase}; only a finished Task can be retried")
-    wanted = retry_manifest(old, generate_name=retry_prefix(name))
+    try:
+        source = live(body) if body is not None else checked(old)
+    except ValidationError as error:
+        raise ProblemError(422, "the history has a specification that cannot be repeated") from error
+    wanted = retry_manifest(source, generate_name=retry_prefix(name))
     if items is not None:
         wanted["spec"]["array"] = _only(wanted["spec"].get("array"), items, old.uid, name)
     params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}

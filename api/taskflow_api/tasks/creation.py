@@ -15,7 +15,7 @@ from taskflow_api.tasks.schemas import TaskBody
 from taskflow_core.domain import naming
 from taskflow_core.domain.manifests import task_manifest
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.task import MAX_PAYLOAD_BYTES, TaskSpec, payload_bytes
+from taskflow_core.domain.task import MAX_JSON_LEVELS, MAX_PAYLOAD_BYTES, TaskSpec, nested_deeper, payload_bytes
 from taskflow_core.errors import Conflict, NotFound, TaskflowError
 from taskflow_core.kube.client import tasks_path
 
@@ -152,6 +152,11 @@ def check_payload(body: TaskBody) -> None:
         ProblemError: 413 or 422.
     """
     payload = [body.spec.args, body.spec.kwargs]
+    items = body.spec.array.items if body.spec.array is not None else None
+    for field, value in (("args", body.spec.args), ("kwargs", body.spec.kwargs), ("array/items", items)):
+        if nested_deeper([value], MAX_JSON_LEVELS + 1):
+            error = FieldError(pointer=f"/spec/{field}", detail=f"nested deeper than {MAX_JSON_LEVELS} levels")
+            raise ProblemError(422, "the payload is nested too deep", errors=[error])
     try:
         json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import Header
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from taskflow_api.http.body import Body, Instant, MediaType, ObjectKey, WebhookName, examples
 from taskflow_api.http.names import DNS_NAME, HANDLER, LABEL, MAX_LABEL_CHARS, MAX_NAME_CHARS
 
+_LABEL_PART = "[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_LABEL_KEY, _LABEL_VALUE = re.compile(rf"({DNS_NAME}/)?{_LABEL_PART}"), re.compile(rf"({_LABEL_PART})?")
+_MAX_LABEL_KEY_CHARS = MAX_NAME_CHARS + 1 + MAX_LABEL_CHARS
+
+
+def _syntax(labels: dict[str, str]) -> dict[str, str]:
+    for key, value in labels.items():
+        if len(key) > _MAX_LABEL_KEY_CHARS or not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+            raise ValueError("expected labels of Kubernetes: PREFIX/NAME or NAME, and values of up to 63 characters")
+    return labels
+
+
+Labels = Annotated[dict[str, str], Field(max_length=64), AfterValidator(_syntax)]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FIRST_TIME, END_OF_TIMES = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 Seconds = Annotated[int, Field(ge=0, le=86400)]
@@ -146,7 +160,7 @@ class TaskBody(Body):
         Field(description="The server appends five characters."),
         StringConstraints(min_length=1, max_length=248, pattern=r"^[a-z0-9][-a-z0-9.]*$"),
     ] = None
-    labels: Annotated[dict[str, str], Field(max_length=64)] = {}
+    labels: Labels = {}
     spec: TaskSpecBody
 
     @model_validator(mode="after")

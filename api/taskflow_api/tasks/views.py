@@ -10,6 +10,8 @@ from taskflow_core.domain.resource import Condition, Model
 from taskflow_core.domain.task import ArrayStatus, LastError, Progress, StoredOutput, Task
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
 
+_PAYLOADS = frozenset({"args", "kwargs", "array"})
+
 
 class TaskSummary(Model):
     """A Task in a list."""
@@ -122,7 +124,7 @@ def from_object(body: dict[str, Any]) -> TaskView:
         started_at=status.start_time,
         finished_at=status.completion_time,
         live=True,
-        spec=body["spec"],
+        spec=_shown(task, body["spec"]),
         result=status.result,
         outputs=list(status.outputs),
         labels=body["metadata"].get("labels") or {},
@@ -135,6 +137,11 @@ def from_object(body: dict[str, Any]) -> TaskView:
         last_error=status.last_error,
         conditions=list(status.conditions),
     )
+
+
+def _shown(task: Task, spec: dict[str, Any]) -> dict[str, Any]:
+    # No serialiser could write it. Such a Task is never run: its message says so.
+    return {name: value for name, value in spec.items() if name not in _PAYLOADS} if task.payload_too_deep else spec
 
 
 def detail(view: TaskView, runs: tuple[list[AttemptRow], list[TimelineRow]] | None) -> TaskDetail:

@@ -150,7 +150,10 @@ class PostgresDeliveries:
         rank = func.row_number().over(partition_by=deliveries.c.webhook_id, order_by=deliveries.c.next_at)
         ranked = (
             select(deliveries.c.id, deliveries.c.next_at, rank.label("rank"))
-            .join(webhooks, webhooks.c.id == deliveries.c.webhook_id)
+            # Whatever wrote a delivery: what is of one namespace is never sent to an endpoint of another.
+            .join(
+                webhooks, (webhooks.c.id == deliveries.c.webhook_id) & (webhooks.c.namespace == deliveries.c.namespace)
+            )
             .where(due, webhooks.c.disabled_at.is_(None), webhooks.c.id.not_in(sorted(full)))
             .subquery()
         )

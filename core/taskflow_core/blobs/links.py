@@ -11,6 +11,23 @@ from taskflow_core.blobs.failures import object_errors
 from taskflow_core.errors import Invalid
 
 MAX_LINK_SECONDS = 900
+UNKNOWN_TYPE = "application/octet-stream"
+_INERT = frozenset(
+    {
+        "application/gzip",
+        "application/json",
+        "application/pdf",
+        "application/x-ndjson",
+        "application/zip",
+        "image/gif",
+        "image/jpeg",
+        "image/png",
+        "image/webp",
+        "text/csv",
+        "text/plain",
+    }
+)
+"""Types by which a browser runs nothing. Whoever uploads chooses the stored type, such as text/html."""
 
 
 @contextmanager
@@ -28,3 +45,13 @@ def attachment(filename: str) -> str:
         return "attachment"
     plain = "".join(c if c.isascii() and c.isprintable() and c not in '"\\%' else "_" for c in filename)
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
+
+
+def inert(content_type: str) -> str:
+    """The content type, or that of unknown bytes when a browser could run what has it."""
+    main, semicolon, rest = content_type.partition(";")
+    name, equals, value = rest.strip().partition("=")
+    if main.strip().lower() not in _INERT:
+        return UNKNOWN_TYPE
+    charset = name.lower() == "charset" and value.replace("-", "").replace("_", "").isalnum() and value.isascii()
+    return f"{main.strip().lower()}; charset={value}" if semicolon and equals and charset else main.strip().lower()

@@ -23,7 +23,7 @@ from minio import Minio
 from minio.deleteobjects import DeleteObject
 
 from taskflow_core.blobs.failures import object_errors
-from taskflow_core.blobs.links import MAX_LINK_SECONDS, attachment, signing
+from taskflow_core.blobs.links import MAX_LINK_SECONDS, UNKNOWN_TYPE, attachment, inert, signing
 from taskflow_core.blobs.multipart import MultipartUploads
 from taskflow_core.errors import Conflict, Dependency, Invalid, Unavailable
 from taskflow_core.settings import StorageSettings
@@ -32,6 +32,8 @@ CONNECT_SECONDS = 5
 READ_SECONDS = 60
 MAX_INLINE_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
+_NO_KEY = "-/taskflow-link-check"
+"""In no namespace: none has this name."""
 _PART_BYTES = 16 * 1024 * 1024
 _MAX_PARTS = 10_000
 """S3's own limit."""
@@ -253,14 +255,21 @@ class ObjectStore:
             count += len(keys)
         return count
 
-    def presigned_get(self, key: str, *, seconds: int = MAX_LINK_SECONDS, filename: str = "") -> str:
+    def presigned_get(
+        self, key: str, *, seconds: int = MAX_LINK_SECONDS, filename: str = "", content_type: str = UNKNOWN_TYPE
+    ) -> str:
         """A URL that fetches the object without credentials; a browser saves it as `filename`. Needs no network.
+
+        Whatever type is stored, the answer has the given one, or that of unknown bytes where a browser could run it.
 
         Raises:
             Invalid: `seconds` is not 1..900.
         """
         with signing(key, seconds) as life:
-            answer = {"response-content-disposition": attachment(filename)}
+            answer = {
+                "response-content-disposition": attachment(filename),
+                "response-content-type": inert(content_type),
+            }
             return str(self._signer.presigned_get_object(self._bucket, key, expires=life, response_headers=answer))
 
     def presigned_put(self, key: str, *, seconds: int = MAX_LINK_SECONDS) -> str:
@@ -271,6 +280,24 @@ class ObjectStore:
         """
         with signing(key, seconds) as life:
             return str(self._signer.presigned_put_object(self._bucket, key, expires=life))
+
+    def links_can_copy(self) -> bool:
+        """Whether somebody who has a link to upload can make of it a copy of any object that we may read.
+
+        Some servers heed the header for that although the link does not sign it. It is tried with a source that does
+        not exist: who looks for it would copy it.
+
+        Raises:
+            Unavailable: the server does not answer.
+        """
+        source = f"/{self._bucket}/{_NO_KEY}-source"
+        with signing(_NO_KEY, 60) as life, object_errors(_NO_KEY):
+            link = self._client.presigned_put_object(self._bucket, _NO_KEY, expires=life)
+            answer = self._client._http.request("PUT", link, headers={"x-amz-copy-source": source})  # noqa: SLF001 - its pool has our time limits
+            if answer.status < 300:  # noqa: PLR2004 - HTTP's own border
+                # It took no notice of the header, and stored what was sent: nothing.
+                self.delete(_NO_KEY)
+            return bool(answer.status == 404)  # noqa: PLR2004 - the source
 
 
 def _client(settings: StorageSettings, variable: str, endpoint: str, http: urllib3.PoolManager | None) -> Any:

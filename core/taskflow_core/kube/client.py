@@ -8,19 +8,21 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio import client as official
 from kubernetes.aio import config as credentials
 
 from taskflow_core.domain import naming
-from taskflow_core.errors import Cause, Conflict, Dependency, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
+from taskflow_core.errors import Conflict, Dependency, Forbidden, Invalid, Unavailable
+from taskflow_core.kube.answers import refusal, watch_event
 from taskflow_core.kube.deep_json import read_json
 from taskflow_core.kube.pages import PageLimit, TooLarge, read_body
 from taskflow_core.kube.scopes import Batch, merged, refused, scoped
@@ -29,19 +31,11 @@ JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 MERGE_PATCH = "application/merge-patch+json"
 PAGE_SIZE = 500
+MAX_NAMESPACE_CHARS, MAX_NAME_CHARS = 63, 253
+_DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", re.ASCII)
 WATCH_SECONDS = 300
 """The server ends a watch after this time, and it is started again where it was, in case the connection is dead."""
-_ERRORS: dict[int, type[TaskflowError]] = {
-    403: Forbidden,
-    404: NotFound,
-    409: Conflict,
-    410: Conflict,
-}
-# 401: the credential is being renewed or is not known yet; it is read again with each request.
-_RETRYABLE = {401, 408, 429, 500, 502, 503, 504}
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-_UNTYPED = "failed to create typed patch object"
-"""A server-side apply with an unknown field: the API server (1.36) answers 500, each time."""
 _PIECE_BYTES = 1024 * 1024
 NO_ANSWER = 0
 # An API server answers within its own 60 s limit or never.
@@ -56,9 +50,21 @@ def tasks_path(namespace: str | None = None, name: str | None = None) -> str:
 
 
 def resource_path(group: str, plural: str, namespace: str | None = None, name: str | None = None) -> str:
-    """URL path of a resource, e.g. of group `apis/apps/v1`."""
-    scope = f"/namespaces/{namespace}" if namespace else ""
-    return f"/{group}{scope}/{plural}" + (f"/{name}" if name else "")
+    """URL path of a resource, e.g. of group `apis/apps/v1`; without a name, of all of them.
+
+    Raises:
+        Invalid: the namespace or the name is none of Kubernetes, so it could lead the request elsewhere. An empty name
+            is none either: it would turn a request for one object into one for all.
+    """
+    scope = "" if namespace is None else f"/namespaces/{_segment(namespace, MAX_NAMESPACE_CHARS)}"
+    return f"/{group}{scope}/{plural}" + ("" if name is None else f"/{_segment(name, MAX_NAME_CHARS)}")
+
+
+def _segment(name: str, longest: int) -> str:
+    if len(name) > longest or _DNS_NAME.fullmatch(name) is None:
+        raise Invalid(f"{name[:longest]!r} is no name of a Kubernetes object")
+    # Changes nothing in such a name, and is still right when the pattern is widened.
+    return quote(name, safe="")
 
 
 def status_patch(uid: str, status: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -67,6 +73,13 @@ def status_patch(uid: str, status: Mapping[str, Any]) -> list[dict[str, Any]]:
         {"op": "test", "path": "/metadata/uid", "value": uid},
         {"op": "add", "path": "/status", "value": status},
     ]
+
+
+def failed_test(error: Invalid) -> bool:
+    """Whether a JSON Patch was refused for one of its `test`s. The API server (1.36) says no more of it than that its
+    request was rejected; a refusal of the content has causes.
+    """
+    return not error.causes and "the server rejected our request" in str(error)
 
 
 def delete_options(**preconditions: str) -> dict[str, Any]:
@@ -195,7 +208,7 @@ class KubeClient:
                 if response.status < 400:  # noqa: PLR2004 - HTTP's own border
                     answer: dict[str, Any] = read_json(payload)
                     return answer
-                raise _error(response.status, payload)
+                raise refusal(response.status, payload)
         except ValueError as error:
             raise Unavailable(f"API server: {method} {path}: the answer is no JSON", Dependency.API_SERVER) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -293,7 +306,7 @@ class KubeClient:
             ) as response:
                 self._note("watch", response.status)
                 if response.status >= 400:  # noqa: PLR2004 - HTTP's own border
-                    raise _error(response.status, await response.read())
+                    raise refusal(response.status, await response.read())
                 try:
                     yield ()
                     rest = b""
@@ -312,7 +325,7 @@ class KubeClient:
             ) from error
 
     def _event(self, line: bytes) -> dict[str, Any]:
-        event = _watch_event(line)
+        event = watch_event(line)
         if event["type"] == "BOOKMARK" or self._mine(event["object"]):
             return event
         # Only the progress of the watch matters to this process.
@@ -344,9 +357,7 @@ class KubeClient:
             # Another write came between the server's read and its write; ours does not depend on what was read.
             raise Unavailable(str(error), Dependency.API_SERVER) from error
         except Invalid as error:
-            # All that the API server says of a failed `test` (apiserver 1.36); a refusal of the status itself has
-            # causes.
-            if not error.causes and "the server rejected our request" in str(error):
+            if failed_test(error):
                 raise Conflict(f"{plural} {namespace}/{name} is no longer the one with uid {uid}") from error
             raise
 
@@ -365,34 +376,9 @@ def _abort(response: aiohttp.ClientResponse) -> None:
         connection.transport.abort()
 
 
-def _watch_event(line: bytes) -> dict[str, Any]:
-    event: dict[str, Any] = read_json(line)
-    if event["type"] == "ERROR":
-        status = event["object"]
-        message = f"API server ended the watch: {status.get('code')} {status.get('message')}"
-        if status.get("code") == HTTPStatus.GONE:
-            raise Conflict(message)
-        raise Unavailable(message, Dependency.API_SERVER)
-    return event
-
-
 def _content(body: Any) -> bytes | io.BytesIO | None:
     if body is None:
         return None
     content = json.dumps(body, separators=(",", ":")).encode()
     # aiohttp writes bytes in one go, a file piece by piece.
     return content if len(content) <= _PIECE_BYTES else io.BytesIO(content)
-
-
-def _error(status: int, payload: bytes) -> TaskflowError:
-    try:
-        answer = json.loads(payload)
-        message = str(answer.get("message") or payload.decode(errors="replace"))
-        causes = (answer.get("details") or {}).get("causes") or ()
-        found = [Cause(str(each.get("field", "")), str(each.get("message", ""))) for each in causes]
-    except (ValueError, AttributeError):
-        message, found = payload.decode(errors="replace")[:500], []
-    if status in _RETRYABLE and _UNTYPED not in message:
-        return Unavailable(f"API server answered {status}: {message}", Dependency.API_SERVER)
-    kind = _ERRORS.get(status)
-    return Invalid(message, found) if kind is None else kind(message)

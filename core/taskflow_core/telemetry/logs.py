@@ -38,8 +38,7 @@ def setup_logging(settings: LogSettings, component: str, stream: TextIO = sys.st
         else structlog.dev.ConsoleRenderer(colors=stream.isatty(), sort_keys=False)
     )
     rendering: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if settings.format == "json":
-        rendering.append(structlog.processors.EventRenamer("msg"))
+    rendering.append(structlog.processors.EventRenamer("msg") if settings.format == "json" else _printable)
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*rendering, renderer])
@@ -50,6 +49,20 @@ def setup_logging(settings: LogSettings, component: str, stream: TextIO = sys.st
     for noisy in ("kopf.objects", "urllib3", "httpx", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(component=component)
+
+
+def _printable(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """For a terminal, where what somebody else named must neither begin a line nor move the cursor."""
+    return {
+        name: _escaped(value, "\n" if name in ("exception", "stack") else "") if isinstance(value, str) else value
+        for name, value in event.items()
+    }
+
+
+def _escaped(text: str, kept: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
 class _Unlocked(io.FileIO):

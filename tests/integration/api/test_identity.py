@@ -80,8 +80,8 @@ def test_the_first_key_comes_from_the_command_line_and_works_within_scopes_and_r
             "ServiceAccount nobody does not exist",
         ),
         (("keys", "revoke", "0" * 16), {}, 3, "API key 0000"),
-        (("accounts", "bind", "nobody", f"{NAMESPACE}/allowed"), {}, 3, "account nobody does not exist"),
-        (("accounts", "bind", "nobody", f"{NAMESPACE}/nobody"), {}, 3, "ServiceAccount nobody does not exist"),
+        (("accounts", "bind", "nobody", "0123", f"{NAMESPACE}/allowed"), {}, 3, "no account nobody with the id 0123"),
+        (("accounts", "bind", "nobody", "0123", f"{NAMESPACE}/nobody"), {}, 3, "ServiceAccount nobody does not exist"),
         (
             ("keys", "list", "--namespace", NAMESPACE),
             {"TASKFLOW_DATABASE_URL": "postgresql+psycopg://u:hunter2@127.0.0.1:1/db"},
@@ -208,15 +208,30 @@ def test_the_issuer_can_rotate_its_keys_and_be_unavailable(installation: Install
     _eventually(lambda: installation.call("GET", TASKS, account="unknown"), 403)
 
 
+def test_a_token_for_another_audience_is_none_here(installation: Installation) -> None:
+    async def issued(client: KubeClient) -> str:
+        path = resource_path("api/v1", "serviceaccounts", NAMESPACE, "allowed") + "/token"
+        made = await client.request("POST", path, {"spec": {"audiences": ["vault"], "expirationSeconds": 3600}})
+        return str(made["status"]["token"])
+
+    installation.tokens["for another"] = installation.kube(issued)
+    assert installation.call("GET", TASKS, account="for another").status == 401
+    assert installation.call("GET", TASKS, account="allowed").status == 200
+
+
 def test_an_account_is_registered_bound_by_the_administrator_and_used(installation: Installation) -> None:
     sent = {"username": "ann", "password": PASSWORD}
-    assert installation.call("POST", "/v1/auth/register", sent, account="").status == 201
-    assert installation.call("POST", "/v1/auth/register", sent, account="").status == 409
-    unbound = installation.call("POST", "/v1/auth/token", sent, account="")
-    assert (unbound.status, unbound.json["code"]) == (403, "account-not-bound")
-    assert installation.command("accounts", "bind", "ann", f"{NAMESPACE}/allowed").returncode == 0
+    registered = installation.call("POST", "/v1/auth/register", sent, account="")
+    assert registered.status == 201
+    stranger = sent | {"password": "a strangers password"}
+    taken = installation.call("POST", "/v1/auth/register", stranger, account="")
+    assert (taken.status, taken.json.keys()) == (201, registered.json.keys())
+    assert installation.call("POST", "/v1/auth/token", sent, account="").status == 401
+    binding = f"{NAMESPACE}/allowed"
+    assert installation.command("accounts", "bind", "ann", taken.json["id"], binding).returncode == 3
+    assert installation.command("accounts", "bind", "ann", registered.json["id"], binding).returncode == 0
     listed = installation.command("accounts", "list").stdout.splitlines()
-    assert ["ann", f"{NAMESPACE}/allowed"] in [line.split() for line in listed]
+    assert ["ann", registered.json["id"], binding] in [line.split() for line in listed]
     token = installation.call("POST", "/v1/auth/token", sent, account="")
     assert token.status == 200, token.body
     installation.tokens["account ann"] = token.json["accessToken"]

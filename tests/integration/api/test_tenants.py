@@ -168,8 +168,8 @@ class Tenants:
         tokens["a-reading"] = call("POST", f"/v1/namespaces/{OURS}/apikeys", body, account="a-app").json["key"]
         tokens["a-oidc"] = self.installation.issuer.token("tenant-a")
         sent = {"username": "tenant-a", "password": "correct horse battery"}
-        assert call("POST", "/v1/auth/register", sent, account="").status == 201
-        assert self.installation.command("accounts", "bind", "tenant-a", f"{OURS}/a-app").returncode == 0
+        registered = call("POST", "/v1/auth/register", sent, account="").json["id"]
+        assert self.installation.command("accounts", "bind", "tenant-a", registered, f"{OURS}/a-app").returncode == 0
         tokens["a-account"] = call("POST", "/v1/auth/token", sent, account="").json["accessToken"]
         return ["a-app", "a-key", "a-oidc", "a-account"]
 

@@ -93,6 +93,7 @@ async def test_an_account_is_one_of_its_name_bound_and_gone(engine: AsyncEngine)
     assert await store.bind("ann", None)
     assert await store.all() == [found]
     assert not await store.bind("bob", binding)
+    assert not await store.bind("ann", binding, "of-another")
     assert await store.delete("ann")
     assert not await store.delete("ann")
     assert await store.by_name("ann") is None

@@ -288,3 +288,13 @@ async def test_endpoint_names_are_unique_and_their_number_is_limited(
         await added(engine, "third")
     await added(engine, "third", namespace="team-b")
     assert [row.name for row in await store.of_namespace("team-a")] == ["same", "second"]
+
+
+async def test_a_delivery_of_another_namespace_is_not_leased(engine: AsyncEngine) -> None:
+    await added(engine, "ours")
+    await apply(engine, ended("u1", "Succeeded"), ended("u2", "Succeeded"))
+    async with transaction(engine) as connection:
+        await connection.execute(text("UPDATE webhook_deliveries SET namespace = 'victim' WHERE task_uid = 'u1'"))
+    await make_due(engine)
+    leased = await PostgresDeliveries(engine).lease("me", 10)
+    assert [each.delivery.task_uid for each in leased] == ["u2"]

@@ -235,6 +235,7 @@ class FakeMultipart:
 @dataclass
 class FakeObjects:
     failure: Exception | None = None
+    copying: bool = False
     stored: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -242,6 +243,10 @@ class FakeObjects:
 
     def multipart(self) -> Any:
         return self.uploads
+
+    def links_can_copy(self) -> bool:
+        self.check()
+        return self.copying
 
     def head(self, key: str) -> ObjectInfo:
         self.check()
@@ -262,7 +267,7 @@ class FakeObjects:
         self.check()
         return self.stored[key][start : start + length]
 
-    def presigned_get(self, key: str, *, seconds: int, filename: str) -> str:
+    def presigned_get(self, key: str, *, seconds: int, filename: str, content_type: str) -> str:
         return f"https://objects/{key}?seconds={seconds}&filename={filename}"
 
     def presigned_put(self, key: str, *, seconds: int) -> str:
@@ -326,7 +331,14 @@ class Api:
         self.app: FastAPI = create_app(Components(services, identity, self.hub, self.limiter))
 
     async def call(
-        self, method: str, url: str, body: Any = None, *, token: str = "alice-token", **headers: str
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        *,
+        token: str = "alice-token",
+        client: str = "test",
+        **headers: str,
     ) -> Answer:
         """`body` is sent as JSON, bytes as they are; a header `x_request_id` is X-Request-Id."""
         raw = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
@@ -334,11 +346,16 @@ class Api:
         if token:
             sent["authorization"] = f"Bearer {token}"
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return await call(self.app, method, url, raw, sent)
+        return await call(self.app, method, url, raw, sent, client)
 
 
 async def call(
-    app: Callable[..., Awaitable[None]], method: str, url: str, body: bytes, headers: Mapping[str, str]
+    app: Callable[..., Awaitable[None]],
+    method: str,
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    client: str = "test",
 ) -> Answer:
     path, _, query = url.partition("?")
     scope = {
@@ -352,7 +369,7 @@ async def call(
         "query_string": query.encode(),
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
         "server": ("test", 80),
-        "client": ("test", 1),
+        "client": (client, 1),
     }
     chunks = [body[start : start + 65536] for start in range(0, len(body), 65536)] or [b""]
     messages: list[Any] = []
@@ -371,28 +388,3 @@ async def call(
     start = messages[0]
     answered = {name.decode().lower(): value.decode() for name, value in start["headers"]}
     return Answer(start["status"], answered, b"".join(message.get("body", b"") for message in messages[1:]))
-
-
-def row(number: int = 0, **fields: Any) -> TaskRow:
-    values: dict[str, Any] = {
-        "uid": f"uid-{number:04d}",
-        "namespace": "team-a",
-        "name": f"task-{number}",
-        "handler": "a.b",
-        "queue": "default",
-        "priority": 0,
-        "spec": {"handler": "a.b"},
-        "phase": "Succeeded",
-        "reason": "Succeeded",
-        "message": "",
-        "attempt": 1,
-        "seq": 1,
-        "created_at": CREATED,
-        "started_at": None,
-        "finished_at": None,
-        "deleted_at": None,
-        "result": None,
-        "outputs": [],
-        "labels": None,
-    }
-    return TaskRow(**(values | fields))

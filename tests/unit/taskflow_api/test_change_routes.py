@@ -8,7 +8,8 @@ import pytest
 
 from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.domain.phases import Reason
-from tests.unit.taskflow_api.fakes import Api, row
+from tests.unit.taskflow_api.fakes import Api
+from tests.unit.taskflow_api.rows import row
 
 TASKS = "/v1/namespaces/team-a/tasks"
 SPEC = {"handler": "a.b", "args": [1], "queueTimeoutSeconds": 60}
@@ -100,6 +101,16 @@ async def test_a_deleted_task_can_be_retried_from_the_history() -> None:
     api.history.rows = [row(name="old", phase="Failed", spec={"handler": "a.b", "args": [], "notBefore": None})]
     assert (await api.call("POST", TASKS + "/old:retry")).status == 201
     assert api.kube.calls[-1][2]["spec"] == {"handler": "a.b", "args": []}
+
+
+async def test_what_the_history_says_of_a_deleted_task_is_checked_like_a_callers_body() -> None:
+    api = Api()
+    api.history.rows = [
+        row(name="old", phase="Failed", spec={"handler": "a.b", "inputs": [{"name": "x", "key": "../y"}]})
+    ]
+    answer = await api.call("POST", TASKS + "/old:retry")
+    assert (answer.status, answer.json["code"]) == (422, "invalid")
+    assert not [path for method, path, _ in api.kube.calls if method == "POST" and path.endswith("/tasks")]
 
 
 @pytest.mark.parametrize(("method", "path"), [("PATCH", "/x"), ("POST", "/x:cancel"), ("POST", "/x:retry")])

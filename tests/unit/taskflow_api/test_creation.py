@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from taskflow_core.errors import Invalid, Unavailable
-from tests.unit.taskflow_api.fakes import Api, row
+from tests.unit.taskflow_api.fakes import Api
+from tests.unit.taskflow_api.rows import row
 
 TASKS = "/v1/namespaces/team-a/tasks"
 BODY = {"spec": {"handler": "a.b", "args": [1]}}

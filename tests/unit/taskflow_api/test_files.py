@@ -3,8 +3,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import pytest
+import structlog
 
 from taskflow_api.files import multipart
+from taskflow_api.files.links import warn_of_copies
 from taskflow_api.files.multipart import parse_upload_id, sweep_forever, upload_id
 from taskflow_core.errors import NotFound, Unavailable
 from tests.unit.taskflow_api.fakes import UID, Api
@@ -132,3 +134,31 @@ async def test_the_sweeper_outlives_an_outage(monkeypatch: pytest.MonkeyPatch) -
         await asyncio.sleep(0.001)
     job.cancel()
     assert set(asked) == {now - timedelta(hours=24)}
+
+
+async def test_an_upload_of_an_output_cannot_be_taken_over() -> None:
+    api = stored()
+    key = f"{UID}/1/r.csv"
+    api.objects.uploads.open["u0"] = f"team-a/{key}"
+    url = f"{UPLOADS}/{upload_id(key, 'u0')}"
+    for method, path, body in (
+        ("POST", ":sign", {"parts": [1]}),
+        ("POST", ":complete", {"parts": [{"number": 1, "etag": "e"}]}),
+        ("DELETE", "", None),
+    ):
+        assert (await api.call(method, url + path, body)).status == 422
+    assert api.objects.uploads.open == {"u0": f"team-a/{key}"}
+
+
+@pytest.mark.parametrize(
+    ("copying", "failure", "said"),
+    [(False, None, []), (True, None, ["links_can_copy"]), (True, Unavailable("away"), ["links_not_checked"])],
+)
+async def test_a_login_that_can_copy_is_logged_at_the_start(
+    copying: bool, failure: Exception | None, said: list[str]
+) -> None:
+    api = stored()
+    api.objects.copying, api.objects.failure = copying, failure
+    with structlog.testing.capture_logs() as logs:
+        await warn_of_copies(api.objects)
+    assert [each["event"] for each in logs] == said

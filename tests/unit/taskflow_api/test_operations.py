@@ -9,7 +9,8 @@ from taskflow_api.identity.keys import NewKey
 from taskflow_api.operations import runner as module
 from taskflow_api.operations.runner import OperationRunner
 from taskflow_core.errors import Forbidden, Invalid, Unavailable
-from tests.unit.taskflow_api.fakes import CREATED, Api, FakeKube, row
+from tests.unit.taskflow_api.fakes import CREATED, Api, FakeKube
+from tests.unit.taskflow_api.rows import row
 
 PATH = "/apis/taskflow.dev/v1alpha1/namespaces/team-a/tasks"
 TASKS = "/v1/namespaces/team-a/tasks"
@@ -31,7 +32,7 @@ class Recording(FakeKube):
         name = path.rpartition("/")[2]
         if name in self.refused:
             raise self.refused[name]
-        if method == "POST":
+        if method in ("POST", "GET"):
             return await super().request(method, path, body, **options)
         self.changed.append((method, name, body))
         return {}
@@ -79,7 +80,10 @@ async def test_all_that_match_are_cancelled_and_counted_at_a_bounded_rate() -> N
     method, name, body = site.recording.changed[0]
     assert (method, body) == (
         "PATCH",
-        {"metadata": {"uid": name.replace("task-", "uid-000")}, "spec": {"cancel": True}},
+        [
+            {"op": "test", "path": "/metadata/uid", "value": name.replace("task-", "uid-000")},
+            {"op": "add", "path": "/spec/cancel", "value": True},
+        ],
     )
     assert site.slept == [module.BATCH_SECONDS] * 2
 
@@ -120,6 +124,97 @@ async def test_each_is_retried_once_however_often_a_process_ends_in_between() ->
     await site.history.save_operation(found, "x")
     await site.work()
     assert len(site.recording.objects) == 70
+
+
+FORGED: list[dict[str, Any]] = [
+    {"name": "../../victim/tasks/x"},
+    {"name": "..%2f..%2fvictim%2ftasks%2fx"},
+    {"name": ""},
+    {"name": "x?dryRun=All"},
+    {"name": "x/status"},
+    {"namespace": "victim"},
+]
+BAD_SPECS = [
+    {"handler": "a.b", "unknown": 1},
+    {"handler": "a b"},
+    {"handler": "a.b", "inputs": [{"name": "x", "key": "../victim/secret"}]},
+    {"handler": "a.b", "queue": "../victim.default"},
+    {"handler": "a.b", "args": ["x" * 9000]},
+    {"handler": "a.b", "array": {"count": 1, "items": [1]}},
+    {"handler": "a.b", "retryPolicy": "x"},
+    {},
+    [],
+    None,
+]
+
+
+@pytest.mark.parametrize("verb", ["cancel", "retry"])
+@pytest.mark.parametrize("forged", FORGED)
+async def test_a_row_leads_nowhere_outside_the_namespace_and_stops_no_other(verb: str, forged: dict[str, Any]) -> None:
+    site = Site(3, "Queued" if verb == "cancel" else "Failed")
+    site.history.rows[1] = replace(site.history.rows[1], **forged)
+    location = await site.begin(verb)
+    await site.work()
+    found = (await site.call("GET", location)).json
+    assert (found["state"], found["done"], found["failed"]) == ("Done", 2, 1)
+    assert [each["uid"] for each in found["problems"]] == ["uid-0001"]
+    touched = [path for method, path, _ in site.recording.calls if not path.endswith("reviews")]
+    touched += [f"{PATH}/{name}" for _, name, _ in site.recording.changed]
+    assert {path.rpartition("/")[0] for path in touched} <= {PATH, PATH.rpartition("/")[0]}
+    assert not any("victim" in path for path in touched)
+
+
+@pytest.mark.parametrize("spec", BAD_SPECS)
+async def test_a_specification_that_no_caller_could_create_is_not_repeated(spec: Any) -> None:
+    site = Site(3, "Failed")
+    site.history.rows[1] = replace(site.history.rows[1], spec=spec)
+    location = await site.begin("retry")
+    await site.work()
+    found = (await site.call("GET", location)).json
+    assert (found["done"], found["failed"], found["problems"][0]["problem"]["status"] < 500) == (2, 1, True)
+    assert len(site.recording.objects) == 2
+
+
+async def test_a_retry_repeats_the_resource_and_not_what_a_row_says_of_it() -> None:
+    site = Site(3, "Failed")
+    meta = {"namespace": "team-a", "creationTimestamp": "2026-09-20T12:00:00Z", "labels": {"real": "yes"}}
+    for number, phase in ((0, "Failed"), (1, "Running")):
+        site.recording.objects[f"{PATH}/task-{number}"] = {
+            "metadata": meta | {"name": f"task-{number}", "uid": f"uid-{number:04d}"},
+            "spec": {"handler": "real.one"},
+            "status": {"phase": phase},
+        }
+    # Another Task has the name by now, so of the old one there is only the row.
+    other = {"metadata": meta | {"name": "task-2", "uid": "other"}, "spec": {"handler": "not.this"}}
+    site.recording.objects[f"{PATH}/task-2"] = other
+    location = await site.begin("retry")
+    await site.work()
+    found = (await site.call("GET", location)).json
+    assert (found["done"], [each["name"] for each in found["problems"]]) == (2, ["task-1"])
+    made = [body for name, body in site.recording.objects.items() if "retried-from" in str(body)]
+    told = {body["metadata"]["annotations"]["taskflow.dev/retried-from"]: body for body in made}
+    assert told["uid-0000"]["spec"] == {"handler": "real.one"}
+    assert told["uid-0000"]["metadata"]["labels"] == {"real": "yes"}
+    assert told["uid-0002"]["spec"] == {"handler": "a.b"}
+
+
+async def test_a_name_that_belongs_to_another_task_is_not_cancelled() -> None:
+    site = Site(2, "Queued")
+    site.recording.refused = {"task-0": Invalid("the server rejected our request due to an error in our request")}
+    location = await site.begin("cancel")
+    await site.work()
+    found = (await site.call("GET", location)).json
+    assert (found["done"], found["problems"][0]["problem"]["code"]) == (1, "conflict")
+
+
+async def test_a_row_that_breaks_the_code_stops_no_other() -> None:
+    site = Site(3, "Queued")
+    site.recording.refused = {"task-1": RuntimeError("secret of ours")}
+    location = await site.begin("cancel")
+    await site.work()
+    found = (await site.call("GET", location)).json
+    assert (found["state"], found["done"], found["failed"]) == ("Done", 2, 1)
+    assert "secret" not in str(found["problems"])
 
 
 async def test_an_operation_ends_when_its_caller_loses_the_permission() -> None:

@@ -124,7 +124,7 @@ async def test_a_query_that_does_not_fit_is_named() -> None:
 async def test_a_body_that_is_not_json_has_its_own_problem_type() -> None:
     api = Api()
     _check(await api.call("POST", TASKS, b"{"), 400, "bad-json")
-    _check(await api.call("POST", TASKS, b"[" * 100_000), 400, "bad-request")
+    _check(await api.call("POST", TASKS, b"[" * 100_000), 422, "invalid")
     _check(await api.call("POST", TASKS, b"name=x", content_type="text/plain"), 415, "unsupported-media-type")
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from taskflow_api.http.cursors import BadCursor, decode, encode
 from taskflow_core.errors import Unavailable
-from tests.unit.taskflow_api.fakes import CREATED, UID, Api, row
+from tests.unit.taskflow_api.fakes import CREATED, UID, Api
+from tests.unit.taskflow_api.rows import row
 
 TASKS = "/v1/namespaces/team-a/tasks"
 BODY = {"name": "x", "labels": {"team": "a"}, "spec": {"handler": "a.b", "retryPolicy": {"maxAttempts": 2}}}

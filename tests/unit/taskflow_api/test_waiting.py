@@ -10,7 +10,8 @@ from taskflow_core.domain.task import Dependency
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.queue_view import QueuePosition
 from tests.builders import NOW, make_object, make_task
-from tests.unit.taskflow_api.fakes import Api, row
+from tests.unit.taskflow_api.fakes import Api
+from tests.unit.taskflow_api.rows import row
 
 LATER = NOW + timedelta(minutes=5)
 BUSY = PoolState("main", ("default",), slots=2, busy=2, desired=1)

@@ -24,6 +24,7 @@ class Time:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.slept: list[float] = []
 
     def __call__(self) -> float:
         return self.seconds
@@ -90,10 +91,11 @@ class MemoryAccounts:
     async def all(self) -> list[AccountRow]:
         return list(self.rows.values())
 
-    async def bind(self, name: str, binding: Binding | None) -> bool:
-        if name in self.rows:
-            self.rows[name] = replace(self.rows[name], binding=binding)
-        return name in self.rows
+    async def bind(self, name: str, binding: Binding | None, account_id: str = "") -> bool:
+        if name not in self.rows or account_id not in ("", self.rows[name].id):
+            return False
+        self.rows[name] = replace(self.rows[name], binding=binding)
+        return True
 
     async def delete(self, name: str) -> bool:
         return self.rows.pop(name, None) is not None
@@ -109,6 +111,16 @@ def keys(kube: Requests, store: MemoryKeys, time: Time) -> Keys:
 
 def accounts(kube: Requests, store: MemoryAccounts, time: Time, life: timedelta = timedelta(minutes=15)) -> Accounts:
     # PyJWT uses the system clock, so tokens are issued with it.
+    async def sleep(seconds: float) -> None:
+        time.slept.append(seconds)
+
     return Accounts(
-        store, ServiceAccounts(kube, time), fast_passwords(), SIGNING_KEY, life, time, lambda: datetime.now(UTC)
+        store,
+        ServiceAccounts(kube, time),
+        fast_passwords(),
+        SIGNING_KEY,
+        life,
+        time,
+        lambda: datetime.now(UTC),
+        sleep=sleep,
     )

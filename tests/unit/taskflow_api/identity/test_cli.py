@@ -25,7 +25,8 @@ URL = "postgresql+psycopg://u:hunter2@127.0.0.1:1/db"
             ["keys", "create", "--namespace", "a", "--service-account", "x", "--days", "nan"],
             "expected a number of days",
         ),
-        (["accounts", "bind", "ann", "reports"], "expected a Kubernetes name"),
+        (["accounts", "bind", "ann", "0123", "reports"], "expected a Kubernetes name"),
+        (["accounts", "bind", "ann", "a/b"], "required: NAMESPACE/SERVICEACCOUNT"),
         (["serve"], "invalid choice: 'serve'"),
     ],
 )

@@ -76,6 +76,49 @@ def test_paths_are_those_of_the_api_server() -> None:
     assert resource_path("api/v1", "pods", "n") == "/api/v1/namespaces/n/pods"
 
 
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    "../../victim/tasks/x",
+    "..%2fvictim",
+    "a/b",
+    "a%2fb",
+    "a?dryRun=All",
+    "a#b",
+    "a\\b",
+    "a b",
+    "a\n",
+    "a\x00",
+    "a;b",
+    "A",
+    "-a",
+    "a-",
+    "a..b",
+    ".a",
+    "a:cancel",
+    "\N{FULLWIDTH SOLIDUS}a",
+    "\N{ARABIC-INDIC DIGIT ONE}",
+    "a" * 254,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_that_is_none_leads_nowhere(name: str) -> None:
+    for where in ((name,), ("team-a", name), (name, "x")):
+        with pytest.raises(Invalid, match="no name of a Kubernetes object"):
+            resource_path("api/v1", "pods", *where)
+        with pytest.raises(Invalid, match="no name of a Kubernetes object"):
+            tasks_path(*where)
+
+
+def test_every_name_that_is_one_is_a_segment_of_the_path() -> None:
+    for name in ("a", "0", "a-b", "a.b-c.d", "a" * 253, "xn--1ca"):
+        assert tasks_path("team-a", name) == f"/apis/taskflow.dev/v1alpha1/namespaces/team-a/tasks/{name}"
+    with pytest.raises(Invalid):
+        tasks_path("a" * 64)
+
+
 async def test_a_request_carries_the_token_and_compact_json() -> None:
     kube, session = client(ok(a=1))
     assert await kube.request("POST", "/x", {"b": [1, 2]}) == {"a": 1}
