@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from taskflow_api.urls import safe_url
 from taskflow_core.errors import Invalid
+from taskflow_core.settings import RedisUrl
 
 MIN_SIGNING_KEY_BYTES = 32
 
@@ -32,7 +33,7 @@ class ApiSettings(BaseSettings):
     audiences: Annotated[tuple[str, ...], NoDecode] = ()
     """Comma-separated audiences, one of which a Kubernetes token must have. Empty: the audience of the API server."""
 
-    broker_url: SecretStr | None = None
+    broker_url: RedisUrl | None = None
     """redis:// or rediss:// URL of the broker's Redis, with a read-only user (docs/security.md). Unset: answers have no
     queue position."""
     streams_per_caller: int = Field(default=100, ge=1, le=100_000)
@@ -70,7 +71,7 @@ class LimitSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_LIMITS_", frozen=True)
 
-    url: SecretStr | None = None
+    url: RedisUrl | None = None
     """redis:// or rediss:// URL of the Redis that counts requests, a database or an instance other than the broker's.
     Unset: each process counts on its own."""
     caller_per_minute: int = Field(default=3000, ge=0, le=10_000_000)
