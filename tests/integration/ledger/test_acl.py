@@ -83,13 +83,13 @@ async def test_the_operators_and_the_workers_users_go_through_the_protocol(
         ("LLEN", OTHERS),
         ("RPUSH", "team-ab.default", "x"),
         ("HGET", naming.unacked_keys("team-b").messages, "x"),
-        ("XRANGE", naming.KEY_STREAM, "-", "+"),
-        ("DEL", naming.KEY_STREAM),
+        ("XRANGE", KEYS.events, "-", "+"),
+        ("DEL", KEYS.events),
         ("SET", naming.KEY_EPOCH, "x"),
-        ("ZADD", naming.KEY_LEDGER, "1", "x:1"),
-        ("ZRANGE", naming.KEY_LEDGER, "0", "-1"),
-        ("HSET", naming.KEY_STOPS, "x:1", "x"),
-        ("HGETALL", naming.KEY_WORKERS),
+        ("ZADD", KEYS.ledger, "1", "x:1"),
+        ("ZRANGE", KEYS.ledger, "0", "-1"),
+        ("HSET", KEYS.stops, "x:1", "x"),
+        ("HGETALL", KEYS.workers),
         ("EVAL", "return 1", "0"),
     ],
 )
@@ -101,4 +101,4 @@ def test_a_worker_is_refused_what_is_not_its_own(client: Any, command: tuple[str
 def test_a_script_of_a_worker_can_do_nothing_that_the_worker_may_not(client: redis.Redis) -> None:
     script = client.register_script("return redis.call('DEL', KEYS[1])")
     with pytest.raises(redis.ResponseError, match="can't access at least one of the keys"):
-        script(keys=[naming.KEY_STREAM])
+        script(keys=[KEYS.events])

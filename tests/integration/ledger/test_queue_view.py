@@ -17,6 +17,7 @@ from taskflow_core.ledger.connect import connect_async, connect_sync
 from taskflow_core.ledger.queue_view import QueuePosition, QueueView
 from taskflow_core.settings import RedisSettings
 from tests.builders import make_message
+from tests.integration.ledger.builders import KEYS
 from tests.redis_users import PASSWORD, as_user
 
 pytestmark = pytest.mark.integration
@@ -41,7 +42,7 @@ def publish(settings: RedisSettings, raw: redis.Redis, *entries: tuple[str, int,
         [Outgoing(make_message(uid=uid, priority=priority), entered) for uid, priority, entered in entries]
     )
     publisher.close()
-    raw.zadd(naming.KEY_LEDGER, {naming.member(uid, 1): entered for uid, _, entered in entries})
+    raw.zadd(KEYS.ledger, {naming.member(uid, 1): entered for uid, _, entered in entries})
 
 
 async def test_a_place_counts_higher_priorities_and_the_older_of_its_own(
@@ -82,7 +83,7 @@ async def test_at_a_hundred_thousand_messages_few_are_looked_at(
         if number % 5000 == 0:
             pipe.execute()
     pipe.execute()
-    raw.zadd(naming.KEY_LEDGER, {naming.member("uid-77777", 1): 77_777})
+    raw.zadd(KEYS.ledger, {naming.member("uid-77777", 1): 77_777})
     raw.config_resetstat()
     began = time.perf_counter()
     assert await view.position("team-a", "default", 0, "uid-77777", 1) == QueuePosition(77_776, exact=True)
@@ -94,18 +95,18 @@ async def test_at_a_hundred_thousand_messages_few_are_looked_at(
 
 
 async def test_the_apis_user_reads_no_more_than_that(readers: RedisSettings, raw: redis.Redis) -> None:
-    raw.set(naming.claim_key("u", 1), "x")
+    raw.set(KEYS.claim("u", 1), "x")
     client = connect_sync(readers)
     queue = naming.broker_list("team-a", "default", 0)
     for command in (
         ("LPUSH", queue, "x"),
         ("RPOP", queue),
         ("DEL", queue),
-        ("GET", naming.claim_key("u", 1)),
-        ("ZADD", naming.KEY_LEDGER, "1", "x"),
-        ("ZRANGE", naming.KEY_LEDGER, "0", "-1"),
-        ("XRANGE", naming.KEY_STREAM, "-", "+"),
-        ("HGETALL", naming.KEY_WORKERS),
+        ("GET", KEYS.claim("u", 1)),
+        ("ZADD", KEYS.ledger, "1", "x"),
+        ("ZRANGE", KEYS.ledger, "0", "-1"),
+        ("XRANGE", KEYS.events, "-", "+"),
+        ("HGETALL", KEYS.workers),
         ("KEYS", "*"),
         ("SCAN", "0"),
         ("FLUSHALL",),

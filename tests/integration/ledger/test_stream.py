@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import redis
 
-from taskflow_core.domain import naming
 from taskflow_core.ledger import stream
 from taskflow_core.settings import RedisSettings
 from tests.builders import UID
@@ -16,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 
 def add(raw: redis.Redis, count: int = 1) -> list[str]:
-    return [str(raw.xadd(naming.KEY_STREAM, {"k": "started", "uid": UID, "att": 1})) for _ in range(count)]
+    return [str(raw.xadd(KEYS.events, {"k": "started", "uid": UID, "att": 1})) for _ in range(count)]
 
 
 async def blocked(raw: redis.Redis) -> None:
@@ -121,7 +120,7 @@ async def test_a_group_that_vanishes_while_it_is_read_is_a_lookup_error(
         await reader.read(block_ms=1)
         job = asyncio.create_task(reader.read(block_ms=4000))
         await blocked(raw)
-        raw.delete(naming.KEY_STREAM)
+        raw.delete(KEYS.events)
         with pytest.raises(LookupError):
             await job
 
@@ -133,7 +132,7 @@ async def test_a_stream_that_was_read_has_no_gap(settings: RedisSettings, raw: r
         await make_group(reader)
         await reader.read()
         await reader.read(block_ms=1)
-        raw.xtrim(naming.KEY_STREAM, maxlen=10, approximate=False)
+        raw.xtrim(KEYS.events, maxlen=10, approximate=False)
         assert not await reader.gap()
 
 
@@ -145,7 +144,7 @@ async def test_a_stream_that_was_trimmed_past_the_reader_has_a_gap(settings: Red
         await reader.read()
         assert not await reader.gap()
         add(raw, 300)
-        raw.xtrim(naming.KEY_STREAM, maxlen=100, approximate=False)
+        raw.xtrim(KEYS.events, maxlen=100, approximate=False)
         assert await reader.gap()
 
 
@@ -158,8 +157,8 @@ async def test_a_missing_group_is_a_gap(settings: RedisSettings, raw: redis.Redi
 async def test_entries_that_are_no_events_are_told_and_stop_no_others(
     settings: RedisSettings, raw: redis.Redis
 ) -> None:
-    bad = str(raw.xadd(naming.KEY_STREAM, {"k": "exploded", "uid": UID, "att": 1}))
-    other = str(raw.xadd(naming.KEY_STREAM, {"hello": "world"}))
+    bad = str(raw.xadd(KEYS.events, {"k": "exploded", "uid": UID, "att": 1}))
+    other = str(raw.xadd(KEYS.events, {"hello": "world"}))
     (good,) = add(raw)
     async with operator(settings) as side:
         reader = side.reader()
@@ -179,12 +178,12 @@ async def test_a_backlog_whose_entries_were_trimmed_can_be_acknowledged(
         await make_group(reader)
         await reader.read()
         await reader.read(block_ms=1)
-        raw.xtrim(naming.KEY_STREAM, maxlen=0, approximate=False)
+        raw.xtrim(KEYS.events, maxlen=0, approximate=False)
         reader.start_over()
         batch = await reader.read()
         assert [stream_id for stream_id, _ in batch.broken] == ids
         await reader.acknowledge(ids)
-    pending = raw.xpending(naming.KEY_STREAM, "cr")
+    pending = raw.xpending(KEYS.events, "cr")
     assert pending["pending"] == 0
 
 
@@ -196,14 +195,14 @@ async def test_only_what_all_groups_have_acknowledged_is_trimmed(
     async with operator(settings) as side:
         readers = [side.reader(group) for group in stream.GROUPS]
         await side.ledger.trim_stream()
-        assert raw.xlen(naming.KEY_STREAM) == 1000
+        assert raw.xlen(KEYS.events) == 1000
         for reader in readers:
             await make_group(reader)
             while (batch := await reader.read(block_ms=1)).events:
                 await reader.acknowledge([event.id for event in batch.events if event.id != ids[600]])
         await side.ledger.trim_stream()
         # Redis drops whole nodes of a hundred.
-        assert 400 <= int(str(raw.xlen(naming.KEY_STREAM))) <= 500
+        assert 400 <= int(str(raw.xlen(KEYS.events))) <= 500
         for reader in readers:
             assert not await reader.gap()
             reader.start_over()
@@ -211,10 +210,10 @@ async def test_only_what_all_groups_have_acknowledged_is_trimmed(
             await reader.acknowledge([ids[600]])
         monkeypatch.setattr(stream, "KEPT_MS", 60_000)
         await side.ledger.trim_stream()
-        assert int(str(raw.xlen(naming.KEY_STREAM))) >= 400
+        assert int(str(raw.xlen(KEYS.events))) >= 400
         monkeypatch.setattr(stream, "KEPT_MS", -1000)
         await side.ledger.trim_stream()
-        assert 1 <= int(str(raw.xlen(naming.KEY_STREAM))) <= 100
+        assert 1 <= int(str(raw.xlen(KEYS.events))) <= 100
         for reader in readers:
             assert not await reader.gap()
         add(raw, 3)

@@ -64,7 +64,7 @@ class Workers:
 
     def once(self, name: str, uid: str) -> subprocess.Popen[bytes]:
         """Start a worker that runs the first attempt of one Task and ends."""
-        return self._spawn(name, {"TASKFLOW_WORKER_ONCE": naming.once_key(uid, 1)}, "--once")
+        return self._spawn(name, {"TASKFLOW_WORKER_ONCE": KEYS.once(uid, 1)}, "--once")
 
     def _spawn(self, name: str, variables: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {
@@ -196,7 +196,7 @@ class Workers:
 
     def told(self, kind: EventKind, worker: str = "") -> list[Event]:
         """Events of this kind, of all workers or of one."""
-        rows: Any = self.raw.xrange(naming.KEY_STREAM)
+        rows: Any = self.raw.xrange(KEYS.events)
         events = [Event.from_fields(stream_id, fields) for stream_id, fields in rows]
         return [event for event in events if event.kind is kind and event.worker.startswith(worker)]
 

@@ -34,7 +34,7 @@ def test_the_exit_code_is_0_whatever_the_outcome(workers: Workers, handler: str,
     assert workers.once("a", "u1").wait(60) == 0
     assert [event.uid for event in workers.told(EventKind.STARTED, "a:")] == ["u1"]
     assert [event.uid for event in workers.told(kind, "a:")] == ["u1"]
-    assert workers.raw.zcard(naming.KEY_LEASES) == 0
+    assert workers.raw.zcard(KEYS.leases) == 0
 
 
 def test_it_takes_no_other_message(workers: Workers) -> None:

@@ -129,7 +129,7 @@ def test_an_uncooperative_handler_is_given_up_and_its_late_end_refused(threads: 
     failure = ended(threads, EventKind.FAILED, "deaf")
     assert failure.reason is Reason.ATTEMPT_TIMEOUT
     assert "was given up, since a thread cannot be killed" in failure.message
-    assert threads.raw.zcard(naming.KEY_LEASES) == 0
+    assert threads.raw.zcard(KEYS.leases) == 0
     # The other slot can still be used, this one cannot.
     threads.send(["next"])
     succeeded(threads, "next")
@@ -173,7 +173,7 @@ def test_sigterm_lets_handlers_end_and_releases_the_rest(threads: Workers, tmp_p
     succeeded(threads, "ends")
     assert process.wait(15) == 0
     assert {uid: each.reason for uid, each in failures(threads, EventKind.RELEASED).items()} == {"stays": Reason.DRAIN}
-    assert threads.raw.zcard(naming.KEY_LEASES) == 0
+    assert threads.raw.zcard(KEYS.leases) == 0
     threads.start("b")
     succeeded(threads, "ends", "later")
 
