@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.naming import keys_of
 from taskflow_core.domain.task import Task
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.operator import OperatorLedger
@@ -288,5 +289,10 @@ def test_nothing_is_left(alone: Product) -> None:
             120,
         )
     with redis.Redis.from_url(alone.stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True) as client:
-        assert list(client.scan_iter(naming.KEY_ONCE_PREFIX + "*")) == []
-        assert client.zcard(naming.KEY_LEDGER) + client.zcard(naming.KEY_LEASES) + client.hlen(naming.KEY_STOPS) == 0
+        assert list(client.scan_iter(keys_of("default").once_prefix + "*")) == []
+        assert (
+            client.zcard(keys_of("default").ledger)
+            + client.zcard(keys_of("default").leases)
+            + client.hlen(keys_of("default").stops)
+            == 0
+        )

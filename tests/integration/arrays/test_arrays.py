@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from taskflow_core.domain import naming
 from taskflow_core.domain.items import ItemState
 from taskflow_core.domain.message import Message
+from taskflow_core.domain.naming import keys_of
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.ledger.connect import connect_sync
@@ -21,6 +21,7 @@ from tests.builders import UID
 from tests.integration.arrays.site import Site
 
 pytestmark = pytest.mark.integration
+KEYS = keys_of("team-a")
 QUICKLY: dict[str, Any] = {"retryPolicy": {"backoffSeconds": 1, "maxBackoffSeconds": 1, "jitterPercent": 0}}
 
 
@@ -134,7 +135,8 @@ async def test_a_flush_loses_nothing(site: Site) -> None:
     raw = connect_sync(site.redis_settings)
     raw.flushall()
     raw.connection_pool.disconnect()
-    site.arrays.data_lost(1.0)
+    await site.namespaces.data_lost([])
+    site.arrays.data_lost(1.0, ["team-a"])
     status = await site.finished(UID)
     assert status["phase"] == "Succeeded"
     await accounted(site, status, 30_000)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from taskflow_core.domain import naming
 from taskflow_core.domain.events import EventKind
 from tests.e2e.product import eventually, records
-from tests.integration.taskflow_worker.process import Workers
+from tests.integration.taskflow_worker.process import KEYS, Workers
 
 pytestmark = pytest.mark.integration
 

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from taskflow_core.blobs.store import ObjectStore
-from taskflow_core.domain import naming
 from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.settings import StorageSettings
 from taskflow_local.stack import Stack
 from tests.e2e.product import eventually, records
-from tests.integration.taskflow_worker.process import Workers
+from tests.integration.taskflow_worker.process import KEYS, Workers
 
 pytestmark = pytest.mark.integration
 GRACE_SECONDS = 1
