@@ -204,7 +204,7 @@ async def test_a_report_that_is_none_hides_no_other_and_is_removed(
     say(presence)
     good: Any = raw.hget(KEYS.workers, "pod-1")
     name, report = HOSTILE[case]
-    raw.hset(KEYS.workers, name, good if report is None else report)  # type: ignore[arg-type]
+    raw.hset(KEYS.workers, name, good if report is None else report)
     async with view(settings) as side:
         assert set((await side.snapshot([NAMESPACE, "team-b"])).reports) == {ONE}
     assert raw.hkeys(KEYS.workers) == ["pod-1"]

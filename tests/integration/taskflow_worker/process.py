@@ -127,10 +127,9 @@ class Workers:
 
     def until(self, name: str, holds: Callable[[WorkerReport], bool], seconds: float = 30) -> WorkerReport:
         """Wait for a report of that worker that satisfies the condition."""
+        worker = WorkerName("team-a", name)
         found = eventually(
-            lambda: self.seen().reports.get(WorkerName("team-a", name)),
-            lambda report: report is not None and holds(report),
-            seconds,
+            lambda: self.seen().reports.get(worker), lambda report: report is not None and holds(report), seconds
         )
         assert found is not None
         return found
