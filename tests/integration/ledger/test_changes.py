@@ -116,7 +116,8 @@ async def test_after_its_connection_was_killed_all_is_looked_at_and_announced(
 
 async def test_a_flood_is_announced_a_few_times(settings: RedisSettings, raw: redis.Redis) -> None:
     async with listening(settings, KEYS.events) as found:
-        await asyncio.to_thread(lambda: [write(raw, count=500) for _ in range(20)])
+        for _ in range(20):
+            await asyncio.to_thread(write, raw, KEYS.events, 500)
         await asyncio.sleep(0.1)
         assert raw.xlen(KEYS.events) == 10_000
         assert 1 <= len(found.heard) <= 600

@@ -36,7 +36,8 @@ HOSTILE: dict[str, bytes] = {
 async def test_a_name_of_no_attempt_is_removed_and_hides_no_loss(
     settings: RedisSettings, raw: redis.Redis, case: str
 ) -> None:
-    raw.zadd(KEYS.leases, {HOSTILE[case]: 1, f"{UID}:1": 2})
+    names: Any = {HOSTILE[case]: 1, f"{UID}:1": 2}
+    raw.zadd(KEYS.leases, names)
     async with operator(settings) as side:
         assert await side.expire() == [f"{UID}:1"]
         assert await side.expire() == []

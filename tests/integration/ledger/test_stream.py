@@ -163,10 +163,10 @@ def output_bytes(raw: redis.Redis) -> int:
 
 async def test_an_entry_of_very_many_fields_is_none(settings: RedisSettings, raw: redis.Redis) -> None:
     pairs = [text for number in range(100_000) for text in (f"f{number}", "v")]
-    bad = str(raw.execute_command("XADD", KEYS.events, "*", *pairs))
+    bad = str(raw.execute_command("XADD", KEYS.events, "*", *pairs))  # type: ignore[no-untyped-call]
     # The same name many times, and ours behind the sixteen that are looked at.
     ours = [text for pair in fields().items() for text in pair]
-    late = str(raw.execute_command("XADD", KEYS.events, "*", *["k", "started"] * 50_000, *ours))
+    late = str(raw.execute_command("XADD", KEYS.events, "*", *["k", "started"] * 50_000, *ours))  # type: ignore[no-untyped-call]
     (good,) = add(raw)
     async with operator(settings) as side:
         await side.namespaces.ensure([NAMESPACE])
