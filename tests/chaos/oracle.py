@@ -109,9 +109,10 @@ class Execution:
 
 @dataclass(frozen=True)
 class Told:
-    """An entry of the event stream, read as it was added."""
+    """An entry of an event stream, read as it was added."""
 
     id: str
+    """Its name among those of all streams: `EntryId`."""
     kind: str
     uid: str
     attempt: int
@@ -127,7 +128,7 @@ class Evidence:
     executions: Sequence[Execution]
     told: Sequence[Told]
     timeline: frozenset[str]
-    """Stream ids of the refusals that the history knows."""
+    """Names of the refusals that the history knows."""
     objects: Mapping[str, bytes]
     """Content of each object by its key; logs without content."""
     refusals_by_metric: Mapping[str, int] | None = None
@@ -270,7 +271,8 @@ def _refusals(evidence: Evidence) -> Iterator[Violation]:
         for each in told:
             if each.id not in evidence.timeline:
                 yield Violation(Wrong.UNCOUNTED, each.uid, f"the history lacks {each.kind} {each.id}")
-    ends = {each.uid: _position(each.id) for each in evidence.told if each.kind == "settled"}
+    # The operator's stream has numbers of its own: which of two entries of a millisecond was first, nobody knows.
+    ends = {each.uid: (_position(each.id)[0] + 1, 0) for each in evidence.told if each.kind == "settled"}
     for wanted, resource in _finished(evidence):
         for kind, counted in ((DUPLICATE, resource.duplicates), (STALE, resource.stale)):
             mine = [_position(each.id) for each in told if each.uid == wanted.uid and each.kind == kind]
@@ -302,5 +304,5 @@ def _final_end(evidence: Evidence, resource: Resource) -> tuple[int, int]:
 
 
 def _position(stream_id: str) -> tuple[int, int]:
-    milliseconds, _, number = stream_id.partition("-")
+    milliseconds, _, number = stream_id.partition("@")[0].partition("-")
     return int(milliseconds), int(number)

@@ -78,7 +78,7 @@ def resources(items: Iterable[dict[str, Any]]) -> dict[str, Resource]:
 
 
 def history(url: str, uids: Sequence[str]) -> tuple[dict[str, Row], frozenset[str]]:
-    """Rows of these Tasks, and stream ids of the refusals in their timelines."""
+    """Rows of these Tasks, and names of the refusals in their timelines."""
     with psycopg.connect(url.replace("postgresql+psycopg", "postgresql")) as connection:
         rows = connection.execute(
             "SELECT uid, phase, attempt, result, outputs FROM tasks WHERE uid = ANY(%s)", (list(uids),)
@@ -111,21 +111,23 @@ def objects(site: Site, uids: Collection[str]) -> dict[str, bytes]:
 def waiting(site: Site) -> list[str]:
     """What of the run is still under way in Redis: it has to go by itself."""
     redis, found = site.redis, []
-    for name, key in (("ledger", naming.KEY_LEDGER), ("lease", naming.KEY_LEASES)):
+    keys = naming.keys_of("default")
+    for name, key in (("ledger", keys.ledger), ("lease", keys.leases)):
         found += [f"{name} {member}" for member in redis.zrange(key, 0, -1)]
-    found += [f"stop request {member}" for member in redis.hkeys(naming.KEY_STOPS)]
-    found += [f"array {key}" for key in redis.scan_iter(match=f"{naming.KEY_ARRAY_PREFIX}*", count=1000)]
+    found += [f"stop request {member}" for member in redis.hkeys(keys.stops)]
+    found += [f"array {key}" for key in redis.scan_iter(match=f"{keys.array_prefix}*", count=1000)]
     for priority in (0, 3, 6, 9):
         key = naming.broker_list("default", "default", priority)
         if length := redis.llen(key):
             found.append(f"{length} messages in {key!r}")
-    last = redis.xinfo_stream(naming.KEY_STREAM)["last-generated-id"] if redis.exists(naming.KEY_STREAM) else None
-    for group in redis.xinfo_groups(naming.KEY_STREAM) if last else ():
-        # By its place, too: Redis' own count of a lag is off after a restart.
-        behind = group["pending"] + (0 if group["last-delivered-id"] == last else max(group["lag"] or 0, 1))
-        if behind:
-            found.append(f"group {group['name']} is {behind} events behind")
-    for key in redis.scan_iter(match=f"{naming.KEY_CLAIM_PREFIX}*", count=1000):
+    for stream in (keys.events, keys.notes):
+        last = redis.xinfo_stream(stream)["last-generated-id"] if redis.exists(stream) else None
+        for group in redis.xinfo_groups(stream) if last else ():
+            # By its place, too: Redis' own count of a lag is off after a restart.
+            behind = group["pending"] + (0 if group["last-delivered-id"] == last else max(group["lag"] or 0, 1))
+            if behind:
+                found.append(f"group {group['name']} is {behind} events of {stream} behind")
+    for key in redis.scan_iter(match=f"{keys.claim_prefix}*", count=1000):
         value = redis.get(key) or ""
         # A closed attempt leaves a tombstone, which expires; a claim that names its holder only is a living one.
         if value and value not in ("settled", "deleted") and value.partition("|")[0] not in TOMBSTONES:

@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from taskflow_core.domain import naming
+from taskflow_core.domain.naming import keys_of
 from tests.api_server import PODS, TASKS
 from tests.e2e.product import Product, eventually, task
 
@@ -60,7 +60,7 @@ class OwnPool:
     def serving(self) -> list[bool]:
         """Whether each of its workers takes messages, by what they say in Redis."""
         with redis.Redis.from_url(self.product.stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True) as client:
-            reports = [json.loads(text) for text in client.hvals(naming.KEY_WORKERS)]
+            reports = [json.loads(text) for text in client.hvals(keys_of("default").workers)]
         return [report["serving"] for report in reports if report["pool"] == self.name]
 
     def has(self, count: int, seconds: float = 60) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import redis as redis_client
 
+from taskflow_core.domain.naming import keys_of
 from tests.e2e.product import Product, eventually, task
 
+KEYS = keys_of("default")
 pytestmark = pytest.mark.e2e
 
 SOON = {"maxAttempts": 3, "backoffSeconds": 1, "backoffFactor": 1, "jitterPercent": 0}
@@ -70,8 +72,8 @@ def accounted(product: Product, name: str, total: int) -> dict[str, Any]:
         sizes[row["state"]] += row["last"] - row["first"] + 1
     assert (sizes["succeeded"], sizes["failed"]) == (found["succeeded"], found["failed"])
     redis = connect(product)
-    assert redis.keys("tf:arr:*") == []
-    assert redis.zcard("tf:led") == redis.zcard("tf:lease") == 0
+    assert redis.keys(f"{KEYS.array_prefix}*") == []
+    assert redis.zcard(KEYS.ledger) == redis.zcard(KEYS.leases) == 0
     return found
 
 
@@ -129,7 +131,7 @@ def test_cancelled_in_the_middle(product: Product, folder: Path) -> None:
     ended = sum(row["last"] - row["first"] + 1 for row in items(product, "stopped"))
     # Those that were interrupted have run, and not ended.
     assert ended == found["array"]["succeeded"] <= len(ran) <= ended + 4
-    assert connect(product).keys("tf:arr:*") == []
+    assert connect(product).keys(f"{KEYS.array_prefix}*") == []
 
 
 def test_suspended_and_resumed(product: Product, folder: Path) -> None:
@@ -137,7 +139,7 @@ def test_suspended_and_resumed(product: Product, folder: Path) -> None:
     begun(product, "paused")
     product.kubectl("patch", "tft", "paused", "--type=merge", "-p", '{"spec":{"suspend":true}}')
     product.in_phase("paused", "Suspended")
-    eventually(lambda: connect(product).zcard("tf:lease"), lambda held: held == 0)
+    eventually(lambda: connect(product).zcard(KEYS.leases), lambda held: held == 0)
     ran = executed(folder)
     time.sleep(1.5)
     assert executed(folder) == ran

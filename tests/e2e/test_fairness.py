@@ -41,7 +41,8 @@ async def _create_crowd(pool: Mapping[str, object]) -> None:
 def _queued(product: Product) -> list[str]:
     """Uids of Tasks in the order in which they entered the ledger."""
     with redis.Redis.from_url(product.stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True) as client:
-        entries = client.xrange(naming.KEY_STREAM)
+        entries = [each for name in ("default", CROWD) for each in client.xrange(naming.keys_of(name).notes)]
+    entries.sort(key=lambda each: [int(part) for part in each[0].split("-")])
     return [fields["uid"] for _, fields in entries if fields["k"] == EventKind.QUEUED]
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import redis as redis_client
 
+from taskflow_core.domain.naming import keys_of
 from tests.e2e.product import Product, eventually, records, task
 
+KEYS = keys_of("default")
 pytestmark = pytest.mark.e2e
 
 SOON = {"maxAttempts": 3, "backoffSeconds": 1, "backoffFactor": 1}
@@ -186,7 +188,7 @@ def test_a_message_lost_from_its_queue_is_sent_again(product: Product, tmp_path:
 
 def test_nothing_is_left_in_the_ledger(product: Product) -> None:
     redis = connect(product)
-    eventually(lambda: redis.zcard("tf:led") + redis.zcard("tf:lease"), lambda count: count == 0)
+    eventually(lambda: redis.zcard(KEYS.ledger) + redis.zcard(KEYS.leases), lambda count: count == 0)
     for group in ("cr", "pg"):
         assert_drained(redis, group)
 
@@ -200,4 +202,5 @@ def flush(product: Product) -> None:
 
 
 def assert_drained(redis: Any, group: str) -> None:
-    eventually(lambda: redis.xpending("tf:ev", group)["pending"], lambda count: count == 0)
+    for stream in (KEYS.events, KEYS.notes) if group == "pg" else (KEYS.events,):
+        eventually(lambda stream=stream: redis.xpending(stream, group)["pending"], lambda count: count == 0)  # type: ignore[misc]

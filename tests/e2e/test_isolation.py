@@ -14,8 +14,10 @@ import pytest
 import redis
 
 from taskflow_core.domain import naming
+from taskflow_core.domain.naming import keys_of
 from taskflow_core.domain.task import Task
 from taskflow_core.ledger.connect import connect_async
+from taskflow_core.ledger.namespaces import Namespaces
 from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.settings import RedisSettings
 from taskflow_operator.tasks.snapshots import current_attempt
@@ -211,7 +213,7 @@ async def enter(product: Product, found: dict[str, Any]) -> None:
     """What an operator does first with an attempt."""
     client = connect_async(RedisSettings.model_validate({"url": product.stack.env()["TASKFLOW_REDIS_URL"]}))
     async with client:
-        await OperatorLedger(client).enqueue([current_attempt(Task.from_object(found))])
+        await OperatorLedger(client, Namespaces(client), "unused").enqueue([current_attempt(Task.from_object(found))])
 
 
 async def test_what_an_operator_entered_and_did_not_launch_the_next_one_launches(alone: Product) -> None:
@@ -288,5 +290,6 @@ def test_nothing_is_left(alone: Product) -> None:
             120,
         )
     with redis.Redis.from_url(alone.stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True) as client:
-        assert list(client.scan_iter(naming.KEY_ONCE_PREFIX + "*")) == []
-        assert client.zcard(naming.KEY_LEDGER) + client.zcard(naming.KEY_LEASES) + client.hlen(naming.KEY_STOPS) == 0
+        keys = keys_of("default")
+        assert list(client.scan_iter(keys.once_prefix + "*")) == []
+        assert client.zcard(keys.ledger) + client.zcard(keys.leases) + client.hlen(keys.stops) == 0

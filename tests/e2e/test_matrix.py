@@ -18,10 +18,12 @@ from typing import Any
 
 import pytest
 
+from taskflow_core.domain.naming import keys_of
 from tests.api_server import TASKS
 from tests.e2e.product import Product, eventually, records, task
 from tests.e2e.test_faults import connect
 
+KEYS = keys_of("default")
 pytestmark = pytest.mark.e2e
 
 LABEL = "matrix"
@@ -258,9 +260,9 @@ def later(matrix: Matrix, seconds: float, cells: tuple[Cell, ...], holds: Callab
 def traces(matrix: Matrix, uid: str) -> list[str]:
     """What Redis still has of a Task, but for the tombstones that keep an ended attempt from being entered again."""
     redis = connect(matrix.product)
-    found = [f"{key}: {each}" for key in ("tf:led", "tf:lease") for each in redis.zrange(key, 0, -1) if uid in each]
-    found += [f"tf:stop: {each}" for each in redis.hkeys("tf:stop") if uid in each]
-    claims = {key: redis.get(key) for key in redis.scan_iter(f"tf:cl:{uid}*", count=1000)}
+    found = [f"{key}: {each}" for key in (KEYS.ledger, KEYS.leases) for each in redis.zrange(key, 0, -1) if uid in each]
+    found += [f"{KEYS.stops}: {each}" for each in redis.hkeys(KEYS.stops) if uid in each]
+    claims = {key: redis.get(key) for key in redis.scan_iter(f"{KEYS.claim_prefix}{uid}*", count=1000)}
     return found + [f"{key}: {held}" for key, held in claims.items() if held not in ("settled", "deleted", None)]
 
 
@@ -300,7 +302,7 @@ def matrix(product: Product, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     product.run("matrix-after", "taskflow.echo", queue="matrix", notBefore=after)
     later(matrix, 40, CELLS, arrived)
     matrix.found = matrix.listed()
-    matrix.entered = {each.rpartition(":")[0] for each in connect(product).zrange("tf:led", 0, -1)}
+    matrix.entered = {each.rpartition(":")[0] for each in connect(product).zrange(KEYS.ledger, 0, -1)}
     open_phases = ("Queued", "Running")
     uids = [uid for cell in CELLS for uid in matrix.uids[cell.name][: -1 if cell.phase in open_phases else None]]
 

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import redis as redis_client
 
+from taskflow_core.domain.naming import keys_of
 from taskflow_local.programs import Resolver
 from tests.e2e.product import Product, condition, eventually, records, task
 
+KEYS = keys_of("default")
 pytestmark = pytest.mark.e2e
 
 POISON_UID = "00000000-0000-4000-8000-000000000000"
@@ -198,16 +200,16 @@ def test_garbage_in_the_stream_and_in_the_ledger_stops_nothing(product: Product,
         {"k": "succeeded", "uid": POISON_UID, "att": "1", "p": "[" * 5000},
     ]
     for fields in garbage:
-        redis.xadd("tf:ev", fields)
-    redis.zadd("tf:led", {"no-member": 1, ":": 2, "x:y": 3})
+        redis.xadd(KEYS.events, fields)
+    redis.zadd(KEYS.ledger, {"no-member": 1, ":": 2, "x:y": 3})
     try:
         found = product.run("after-garbage", "taskflow.echo", kwargs={"value": 4})
         assert found["status"]["result"] == 4
         product.history("after-garbage", "Succeeded")
         for group in ("cr", "pg"):
-            eventually(lambda group=group: redis.xpending("tf:ev", group)["pending"], lambda count: count == 0, 60)  # type: ignore[misc]
+            eventually(lambda group=group: redis.xpending(KEYS.events, group)["pending"], lambda count: count == 0, 60)  # type: ignore[misc]
     finally:
-        redis.zrem("tf:led", "no-member", ":", "x:y")
+        redis.zrem(KEYS.ledger, "no-member", ":", "x:y")
 
 
 def test_a_task_that_the_operator_cannot_read_fails_and_says_why(product: Product, operator: int) -> None:

@@ -35,8 +35,7 @@ def operator_steps(state: State, number: int, design: Design) -> Iterator[Step]:
             f"operator {number} sees its successor and ends",
             with_operator(state, number, **Operator(role="gone")._asdict()),
         )
-    if not state.redis.epoch or (operator.role == "leads" and not state.redis.group):
-        yield _notice(state, number)
+    yield from _notice(state, number)
     yield from _dispatch(state, number, design)
     yield from _reconcile(state, number, design)
     yield from _close(state, number, design)
@@ -70,15 +69,25 @@ def _may_end(state: State, status: tuple[int, str]) -> bool:
     )
 
 
-def _notice(state: State, number: int) -> Step:
-    """Reconciler._check_epoch and consume_group: the data is new or lost. What was in flight is held."""
-    operator = state.operators[number]
-    redis, _ = scripts.begin_epoch(state.redis, str(state.life))
-    if operator.role == "leads":
-        redis = redis._replace(group=True)
+def _notice(state: State, number: int) -> Iterator[Step]:
+    """Reconciler._check_epoch and Namespaces: the data is new or lost. What was in flight is held once the namespace is
+    open again.
+    """
+    operator, redis = state.operators[number], state.redis
+    if not redis.begun:
+        after, _ = scripts.begin_epoch(redis)
+        yield f"operator {number} begins an epoch", with_operator(with_redis(state, after), number, opens=True)
+        return
+    if not operator.opens and redis.epoch:
+        return
+    after, _ = scripts.open_namespace(redis, str(state.life))
+    opened = with_operator(with_redis(state, after), number, opens=False)
     held = operator.known and operator.closing is None and operator.phase in ("Queued", "Running")
-    after = with_operator(with_redis(state, redis), number, held=operator.attempt if held else operator.held)
-    return f"operator {number} begins an epoch and holds", after
+    holds = with_operator(opened, number, held=operator.attempt if held else operator.held)
+    yield f"operator {number} opens the namespace and holds (open.lua)", holds
+    if not operator.opens:
+        # Whoever began the epoch died before this, and its successor takes the namespace for a new one.
+        yield f"operator {number} opens the namespace (open.lua)", opened
 
 
 def _dispatch(state: State, number: int, design: Design) -> Iterator[Step]:
@@ -155,7 +164,7 @@ def _give_up(state: State, number: int, design: Design) -> State:
     if runs and not state.redis.owner(operator.member):
         state = state._replace(wrong="recovery took away what a healthy worker runs")
     if design.gives_up_by_event:
-        if ("lost", operator.member) in state.redis.stream:
+        if ("lost", operator.member) in state.redis.events:
             # Once is enough: the second such event is not believed.
             return state
         redis, _ = scripts.give_up(state.redis, operator.member)
@@ -181,7 +190,7 @@ def _take(state: State, number: int, design: Design) -> Iterator[Step]:
     if not redis.group:
         return
     in_hand = operator.closing.event if operator.closing else None
-    event = next((each for each in redis.stream if each != in_hand), None)
+    event = next((each for each in redis.events if each != in_hand), None)
     if event is None:
         return
     kind, member = event
@@ -200,10 +209,10 @@ def _take(state: State, number: int, design: Design) -> Iterator[Step]:
 
 
 def _acknowledged(state: State, event: tuple[str, str]) -> State:
-    stream = list(state.redis.stream)
-    if event in stream:
-        stream.remove(event)
-    return state._replace(redis=state.redis._replace(stream=tuple(stream)))
+    events = list(state.redis.events)
+    if event in events:
+        events.remove(event)
+    return state._replace(redis=state.redis._replace(events=tuple(events)))
 
 
 def _next(operator: Operator, kind: str, *, cancel: bool) -> tuple[int, str]:

@@ -80,6 +80,8 @@ class Operator(NamedTuple):
     phase: str = ""
     held: int = 0
     """The attempt that was in flight when the data was lost; nothing is dispatched until stock was taken of it."""
+    opens: bool = False
+    """It found that the data is new or lost, and has not opened the namespace yet."""
     publishes: str = ""
     """Entered, and its message not sent yet."""
     closing: Closing | None = None
@@ -127,7 +129,7 @@ Step = tuple[str, State]
 
 def beginning(accidents: frozenset[str]) -> State:
     """A new Task, and a leader that has just seen it."""
-    redis = Redis(epoch="1", group=True)
+    redis = Redis(begun=True, epoch="1", group=True)
     leader = Operator(role="leads", known=True)
     return State(redis, (0, 0), (Worker(), Worker()), (leader, Operator()), accidents=accidents)
 
@@ -141,9 +143,9 @@ def with_redis(state: State, redis: Redis) -> State:
     """Redis after a script: without what nobody in the model reads, and without who held what was taken away."""
     if redis == state.redis:
         return state
-    stream = tuple(event for event in redis.stream if event[0] in ENDS or event[0] == "started")
+    events = tuple(event for event in redis.events if event[0] in ENDS or event[0] == "started")
     claims = tuple((member, ended(value)) for member, value in redis.claims)
-    return state._replace(redis=redis._replace(stream=stream, claims=claims))
+    return state._replace(redis=redis._replace(events=events, notes=(), claims=claims))
 
 
 def ended(claim: str) -> str:
@@ -212,9 +214,9 @@ def canonical(state: State) -> State:
     which is one of an attempt that both the leader and the resource are past.
     """
     past = min(state.status[0], *(each.attempt for each in state.operators if each.role == "leads"), 9)
-    stream = tuple(event for event in state.redis.stream if int(event[1]) >= past or _in_hand(state, event))
-    if stream != state.redis.stream:
-        state = state._replace(redis=state.redis._replace(stream=stream))
+    events = tuple(event for event in state.redis.events if int(event[1]) >= past or _in_hand(state, event))
+    if events != state.redis.events:
+        state = state._replace(redis=state.redis._replace(events=events))
     first, second = state.workers
     if first <= second:
         return state

@@ -13,15 +13,20 @@ from typing import NamedTuple
 class Redis(NamedTuple):
     """What the scripts see of Redis."""
 
+    begun: bool = False
+    """The life of all data has a name (`tf:epoch`)."""
     epoch: str = ""
+    """Names the life of the namespace's keys."""
     group: bool = False
     """Consumer group `cr` exists."""
     ledger: frozenset[str] = frozenset()
     claims: tuple[tuple[str, str], ...] = ()
     leases: frozenset[str] = frozenset()
     stops: frozenset[str] = frozenset()
-    stream: tuple[tuple[str, str], ...] = ()
-    """Events as (kind, member), oldest first."""
+    events: tuple[tuple[str, str], ...] = ()
+    """The workers' stream as (kind, member), oldest first."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """The operator's, likewise. Group `cr` does not read it."""
 
     def owner(self, member: str) -> str:
         """Value of the claim key; empty if there is none."""
@@ -35,13 +40,23 @@ def own(redis: Redis, member: str, value: str) -> Redis:
 
 
 def tell(redis: Redis, kind: str, member: str) -> Redis:
-    """XADD."""
-    return redis._replace(stream=(*redis.stream, (kind, member)))
+    """XADD to the workers' stream."""
+    return redis._replace(events=(*redis.events, (kind, member)))
 
 
-def begin_epoch(redis: Redis, epoch: str) -> tuple[Redis, bool]:
+def note(redis: Redis, kind: str, member: str) -> Redis:
+    """XADD to the operator's stream."""
+    return redis._replace(notes=(*redis.notes, (kind, member)))
+
+
+def begin_epoch(redis: Redis) -> tuple[Redis, bool]:
     """OperatorLedger.begin_epoch: SET NX."""
-    return (redis, False) if redis.epoch else (redis._replace(epoch=epoch), True)
+    return redis._replace(begun=True), not redis.begun
+
+
+def open_namespace(redis: Redis, epoch: str) -> tuple[Redis, bool]:
+    """open.lua"""
+    return (redis, False) if redis.epoch else (redis._replace(epoch=epoch, group=True), True)
 
 
 def enqueue(redis: Redis, member: str, *, again: bool = False) -> tuple[Redis, str]:
@@ -49,7 +64,7 @@ def enqueue(redis: Redis, member: str, *, again: bool = False) -> tuple[Redis, s
         return redis, "taken"
     if member in redis.ledger:
         return redis, "new" if again else "waiting"
-    return tell(redis._replace(ledger=redis.ledger | {member}), "queued", member), "new"
+    return note(redis._replace(ledger=redis.ledger | {member}), "queued", member), "new"
 
 
 def claim(redis: Redis, member: str, holder: str, prefix: str) -> tuple[Redis, bool]:
@@ -131,4 +146,4 @@ def settle(redis: Redis, member: str, kind: str = "settled") -> Redis:
     if redis.owner(member) == kind:
         return redis
     redis = redis._replace(ledger=redis.ledger - {member}, leases=redis.leases - {member}, stops=redis.stops - {member})
-    return tell(own(redis, member, kind), kind, member)
+    return note(own(redis, member, kind), kind, member)

@@ -61,5 +61,6 @@ def entered_ms(raw: str | None) -> int | None:
         return None
     try:
         return int(json.loads(raw)["headers"][HEADER_ENTERED])
-    except (ValueError, KeyError, TypeError):
+    # RecursionError: it is nested too deeply. OverflowError: 1e999 is no integer.
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None

@@ -112,6 +112,8 @@ class KeyChanges:
                 some = keys[start : start + _AT_ONCE]
                 asked.append(some)
                 await connection.send_command("EXISTS", *(some or ["tf:epoch"]))
+            # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the event.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wanted.wait(), ALIVE_SECONDS)
+                async with asyncio.timeout(ALIVE_SECONDS):
+                    await self._wanted.wait()
             await asyncio.sleep(max(0.0, began + REARM_SECONDS - time.monotonic()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import redis.asyncio
 from redis.exceptions import RedisError
@@ -13,7 +13,7 @@ from taskflow_core.domain import naming
 from taskflow_core.domain.naming import keys_of
 from taskflow_core.errors import Dependency, Unavailable
 from taskflow_core.ledger.connect import redis_errors
-from taskflow_core.ledger.scripting import BatchScript
+from taskflow_core.ledger.scripting import BatchScript, wrong_type
 
 
 class Namespaces:
@@ -88,27 +88,33 @@ class Namespaces:
         for name in names:
             keys = keys_of(name)
             calls.append(([keys.epoch, keys.events, keys.notes, keys.unmirrored], [epoch]))
-        broken: list[str] = []
+        answers = dict(zip(names, await self._open.call(calls), strict=True))
+        failed = {name: answer for name, answer in answers.items() if isinstance(answer, RedisError)}
         lost: list[str] = []
         unmirrored: list[str] = []
-        for name, answer in zip(names, await self._open.call(calls), strict=True):
-            if isinstance(answer, RedisError):
-                broken.append(name)
-                continue
+        for name in sorted(answers.keys() - failed.keys()):
+            began, mark = answers[name]
             self._known[name] = None
-            if answer[0] and name in registered:
+            if began and name in registered:
                 lost.append(name)
-            if answer[1]:
-                self._marks[name] = str(answer[1])
+            if mark:
+                self._marks[name] = str(mark)
                 unmirrored.append(name)
         _tell(self.opened, [name for name in names if name not in broken])
         if unmirrored:
             _tell(self.unmirrored, unmirrored)
         if lost:
             _tell(self.lost, lost)
-        if broken:
-            await self._clear(broken)
-            raise Unavailable(f"Redis: the keys of {', '.join(broken[:5])} were not of our types", Dependency.REDIS)
+        if failed:
+            await self._failed(failed)
+
+    async def _failed(self, failed: Mapping[str, RedisError]) -> None:
+        """Raises `Unavailable`. Only keys that are at fault themselves are deleted."""
+        for error in failed.values():
+            if not wrong_type(error):
+                raise Unavailable(f"Redis: {error}", Dependency.REDIS) from error
+        await self._clear(failed)
+        raise Unavailable(f"Redis: the keys of {', '.join(sorted(failed)[:5])} were not of our types", Dependency.REDIS)
 
     async def reset(self, name: str) -> None:
         """Delete the streams of a namespace and open it again: what is missing is made anew from its Tasks.

@@ -95,5 +95,5 @@ class QueueView:
 def _id(raw: str) -> str:
     try:
         return str(json.loads(raw)["headers"]["id"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ""

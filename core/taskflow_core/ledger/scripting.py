@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis.asyncio
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
 from taskflow_core.ledger.connect import redis_errors, script
 
 Call = tuple[Sequence[str], Sequence[str | int]]
 """Keys and arguments of one call."""
+
+
+def wrong_type(error: RedisError) -> bool:
+    """Whether a key is at fault. Any other error is Redis' own, and may pass."""
+    return "WRONGTYPE" in str(error)
 
 
 class BatchScript:

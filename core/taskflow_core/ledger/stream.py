@@ -14,8 +14,9 @@ from redis.exceptions import RedisError
 from taskflow_core.domain.event_input import MAX_FIELD_BYTES, Refusal, RefusedEntryError, read_event
 from taskflow_core.domain.events import EntryId, Event, Origin, Stream
 from taskflow_core.domain.naming import keys_of
+from taskflow_core.errors import Dependency, Unavailable
 from taskflow_core.ledger.connect import redis_errors
-from taskflow_core.ledger.scripting import BatchScript, Call
+from taskflow_core.ledger.scripting import BatchScript, Call, wrong_type
 
 GROUPS = {"cr": (Origin.WORKERS,), "pg": (Origin.WORKERS, Origin.OPERATOR)}
 """The consumer groups, and what each of them reads."""
@@ -153,6 +154,10 @@ class StreamReader:
         """
         streams = [stream for namespace in namespaces for stream in self.streams_of(namespace)]
         answers = await self._look.call([([stream_key(each)], [self.group, int(sizes)]) for each in streams])
+        for answer in answers:
+            if isinstance(answer, RedisError) and not wrong_type(answer):
+                # Nothing is wrong with the stream, and it must not be made anew.
+                raise Unavailable(f"Redis: {answer}", Dependency.REDIS) from answer
         return [standing(stream, answer, now_ms) for stream, answer in zip(streams, answers, strict=True)]
 
     async def acknowledge(self, entries: Iterable[EntryId]) -> None:

@@ -19,7 +19,6 @@ from typing import Any, cast
 import redis.asyncio
 
 from taskflow_core.broker.publish import Outgoing
-from taskflow_core.domain import naming
 from taskflow_core.domain.events import Event, EventKind, Failure
 from taskflow_core.domain.items import ItemHistory, ItemRow
 from taskflow_core.domain.message import Message
@@ -29,6 +28,7 @@ from taskflow_core.domain.task import Task
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.arrays import ArrayLedger
 from taskflow_core.ledger.connect import connect_async, connect_sync
+from taskflow_core.ledger.namespaces import Namespaces
 from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.ledger.worker import Claim, Holding, WorkerLedger
@@ -43,6 +43,8 @@ from taskflow_operator.arrays.item_writer import ItemWriter
 from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.runtime.acknowledgements import Acknowledgements
 from taskflow_operator.runtime.status_writer import StatusWriter
+from taskflow_operator.runtime.stream_group import StreamGroup
+from taskflow_operator.runtime.stream_monitor import StreamMonitor
 from taskflow_operator.runtime.supervisor import cancel_all
 from taskflow_operator.tasks.attempt_times import AttemptTimes
 from taskflow_operator.tasks.closer import Closer
@@ -128,7 +130,7 @@ class Worker:
         self._site = site
         self._before = before
         self._client = connect_sync(site.redis_settings)
-        self.ledger = WorkerLedger(self._client, name, site.lease_ms)
+        self.ledger = WorkerLedger(self._client, "team-a", name, site.lease_ms)
         self.alive = True
         self.fenced = 0
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -189,14 +191,16 @@ class Site:
         """(index, attempt) of the items that the handler `count` was given."""
         self.tasks = OpenTasks()
         self.workers: list[Worker] = []
-        self.lost: list[str] = []
         self.unknown: list[Event] = []
         self.closed: list[Task] = []
         self._jobs: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """An operator begins, with the Tasks that are open."""
-        ledger = self.ledger = OperatorLedger(self.client)
+        namespaces = Namespaces(self.client)
+        await namespaces.ensure(["team-a"])
+        self.namespaces = namespaces
+        ledger = self.ledger = OperatorLedger(self.client, namespaces, TOKEN_KEY)
         writer = StatusWriter(self.api, 1000)
         work_queue = WorkQueue()
         finished = Finished()
@@ -204,7 +208,7 @@ class Site:
         closer = Closer(self.tasks, writer, Settlement(ledger), work_queue.add_at, finished)
         items_writer = ItemWriter(self.database)
         now = partial(datetime.now, UTC)
-        reader = StreamReader(self.client, "cr")
+        reader = StreamReader(self.client, "cr", TOKEN_KEY)
         acknowledgements = Acknowledgements(reader)
         statuses = TaskStatuses(self.tasks, writer, 0)
         served = ServedQueues()
@@ -212,7 +216,7 @@ class Site:
         queue = MessageQueue(self, lambda: None)
         services = ArrayServices(
             tasks=self.tasks,
-            delivery=ChunkDelivery(ledger, ArrayLedger(self.client), queue, token_key=TOKEN_KEY, now=now),
+            delivery=ChunkDelivery(ledger, ArrayLedger(self.client, namespaces), queue, token_key=TOKEN_KEY, now=now),
             items=items_writer,
             statuses=statuses,
             closer=closer,
@@ -229,27 +233,27 @@ class Site:
             closer,
             self.arrays,
             cast("Any", Orphans(self.unknown)),
-            cast("Any", self),
             AttemptTimes(NoTracing()),
-            reader,
             acknowledgements,
-            token_key=TOKEN_KEY,
             dispatch_at=work_queue.add_at,
-            may_read=self._may_read,
         )
+        group = StreamGroup(reader, resources.take, self._may_read, gather_seconds=0.01)
+        monitor = StreamMonitor(namespaces, [group], lambda: ["team-a"], ledger.now_ms, self.client)
         loops = [
             writer.run(),
             self.arrays.run(),
             self._expire_for_ever(),
             self._find_lost_messages(),
-            *resources.loops(),
+            acknowledgements.run(),
+            *monitor.loops(),
         ]
         self._jobs = [asyncio.create_task(loop) for loop in loops]
 
     async def _expire_for_ever(self) -> None:
         while True:
             with suppress(Unavailable):
-                await self.ledger.expire()
+                (found,) = await self.ledger.survey({"team-a": 0}, grace_ms=0, limit=1)
+                await self.ledger.expire(found.expired)
             await asyncio.sleep(0.1)
 
     async def _find_lost_messages(self) -> None:
@@ -257,19 +261,15 @@ class Site:
         while True:
             await asyncio.sleep(0.2)
             with suppress(Unavailable):
-                before = await self.ledger.now_ms() - 200
-                for member, _ in await self.ledger.waiting(after_ms=0, before_ms=before, limit=1000):
-                    uid, attempt, chunk = naming.split_member(member)
+                (found,) = await self.ledger.survey({"team-a": 0}, grace_ms=200, limit=1000)
+                for name, _ in found.waiting:
+                    uid, attempt, chunk = name.uid, name.attempt, name.chunk
                     queued = {message.member for message in list(self.messages.queue)}
-                    if chunk is not None and member not in queued and self.arrays.waits(uid, attempt, chunk):
+                    if chunk is not None and name.member not in queued and self.arrays.waits(uid, attempt, chunk):
                         await self.arrays.republish_chunks(uid, [(attempt, chunk)])
 
     async def _may_read(self) -> None:
         return
-
-    def data_lost(self, why: str) -> None:
-        """Events may be missing."""
-        self.lost.append(why)
 
     def publish(self, outgoing: Sequence[Outgoing]) -> None:
         """The broker."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from taskflow_core.domain import naming
 from taskflow_core.domain.items import ItemState
 from taskflow_core.domain.message import Message
+from taskflow_core.domain.naming import keys_of
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.ledger.connect import connect_sync
@@ -21,6 +21,7 @@ from tests.builders import UID
 from tests.integration.arrays.site import Site
 
 pytestmark = pytest.mark.integration
+KEYS = keys_of("team-a")
 QUICKLY: dict[str, Any] = {"retryPolicy": {"backoffSeconds": 1, "maxBackoffSeconds": 1, "jitterPercent": 0}}
 
 
@@ -40,10 +41,10 @@ async def accounted(site: Site, status: dict[str, Any], total: int) -> None:
     assert len(past.ended) == total
     raw = connect_sync(site.redis_settings)
     try:
-        assert raw.exists(naming.array_key(UID)) == 0
-        assert raw.zcard(naming.KEY_LEDGER) == 0
-        assert raw.zcard(naming.KEY_LEASES) == 0
-        assert raw.hlen(naming.KEY_STOPS) == 0
+        assert raw.exists(KEYS.array(UID)) == 0
+        assert raw.zcard(KEYS.ledger) == 0
+        assert raw.zcard(KEYS.leases) == 0
+        assert raw.hlen(KEYS.stops) == 0
     finally:
         raw.connection_pool.disconnect()
 
@@ -134,7 +135,8 @@ async def test_a_flush_loses_nothing(site: Site) -> None:
     raw = connect_sync(site.redis_settings)
     raw.flushall()
     raw.connection_pool.disconnect()
-    site.arrays.data_lost(1.0)
+    await site.namespaces.data_lost([])
+    site.arrays.data_lost(1.0, ["team-a"])
     status = await site.finished(UID)
     assert status["phase"] == "Succeeded"
     await accounted(site, status, 30_000)
@@ -258,8 +260,8 @@ async def test_redis_keeps_no_more_than_what_is_in_flight(site: Site) -> None:
     await site.until(lambda: site.sent >= 7)
     raw = connect_sync(site.redis_settings)
     try:
-        assert raw.zcard(naming.KEY_LEDGER) == 7
-        assert raw.hlen(naming.array_key(UID)) == 8
+        assert raw.zcard(KEYS.ledger) == 7
+        assert raw.hlen(KEYS.array(UID)) == 8
     finally:
         raw.connection_pool.disconnect()
     assert RangeSet.parse("0-9999999").ranges == 1
@@ -343,11 +345,11 @@ async def test_an_operator_that_dies_after_the_end_stands_leaves_nothing_for_eve
     await site.die()
     monkeypatch.undo()
     raw = connect_sync(site.redis_settings)
-    assert raw.exists(naming.array_key(UID)) == 1
-    assert int(str(raw.ttl(naming.array_key(UID)))) > 0
+    assert raw.exists(KEYS.array(UID)) == 1
+    assert int(str(raw.ttl(KEYS.array(UID)))) > 0
     site.tasks = OpenTasks()
     await site.start()
-    await site.until(lambda: raw.exists(naming.array_key(UID)) == 0)
+    await site.until(lambda: raw.exists(KEYS.array(UID)) == 0)
     # Taken away first, told of next.
     await site.until(lambda: site.unknown)
     assert {event.attempt for event in site.unknown} == {1}
@@ -364,8 +366,8 @@ async def test_an_array_that_is_deleted_is_run_no_further(site: Site) -> None:
     site.tasks.close(UID, 0.0)
     site.arrays.task_finished(task)
     raw = connect_sync(site.redis_settings)
-    await site.until(lambda: raw.exists(naming.array_key(UID)) == 0)
-    assert raw.zcard(naming.KEY_LEDGER) == raw.zcard(naming.KEY_LEASES) == 0
+    await site.until(lambda: raw.exists(KEYS.array(UID)) == 0)
+    assert raw.zcard(KEYS.ledger) == raw.zcard(KEYS.leases) == 0
     for _ in range(20):
         gate.release()
     await site.until(site.messages.empty)

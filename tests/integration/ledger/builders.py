@@ -8,41 +8,59 @@ from typing import Any
 import redis
 import redis.asyncio
 
-from taskflow_core.domain import naming
-from taskflow_core.domain.attempts import Attempt
-from taskflow_core.domain.events import Event, EventKind, Failure, Success
+from taskflow_core.domain.attempts import Attempt, AttemptKey
+from taskflow_core.domain.event_input import read_event
+from taskflow_core.domain.events import Event, EventKind, Failure, Origin, Stream, Success
+from taskflow_core.domain.naming import keys_of
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.ledger.connect import connect_async, connect_sync
+from taskflow_core.ledger.namespaces import Namespaces
 from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.ledger.worker import WorkerLedger
 from taskflow_core.settings import RedisSettings
 from taskflow_operator.tasks.snapshots import current_attempt
-from tests.builders import UID, make_task
+from tests.builders import TOKEN_KEY, UID, make_task
 
+NAMESPACE = "team-a"
+KEYS = keys_of(NAMESPACE)
+WORKERS = Stream(NAMESPACE, Origin.WORKERS)
+NOTES = Stream(NAMESPACE, Origin.OPERATOR)
 LEASE_MS = 60_000
 DONE = Success(result=3)
 NOT_DONE = Failure(reason=Reason.HANDLER_ERROR, type="ValueError", message="no")
 
 
-def entry(attempt: int = 1, uid: str = UID) -> Attempt:
-    return current_attempt(make_task(uid=uid, attempt=attempt, phase=Phase.QUEUED))
+def key(attempt: int = 1, chunk: int | None = None, *, uid: str = UID, namespace: str = NAMESPACE) -> AttemptKey:
+    return AttemptKey(namespace, uid, attempt, chunk)
+
+
+def entry(attempt: int = 1, uid: str = UID, namespace: str = NAMESPACE) -> Attempt:
+    return current_attempt(make_task(uid=uid, namespace=namespace, attempt=attempt, phase=Phase.QUEUED))
 
 
 @dataclass(frozen=True)
 class Operator:
     client: redis.asyncio.Redis
+    namespaces: Namespaces
     ledger: OperatorLedger
 
     def reader(self, group: str = "cr") -> StreamReader:
-        return StreamReader(self.client, group)
+        return StreamReader(self.client, group, TOKEN_KEY)
+
+    async def expire(self, namespace: str = NAMESPACE) -> list[str]:
+        """Take away what ran out, as the reconciler does; the members that are lost."""
+        (found,) = await self.ledger.survey({namespace: 0}, grace_ms=0, limit=1000)
+        nobodys = [(namespace, name) for name in found.nobodys]
+        return [each.member for each in await self.ledger.expire(found.expired, nobodys)]
 
 
 @asynccontextmanager
 async def operator(settings: RedisSettings) -> AsyncIterator[Operator]:
     client = connect_async(settings)
     try:
-        yield Operator(client, OperatorLedger(client))
+        namespaces = Namespaces(client)
+        yield Operator(client, namespaces, OperatorLedger(client, namespaces, TOKEN_KEY))
     finally:
         await client.aclose()
         await client.connection_pool.disconnect()
@@ -51,11 +69,13 @@ async def operator(settings: RedisSettings) -> AsyncIterator[Operator]:
 _connected: list[redis.Redis] = []
 
 
-def worker(settings: RedisSettings, name: str = "pod-1:ab", lease_ms: int = LEASE_MS) -> WorkerLedger:
+def worker(
+    settings: RedisSettings, name: str = "pod-1:ab", lease_ms: int = LEASE_MS, namespace: str = NAMESPACE
+) -> WorkerLedger:
     """A worker's ledger on a connection of its own, open until `disconnect_workers`."""
     client = connect_sync(settings)
     _connected.append(client)
-    return WorkerLedger(client, name, lease_ms)
+    return WorkerLedger(client, namespace, name, lease_ms)
 
 
 def disconnect_workers() -> None:
@@ -64,13 +84,28 @@ def disconnect_workers() -> None:
 
 
 def told(raw: redis.Redis) -> list[Event]:
-    """All events of the stream."""
-    rows: Any = raw.xrange(naming.KEY_STREAM)
-    return [Event.from_fields(stream_id, fields) for stream_id, fields in rows]
+    """All events of the workers' stream."""
+    rows: Any = raw.xrange(KEYS.events)
+    return [read_event(WORKERS, stream_id, fields, TOKEN_KEY) for stream_id, fields in rows]
+
+
+def noted(raw: redis.Redis) -> list[Event]:
+    """All events of the operator's stream."""
+    rows: Any = raw.xrange(KEYS.notes)
+    return [read_event(NOTES, stream_id, fields, TOKEN_KEY) for stream_id, fields in rows]
 
 
 def kinds(raw: redis.Redis) -> list[EventKind]:
     return [event.kind for event in told(raw)]
+
+
+def noted_kinds(raw: redis.Redis) -> list[EventKind]:
+    return [event.kind for event in noted(raw)]
+
+
+def epoch(raw: redis.Redis) -> str:
+    """Names the life of the namespace's keys."""
+    return str(raw.get(KEYS.epoch) or "")
 
 
 def until(raw: redis.Redis, what: Callable[[], object]) -> None:
@@ -84,7 +119,7 @@ def until(raw: redis.Redis, what: Callable[[], object]) -> None:
 
 def until_lost(raw: redis.Redis, member: str) -> None:
     """Wait until a lease has run out: it is good for the whole of its last millisecond."""
-    lease: Any = raw.zscore(naming.KEY_LEASES, member)
+    lease: Any = raw.zscore(KEYS.leases, member)
     assert lease is not None
     until(raw, lambda: now_ms(raw) > lease)
 
@@ -92,8 +127,3 @@ def until_lost(raw: redis.Redis, member: str) -> None:
 def now_ms(raw: redis.Redis) -> int:
     rows: Any = raw.time()
     return int(rows[0]) * 1000 + int(rows[1]) // 1000
-
-
-async def make_group(reader: StreamReader) -> bool:
-    """The group, as whoever has mirrored everything makes it."""
-    return await reader.make_group(await reader.mark())

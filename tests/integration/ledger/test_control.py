@@ -3,12 +3,11 @@ from __future__ import annotations
 import pytest
 import redis
 
-from taskflow_core.domain import naming
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.worker import Holding
 from taskflow_core.settings import RedisSettings
 from tests.builders import UID, make_message
-from tests.integration.ledger.builders import entry, operator, worker
+from tests.integration.ledger.builders import KEYS, entry, key, operator, worker
 from tests.integration.ledger.test_scripts import claimed, entered
 
 pytestmark = pytest.mark.integration
@@ -23,8 +22,8 @@ async def test_what_was_withdrawn_can_be_claimed_by_nobody_until_it_is_entered_a
     await entered(settings)
     ledger = worker(settings)
     async with operator(settings) as side:
-        assert await side.ledger.withdraw(UID, 1)
-        assert await side.ledger.withdraw(UID, 1)
+        assert await side.ledger.withdraw(key())
+        assert await side.ledger.withdraw(key())
     assert ledger.claim(ledger.candidate(make_message(), PID)) is None
     await entered(settings)
     assert claimed(ledger).message.attempt == 1
@@ -34,7 +33,7 @@ async def test_what_somebody_claimed_cannot_be_withdrawn(settings: RedisSettings
     await entered(settings)
     claimed(worker(settings))
     async with operator(settings) as side:
-        assert not await side.ledger.withdraw(UID, 1)
+        assert not await side.ledger.withdraw(key())
 
 
 async def test_a_stop_is_told_with_the_heartbeat_until_the_attempt_is_settled(
@@ -44,10 +43,10 @@ async def test_a_stop_is_told_with_the_heartbeat_until_the_attempt_is_settled(
     ledger = worker(settings)
     claimed(ledger)
     async with operator(settings) as side:
-        await side.ledger.request_stop(UID, 1, Reason.CANCELLED)
+        await side.ledger.request_stop(key(), Reason.CANCELLED)
         assert ledger.heartbeat([HELD], "").stops == {MEMBER: Reason.CANCELLED}
         assert worker(settings, "pod-2:x").heartbeat([HELD], "").stops == {}
         await side.ledger.settle(entry())
-        assert raw.hgetall(naming.KEY_STOPS) == {}
-        await side.ledger.request_stop(UID, 1, Reason.CANCELLED)
-    assert raw.hgetall(naming.KEY_STOPS) == {}, "asked when it was over: nobody would take it back"
+        assert raw.hgetall(KEYS.stops) == {}
+        await side.ledger.request_stop(key(), Reason.CANCELLED)
+    assert raw.hgetall(KEYS.stops) == {}, "asked when it was over: nobody would take it back"

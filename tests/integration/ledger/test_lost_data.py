@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import redis
 
-from taskflow_core.domain import naming
 from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.worker import Claim, Holding, WorkerLedger
 from taskflow_core.settings import RedisSettings
 from tests.builders import UID, make_message
-from tests.integration.ledger.builders import DONE, entry, kinds, operator, worker
+from tests.integration.ledger.builders import DONE, KEYS, entry, key, kinds, operator, worker
 
 pytestmark = pytest.mark.integration
 PID = 77
@@ -33,14 +32,14 @@ def claimed(ledger: WorkerLedger) -> Claim:
 async def test_an_attempt_that_is_nowhere_is_given_up_and_its_late_end_is_refused(
     settings: RedisSettings, raw: redis.Redis
 ) -> None:
-    raw.set(naming.KEY_EPOCH, "e1")
+    raw.set(KEYS.epoch, "e1")
     await entered(settings)
     ledger = worker(settings)
     claim = claimed(ledger)
     async with operator(settings) as side:
-        assert await side.ledger.give_up([(UID, 1)], LOST) == [False]
+        assert await side.ledger.give_up([key()], LOST) == [False]
         raw.flushall()
-        assert await side.ledger.give_up([(UID, 1)], LOST) == [True]
+        assert await side.ledger.give_up([key()], LOST) == [True]
     assert not ledger.finish(claim, EventKind.SUCCEEDED, DONE)
     assert kinds(raw) == [EventKind.LOST, EventKind.STALE]
 
@@ -51,7 +50,7 @@ async def test_an_end_that_was_not_read_yet_stays_before_the_loss(settings: Redi
     claim = claimed(ledger)
     assert ledger.finish(claim, EventKind.SUCCEEDED, DONE)
     async with operator(settings) as side:
-        assert await side.ledger.give_up([(UID, 1)], LOST) == [True]
+        assert await side.ledger.give_up([key()], LOST) == [True]
     assert kinds(raw)[-2:] == [EventKind.SUCCEEDED, EventKind.LOST]
     assert ledger.finish(claim, EventKind.SUCCEEDED, DONE), "asked again it is still the end that counts"
 
@@ -61,8 +60,8 @@ async def test_what_was_entered_anew_while_its_worker_came_back_is_not_withdrawn
 ) -> None:
     await entered(settings)
     worker(settings).heartbeat([HELD], "another life")
-    raw.set(naming.KEY_EPOCH, "e2")
+    raw.set(KEYS.epoch, "e2")
     worker(settings).heartbeat([HELD], "e1")
     async with operator(settings) as side:
-        assert not await side.ledger.withdraw(UID, 1)
-    assert raw.zscore(naming.KEY_LEDGER, HELD.member) is None
+        assert not await side.ledger.withdraw(key())
+    assert raw.zscore(KEYS.ledger, HELD.member) is None

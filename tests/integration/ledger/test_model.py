@@ -17,11 +17,12 @@ from taskflow_core.domain import naming
 from taskflow_core.domain.events import EventKind, Failure, Success
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import connect_async
+from taskflow_core.ledger.namespaces import Namespaces
 from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.ledger.worker import Claim, Holding, WorkerLedger
 from taskflow_core.settings import RedisSettings
-from tests.builders import UID, make_message
-from tests.integration.ledger.builders import DONE, NOT_DONE, entry, worker
+from tests.builders import TOKEN_KEY, UID, make_message
+from tests.integration.ledger.builders import DONE, KEYS, NAMESPACE, NOT_DONE, entry, epoch, key, noted, told, worker
 from tests.model import scripts
 
 pytestmark = pytest.mark.integration
@@ -31,6 +32,10 @@ numbers = st.integers(1, 2)
 names = st.sampled_from(NAMES)
 
 
+def holding(attempt: int) -> Holding:
+    return Holding(naming.member(UID, attempt), PID, make_message(attempt=attempt).token)
+
+
 class Side:
     """The real Redis, with one operator and two workers."""
 
@@ -38,7 +43,10 @@ class Side:
         self.raw = raw
         self.loop = asyncio.new_event_loop()
         self.client = connect_async(settings)
-        self.operator = OperatorLedger(self.client)
+        self.namespaces = Namespaces(self.client)
+        self.operator = OperatorLedger(self.client, self.namespaces, TOKEN_KEY)
+        # Known from now on: nothing but `open` opens it again.
+        self.loop.run_until_complete(self.namespaces.ensure([NAMESPACE]))
         self.workers: dict[str, WorkerLedger] = {name: worker(settings, name) for name in NAMES}
 
     def close(self) -> None:
@@ -48,19 +56,23 @@ class Side:
 
     def seen(self) -> scripts.Redis:
         """What the model has of it."""
-        rows: Any = self.raw.xrange(naming.KEY_STREAM)
+        groups: Any = self.raw.xinfo_groups(KEYS.events) if self.raw.exists(KEYS.events) else ()
         members = [naming.member(UID, number) for number in (1, 2)]
-        found = [(member, str(self.raw.get(naming.KEY_CLAIM_PREFIX + member) or "")) for member in members]
-        entered: Any = self.raw.zrange(naming.KEY_LEDGER, 0, -1)
-        leased: Any = self.raw.zrange(naming.KEY_LEASES, 0, -1)
-        stops: Any = self.raw.hkeys(naming.KEY_STOPS)
+        found = [(member, str(self.raw.get(KEYS.claim_prefix + member) or "")) for member in members]
+        entered: Any = self.raw.zrange(KEYS.ledger, 0, -1)
+        leased: Any = self.raw.zrange(KEYS.leases, 0, -1)
+        stops: Any = self.raw.hkeys(KEYS.stops)
         return scripts.Redis(
-            epoch=str(self.raw.get(naming.KEY_EPOCH) or ""),
+            begun=bool(self.raw.exists(naming.KEY_EPOCH)),
+            epoch=epoch(self.raw),
+            group="cr" in {each["name"] for each in groups},
             ledger=frozenset(entered),
             claims=tuple(pair for pair in found if pair[1]),
             leases=frozenset(leased),
             stops=frozenset(stops),
-            stream=tuple((fields["k"], naming.member(fields["uid"], int(fields["att"]))) for _, fields in rows),
+            # Read with their tokens: each script adds the one of its attempt.
+            events=tuple((event.kind.value, naming.member(event.uid, event.attempt)) for event in told(self.raw)),
+            notes=tuple((event.kind.value, naming.member(event.uid, event.attempt)) for event in noted(self.raw)),
         )
 
 
@@ -73,7 +85,6 @@ class Both(RuleBasedStateMachine):
         super().__init__()
         self.side.raw.flushall()
         self.model = scripts.Redis()
-        self.lives = 0
         self.claims: dict[tuple[str, int], Claim] = {}
         self.known = dict.fromkeys(NAMES, "")
 
@@ -83,12 +94,21 @@ class Both(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.begin_epoch()
+        self.open()
 
     @rule()
     def begin_epoch(self) -> None:
-        self.lives += 1
-        self.model, begun = scripts.begin_epoch(self.model, str(self.lives))
-        assert self.act(self.side.operator.begin_epoch(str(self.lives))) == begun
+        self.model, begun = scripts.begin_epoch(self.model)
+        assert self.act(self.side.operator.begin_epoch("e")) == begun
+
+    @rule()
+    def open(self) -> None:
+        lost: list[str] = []
+        self.side.namespaces.lost[:] = [lost.extend]
+        self.act(self.side.namespaces.data_lost([]))
+        # Its name is made up by whoever opens it.
+        self.model, opened = scripts.open_namespace(self.model, epoch(self.side.raw))
+        assert lost == [NAMESPACE] * opened
 
     @rule(attempt=numbers, again=st.booleans())
     def enqueue(self, attempt: int, again: bool) -> None:
@@ -124,7 +144,8 @@ class Both(RuleBasedStateMachine):
         held = [naming.member(UID, attempt) for attempt in sorted(attempts)]
         pairs = [(member, f"{name}|{PID}|") for member in held]
         self.model, answer = scripts.heartbeat(self.model, pairs, self.known[name])
-        beat = self.side.workers[name].heartbeat([Holding(member, PID) for member in held], self.known[name])
+        holdings = [holding(attempt) for attempt in sorted(attempts)]
+        beat = self.side.workers[name].heartbeat(holdings, self.known[name])
         assert (beat.epoch, frozenset(beat.fenced), frozenset(beat.stops)) == answer
         self.known[name] = beat.epoch
 
@@ -132,30 +153,31 @@ class Both(RuleBasedStateMachine):
     def surrender(self, attempt: int, name: str, kind: EventKind) -> None:
         member = naming.member(UID, attempt)
         self.model, held = scripts.surrender(self.model, member, f"{name}|{PID}|", kind)
-        assert self.side.workers[name].surrender(Holding(member, PID), kind, NOT_DONE) == held
+        assert self.side.workers[name].surrender(holding(attempt), kind, NOT_DONE) == held
 
     @rule(attempt=numbers)
     def withdraw(self, attempt: int) -> None:
         self.model, free = scripts.withdraw(self.model, naming.member(UID, attempt))
-        assert self.act(self.side.operator.withdraw(UID, attempt)) == free
+        assert self.act(self.side.operator.withdraw(key(attempt))) == free
 
     @rule(attempt=numbers)
     def stop(self, attempt: int) -> None:
         self.model = scripts.stop(self.model, naming.member(UID, attempt))
-        self.act(self.side.operator.request_stop(UID, attempt, Reason.CANCELLED))
+        self.act(self.side.operator.request_stop(key(attempt), Reason.CANCELLED))
 
     @rule(attempt=numbers)
     def expire(self, attempt: int) -> None:
         member = naming.member(UID, attempt)
-        self.side.raw.zadd(naming.KEY_LEASES, {member: 1}, xx=True)
+        self.side.raw.zadd(KEYS.leases, {member: 1}, xx=True)
         ran_out = self.model.leases & {member}
         self.model = scripts.expire(self.model, ran_out)
-        assert frozenset(self.act(self.side.operator.expire())) == ran_out
+        (found,) = self.act(self.side.operator.survey({NAMESPACE: 0}, grace_ms=0, limit=1))
+        assert frozenset(each.member for each in self.act(self.side.operator.expire(found.expired))) == ran_out
 
     @rule(attempt=numbers)
     def give_up(self, attempt: int) -> None:
         self.model, given = scripts.give_up(self.model, naming.member(UID, attempt))
-        assert self.act(self.side.operator.give_up([(UID, attempt)], NOT_DONE)) == [given]
+        assert self.act(self.side.operator.give_up([key(attempt)], NOT_DONE)) == [given]
 
     @rule(attempt=numbers, gone=st.booleans())
     def settle(self, attempt: int, gone: bool) -> None:

@@ -78,3 +78,18 @@ def test_a_message_arrives_after_redis_lost_its_data(publisher: Publisher, raw: 
     publisher.publish([Outgoing(make_message(attempt=2), 2)])
     (found,) = waiting(raw, naming.broker_list("team-a", "default", 0))
     assert found["headers"]["id"] == f"{UID}:2"
+
+
+async def test_a_message_that_is_none_of_ours_is_served_next_and_costs_nothing(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    raw.rpush("team-a.huge", b"x" * 8_000_000)
+    raw.rpush("team-a.bytes", b"\xff\xfe")
+    raw.rpush("team-a.deep", b"[" * 100_000)
+    raw.rpush("team-a.number", f'{{"headers": {{"{HEADER_ENTERED}": 1e999}}}}')
+    raw.set("team-a.type", "x")
+    lists = [f"team-a.{name}" for name in ("huge", "bytes", "type", "none", "deep", "number")]
+    async with operator(settings) as side:
+        heads = await side.ledger.oldest_messages(lists)
+    assert heads[:4] == ["", "\udcff\udcfe", "", None]
+    assert [entered_ms(each) for each in heads] == [None] * 6

@@ -80,7 +80,7 @@ def test_each_operator_cares_for_its_own_namespaces_and_touches_no_other(operato
         for namespace, where in ((ONE, url), (REST, other)):
             uid = read(operators, namespace, "tft/waits", "{.metadata.uid}")
             with redis.Redis.from_url(where, decode_responses=True) as client:
-                assert client.zrange(naming.KEY_LEDGER, 0, -1) == [naming.member(uid, 1)]
+                assert client.zrange(naming.keys_of(namespace).ledger, 0, -1) == [naming.member(uid, 1)]
     finally:
         for namespace in (ONE, REST):
             operators.kubectl("delete", "-n", namespace, "tft,tfp,deploy", "--all")

@@ -16,23 +16,34 @@ from typing import Any, TypeVar
 import redis
 
 from taskflow_core.broker.publish import Outgoing, Publisher
-from taskflow_core.domain import naming
-from taskflow_core.domain.attempts import Attempt
-from taskflow_core.domain.events import Event, EventKind
+from taskflow_core.domain.attempts import Attempt, AttemptKey
+from taskflow_core.domain.event_input import read_event
+from taskflow_core.domain.events import Event, EventKind, Origin, Stream
 from taskflow_core.domain.message import Message
-from taskflow_core.domain.naming import queue_lists
+from taskflow_core.domain.naming import keys_of, queue_lists
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.ledger.connect import connect_async
+from taskflow_core.ledger.namespaces import Namespaces
 from taskflow_core.ledger.operator import OperatorLedger
-from taskflow_core.ledger.presence import PoolView, WorkerReport, WorkerSnapshot
+from taskflow_core.ledger.presence import PoolView, WorkerName, WorkerReport, WorkerSnapshot
 from taskflow_core.settings import RedisSettings
 from taskflow_operator.tasks.snapshots import current_attempt
-from tests.builders import make_message, make_task
+from tests.builders import TOKEN_KEY, make_message, make_task
 from tests.e2e.product import eventually
 
 T = TypeVar("T")
 CODE = Path(__file__).parents[2] / "e2e" / "code"
 LISTS = queue_lists("team-a", ["default"])
+KEYS = keys_of("team-a")
+
+
+def _named(names: Sequence[str]) -> list[WorkerName]:
+    return [WorkerName("team-a", name) for name in names]
+
+
+async def _expire(ledger: OperatorLedger) -> list[str]:
+    (found,) = await ledger.survey({"team-a": 0}, grace_ms=0, limit=1)
+    return [each.member for each in await ledger.expire(found.expired)]
 
 
 @dataclass
@@ -64,7 +75,7 @@ class Workers:
 
     def once(self, name: str, uid: str) -> subprocess.Popen[bytes]:
         """Start a worker that runs the first attempt of one Task and ends."""
-        return self._spawn(name, {"TASKFLOW_WORKER_ONCE": naming.once_key(uid, 1)}, "--once")
+        return self._spawn(name, {"TASKFLOW_WORKER_ONCE": KEYS.once(uid, 1)}, "--once")
 
     def _spawn(self, name: str, variables: dict[str, str], *arguments: str) -> subprocess.Popen[bytes]:
         environment = os.environ | {
@@ -106,18 +117,19 @@ class Workers:
                 process.wait()
 
     def seen(self) -> WorkerSnapshot:
-        return self._ask(lambda view: view.snapshot(LISTS))
+        return self._ask(lambda view: view.snapshot(["team-a"], LISTS))
 
     def stop(self, *names: str) -> None:
-        self._ask(lambda view: view.stop_intake(names))
+        self._ask(lambda view: view.stop_intake(_named(names)))
 
     def resume(self, *names: str) -> None:
-        self._ask(lambda view: view.resume_intake(names))
+        self._ask(lambda view: view.resume_intake(_named(names)))
 
     def until(self, name: str, holds: Callable[[WorkerReport], bool], seconds: float = 30) -> WorkerReport:
         """Wait for a report of that worker that satisfies the condition."""
+        worker = WorkerName("team-a", name)
         found = eventually(
-            lambda: self.seen().reports.get(name), lambda report: report is not None and holds(report), seconds
+            lambda: self.seen().reports.get(worker), lambda report: report is not None and holds(report), seconds
         )
         assert found is not None
         return found
@@ -153,17 +165,17 @@ class Workers:
 
     def cancel(self, uid: str) -> None:
         """Request a stop of the first attempt."""
-        self._tell(lambda ledger: ledger.request_stop(uid, 1, Reason.CANCELLED))
+        self._tell(lambda ledger: ledger.request_stop(AttemptKey("team-a", uid, 1), Reason.CANCELLED))
 
     def expire(self) -> list[str]:
         """Expire leases that were not renewed. Returns the members."""
-        return self._tell(lambda ledger: ledger.expire())
+        return self._tell(_expire)
 
     def _tell(self, order: Callable[[OperatorLedger], Coroutine[Any, Any, T]]) -> T:
         async def told() -> T:
             client = connect_async(self.settings)
             try:
-                return await order(OperatorLedger(client))
+                return await order(OperatorLedger(client, Namespaces(client), TOKEN_KEY))
             finally:
                 await client.aclose()
                 await client.connection_pool.disconnect()
@@ -196,8 +208,9 @@ class Workers:
 
     def told(self, kind: EventKind, worker: str = "") -> list[Event]:
         """Events of this kind, of all workers or of one."""
-        rows: Any = self.raw.xrange(naming.KEY_STREAM)
-        events = [Event.from_fields(stream_id, fields) for stream_id, fields in rows]
+        rows: Any = self.raw.xrange(KEYS.events)
+        stream = Stream("team-a", Origin.WORKERS)
+        events = [read_event(stream, stream_id, fields, TOKEN_KEY) for stream_id, fields in rows]
         return [event for event in events if event.kind is kind and event.worker.startswith(worker)]
 
     def succeeded(self, *uids: str) -> None:
@@ -214,6 +227,4 @@ class Workers:
         starts = Counter(event.uid for event in self.told(EventKind.STARTED))
         assert {uid: starts[uid] for uid in uids} == dict.fromkeys(uids, 1)
         assert self.told(EventKind.DUPLICATE) == []
-        eventually(
-            lambda: (self.waiting(), self.raw.hlen(naming.unacked_keys("team-a").messages)), lambda rest: rest == (0, 0)
-        )
+        eventually(lambda: (self.waiting(), self.raw.hlen(KEYS.unacked.messages)), lambda rest: rest == (0, 0))

@@ -144,7 +144,7 @@ def test_a_worker_withdraws_its_report_on_shutdown(workers: Workers) -> None:
     process.wait(30)
     seen = workers.seen()
     assert seen.reports == {}
-    assert set(seen.intakes) == {"a"}
+    assert {worker.name for worker in seen.intakes} == {"a"}
 
 
 def test_a_message_that_reaches_a_stopping_worker_returns_to_its_list_at_once(workers: Workers, tmp_path: Path) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from taskflow_core.domain import naming
 from taskflow_core.domain.events import EventKind
 from tests.e2e.product import eventually, records
-from tests.integration.taskflow_worker.process import Workers
+from tests.integration.taskflow_worker.process import KEYS, Workers
 
 pytestmark = pytest.mark.integration
 
@@ -34,7 +33,7 @@ def test_the_exit_code_is_0_whatever_the_outcome(workers: Workers, handler: str,
     assert workers.once("a", "u1").wait(60) == 0
     assert [event.uid for event in workers.told(EventKind.STARTED, "a:")] == ["u1"]
     assert [event.uid for event in workers.told(kind, "a:")] == ["u1"]
-    assert workers.raw.zcard(naming.KEY_LEASES) == 0
+    assert workers.raw.zcard(KEYS.leases) == 0
 
 
 def test_it_takes_no_other_message(workers: Workers) -> None:

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from taskflow_core.blobs.store import ObjectStore
-from taskflow_core.domain import naming
 from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.settings import StorageSettings
 from taskflow_local.stack import Stack
 from tests.e2e.product import eventually, records
-from tests.integration.taskflow_worker.process import Workers
+from tests.integration.taskflow_worker.process import KEYS, Workers
 
 pytestmark = pytest.mark.integration
 GRACE_SECONDS = 1
@@ -129,7 +128,7 @@ def test_an_uncooperative_handler_is_given_up_and_its_late_end_refused(threads: 
     failure = ended(threads, EventKind.FAILED, "deaf")
     assert failure.reason is Reason.ATTEMPT_TIMEOUT
     assert "was given up, since a thread cannot be killed" in failure.message
-    assert threads.raw.zcard(naming.KEY_LEASES) == 0
+    assert threads.raw.zcard(KEYS.leases) == 0
     # The other slot can still be used, this one cannot.
     threads.send(["next"])
     succeeded(threads, "next")
@@ -173,7 +172,7 @@ def test_sigterm_lets_handlers_end_and_releases_the_rest(threads: Workers, tmp_p
     succeeded(threads, "ends")
     assert process.wait(15) == 0
     assert {uid: each.reason for uid, each in failures(threads, EventKind.RELEASED).items()} == {"stays": Reason.DRAIN}
-    assert threads.raw.zcard(naming.KEY_LEASES) == 0
+    assert threads.raw.zcard(KEYS.leases) == 0
     threads.start("b")
     succeeded(threads, "ends", "later")
 

@@ -12,9 +12,12 @@ for i = 3, #KEYS do
     redis.call('ZREM', KEYS[1], member)
     if token ~= '' then
       local owner = string.sub(redis.call('GETRANGE', KEYS[i], 0, 511), 1, 512)
+      -- A worker may have written anything there; the event must be one all the same.
+      local worker = string.match(owner, '^([^|]*)')
+      if #worker > 253 or string.find(worker, '[^%w%p]') then worker = '' end
       redis.call('SET', KEYS[i], 'lost|' .. owner, 'EX', ARGV[2])
       redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', 'k', 'lost', 'uid', uid, 'att', attempt, 'tok', token,
-        'w', string.match(owner, '^([^|]*)') or '', 'ts', now, 'p', ARGV[1])
+        'w', worker, 'ts', now, 'p', ARGV[1])
       lost[#lost + 1] = member
     end
   end
