@@ -234,7 +234,9 @@ def namespace_of(user: str, bucket: str) -> str | None:
     """The namespace whose user this is; None if it is none of this bucket's."""
     name, _, where = user.partition("@")
     namespace = name.removeprefix(acl.worker_user("")).removesuffix(".b")
-    return namespace if where == bucket and user in s3_users(namespace, bucket) else None
+    # A namespace has no dot.
+    ours = where == bucket and namespace and "." not in namespace and user in s3_users(namespace, bucket)
+    return namespace if ours else None
 
 
 def _as(storage: StorageSettings, key: S3Key) -> StorageSettings:
