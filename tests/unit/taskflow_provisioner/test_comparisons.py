@@ -96,7 +96,14 @@ def test_names_of_s3_users_tell_namespace_and_bucket() -> None:
     names = [user for namespace in ("a", "a-b", "b") for bucket in ("x", "x.y") for user in s3_users(namespace, bucket)]
     assert len(set(names)) == len(names)
     assert [namespace_of(user, "x") for user in s3_users("a-b", "x")] == ["a-b", "a-b"]
-    others = ("a@x", "taskflow-worker-a", "taskflow-worker-a.c@x", "taskflow-worker-a.b.b@x", "taskflow-worker-@x", "@x")
+    others = (
+        "a@x",
+        "taskflow-worker-a",
+        "taskflow-worker-a.c@x",
+        "taskflow-worker-a.b.b@x",
+        "taskflow-worker-@x",
+        "@x",
+    )
     assert [namespace_of(user, "x") for user in (*s3_users("a", "y"), *others)] == [None] * 8
 
 
