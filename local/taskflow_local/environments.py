@@ -10,7 +10,7 @@ from taskflow_core.broker import acl
 from taskflow_core.settings import RedisSettings, StorageSettings
 from taskflow_local.cluster import SYSTEM_NAMESPACE
 from taskflow_local.state import Folder, StackState
-from taskflow_provisioner.fixed_users import redis_users
+from taskflow_provisioner.fixed_users import FixedUser, redis_users, s3_users_of
 from taskflow_provisioner.logins import Login, S3Key
 from taskflow_provisioner.s3_logins import s3_users
 from taskflow_provisioner.worker_secret import manifest, redis_values, s3_values
@@ -118,6 +118,11 @@ def fixed_redis_users(state: StackState) -> dict[str, tuple[str, ...]]:
     )
 
 
+def fixed_s3_users(state: StackState) -> tuple[FixedUser, ...]:
+    """The users of the object store of the components."""
+    return s3_users_of({acl.API: state.s3_api_secret_key}, BUCKET)
+
+
 def storage_settings(state: StackState) -> StorageSettings:
     """The object store as its administrator."""
     urls = service_urls(state)
@@ -184,11 +189,7 @@ def environment(component: str, state: StackState, folder: Folder, base: Mapping
     if component == "operator":
         found |= _operator(state, base)
     if component == "api":
-        found |= {"TASKFLOW_API_HOST": _HOST, "TASKFLOW_API_PORT": str(state.ports["api"])}
-        found |= {name: base[name] for name in API_SETTINGS if name in base}
-        if "redis" in state.components:
-            url = _redis_url(state, acl.API, state.redis_api_password)
-            found |= {"TASKFLOW_API_BROKER_URL": url, "TASKFLOW_LIMITS_URL": url, "TASKFLOW_CACHE_URL": url}
+        found |= _api_settings(state, base)
     if component == "notifier":
         found = {name: value for name, value in found.items() if not name.startswith("TASKFLOW_S3_")}
         found |= {"PYTHONUNBUFFERED": "1", "TASKFLOW_WEBHOOKS_HEALTH_HOST": _HOST}
@@ -219,10 +220,23 @@ def _provisioner(state: StackState, base: Mapping[str, str]) -> dict[str, str]:
             f"{prefix}S3_LOGINS": "minio" if storage(state.components) == "minio" else "shared",
             f"{prefix}OPERATOR_REDIS_URL": _redis_url(state, acl.OPERATOR, state.redis_operator_password),
             f"{prefix}API_REDIS_URL": _redis_url(state, acl.API, state.redis_api_password),
+            f"{prefix}API_S3_ACCESS_KEY": acl.API,
+            f"{prefix}API_S3_SECRET_KEY": state.s3_api_secret_key,
             f"{prefix}HEALTH_HOST": _HOST,
             f"{prefix}HEALTH_PORT": str(state.ports["provisioner"]),
         }
     )
+
+
+def _api_settings(state: StackState, base: Mapping[str, str]) -> dict[str, str]:
+    found = {"TASKFLOW_API_HOST": _HOST, "TASKFLOW_API_PORT": str(state.ports["api"])}
+    found |= {name: base[name] for name in API_SETTINGS if name in base}
+    if storage(state.components) == "minio":
+        found |= {"TASKFLOW_S3_ACCESS_KEY": acl.API, "TASKFLOW_S3_SECRET_KEY": state.s3_api_secret_key}
+    if "redis" in state.components:
+        url = _redis_url(state, acl.API, state.redis_api_password)
+        found |= {"TASKFLOW_API_BROKER_URL": url, "TASKFLOW_LIMITS_URL": url, "TASKFLOW_CACHE_URL": url}
+    return found
 
 
 def _webhook_settings(state: StackState, base: Mapping[str, str]) -> dict[str, str]:

@@ -3,8 +3,9 @@ them.
 """
 
 import asyncio
+import functools
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from minio import Minio
@@ -12,7 +13,15 @@ from minio import Minio
 from taskflow_core.broker import acl
 from taskflow_core.errors import TaskflowError, Unavailable
 from taskflow_core.ledger.connect import connect_async
-from taskflow_local.environments import BUCKET, REGION, administrator_redis, fixed_redis_users, login, storage_settings
+from taskflow_local.environments import (
+    BUCKET,
+    REGION,
+    administrator_redis,
+    fixed_redis_users,
+    fixed_s3_users,
+    login,
+    storage_settings,
+)
 from taskflow_local.errors import LocalError
 from taskflow_local.state import StackState
 from taskflow_provisioner.redis_users import RedisUsers
@@ -27,7 +36,7 @@ def prepare(name: str, state: StackState, namespaces: Iterable[str]) -> None:
     served = () if state.has_provisioner else tuple(namespaces)
     if name in ("minio", "versitygw"):
         _make_bucket(state, name)
-    if name == "minio" and served:
+    if name == "minio":
         _create_minio_users(state, served)
     if name == "redis":
         # In a thread of its own: the caller may have a running event loop.
@@ -48,21 +57,27 @@ def _make_bucket(state: StackState, name: str) -> None:
 
 
 def _create_minio_users(state: StackState, namespaces: Iterable[str]) -> None:
-    logins = MinioLogins(storage_settings(state))
-    deadline = time.monotonic() + _INITIAL_SECONDS
+    logins = MinioLogins(storage_settings(state), fixed_s3_users(state))
+    _when_loaded(logins.mend_fixed)
     for namespace in namespaces:
-        while True:
-            try:
-                logins.mend(namespace, login(state, namespace).s3)
-            except Unavailable as error:
-                # It loads its users after it reports ready.
-                if time.monotonic() > deadline:
-                    raise LocalError(f"minio: cannot make the user of {namespace}: {error}") from error
-                time.sleep(_POLL_SECONDS)
-            except TaskflowError as error:
-                raise LocalError(f"minio: cannot make the user of {namespace}: {error}") from error
-            else:
-                break
+        key = login(state, namespace).s3
+        _when_loaded(functools.partial(logins.mend, namespace, key))
+
+
+def _when_loaded(act: Callable[[], object]) -> None:
+    """Wait until MinIO has loaded its users, which happens after it reports ready."""
+    deadline = time.monotonic() + _INITIAL_SECONDS
+    while True:
+        try:
+            act()
+        except Unavailable as error:
+            if time.monotonic() > deadline:
+                raise LocalError(f"minio: cannot make its users: {error}") from error
+            time.sleep(_POLL_SECONDS)
+        except TaskflowError as error:
+            raise LocalError(f"minio: cannot make its users: {error}") from error
+        else:
+            return
 
 
 async def _create_redis_users(state: StackState, namespaces: Iterable[str]) -> None:

@@ -49,6 +49,7 @@ class StackState(BaseModel):
     postgres_admin_password: str = Field(default_factory=_random_hex)
     s3_access_key: str = Field(default_factory=lambda: secrets.token_hex(10))
     s3_secret_key: str = Field(default_factory=_random_hex)
+    s3_api_secret_key: str = Field(default_factory=_random_hex)
     token_key: str = Field(default_factory=_random_hex)
     webhooks_key: str = Field(default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
     client_token: str | None = None

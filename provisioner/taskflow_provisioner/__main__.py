@@ -25,7 +25,7 @@ from taskflow_core.telemetry.logs import setup_logging
 from taskflow_provisioner import health
 from taskflow_provisioner.cluster import Cluster
 from taskflow_provisioner.controller import Place, Provisioner, run
-from taskflow_provisioner.fixed_users import redis_users
+from taskflow_provisioner.fixed_users import redis_users, s3_users_of
 from taskflow_provisioner.logins import Rotation
 from taskflow_provisioner.notices import Notices
 from taskflow_provisioner.redis_users import RedisUsers
@@ -40,7 +40,11 @@ def s3_logins(settings: ProvisionerSettings, storage: StorageSettings) -> S3Logi
     if settings.s3_logins == "sts":
         endpoint = settings.sts_endpoint or storage.endpoint
         return TemporaryLogins(storage, endpoint, settings.sts_role, timedelta(seconds=settings.sts_seconds))
-    return MinioLogins(storage) if settings.s3_logins == "minio" else SharedLogin(storage)
+    if settings.s3_logins == "shared":
+        return SharedLogin(storage)
+    secret = settings.api_s3_secret_key
+    keys = {} if secret is None else {settings.api_s3_access_key: secret.get_secret_value()}
+    return MinioLogins(storage, s3_users_of(keys, storage.bucket))
 
 
 async def serve(settings: ProvisionerSettings, redis: RedisSettings, storage: StorageSettings) -> None:

@@ -210,6 +210,12 @@ class Provisioner:
 
     async def _mend_s3(self, failing: set[str]) -> None:
         now = self._now()
+        try:
+            if await asyncio.to_thread(self._s3.mend_fixed):
+                log.info("s3_users_of_components_set")
+        except TaskflowError as error:
+            metrics.FAILURES.labels(kind="round").inc()
+            log.warning("s3_users_of_components_failed", error=str(error))
         for namespace, login in self._logins.items():
             try:
                 if await asyncio.to_thread(self._s3.mend, namespace, login.s3):

@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, timedelta
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -27,11 +27,11 @@ from taskflow_core.blobs.policy import worker_policy
 from taskflow_core.blobs.store import ObjectStore
 from taskflow_core.broker import acl
 from taskflow_core.domain import naming
-from taskflow_core.errors import Dependency, Forbidden, Invalid, Unavailable
+from taskflow_core.errors import Dependency, Forbidden, Invalid, NotFound, Unavailable
 from taskflow_core.settings import StorageSettings
+from taskflow_provisioner.fixed_users import FixedUser
 from taskflow_provisioner.logins import S3Key
 
-Policy = dict[str, Any]
 _TIMEOUT = urllib3.Timeout(connect=5, read=30)
 
 
@@ -51,6 +51,9 @@ class S3Logins(Protocol):
     def mend(self, namespace: str, key: S3Key) -> bool:
         """Make the server know the key, with the rights that it should have; True if anything was missing."""
 
+    def mend_fixed(self) -> bool:
+        """The same for the users of components."""
+
     def sweep(self, wanted: Collection[str], kept: Callable[[str], bool]) -> list[str]:
         """Remove the keys of namespaces that are not wanted; returns them.
 
@@ -68,10 +71,12 @@ class MinioLogins:
 
     Args:
         storage: the server, with an administrator's key.
+        fixed: users of components.
     """
 
-    def __init__(self, storage: StorageSettings) -> None:
+    def __init__(self, storage: StorageSettings, fixed: Collection[FixedUser] = ()) -> None:
         self._storage = storage
+        self._fixed = tuple(fixed)
         url = urlsplit(storage.endpoint)
         self._admin: Any = MinioAdmin(
             endpoint=url.netloc,
@@ -92,7 +97,7 @@ class MinioLogins:
         first, second = s3_users(namespace, self._storage.bucket)
         user = second if former is not None and former.access_key == first else first
         key = S3Key(user, secrets.token_hex(32), "own")
-        self._put(key, worker_policy(namespace, self._storage.bucket))
+        self._put(user, key.secret_key, worker_policy(namespace, self._storage.bucket))
         return key
 
     def mend(self, namespace: str, key: S3Key) -> bool:
@@ -101,12 +106,19 @@ class MinioLogins:
         try:
             ObjectStore(_as(self._storage, key)).list(naming.object_prefix(namespace), limit=1)
         except Forbidden:
-            self._put(key, policy)
+            self._put(key.access_key, key.secret_key, policy)
             return True
         if key.access_key not in self._right:
             # After an update, or because somebody widened it.
             self._allow(key.access_key, policy)
         return False
+
+    def mend_fixed(self) -> bool:
+        """See `S3Logins`. Their keys are set once by each process, and whenever a user is gone."""
+        missing = [each for each in self._fixed if each.access_key not in self._right or not self._has(each.access_key)]
+        for each in missing:
+            self._put(each.access_key, each.secret_key, each.policy)
+        return bool(missing)
 
     def sweep(self, wanted: Collection[str], kept: Callable[[str], bool]) -> list[str]:
         """See `S3Logins`."""
@@ -118,19 +130,28 @@ class MinioLogins:
             if user not in wanted and (space := namespace_of(user, self._storage.bucket)) and not kept(space)
         ]
         for user in gone:
-            with admin_errors():
+            # Not found: it was removed meanwhile.
+            with suppress(NotFound), admin_errors():
                 self._admin.user_remove(user)
-            with admin_errors():
+            with suppress(NotFound), admin_errors():
                 self._admin.policy_remove(user)
             self._right.discard(user)
         return gone
 
-    def _put(self, key: S3Key, policy: Policy) -> None:
-        with admin_errors():
-            self._admin.user_add(key.access_key, key.secret_key)
-        self._allow(key.access_key, policy)
+    def _has(self, user: str) -> bool:
+        try:
+            with admin_errors():
+                self._admin.user_info(user)
+        except NotFound:
+            return False
+        return True
 
-    def _allow(self, user: str, policy: Policy) -> None:
+    def _put(self, user: str, secret_key: str, policy: Mapping[str, Any]) -> None:
+        with admin_errors():
+            self._admin.user_add(user, secret_key)
+        self._allow(user, policy)
+
+    def _allow(self, user: str, policy: Mapping[str, Any]) -> None:
         with admin_errors():
             self._admin.policy_add(user, policy=policy)
             self._admin.policy_set(user, user=user)
@@ -192,6 +213,10 @@ class TemporaryLogins:
         """See `S3Logins`. The server has nothing to mend."""
         return False
 
+    def mend_fixed(self) -> bool:
+        """See `S3Logins`. They are not made here."""
+        return False
+
     def sweep(self, wanted: Collection[str], kept: Callable[[str], bool]) -> list[str]:  # noqa: ARG002 - the port's signature
         """See `S3Logins`. They end by themselves."""
         return []
@@ -217,6 +242,10 @@ class SharedLogin:
 
     def mend(self, namespace: str, key: S3Key) -> bool:  # noqa: ARG002 - the port's signature
         """See `S3Logins`. The server has nothing to mend."""
+        return False
+
+    def mend_fixed(self) -> bool:
+        """See `S3Logins`. They are not made here."""
         return False
 
     def sweep(self, wanted: Collection[str], kept: Callable[[str], bool]) -> list[str]:  # noqa: ARG002 - the port's signature
@@ -258,15 +287,15 @@ def admin_errors() -> Iterator[None]:
     """Translate what MinIO's admin API says.
 
     Raises:
+        NotFound: there is no such user or policy.
         Unavailable, Forbidden, Invalid: see `S3Logins`.
     """
     try:
         yield
     except MinioAdminException as error:
         code, said = int(error._code), _said(error._body)  # noqa: SLF001 - has no public name
-        if said == "XMinioAdminNoSuchUser":
-            # It was removed meanwhile.
-            return
+        if said in ("XMinioAdminNoSuchUser", "XMinioAdminNoSuchPolicy"):
+            raise NotFound(f"object store: {said}") from error
         if code == 403:  # noqa: PLR2004 - HTTP's own number
             raise Forbidden(f"object store: the provisioner's key may not manage users: {said}") from error
         if code >= 500 or code in (408, 429):  # noqa: PLR2004 - likewise

@@ -42,6 +42,11 @@ class ProvisionerSettings(BaseSettings):
     """The operator's Redis URL. If its user is `taskflow-operator`, the provisioner keeps that user too."""
     api_redis_url: SecretStr | None = None
     """The REST API's Redis URL. If its user is `taskflow-api`, the provisioner keeps that user too."""
+    api_s3_access_key: str = ""
+    """The REST API's access key. If it is `taskflow-api`, the provisioner keeps that user of MinIO too, with a policy
+    that can neither copy nor change rights."""
+    api_s3_secret_key: SecretStr | None = None
+    """Belongs to it."""
     health_host: str = "0.0.0.0"  # noqa: S104 - probes and Prometheus come from outside the pod
     """Address of /livez, /readyz and /metrics."""
     health_port: int = Field(default=8083, ge=1, le=65535)

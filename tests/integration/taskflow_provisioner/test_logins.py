@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import pytest
 import redis
+from minio.commonconfig import CopySource
+from pydantic import SecretStr
 
+from taskflow_core.blobs.store import ObjectStore
 from taskflow_core.broker import acl
 from taskflow_core.domain import naming
 from taskflow_core.errors import Forbidden
+from taskflow_provisioner.fixed_users import s3_users_of
 from taskflow_provisioner.s3_logins import MinioLogins
 from tests.integration.taskflow_provisioner.site import Site, logs_in, objects
 
@@ -146,3 +150,20 @@ async def test_one_namespace_that_fails_does_not_stop_another(site: Site, monkey
     monkeypatch.undo()
     assert await provisioner.compare()
     assert logs_in(await site.values())
+
+
+async def test_the_apis_s3_user_is_made_and_made_again_and_cannot_copy(site: Site) -> None:
+    users = s3_users_of({acl.API: "a-secret-key-of-the-test", "somebody": "else"}, site.storage.bucket)
+    provisioner = site.provisioner(MinioLogins(site.storage, users))
+    await provisioner.compare()
+    key = {"access_key": SecretStr(acl.API), "secret_key": SecretStr("a-secret-key-of-the-test")}
+    store = ObjectStore(site.storage.model_copy(update=key))
+    store.put_bytes("a/b", b"x")
+    admin = MinioLogins(site.storage)._admin
+    with pytest.raises(Exception, match="AccessDenied"):
+        store._client.copy_object(site.storage.bucket, "a/c", CopySource(site.storage.bucket, "a/b"))
+    with pytest.raises(Exception, match="NoSuchUser"):
+        admin.user_info("somebody")
+    admin.user_remove(acl.API)
+    await provisioner.compare()
+    assert store.get_bytes("a/b") == b"x"

@@ -39,7 +39,7 @@ def test_no_argument_of_a_component_contains_a_secret(tmp_path: Path) -> None:
     programs = {name: Path("/bin") / name for each in COMPONENTS.values() for name in each.programs}
     context = CommandContext(make_folder(tmp_path), state, programs)
     secrets = [value for name, value in state.model_dump().items() if name.endswith(("_token", "_password", "_key"))]
-    assert len(secrets) == 12
+    assert len(secrets) == 13
     secrets += state.worker("default").model_dump(exclude={"since"}).values()
     for component in COMPONENTS.values():
         arguments = " ".join(component.argv(context))
@@ -83,6 +83,8 @@ def test_a_component_gets_a_clean_environment_with_what_it_must_know(tmp_path: P
     assert api["TASKFLOW_LIMITS_URL"] == api["TASKFLOW_API_BROKER_URL"]
     assert api["TASKFLOW_API_BROKER_URL"].startswith(f"redis://taskflow-api:{state.redis_api_password}@")
     assert api["TASKFLOW_API_PORT"] == str(state.ports["api"])
+    # Its own user, which cannot copy objects.
+    assert (api["TASKFLOW_S3_ACCESS_KEY"], api["TASKFLOW_S3_SECRET_KEY"]) == ("taskflow-api", state.s3_api_secret_key)
     assert environment("redis", state, folder, base) == {"PATH": "/bin", "HOME": str(folder.data)}
 
 
