@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from taskflow_core.domain import naming
-from taskflow_core.errors import Conflict, NotFound, TaskflowError
+from taskflow_core.errors import Conflict, Forbidden, NotFound, TaskflowError
 from taskflow_core.kube.client import APPLY_PATCH, MERGE_PATCH, KubeClient, delete_options, resource_path
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_provisioner.worker_secret import MANAGER
@@ -88,17 +88,21 @@ class Cluster:
     async def _look_at_listed(self) -> Found:
         wanted: set[str] = set()
         secrets: dict[str, dict[str, Any]] = {}
+        refusal: Forbidden | None = None
         for namespace in sorted(self._listed):
             try:
                 body = await self._kube.request("GET", f"{resource_path(_CORE, 'namespaces')}/{namespace}")
-            except NotFound:
-                continue
-            if is_wanted(body, self._listed):
-                wanted.add(namespace)
-            try:
+                if is_wanted(body, self._listed):
+                    wanted.add(namespace)
                 secrets[namespace] = await self._kube.request("GET", _secret_path(namespace))
             except NotFound:
                 continue
+            except Forbidden as error:
+                # Where a namespace was deleted, so were the rights in it.
+                log.warning("namespace_left_out", namespace=namespace, error=str(error))
+                refusal = error
+        if refusal is not None and not wanted:
+            raise refusal
         return Found(frozenset(wanted), secrets)
 
     async def apply_secret(self, body: Mapping[str, Any]) -> dict[str, Any]:
