@@ -92,11 +92,14 @@ class Site:
         body = {"metadata": {"annotations": {f"taskflow.dev/{key}": value for key, value in notes.items()}}}
         await self.admin.request("PATCH", self.path(), body, content_type=MERGE_PATCH)
 
-    async def reasons(self) -> list[str]:
-        """Reasons of the Events in the namespace."""
+    async def events(self) -> list[dict[str, Any]]:
+        """The Events in the namespace, the latest last."""
         path = resource_path("apis/events.k8s.io/v1", "events", self.namespace)
         items = (await self.admin.request("GET", path))["items"]
-        return [item["reason"] for item in sorted(items, key=lambda item: item["eventTime"])]
+        return sorted(items, key=lambda item: str(item["eventTime"]))
+
+    async def reasons(self) -> list[str]:
+        return [event["reason"] for event in await self.events()]
 
 
 def logs_in(values: dict[str, str]) -> bool:
