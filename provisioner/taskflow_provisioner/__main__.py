@@ -50,7 +50,7 @@ def s3_logins(settings: ProvisionerSettings, storage: StorageSettings) -> S3Logi
 async def serve(settings: ProvisionerSettings, redis: RedisSettings, storage: StorageSettings) -> None:
     """Run until SIGTERM or SIGINT."""
     kube, client = await KubeClient.connect(connections=8), connect_async(redis)
-    cluster = Cluster(kube, settings.namespaces, labelled=settings.labelled)
+    cluster = Cluster(kube, settings.namespaces, labelled=settings.labelled, left_out=settings.namespaces_left_out)
     components = (settings.operator_redis_url, settings.api_redis_url)
     provisioner = Provisioner(
         cluster,
@@ -59,6 +59,7 @@ async def serve(settings: ProvisionerSettings, redis: RedisSettings, storage: St
         Place(redis.url.get_secret_value(), storage),
         Rotation(timedelta(seconds=settings.grace_seconds), settings.rotate_after),
         Notices(kube, socket.gethostname()),
+        installation=settings.installation,
         fixed=redis_users(url.get_secret_value() for url in components if url is not None),
     )
 

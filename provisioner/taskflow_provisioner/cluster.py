@@ -34,10 +34,12 @@ class Found:
     """The workers' Secret of each namespace that has one."""
 
 
-def is_wanted(namespace: Mapping[str, Any], listed: Collection[str]) -> bool:
-    """Whether the workers of a namespace are to have logins: it is listed or labelled, and not being deleted."""
+def is_wanted(namespace: Mapping[str, Any], listed: Collection[str], left_out: Collection[str] = ()) -> bool:
+    """Whether the workers of a namespace are to have logins: it is listed or labelled, not left out, and not being
+    deleted.
+    """
     metadata = namespace["metadata"]
-    if metadata.get("deletionTimestamp"):
+    if metadata.get("deletionTimestamp") or metadata["name"] in left_out:
         return False
     labels = metadata.get("labels") or {}
     return metadata["name"] in listed or labels.get(naming.LABEL_WORKERS) == naming.WORKERS_ENABLED
@@ -60,11 +62,15 @@ class Cluster:
         kube: the connections.
         listed: namespaces that need no label.
         labelled: whether namespaces with the label count; else only the listed ones are read.
+        left_out: namespaces that another installation serves.
     """
 
-    def __init__(self, kube: KubeClient, listed: Collection[str], *, labelled: bool) -> None:
+    def __init__(
+        self, kube: KubeClient, listed: Collection[str], *, labelled: bool, left_out: Collection[str] = ()
+    ) -> None:
         self._kube = kube
         self._listed = listed
+        self._left_out = left_out
         self.labelled = labelled
 
     async def look(self) -> Found:
@@ -82,7 +88,7 @@ class Cluster:
         async for page in self._kube.list_pages(resource_path(_CORE, "secrets"), _OUR_NAME):
             secrets |= {body["metadata"]["namespace"]: body for body in page.items}
         async for page in self._kube.list_pages(resource_path(_CORE, "namespaces")):
-            wanted |= {body["metadata"]["name"] for body in page.items if is_wanted(body, self._listed)}
+            wanted |= {body["metadata"]["name"] for body in page.items if is_wanted(body, self._listed, self._left_out)}
         return Found(frozenset(wanted), secrets)
 
     async def _look_at_listed(self) -> Found:
@@ -92,7 +98,7 @@ class Cluster:
         for namespace in sorted(self._listed):
             try:
                 body = await self._kube.request("GET", f"{resource_path(_CORE, 'namespaces')}/{namespace}")
-                if is_wanted(body, self._listed):
+                if is_wanted(body, self._listed, self._left_out):
                     wanted.add(namespace)
                 secrets[namespace] = await self._kube.request("GET", _secret_path(namespace))
             except NotFound:

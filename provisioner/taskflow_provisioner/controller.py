@@ -47,6 +47,7 @@ class Provisioner:
         place: where both are.
         rotation: when logins are replaced.
         notices: tells people.
+        installation: name of the installation, which tells its Secrets from those of another in the same cluster.
         fixed: the rules of Redis users that are always there.
         now: the time.
     """
@@ -60,6 +61,7 @@ class Provisioner:
         rotation: Rotation,
         notices: Notices,
         *,
+        installation: str = worker_secret.INSTALLATION,
         fixed: Mapping[str, tuple[str, ...]] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -69,6 +71,7 @@ class Provisioner:
         self._place = place
         self._rotation = rotation
         self._notices = notices
+        self._installation = installation
         self._fixed = dict(fixed or {})
         self._clock = now
         self._logins: dict[str, Login] = {}
@@ -90,8 +93,9 @@ class Provisioner:
         """
         with metrics.ROUND.time():
             found = await self._cluster.look()
-            ours = {name: body for name, body in found.secrets.items() if worker_secret.is_ours(body)}
-            self._wanted, self._foreign = found.wanted, frozenset(found.secrets.keys() - ours.keys())
+            gone = self._gone(found) if self._cluster.labelled else {}
+            ours = {name for name, body in found.secrets.items() if name in found.wanted and self._is_ours(body)}
+            self._wanted, self._foreign = found.wanted, frozenset(found.secrets.keys() - ours - gone.keys())
             self._logins = {name: login for name, login in self._logins.items() if name in found.wanted}
             failing: set[str] = set()
             for namespace in sorted(found.wanted):
@@ -102,8 +106,7 @@ class Provisioner:
                     await self._failed(namespace, error)
             await self.mend_redis()
             await self._mend_s3(failing)
-            gone = [ours[name] for name in sorted(ours.keys() - found.wanted)] if self._cluster.labelled else []
-            for secret in gone:
+            for secret in gone.values():
                 await self._take_back(secret)
             states = {"foreign": len(self._foreign & found.wanted), "failing": len(failing)}
             for state, count in (states | {"ready": len(found.wanted) - sum(states.values())}).items():
@@ -141,7 +144,7 @@ class Provisioner:
 
     async def _provide(self, namespace: str, found: Found) -> None:
         secret = found.secrets.get(namespace)
-        if secret is not None and not worker_secret.is_ours(secret):
+        if secret is not None and not self._is_ours(secret):
             self._logins.pop(namespace, None)
             await self._say_foreign(namespace)
             return
@@ -202,8 +205,20 @@ class Provisioner:
         mended = await self._redis.mend({user: login.redis_rules(namespace, self._now())})
         if mended.failed:
             raise Invalid(mended.failed[user])
-        await self._cluster.apply_secret(worker_secret.manifest(namespace, self._values(namespace, login), login))
+        values = self._values(namespace, login)
+        await self._cluster.apply_secret(worker_secret.manifest(namespace, values, login, self._installation))
         return login
+
+    def _gone(self, found: Found) -> dict[str, dict[str, Any]]:
+        """Secrets that this provisioner made in namespaces that are not served any more."""
+        return {
+            name: body
+            for name, body in found.secrets.items()
+            if name not in found.wanted and self._is_ours(body) and worker_secret.keeper(body) == self._installation
+        }
+
+    def _is_ours(self, secret: Mapping[str, Any]) -> bool:
+        return worker_secret.is_ours(secret, self._installation)
 
     def _values(self, namespace: str, login: Login) -> dict[str, str]:
         return worker_secret.worker_values(namespace, self._place.redis_url, self._place.storage, login)

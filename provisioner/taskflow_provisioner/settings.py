@@ -8,6 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from taskflow_provisioner.worker_secret import INSTALLATION
+
 
 class ProvisionerSettings(BaseSettings):
     """The provisioner. Its Redis and object store are those of the workers, with an administrator's login."""
@@ -16,6 +18,11 @@ class ProvisionerSettings(BaseSettings):
 
     namespaces: frozenset[str] = frozenset()
     """Namespaces whose workers get logins without the label, such as `["team-a"]`."""
+    namespaces_left_out: frozenset[str] = frozenset()
+    """Namespaces that another installation serves, whatever their labels."""
+    installation: str = Field(default=INSTALLATION, min_length=1, max_length=253)
+    """Name of the installation. Provisioners of several installations in one cluster need different names, and leave
+    each other's Secrets alone."""
     labelled: bool = True
     """Also serve every namespace with the label `taskflow.dev/workers=enabled`. Without it, the provisioner needs
     rights only in `namespaces`, and takes no login back."""

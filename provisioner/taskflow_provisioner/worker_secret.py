@@ -22,8 +22,11 @@ MANAGER = "taskflow-provision"
 """Field manager and label. It is that of the Secrets which the chart made itself in former versions, so these are taken
 over.
 """
+INSTALLATION = "taskflow"
+"""Name of an installation that has no other."""
 REQUEST = f"{naming.GROUP}/rotate"
 """Annotation by which a user asks for another login: any value that it did not have before."""
+_KEEPER = f"{naming.GROUP}/provisioner"
 _REDIS_LOGIN = f"{naming.GROUP}/redis-login"
 _S3_LOGIN = f"{naming.GROUP}/s3-login"
 _SINCE = f"{naming.GROUP}/login-since"
@@ -70,15 +73,19 @@ def s3_values(storage: StorageSettings, key: S3Key) -> dict[str, str]:
     return values | ({"TASKFLOW_S3_SESSION_TOKEN": key.session_token} if key.session_token else {})
 
 
-def manifest(namespace: str, values: Mapping[str, str], login: Login) -> dict[str, Any]:
+def manifest(
+    namespace: str, values: Mapping[str, str], login: Login, installation: str = INSTALLATION
+) -> dict[str, Any]:
     """The Secret, for server-side apply.
 
     Args:
         namespace: of the workers.
         values: their environment.
         login: theirs.
+        installation: whose provisioner keeps it.
     """
     annotations = {
+        _KEEPER: installation,
         _REDIS_LOGIN: "own",
         _S3_LOGIN: login.s3.kind,
         _SINCE: _written(login.since),
@@ -116,9 +123,18 @@ def _encoded(values: Mapping[str, str]) -> dict[str, str]:
     return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
 
 
-def is_ours(secret: Mapping[str, Any]) -> bool:
-    """Whether a provisioner made the Secret; that of somebody else is never changed."""
-    return (secret["metadata"].get("labels") or {}).get(naming.LABEL_MANAGED_BY) == MANAGER
+def is_ours(secret: Mapping[str, Any], installation: str) -> bool:
+    """Whether the provisioner of this installation may change the Secret. It made it, or a former version of the chart
+    did; that of somebody else, or of another installation, is never changed.
+    """
+    managed_by = (secret["metadata"].get("labels") or {}).get(naming.LABEL_MANAGED_BY)
+    return bool(managed_by == MANAGER and keeper(secret) in (None, installation))
+
+
+def keeper(secret: Mapping[str, Any]) -> str | None:
+    """The installation whose provisioner keeps the Secret; None if it was none."""
+    found = (secret["metadata"].get("annotations") or {}).get(_KEEPER)
+    return None if found is None else str(found)
 
 
 def request_of(secret: Mapping[str, Any]) -> str:

@@ -57,7 +57,9 @@ class Site:
         path = f"{resource_path('api/v1', 'namespaces')}/{namespace}"
         await self.admin.request("PATCH", path, body, content_type=MERGE_PATCH)
 
-    def provisioner(self, s3: S3Logins | None = None, after: timedelta | None = None) -> Provisioner:
+    def provisioner(
+        self, s3: S3Logins | None = None, after: timedelta | None = None, installation: str = "taskflow"
+    ) -> Provisioner:
         """A new process, so to say: it remembers nothing."""
         return Provisioner(
             Cluster(self.own, (), labelled=True),
@@ -66,6 +68,7 @@ class Site:
             Place(administrator_redis(self.stack._state).url.get_secret_value(), self.storage),
             Rotation(GRACE, after),
             Notices(self.own, "test"),
+            installation=installation,
             fixed=fixed_redis_users(self.stack._state),
             now=lambda: self.now,
         )

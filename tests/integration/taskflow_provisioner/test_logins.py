@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+
 import pytest
 import redis
 from minio.commonconfig import CopySource
@@ -86,6 +88,32 @@ async def test_the_secret_of_somebody_else_and_their_users_are_left_alone(site: 
     await site.admin.request("DELETE", site.path())
     await provisioner.compare()
     assert logs_in(await site.values())
+
+
+async def test_another_installation_in_the_cluster_leaves_logins_alone_labelled_or_not(site: Site) -> None:
+    await site.provisioner(installation="first").compare()
+    before = await site.secret()
+    second = site.provisioner(installation="second")
+    await second.compare()
+    await site.label(site.namespace, None)
+    await second.compare()
+    assert await site.secret() == before
+    assert logs_in(await site.values())
+    assert objects(await site.values()).list(f"{site.namespace}/") == []
+
+
+async def test_a_secret_that_a_former_chart_made_is_taken_over_and_its_workers_replaced(site: Site) -> None:
+    labels = {"app.kubernetes.io/managed-by": "taskflow-provision", "app.kubernetes.io/part-of": "taskflow"}
+    former = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": naming.WORKER_SECRET, "namespace": site.namespace, "labels": labels},
+        "data": {"TASKFLOW_REDIS_URL": base64.b64encode(b"redis://:administrator@redis/0").decode()},
+    }
+    await site.admin.apply(site.path(), former, manager="taskflow-provision")
+    assert await site.provisioner().compare()
+    assert logs_in(await site.values())
+    assert (await site.secret())["metadata"]["annotations"]["taskflow.dev/login-replaces"] == "true"
 
 
 async def test_users_that_were_lost_or_changed_are_back_with_the_same_passwords(site: Site) -> None:

@@ -57,11 +57,12 @@ def test_only_users_of_ours_are_removed() -> None:
         ({"labels": {"taskflow.dev/workers": "disabled"}}, False),
         ({}, False),
         ({"name": "listed"}, True),
+        ({"name": "other", "labels": {"taskflow.dev/workers": "enabled"}}, False),
         ({"name": "listed", "deletionTimestamp": "2026-01-01T00:00:00Z"}, False),
     ],
 )
 def test_which_namespaces_get_logins(metadata: dict[str, Any], expected: bool) -> None:
-    assert is_wanted({"metadata": {"name": "team-a"} | metadata}, {"listed"}) is expected
+    assert is_wanted({"metadata": {"name": "team-a"} | metadata}, {"listed"}, {"other"}) is expected
 
 
 def test_pools_that_may_have_pods_with_an_older_login_are_told_once() -> None:

@@ -86,10 +86,18 @@ def test_annotations_say_what_the_logins_are_and_no_secret() -> None:
     assert not [word for word in ("pass/word", "next", "key2") if word in str(notes)]
 
 
-def test_only_a_provisioners_secret_is_ours() -> None:
-    assert is_ours(made(PLAIN))
-    assert not is_ours({"metadata": {}})
-    assert not is_ours({"metadata": {"labels": {"app.kubernetes.io/managed-by": "Helm"}}})
+def test_only_the_secret_of_this_installations_provisioner_is_ours() -> None:
+    secret = made(PLAIN)
+    assert is_ours(secret, "taskflow")
+    assert not is_ours(secret, "other")
+    assert is_ours(manifest("team-a", {}, PLAIN, "other"), "other")
+    assert not is_ours({"metadata": {}}, "taskflow")
+    assert not is_ours({"metadata": {"labels": {"app.kubernetes.io/managed-by": "Helm"}}}, "taskflow")
+    # Of a former version of the chart.
+    assert is_ours({"metadata": {"labels": {"app.kubernetes.io/managed-by": "taskflow-provision"}}}, "other")
+
+
+def test_a_request_is_any_text() -> None:
     assert request_of(made(PLAIN)) == ""
     assert request_of({"metadata": {"annotations": {"taskflow.dev/rotate": "1"}}}) == "1"
 
