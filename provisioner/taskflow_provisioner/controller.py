@@ -77,9 +77,11 @@ class Provisioner:
         self._logins: dict[str, Login] = {}
         self._wanted: frozenset[str] | None = None
         self._foreign: frozenset[str] = frozenset()
+        self._unsure: set[str] = set()
+        """Namespaces of which it is not known whether their Secret has the login that Redis got last."""
         self._announced: dict[str, Login] = {}
         self.complete_at: float | None = None
-        """When everything was compared last without a failure of a server (monotonic seconds)."""
+        """When everything was compared last, and not in vain for all namespaces (monotonic seconds)."""
 
     def _now(self) -> datetime:
         # Whole seconds, as the Secret keeps them.
@@ -111,7 +113,7 @@ class Provisioner:
             states = {"foreign": len(self._foreign & found.wanted), "failing": len(failing)}
             for state, count in (states | {"ready": len(found.wanted) - sum(states.values())}).items():
                 metrics.NAMESPACES.labels(state=state).set(count)
-            if not failing:
+            if not failing or failing != found.wanted:
                 self.complete_at = time.monotonic()
             return not failing
 
@@ -123,7 +125,11 @@ class Provisioner:
         """
         now = self._now()
         wanted = dict(self._fixed)
-        wanted |= {acl.worker_user(name): login.redis_rules(name, now) for name, login in self._logins.items()}
+        wanted |= {
+            acl.worker_user(name): login.redis_rules(name, now)
+            for name, login in self._logins.items()
+            if name not in self._unsure
+        }
         mended = await self._redis.mend(wanted, self._removable)
         if count := len(mended.changes.put) - len(mended.failed):
             metrics.REPAIRS.labels(store="redis").inc(count)
@@ -143,6 +149,7 @@ class Provisioner:
         return user.removeprefix(_WORKER_PREFIX) not in self._foreign | self._wanted
 
     async def _provide(self, namespace: str, found: Found) -> None:
+        self._unsure.discard(namespace)
         secret = found.secrets.get(namespace)
         if secret is not None and not self._is_ours(secret):
             self._logins.pop(namespace, None)
@@ -164,6 +171,7 @@ class Provisioner:
                 login = await self._store(namespace, replace(login, since=self._now(), replaces=True))
         except Conflict:
             # It was made by somebody else after the list.
+            self._unsure.discard(namespace)
             self._logins.pop(namespace, None)
             await self._say_foreign(namespace)
             return
@@ -206,7 +214,10 @@ class Provisioner:
         if mended.failed:
             raise Invalid(mended.failed[user])
         values = self._values(namespace, login)
+        # An answer that is lost leaves both open; Redis knows the former password too.
+        self._unsure.add(namespace)
         await self._cluster.apply_secret(worker_secret.manifest(namespace, values, login, self._installation))
+        self._unsure.discard(namespace)
         return login
 
     def _gone(self, found: Found) -> dict[str, dict[str, Any]]:

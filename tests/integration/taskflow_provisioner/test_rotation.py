@@ -122,6 +122,33 @@ async def test_a_rotation_that_ends_before_the_secret_is_written_is_begun_again(
     assert logs_in(former)
 
 
+async def test_a_rotation_whose_answer_is_lost_leaves_both_logins_valid(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provisioner = site.provisioner()
+    await provisioner.compare()
+    former = await site.values()
+    await site.annotate(rotate="now")
+    apply = provisioner._cluster.apply_secret
+
+    async def lost(body: dict[str, object]) -> object:
+        await apply(body)
+        raise Unavailable("the answer is lost")
+
+    monkeypatch.setattr(provisioner._cluster, "apply_secret", lost)
+    assert not await provisioner.compare()
+    monkeypatch.undo()
+    await provisioner.mend_redis()
+    new = await site.values()
+    assert new != former
+    for login in (former, new):
+        assert logs_in(login)
+        assert reads(site, login)
+    assert await provisioner.compare()
+    assert await site.values() == new
+    assert logs_in(former)
+
+
 async def test_deleting_the_secret_revokes_it_at_once(site: Site) -> None:
     provisioner = site.provisioner()
     await provisioner.compare()
