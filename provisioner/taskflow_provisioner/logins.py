@@ -75,7 +75,16 @@ class Rotation:
     grace: timedelta
     """How long the former login stays valid."""
     after: timedelta | None = None
-    """Age at which a login is replaced; None: only on request."""
+    """Age at which a login is replaced at the latest; None: only on request."""
+
+    def age_for(self, login: Login) -> timedelta | None:
+        """The age at which this login is replaced: in the last tenth of the time, another one for each, so that not all
+        pools of a cluster are replaced at once.
+        """
+        if self.after is None:
+            return None
+        draw = int.from_bytes(hashlib.sha256(login.redis_password.encode()).digest()[:4]) / 2**32
+        return self.after * (1 - draw / 10)
 
 
 class Action(StrEnum):
@@ -105,7 +114,7 @@ def decide(login: Login | None, request: str, now: datetime, rotation: Rotation,
         return Action.KEEP if login.former_at(now) else Action.RETIRE
     if not s3_fits or (request and request != login.served_request):
         return Action.ROTATE
-    if rotation.after is not None and now - login.since >= rotation.after:
+    if (age := rotation.age_for(login)) is not None and now - login.since >= age:
         return Action.ROTATE
     if login.s3.expires is not None and now - login.since >= (login.s3.expires - login.since) / 2:
         return Action.ROTATE

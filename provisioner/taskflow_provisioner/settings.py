@@ -36,7 +36,7 @@ class ProvisionerSettings(BaseSettings):
     sts_seconds: int = Field(default=43200, ge=900, le=604800)
     """Lifetime of a temporary key. After half of it, the login is rotated."""
     rotate_after_days: int = Field(default=0, ge=0, le=3650)
-    """Age at which logins are rotated. 0: only on request."""
+    """Age at which logins are rotated, each within the last tenth of it. 0: only on request."""
     grace_seconds: int = Field(default=3600, ge=1, le=604800)
     """How long the former login stays valid after a rotation. It has to be longer than a rollout of the pools, their
     `terminationGracePeriodSeconds`, and the longest Task with `isolation: Pod`."""

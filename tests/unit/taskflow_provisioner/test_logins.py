@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -25,7 +26,7 @@ def with_former(until: datetime) -> Login:
     [
         (None, "", NOW, ROTATION, Action.MAKE),
         (LOGIN, "", NOW + timedelta(days=3650), ROTATION, Action.KEEP),
-        (LOGIN, "", NOW + timedelta(days=29), MONTHLY, Action.KEEP),
+        (LOGIN, "", NOW + timedelta(days=26), MONTHLY, Action.KEEP),
         (LOGIN, "", NOW + timedelta(days=30), MONTHLY, Action.ROTATE),
         (LOGIN, "please", NOW, ROTATION, Action.ROTATE),
         (replace(LOGIN, served_request="please"), "please", NOW, ROTATION, Action.KEEP),
@@ -46,6 +47,14 @@ def test_a_temporary_key_is_renewed_after_half_of_its_life_and_one_of_another_ki
     assert decide(temporary, "", NOW + 5 * HOUR, ROTATION) is Action.KEEP
     assert decide(temporary, "", NOW + 6 * HOUR, ROTATION) is Action.ROTATE
     assert decide(LOGIN, "", NOW, ROTATION, s3_fits=False) is Action.ROTATE
+
+
+def test_logins_of_one_age_are_not_replaced_at_once() -> None:
+    ages = [MONTHLY.age_for(replace(LOGIN, redis_password=str(number))) for number in range(200)]
+    days = sorted(age / timedelta(days=1) for age in ages if age is not None)
+    assert 27 <= days[0] < 27.1
+    assert 29.9 < days[-1] <= 30
+    assert max(after - before for before, after in itertools.pairwise(days)) < 0.2
 
 
 def test_the_former_password_and_key_are_valid_for_the_time_of_grace() -> None:
