@@ -15,9 +15,9 @@ WORKDIR /source
 
 FROM build AS build-operator
 COPY pyproject.toml uv.lock ./
-RUN /opt/uv/bin/uv sync --quiet --frozen --no-install-project --extra operator --extra otel
+RUN /opt/uv/bin/uv sync --quiet --frozen --no-install-project --extra operator --extra provisioner --extra otel
 COPY . .
-RUN /opt/uv/bin/uv sync --quiet --frozen --no-editable --extra operator --extra otel
+RUN /opt/uv/bin/uv sync --quiet --frozen --no-editable --extra operator --extra provisioner --extra otel
 
 FROM build AS build-api
 COPY pyproject.toml uv.lock ./
@@ -47,7 +47,7 @@ USER 10001:10001
 
 FROM runtime AS operator
 LABEL org.opencontainers.image.title="taskflow-operator" \
-      org.opencontainers.image.description="Reconciles Tasks and WorkerPools of TaskFlow; also migrates the history database."
+      org.opencontainers.image.description="Reconciles Tasks and WorkerPools of TaskFlow; also migrates the history database and provisions logins."
 COPY --from=build-operator /opt/taskflow /opt/taskflow
 EXPOSE 8081
 CMD ["python", "-m", "taskflow_operator"]
@@ -73,7 +73,7 @@ CMD ["python", "-m", "taskflow_worker"]
 
 # --- operator and API while they are developed (skaffold.yaml): their source is before what is installed, and may be written
 FROM build-operator AS build-operator-dev
-RUN /opt/uv/bin/uv sync --quiet --frozen --no-editable --extra operator --extra otel --extra reload
+RUN /opt/uv/bin/uv sync --quiet --frozen --no-editable --extra operator --extra provisioner --extra otel --extra reload
 
 FROM build-api AS build-api-dev
 RUN /opt/uv/bin/uv sync --quiet --frozen --no-editable --extra api --extra reload
@@ -87,7 +87,8 @@ FROM dev AS operator-dev
 COPY --from=build-operator-dev /opt/taskflow /opt/taskflow
 COPY --chown=10001:10001 core /source/core
 COPY --chown=10001:10001 operator /source/operator
-ENV PART=taskflow_operator PYTHONPATH=/source/core:/source/operator
+COPY --chown=10001:10001 provisioner /source/provisioner
+ENV PART=taskflow_operator PYTHONPATH=/source/core:/source/operator:/source/provisioner
 
 FROM dev AS api-dev
 COPY --from=build-api-dev /opt/taskflow /opt/taskflow

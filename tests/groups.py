@@ -15,6 +15,7 @@ from xdist.workermanage import WorkerController
 _FIRST = (
     "e2e/test_documents.py",
     "e2e/test_webhooks.py",
+    "e2e/test_logins.py",
     "e2e",
     "chart",
     "integration/api",

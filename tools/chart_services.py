@@ -63,10 +63,11 @@ class ExternalRedis(Model):
     existing_secret: str = ""
     """Secret with the URL. Required without `devServices`."""
     key: str = "redis-url"
-    """Key in the Secret. Its value is `redis://user:password@host:port/0`, or `rediss://` for TLS."""
+    """Key in the Secret. Its value is `redis://user:password@host:port/0`, or `rediss://` for TLS. If the user is
+    `taskflow-operator`, the provisioner makes it."""
     api_key: str = "redis-api-url"
-    """Key in the Secret with the same URL for the API's read-only user (docs/security.md). Without it the API reports
-    no queue positions."""
+    """Key in the Secret with the same URL for the API's read-only user, `taskflow-api`. Without it the API reports no
+    queue positions."""
     egress: Egress = Egress(ports=[6379, 6380])
     """Where workers reach it."""
     ca_key: str = "redis-ca"
@@ -99,7 +100,8 @@ class ExternalS3(Model):
     existing_secret: str = ""
     """Secret with the credentials. Required without `devServices`."""
     access_key_key: str = "s3-access-key"
-    """Key in the Secret whose value is the access key."""
+    """Key in the Secret whose value is the API's access key. If it is `taskflow-api`, the provisioner makes that user
+    of MinIO."""
     secret_key_key: str = "s3-secret-key"  # noqa: S105 - the name of a key, not a secret
     """Key in the Secret whose value is the secret key."""
 

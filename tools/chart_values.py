@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from chart_services import CacheRedis, DevServices, ExternalDatabase, ExternalRedis, ExternalS3, Model, Webhooks
-from chart_workloads import Api, Objects, Operator, Words, Worker
+from chart_workloads import Api, Objects, Operator, Provisioner, Words, Worker
 
 
 class Global(BaseModel):
@@ -42,7 +42,7 @@ class Migrations(Model):
     active_deadline_seconds: int = Field(default=900, ge=60)
     """How long the Job may take."""
     resources: dict[str, Any] = {"requests": {"cpu": "50m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
-    """Requests and limits, also for the provisioning Job."""
+    """Requests and limits, also for the Job that applies the pools."""
 
 
 class Crds(Model):
@@ -169,13 +169,15 @@ class Values(Model):
     """The REST API."""
     webhooks: Webhooks = Webhooks()
     """Webhooks."""
+    provisioner: Provisioner = Provisioner()
+    """The provisioner."""
     worker: Worker = Worker()
     """Workers."""
     watch_namespaces: list[str] = []
     """Namespaces to watch, with a Role in each instead of ClusterRoles. Empty: the whole cluster."""
     worker_namespaces: list[str] = ["default"]
-    """Existing namespaces in which pools may run. Each gets the Secret `taskflow-worker` with the Redis and S3
-    credentials."""
+    """Existing namespaces in which pools may run, besides those with the label `taskflow.dev/workers=enabled`. The
+    provisioner gives each the Secret `taskflow-worker` with its own logins."""
     worker_pool: Pool = Pool()
     """A first pool."""
     migrations: Migrations = Migrations()

@@ -76,7 +76,7 @@ class Operator(Workload):
     """The operator. With two or more replicas, one is the leader and the others are standbys."""
 
     image: Image = Image(repository="taskflow-operator")
-    """Image, also used for migration and provisioning."""
+    """Image, also of the provisioner, the migration and the Job that applies the pools."""
     resources: dict[str, Any] = {
         "requests": {"cpu": "100m", "memory": "192Mi"},
         "limits": {"memory": "512Mi"},
@@ -84,6 +84,40 @@ class Operator(Workload):
     """Requests and limits."""
     token_key: TokenKey = TokenKey()
     """Key of attempt tokens."""
+
+
+class Provisioner(Model):
+    """The provisioner gives the workers of each namespace their own logins (docs/howto/logins.md)."""
+
+    enabled: bool = True
+    """Turn off to make the Secret `taskflow-worker` of each namespace yourself; `devServices` need it."""
+    existing_secret: str = ""
+    """Secret with an administrator's logins of Redis and the object store. Required without `devServices`. No other
+    component uses it."""
+    redis_key: str = "redis-admin-url"
+    """Key in the Secret. Its value is the URL of a Redis user who may use `ACL` and `CLIENT KILL`."""
+    access_key_key: str = "s3-admin-access-key"
+    """Key in the Secret whose value is the access key."""
+    secret_key_key: str = "s3-admin-secret-key"  # noqa: S105 - the name of a key, not a secret
+    """Key in the Secret whose value is the secret key."""
+    s3_logins: Literal["minio", "sts", "shared"] = "minio"
+    """What a namespace gets: `minio`: a user of MinIO. `sts`: a temporary key by AssumeRole with a session policy.
+    `shared`: the key in `existingSecret`, with which each namespace can read the objects of the others."""
+    sts_endpoint: str = Field(default="", pattern=r"^(https?://[^/]+)?$")
+    """`http(s)://host:port` of the service for AssumeRole. Empty: `externalS3.endpoint`."""
+    sts_role: str = ""
+    """ARN of the role that workers assume."""
+    rotate_after_days: int = Field(default=0, ge=0, le=3650)
+    """Age at which logins are rotated. 0: only on request."""
+    grace_seconds: int = Field(default=3600, ge=1, le=604800)
+    """How long the former login stays valid after a rotation: longer than a rollout of the pools and their grace
+    period."""
+    resources: dict[str, Any] = {"requests": {"cpu": "20m", "memory": "96Mi"}, "limits": {"memory": "256Mi"}}
+    """Requests and limits."""
+    service_account: ServiceAccount = ServiceAccount()
+    """ServiceAccount."""
+    extra_env: Objects = []
+    """Additional environment variables, as in a container; see docs/reference/settings.md."""
 
 
 class Service(Model):

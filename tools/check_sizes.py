@@ -7,7 +7,20 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("core", "operator", "api", "worker", "local", "client", "tools", "tests", "migrations", "examples", "bench")
+FOLDERS = (
+    "core",
+    "operator",
+    "api",
+    "worker",
+    "provisioner",
+    "local",
+    "client",
+    "tools",
+    "tests",
+    "migrations",
+    "examples",
+    "bench",
+)
 MODULE_LINES = 400
 FUNCTION_LINES = 60
 

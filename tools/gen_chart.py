@@ -39,13 +39,13 @@ def files() -> dict[Path, str]:
 
 
 def _rules() -> dict[str, list[dict[str, Any]]]:
-    """The cluster-wide rules of the operator and the API, without Leases: the chart grants those in one namespace."""
+    """The cluster-wide rules of the components, without Leases: the chart grants those in one namespace."""
     roles = {
         role["metadata"]["name"]: role for role in yaml.safe_load_all(RBAC.read_text()) if role["kind"] == "ClusterRole"
     }
     return {
         component: [rule for rule in roles[f"taskflow-{component}"]["rules"] if rule["resources"] != ["leases"]]
-        for component in ("operator", "api")
+        for component in ("operator", "api", "provisioner")
     }
 
 

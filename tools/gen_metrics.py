@@ -11,6 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from taskflow_api import metrics as of_api
 from taskflow_api.webhooks import metrics as of_notifier
 from taskflow_core.telemetry import metrics
+from taskflow_provisioner import metrics as of_provisioner
 
 INTRODUCTION = """# Metrics
 
@@ -41,6 +42,14 @@ NOTIFIER = """
 
 Each notifier serves these metrics at `/metrics` on `TASKFLOW_WEBHOOKS_HEALTH_PORT`. The gauges are read from the
 database, so all notifiers report the same values.
+
+| metric | type | labels | |
+|---|---|---|---|
+"""
+PROVISIONER = """
+## Provisioner
+
+The provisioner serves these metrics, and `process_*`, at `/metrics` on `TASKFLOW_PROVISIONER_HEALTH_PORT`.
 
 | metric | type | labels | |
 |---|---|---|---|
@@ -97,7 +106,8 @@ def pages() -> dict[str, str]:
 
 def _page() -> str:
     introduction = INTRODUCTION.format(handlers=metrics.MAX_HANDLERS, other=metrics.OTHER)
-    return introduction + _table(described()) + OUTRO + API + _table(_of(of_api)) + NOTIFIER + _table(_of(of_notifier))
+    api, notifier = API + _table(_of(of_api)), NOTIFIER + _table(_of(of_notifier))
+    return introduction + _table(described()) + OUTRO + api + notifier + PROVISIONER + _table(_of(of_provisioner))
 
 
 def _table(found: Iterable[Described]) -> str:

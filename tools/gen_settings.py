@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings
 from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, RegisterSettings, WebhookSettings
 from taskflow_core.settings import CacheSettings, DatabaseSettings, LogSettings, RedisSettings, StorageSettings
 from taskflow_operator.settings import OperatorSettings
+from taskflow_provisioner.settings import ProvisionerSettings
 from taskflow_worker.settings import WorkerSettings
 
 CLASSES: tuple[tuple[type[BaseSettings], str], ...] = (
@@ -25,10 +26,11 @@ CLASSES: tuple[tuple[type[BaseSettings], str], ...] = (
     (OidcSettings, "API"),
     (RegisterSettings, "API"),
     (WebhookSettings, "API, notifier"),
+    (ProvisionerSettings, "provisioner"),
     (WorkerSettings, "worker"),
-    (RedisSettings, "operator, worker"),
+    (RedisSettings, "operator, provisioner, worker"),
     (DatabaseSettings, "operator, API, notifier"),
-    (StorageSettings, "API, worker"),
+    (StorageSettings, "API, provisioner, worker"),
     (LogSettings, "all"),
 )
 BOUNDS = (

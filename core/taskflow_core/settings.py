@@ -93,6 +93,8 @@ class StorageSettings(BaseSettings):
     """May read, write and list in the bucket."""
     secret_key: SecretStr
     """Belongs to the access key."""
+    session_token: SecretStr | None = None
+    """Belongs to a temporary access key; unset for one that lasts."""
     public_endpoint: str = ""
     """http(s)://host:port by which clients outside reach it, for the links that the API gives; empty is `endpoint`."""
     region: str = "us-east-1"

@@ -134,6 +134,12 @@ def _env(state: Path, _: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _namespace(state: Path, arguments: argparse.Namespace) -> int:
+    _existing(state).add_namespace(arguments.name)
+    _say(f"{arguments.name}: WorkerPools may run there; their logins are in its Secret taskflow-worker")
+    return EXIT_OK
+
+
 def _demo(state: Path, arguments: argparse.Namespace) -> int:
     # Never in the stack that is in use, unless --state names it.
     default = default_state(os.environ, root=os.geteuid() == 0)
@@ -177,6 +183,16 @@ COMMANDS = [
         "start a separate stack, run real work through it, show what happened, remove it",
         _demo,
         [Argument(("--keep",), {"action": "store_true", "help": "leave the stack running"})],
+    ),
+    Command(
+        "namespace",
+        "run",
+        "add NAME: create a namespace for Tasks, with logins for its workers",
+        _namespace,
+        [
+            Argument(("action",), {"choices": ("add",), "help": "what to do"}),
+            Argument(("name",), {"metavar": "NAME", "help": "name of the namespace"}),
+        ],
     ),
     Command("env", "look", "print `export` lines for a shell: KUBECONFIG, PATH, TASKFLOW_*", _env),
 ]

@@ -2,18 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
 
+from taskflow_core.domain import naming
 from taskflow_local.errors import LocalError
 from taskflow_local.kube import Kube, KubeError, Object
+from taskflow_provisioner import worker_secret
 
 SYSTEM_NAMESPACE = "taskflow-system"
-WORKER_SECRET = "taskflow-worker"  # noqa: S105 - the name of a Secret
 TOKEN_SECONDS = 365 * 24 * 3600
 _CRD_SECONDS = 30
+_LOGIN_SECONDS = 30
 _POLL_SECONDS = 0.1
 _RBAC = Path(__file__).with_name("rbac.yaml")
 _COLLECTIONS = {
@@ -65,17 +67,37 @@ async def _token(kube: Kube, namespace: str, name: str) -> str:
     return str(answer["status"]["token"])
 
 
-async def add_namespace(kube: Kube, name: str, worker: Mapping[str, str]) -> None:
-    """Create a namespace if it does not exist, and apply the Secret with the workers' credentials."""
+async def add_namespace(kube: Kube, name: str, secret: Object | None) -> None:
+    """Create a namespace if it does not exist, label it, and apply the workers' Secret if there is one to apply."""
     try:
         await kube.create("/api/v1/namespaces", _object("Namespace", name))
     except KubeError as error:
         if not error.is_conflict:
             raise
+    label = {"metadata": {"labels": {naming.LABEL_WORKERS: naming.WORKERS_ENABLED}}}
+    await kube.patch(f"/api/v1/namespaces/{name}", label)
     # Created here, so that Pods can be created at once: the controller manager creates it a moment later.
     await kube.apply(*_with_path(_object("ServiceAccount", "default", name)))
-    if worker:
-        await kube.apply(*_with_path(_object("Secret", WORKER_SECRET, name, type="Opaque", stringData=dict(worker))))
+    if secret is not None:
+        await kube.apply(*_with_path(secret), worker_secret.MANAGER)
+
+
+async def wait_for_login(kube: Kube, namespace: str) -> None:
+    """Wait until the provisioner has made the workers' Secret of a namespace."""
+    deadline = time.monotonic() + _LOGIN_SECONDS
+    while True:
+        try:
+            await kube.get(f"/api/v1/namespaces/{namespace}/secrets/{naming.WORKER_SECRET}")
+        except KubeError as error:
+            if not error.is_absent:
+                raise
+        else:
+            return
+        if time.monotonic() > deadline:
+            raise LocalError(
+                f"{namespace}: no Secret {naming.WORKER_SECRET} after {_LOGIN_SECONDS} s; see the provisioner's log"
+            )
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 async def existing_namespaces(kube: Kube, names: Iterable[str]) -> list[str]:

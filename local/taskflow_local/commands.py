@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from taskflow_core.broker import acl
+from taskflow_local.environments import fixed_redis_users, login
 from taskflow_local.pki import NODE_CLIENT
 from taskflow_local.state import Folder, StackState, write_private
 
@@ -144,13 +145,13 @@ def redis(context: CommandContext) -> Sequence[str]:
 
 
 def _redis_users(state: StackState) -> list[str]:
-    """All users, from the start of Redis: a worker that reconnects after a restart is never refused."""
-    users = {
-        acl.OPERATOR: acl.operator_rules(state.redis_operator_password),
-        acl.API: acl.api_rules(state.redis_api_password),
-    }
-    for name in state.namespaces:
-        users[acl.worker_user(name)] = acl.worker_rules(name, state.worker(name).redis_password)
+    """All users, from the start of Redis: a worker that reconnects after a restart is never refused. Those of workers
+    are the provisioner's, if one runs.
+    """
+    users = fixed_redis_users(state)
+    for name in () if state.has_provisioner else state.namespaces:
+        found = login(state, name)
+        users[acl.worker_user(name)] = found.redis_rules(name, found.since)
     return [f"user {user} {' '.join(rules)}" for user, rules in users.items()]
 
 

@@ -110,6 +110,13 @@ COMPONENTS = {
             stop_seconds=30,
         ),
         Component(
+            "provisioner",
+            needs=("kube-apiserver", "redis"),
+            wants=("minio", "versitygw"),
+            ports=("provisioner",),
+            argv=commands.module("taskflow_provisioner"),
+        ),
+        Component(
             "notifier",
             needs=("postgres",),
             ports=("notifier",),

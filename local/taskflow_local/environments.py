@@ -2,10 +2,18 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import SecretStr
 
 from taskflow_core.broker import acl
+from taskflow_core.settings import RedisSettings, StorageSettings
 from taskflow_local.cluster import SYSTEM_NAMESPACE
 from taskflow_local.state import Folder, StackState
+from taskflow_provisioner.fixed_users import FixedUser, redis_users, s3_users_of
+from taskflow_provisioner.logins import Login, S3Key
+from taskflow_provisioner.s3_logins import s3_users
+from taskflow_provisioner.worker_secret import manifest, redis_values, s3_values
 
 BUCKET = "taskflow"
 REGION = "us-east-1"
@@ -56,6 +64,13 @@ WEBHOOK_SETTINGS = (
     "TASKFLOW_WEBHOOKS_KEEP_DAYS",
 )
 """Likewise for the API and the notifier, if webhooks are enabled."""
+PROVISIONER_SETTINGS = (
+    "TASKFLOW_PROVISIONER_ROTATE_AFTER_DAYS",
+    "TASKFLOW_PROVISIONER_GRACE_SECONDS",
+    "TASKFLOW_PROVISIONER_CHECK_SECONDS",
+    "TASKFLOW_PROVISIONER_RESYNC_SECONDS",
+)
+"""Likewise for the provisioner."""
 WEBHOOKS = "TASKFLOW_WEBHOOKS_ENABLED"
 _HOST = "127.0.0.1"
 
@@ -93,19 +108,65 @@ def _redis_url(state: StackState, user: str, password: str) -> str:
     return f"redis://{user}:{password}@{_HOST}:{state.ports['redis']}/0"
 
 
-def worker_secret(state: StackState, namespace: str) -> dict[str, str]:
-    """What the workers of a namespace may know: their own users of Redis and S3, and no database login.
+def administrator_redis(state: StackState) -> RedisSettings:
+    """Redis as its administrator."""
+    return RedisSettings(url=SecretStr(_redis_url(state, "", state.redis_password)))
 
-    versitygw, which represents other S3 servers in tests, has only one user.
-    """
-    login, user = state.worker(namespace), acl.worker_user(namespace)
-    found = service_urls(state)
-    found.pop("TASKFLOW_DATABASE_URL", None)
+
+def fixed_redis_users(state: StackState) -> dict[str, tuple[str, ...]]:
+    """The Redis users of the components, and their rules."""
+    return redis_users(
+        (
+            _redis_url(state, acl.OPERATOR, state.redis_operator_password),
+            _redis_url(state, acl.API, state.redis_api_password),
+        )
+    )
+
+
+def fixed_s3_users(state: StackState) -> tuple[FixedUser, ...]:
+    """The users of the object store of the components."""
+    return s3_users_of({acl.API: state.s3_api_secret_key}, BUCKET)
+
+
+def storage_settings(state: StackState) -> StorageSettings:
+    """The object store as its administrator."""
+    urls = service_urls(state)
+    return StorageSettings(
+        endpoint=urls["TASKFLOW_S3_ENDPOINT"],
+        bucket=BUCKET,
+        region=REGION,
+        access_key=SecretStr(state.s3_access_key),
+        secret_key=SecretStr(state.s3_secret_key),
+    )
+
+
+def login(state: StackState, namespace: str) -> Login:
+    """The login of a namespace's workers. versitygw, which represents other S3 servers in tests, has only one user."""
+    kept = state.worker(namespace)
+    if storage(state.components) == "versitygw":
+        key = S3Key(state.s3_access_key, state.s3_secret_key, "shared")
+    else:
+        key = S3Key(s3_users(namespace, BUCKET)[0], kept.s3_secret_key, "own")
+    return Login(kept.redis_password, key, kept.since)
+
+
+def worker_environment(state: StackState, namespace: str) -> dict[str, str]:
+    """What the workers of a namespace may know: their own users of Redis and S3, and no database login."""
+    found, urls = login(state, namespace), service_urls(state)
+    values: dict[str, str] = {}
     if "redis" in state.components:
-        found["TASKFLOW_REDIS_URL"] = _redis_url(state, user, login.redis_password)
-    if storage(state.components) == "minio":
-        found |= {"TASKFLOW_S3_ACCESS_KEY": user, "TASKFLOW_S3_SECRET_KEY": login.s3_secret_key}
-    return found
+        values |= redis_values(namespace, urls["TASKFLOW_REDIS_URL"], found.redis_password)
+    if storage(state.components):
+        values |= s3_values(storage_settings(state), found.s3)
+    return values
+
+
+def worker_manifest(state: StackState, namespace: str) -> dict[str, Any] | None:
+    """The Secret `taskflow-worker` of a namespace; None if it is the provisioner's to make, or would be empty."""
+    values = worker_environment(state, namespace)
+    if not values or state.has_provisioner:
+        return None
+    return manifest(namespace, values, login(state, namespace))
 
 
 def environment(component: str, state: StackState, folder: Folder, base: Mapping[str, str]) -> dict[str, str]:
@@ -120,7 +181,9 @@ def environment(component: str, state: StackState, folder: Folder, base: Mapping
         )
         found |= dict(zip(names, (state.s3_access_key, state.s3_secret_key), strict=True))
         found |= {"MINIO_BROWSER": "off", "MINIO_UPDATE": "off"} if component == "minio" else {"VGW_REGION": REGION}
-    if component in ("operator", "api", "node"):
+    if component == "provisioner":
+        found |= _provisioner(state, base)
+    if component in ("operator", "api", "node", "provisioner"):
         found |= {"KUBECONFIG": str(folder.conf / f"{component}.kubeconfig"), "PYTHONUNBUFFERED": "1"}
     if component in ("operator", "api", "migrate", "notifier"):
         found |= service_urls(state) | {"TASKFLOW_LOG_FORMAT": "text"}
@@ -129,14 +192,7 @@ def environment(component: str, state: StackState, folder: Folder, base: Mapping
     if component in ("api", "notifier"):
         found |= _webhook_settings(state, base)
     if component == "operator":
-        if "redis" in state.components:
-            found["TASKFLOW_REDIS_URL"] = _redis_url(state, acl.OPERATOR, state.redis_operator_password)
-            found["TASKFLOW_CACHE_URL"] = found["TASKFLOW_REDIS_URL"]
-        found |= {name: base[name] for name in OPERATOR_SETTINGS if name in base}
-        found |= {"TASKFLOW_TOKEN_KEY": state.token_key, "TASKFLOW_HEALTH_HOST": _HOST}
-        found |= {"TASKFLOW_HEALTH_PORT": str(state.ports["operator"])}
-        # A stack has one operator process, so a restarted one may take its Lease back at once.
-        found |= {"TASKFLOW_LEADER_IDENTITY": "local", "TASKFLOW_LEADER_NAMESPACE": SYSTEM_NAMESPACE}
+        found |= _operator(state, base)
     if component == "api":
         found |= _api_settings(state, base)
     if component == "notifier":
@@ -144,6 +200,37 @@ def environment(component: str, state: StackState, folder: Folder, base: Mapping
         found |= {"PYTHONUNBUFFERED": "1", "TASKFLOW_WEBHOOKS_HEALTH_HOST": _HOST}
         found["TASKFLOW_WEBHOOKS_HEALTH_PORT"] = str(state.ports["notifier"])
     return found
+
+
+def _operator(state: StackState, base: Mapping[str, str]) -> dict[str, str]:
+    found = {name: base[name] for name in OPERATOR_SETTINGS if name in base}
+    if "redis" in state.components:
+        found["TASKFLOW_REDIS_URL"] = _redis_url(state, acl.OPERATOR, state.redis_operator_password)
+        found["TASKFLOW_CACHE_URL"] = found["TASKFLOW_REDIS_URL"]
+    found |= {"TASKFLOW_TOKEN_KEY": state.token_key, "TASKFLOW_HEALTH_HOST": _HOST}
+    found |= {"TASKFLOW_HEALTH_PORT": str(state.ports["operator"])}
+    # A stack has one operator process, so a restarted one may take its Lease back at once.
+    return found | {"TASKFLOW_LEADER_IDENTITY": "local", "TASKFLOW_LEADER_NAMESPACE": SYSTEM_NAMESPACE}
+
+
+def _provisioner(state: StackState, base: Mapping[str, str]) -> dict[str, str]:
+    """With the administrator's logins of Redis and S3, and no database login."""
+    found = service_urls(state) | {"TASKFLOW_LOG_FORMAT": "text"}
+    found.pop("TASKFLOW_DATABASE_URL", None)
+    prefix = "TASKFLOW_PROVISIONER_"
+    return (
+        found
+        | {name: base[name] for name in PROVISIONER_SETTINGS if name in base}
+        | {
+            f"{prefix}S3_LOGINS": "minio" if storage(state.components) == "minio" else "shared",
+            f"{prefix}OPERATOR_REDIS_URL": _redis_url(state, acl.OPERATOR, state.redis_operator_password),
+            f"{prefix}API_REDIS_URL": _redis_url(state, acl.API, state.redis_api_password),
+            f"{prefix}API_S3_ACCESS_KEY": acl.API,
+            f"{prefix}API_S3_SECRET_KEY": state.s3_api_secret_key,
+            f"{prefix}HEALTH_HOST": _HOST,
+            f"{prefix}HEALTH_PORT": str(state.ports["provisioner"]),
+        }
+    )
 
 
 def _api_settings(state: StackState, base: Mapping[str, str]) -> dict[str, str]:

@@ -137,9 +137,9 @@ class Kube:
         """PATCH, by default with a merge patch."""
         return await self.request("PATCH", path, body, content_type=content_type)
 
-    async def apply(self, path: str, body: Object) -> Object:
-        """Server-side apply as `taskflow-local`. Takes over fields that others set."""
-        query = {"fieldManager": _FIELD_MANAGER, "force": "true"}
+    async def apply(self, path: str, body: Object, manager: str = _FIELD_MANAGER) -> Object:
+        """Server-side apply. Takes over fields that others set."""
+        query = {"fieldManager": manager, "force": "true"}
         return await self.request("PATCH", path, body, content_type=_APPLY, query=query)
 
     async def watch(self, path: str, resource_version: str, seconds: int = 300) -> AsyncIterator[Object]:

@@ -1,16 +1,20 @@
-"""The first start of PostgreSQL: its user, initdb, and TaskFlow's role and database."""
+"""The first start of PostgreSQL: its user, initdb, TaskFlow's role and database, and the migration."""
 
 import os
 import pwd
 import shutil
 import stat
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from taskflow_local.errors import LocalError
+from taskflow_local.errors import ComponentFailedError, LocalError
 from taskflow_local.state import StackState, write_private
 
 _USERS = ("postgres", "nobody")
+_MIGRATION_SECONDS = 120
+_TAIL_LINES = 15
 
 
 def unprivileged_user() -> str | None:
@@ -109,3 +113,21 @@ def _run(argv: list[str], text: str, user: str | None, log: Path) -> None:
         raise LocalError(
             f"{Path(argv[0]).name} failed while PostgreSQL was set up ({answer.returncode}):\n{output[-2000:]}"
         )
+
+
+def migrate(env: Mapping[str, str], cwd: Path, log: Path) -> None:
+    """Migrate the history database to the newest schema. Raises ComponentFailedError with the output."""
+    with log.open("ab") as output:
+        answer = subprocess.run(
+            [sys.executable, "-m", "taskflow_core.store.migrate"],
+            env=dict(env),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            timeout=_MIGRATION_SECONDS,
+            check=False,
+        )
+    if answer.returncode != 0:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
+        raise ComponentFailedError(f"the migration ended with {answer.returncode}; its log {log} ends with:\n{tail}")

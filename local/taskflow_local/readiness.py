@@ -34,6 +34,7 @@ _PROBES = {
     "versitygw": ("http", "/health"),
     "operator": ("http", "/readyz"),
     "api": ("http", "/readyz"),
+    "provisioner": ("http", "/readyz"),
     "notifier": ("http", "/readyz"),
 }
 

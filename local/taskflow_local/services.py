@@ -1,20 +1,31 @@
-"""Prepares Redis and S3 for a stack: the bucket, and users for the API and the workers of each namespace."""
+"""Prepares Redis and S3 for a stack: the bucket, and a user for the workers of each namespace, as the provisioner makes
+them.
+"""
 
+import asyncio
+import functools
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
-import redis
 from minio import Minio
-from minio.credentials import StaticProvider
-from minio.error import MinioAdminException
-from minio.minioadmin import MinioAdmin
 
-from taskflow_core.blobs.policy import api_policy, worker_policy
 from taskflow_core.broker import acl
-from taskflow_local.environments import BUCKET, REGION
+from taskflow_core.errors import TaskflowError, Unavailable
+from taskflow_core.ledger.connect import connect_async
+from taskflow_local.environments import (
+    BUCKET,
+    REGION,
+    administrator_redis,
+    fixed_redis_users,
+    fixed_s3_users,
+    login,
+    storage_settings,
+)
 from taskflow_local.errors import LocalError
 from taskflow_local.state import StackState
+from taskflow_provisioner.redis_users import RedisUsers
+from taskflow_provisioner.s3_logins import MinioLogins
 
 _INITIAL_SECONDS = 30
 _POLL_SECONDS = 0.05
@@ -22,12 +33,15 @@ _POLL_SECONDS = 0.05
 
 def prepare(name: str, state: StackState, namespaces: Iterable[str]) -> None:
     """Prepare a running service for these namespaces. It may be repeated. Other components need nothing."""
+    served = () if state.has_provisioner else tuple(namespaces)
     if name in ("minio", "versitygw"):
         _make_bucket(state, name)
     if name == "minio":
-        _create_minio_users(state, namespaces)
+        _create_minio_users(state, served)
     if name == "redis":
-        _create_redis_users(state, namespaces)
+        # In a thread of its own: the caller may have a running event loop.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: asyncio.run(_create_redis_users(state, served))).result()
 
 
 def _make_bucket(state: StackState, name: str) -> None:
@@ -43,48 +57,40 @@ def _make_bucket(state: StackState, name: str) -> None:
 
 
 def _create_minio_users(state: StackState, namespaces: Iterable[str]) -> None:
-    admin = MinioAdmin(
-        endpoint=f"127.0.0.1:{state.ports['minio']}",
-        region=REGION,
-        secure=False,
-        credentials=StaticProvider(state.s3_access_key, state.s3_secret_key),
-    )
-    _create_minio_user(admin, acl.API, state.s3_api_secret_key, api_policy(BUCKET))
+    logins = MinioLogins(storage_settings(state), fixed_s3_users(state))
+    _when_loaded(logins.mend_fixed)
     for namespace in namespaces:
-        key, policy = state.worker(namespace).s3_secret_key, worker_policy(namespace, BUCKET)
-        _create_minio_user(admin, acl.worker_user(namespace), key, policy)
+        key = login(state, namespace).s3
+        _when_loaded(functools.partial(logins.mend, namespace, key))
 
 
-def _create_minio_user(admin: MinioAdmin, user: str, secret_key: str, policy: dict[str, Any]) -> None:
-    # Only if needed: the key that encrypts the secret takes a second to derive.
-    if not _user_exists(admin, user):
-        admin.user_add(user, secret_key)
-    admin.policy_add(user, policy=policy)
-    admin.policy_set(user, user=user)
-
-
-def _user_exists(admin: MinioAdmin, user: str) -> bool:
-    """Whether MinIO has the user. Waits until MinIO has loaded its users, which happens after it reports ready."""
+def _when_loaded(act: Callable[[], object]) -> None:
+    """Wait until MinIO has loaded its users, which happens after it reports ready."""
     deadline = time.monotonic() + _INITIAL_SECONDS
     while True:
         try:
-            admin.user_info(user)
-        except MinioAdminException as error:
-            if "NoSuchUser" in str(error):
-                return False
-            if "NotInitialized" not in str(error) or time.monotonic() > deadline:
-                raise LocalError(f"minio: cannot look up the user {user}: {error}") from error
+            act()
+        except Unavailable as error:
+            if time.monotonic() > deadline:
+                raise LocalError(f"minio: cannot make its users: {error}") from error
             time.sleep(_POLL_SECONDS)
+        except TaskflowError as error:
+            raise LocalError(f"minio: cannot make its users: {error}") from error
         else:
-            return True
+            return
 
 
-def _create_redis_users(state: StackState, namespaces: Iterable[str]) -> None:
-    with redis.Redis(port=state.ports["redis"], password=state.redis_password) as client:
-        client.execute_command(
-            "ACL", "SETUSER", acl.OPERATOR, "reset", *acl.operator_rules(state.redis_operator_password)
-        )
-        client.execute_command("ACL", "SETUSER", acl.API, "reset", *acl.api_rules(state.redis_api_password))
-        for namespace in namespaces:
-            rules = acl.worker_rules(namespace, state.worker(namespace).redis_password)
-            client.execute_command("ACL", "SETUSER", acl.worker_user(namespace), "reset", *rules)
+async def _create_redis_users(state: StackState, namespaces: Iterable[str]) -> None:
+    client = connect_async(administrator_redis(state))
+    wanted = fixed_redis_users(state)
+    for namespace in namespaces:
+        found = login(state, namespace)
+        wanted[acl.worker_user(namespace)] = found.redis_rules(namespace, found.since)
+    try:
+        mended = await RedisUsers(client).mend(wanted)
+    except TaskflowError as error:
+        raise LocalError(f"redis: cannot make its users: {error}") from error
+    finally:
+        await client.aclose()
+    if mended.failed:
+        raise LocalError("; ".join(mended.failed.values()))

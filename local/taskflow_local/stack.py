@@ -5,8 +5,6 @@ import datetime as dt
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -16,10 +14,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from taskflow_core import resources
+from taskflow_core.broker import acl
+from taskflow_core.errors import Invalid
 from taskflow_local import cluster, pki, postgres, processes, services
 from taskflow_local.commands import CommandContext
 from taskflow_local.components import ALL, COMPONENTS, Component, in_order
-from taskflow_local.environments import client_environment, environment, worker_secret
+from taskflow_local.environments import client_environment, environment, worker_environment, worker_manifest
 from taskflow_local.errors import ComponentFailedError, LocalError
 from taskflow_local.kube import Access, Kube
 from taskflow_local.programs import Resolver
@@ -29,10 +29,10 @@ from taskflow_local.state import Folder, Ports, StackState
 
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 15
-_MIGRATION_SECONDS = 120
 _ACCOUNTS = {
     "operator": (cluster.SYSTEM_NAMESPACE, "taskflow-operator"),
     "api": (cluster.SYSTEM_NAMESPACE, "taskflow-api"),
+    "provisioner": (cluster.SYSTEM_NAMESPACE, "taskflow-provisioner"),
     "node": (cluster.SYSTEM_NAMESPACE, "taskflow-node"),
     "client": ("default", "taskflow-client"),
 }
@@ -158,11 +158,11 @@ class Stack:
     def _steps(self, waiting: Sequence[Component]) -> list[Step]:
         """Order the start: services, then the cluster's objects and the database schema, then TaskFlow's components."""
         names = {each.name for each in self._components}
-        ours = names & {"node", "operator", "api", "notifier"}
+        ours = names & {"node", "operator", "api", "notifier", "provisioner"}
         steps = [self._step(each, waiting, each.comes_after()) for each in self._components if each.name not in ours]
         if "kube-apiserver" in names:
             steps.append(Step(_CLUSTER, ("kube-apiserver",), self.prepare_cluster))
-        if "postgres" in names and ours - {"node"}:
+        if "postgres" in names and ours - {"node", "provisioner"}:
             steps.append(Step(_MIGRATION, ("postgres",), self.migrate))
         before = (*(step.name for step in steps),)
         return [*steps, *(self._step(each, waiting, before) for each in self._components if each.name in ours)]
@@ -293,7 +293,12 @@ class Stack:
         if not self.exists():
             return
         with self.folder.locked(log):
-            for names in (("api", "operator"), ("node",), ("kube-controller-manager",), ("kube-apiserver",)):
+            for names in (
+                ("api", "operator", "provisioner"),
+                ("node",),
+                ("kube-controller-manager",),
+                ("kube-apiserver",),
+            ):
                 self._stop_in_parallel(names)
             self._kill_pods()
             self._stop_in_parallel(COMPONENTS)
@@ -323,12 +328,24 @@ class Stack:
         return self._with_kube(lambda kube: cluster.apply_crds(kube, crds))
 
     def add_namespace(self, name: str) -> None:
-        """Create a namespace for Tasks. It gets the Secret `taskflow-worker`, which `up` keeps up to date."""
+        """Create a namespace for Tasks, whose workers get their own logins in the Secret `taskflow-worker`."""
+        if self.pid("kube-apiserver") is None:
+            raise LocalError(f"the stack in {self.folder.root} does not run; start it with: taskflow-local up")
         self.admit(name)
-        self._with_kube(lambda kube: cluster.add_namespace(kube, name, self.worker_env(name)))
+
+        async def add(kube: Kube) -> None:
+            await cluster.add_namespace(kube, name, worker_manifest(self._reached(), name))
+            if self._state.has_provisioner and self.pid("provisioner") is not None:
+                await cluster.wait_for_login(kube, name)
+
+        self._with_kube(add)
 
     def admit(self, namespace: str) -> None:
         """Create the users of a namespace's workers in Redis and S3."""
+        try:
+            acl.worker_rules(namespace, "")
+        except Invalid as error:
+            raise LocalError(str(error)) from error
         if namespace not in self._state.namespaces:
             self._state.namespaces.append(namespace)
         self._state.worker(namespace)
@@ -338,8 +355,8 @@ class Stack:
                 services.prepare(service, self._state, [namespace])
 
     def worker_env(self, namespace: str) -> dict[str, str]:
-        """The content of the Secret `taskflow-worker` of a namespace."""
-        return worker_secret(self._reached(), namespace)
+        """The content of the Secret `taskflow-worker` of a namespace, if no provisioner keeps it."""
+        return worker_environment(self._reached(), namespace)
 
     def _with_kube(self, action: Callable[[Kube], Coroutine[Any, Any, Result]]) -> Result:
         async def connected() -> Result:
@@ -359,7 +376,7 @@ class Stack:
             tokens = await cluster.prepare(kube, accounts.values())
             state = self._state
             state.namespaces = await cluster.existing_namespaces(kube, state.namespaces)
-            secrets = {name: worker_secret(self._reached(), name) for name in state.namespaces}
+            secrets = {name: worker_manifest(self._reached(), name) for name in state.namespaces}
             await asyncio.gather(*(cluster.add_namespace(kube, *each) for each in secrets.items()))
             return tokens
 
@@ -378,21 +395,5 @@ class Stack:
 
     def migrate(self) -> bool:
         """Migrate the history database to the newest schema. Raises ComponentFailedError with the output."""
-        log = self.log("migrate")
-        with log.open("ab") as output:
-            answer = subprocess.run(
-                [sys.executable, "-m", "taskflow_core.store.migrate"],
-                env=self.component_env("migrate"),
-                cwd=self.folder.data,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                timeout=_MIGRATION_SECONDS,
-                check=False,
-            )
-        if answer.returncode != 0:
-            tail = "\n".join(log.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
-            raise ComponentFailedError(
-                f"the migration ended with {answer.returncode}; its log {log} ends with:\n{tail}"
-            )
+        postgres.migrate(self.component_env("migrate"), self.folder.data, self.log("migrate"))
         return True

@@ -8,6 +8,7 @@ import random
 import secrets
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +29,7 @@ class WorkerLogin(BaseModel):
 
     redis_password: str = Field(default_factory=_random_hex)
     s3_secret_key: str = Field(default_factory=_random_hex)
+    since: datetime = Field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
 
 
 class StackState(BaseModel):
@@ -51,6 +53,11 @@ class StackState(BaseModel):
     token_key: str = Field(default_factory=_random_hex)
     webhooks_key: str = Field(default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
     client_token: str | None = None
+
+    @property
+    def has_provisioner(self) -> bool:
+        """A process of this stack keeps the logins of workers, and local mode itself does not."""
+        return "provisioner" in self.components
 
     @property
     def api_server(self) -> str:

@@ -17,6 +17,12 @@ HOOKS = ("--set", "webhooks.enabled=true,webhooks.existingSecret=hooks")
         ((*EXTERNAL, "--set", "externalRedis.existingSecret="), "externalRedis.existingSecret: expected the name"),
         ((*EXTERNAL, "--set", "externalS3.existingSecret="), "externalS3.existingSecret: expected the name"),
         ((*EXTERNAL, "--set", "externalS3.endpoint="), "externalS3.endpoint: expected http(s)://host:port"),
+        (
+            (*EXTERNAL, "--set", "provisioner.existingSecret="),
+            "provisioner.existingSecret: expected the name",
+        ),
+        ((*DEV, "--set", "provisioner.enabled=false"), "leave enabled=true and s3Logins=minio"),
+        ((*DEV, "--set", "provisioner.s3Logins=shared"), "leave enabled=true and s3Logins=minio"),
         ((*EXTERNAL, *DEV), "devServices.enabled and an external service are both set"),
         ((*DEV, "--set", "migrations.mode=hook"), "migrations.mode=hook runs before anything is installed"),
         (

@@ -42,6 +42,13 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {'taskflow_queue_oldest_age_seconds{namespace="n",queue="q"}': "301+60x20"},
         {'taskflow_queue_oldest_age_seconds{namespace="n",queue="q"}': "299x20"},
     ),
+    "TaskflowLoginsFail": (
+        {'taskflow_provisioner_namespaces{state="failing"}': "1x20"},
+        {
+            'taskflow_provisioner_namespaces{state="failing"}': "0x20",
+            'taskflow_provisioner_namespaces{state="foreign"}': "1x20",
+        },
+    ),
     "TaskflowTasksFail": (
         {
             'taskflow_tasks_finished_total{namespace="n",queue="q",handler="h",outcome="Failed"}': "0+10x20",
@@ -209,8 +216,8 @@ BOARDS = {
 }
 
 
-def test_there_are_four_boards_that_know_each_other() -> None:
-    assert len({board["uid"] for board in BOARDS.values()}) == len(BOARDS) == 4
+def test_there_are_five_boards_that_know_each_other() -> None:
+    assert len({board["uid"] for board in BOARDS.values()}) == len(BOARDS) == 5
     assert all(board["tags"] == ["taskflow"] and board["id"] is None for board in BOARDS.values())
 
 
@@ -285,4 +292,4 @@ def test_whatever_has_metrics_is_read(name: str, kind: str) -> None:
     }
     read = {str(sorted(e["spec"]["selector"]["matchLabels"].items())) for e in shape(name) if e["kind"] == kind}
     assert read == served
-    assert len(served) == (3 if name == "production" else 2)
+    assert len(served) == (4 if name == "production" else 3)

@@ -62,6 +62,16 @@ def test_what_is_secret_comes_from_a_secret(name: str, which: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHAPES)
+def test_only_the_provisioner_has_an_administrators_logins(name: str) -> None:
+    """And MinIO and Redis of the chart themselves."""
+    for which, pod in pods(shape(name)):
+        if which.rpartition("-")[2] in ("provisioner", "minio"):
+            continue
+        assert "administrators" not in str(pod), which
+        assert "admin-" not in str(pod), which
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_the_release_holds_no_secret(name: str) -> None:
     assert [each["metadata"]["name"] for each in shape(name) if each["kind"] == "Secret"] == []
     for each in shape(name):
@@ -76,9 +86,12 @@ def test_no_role_of_a_component_has_a_wildcard_or_reads_secrets(name: str) -> No
     for each in shape(name):
         for rule in each.get("rules", []) if each["kind"] in ("Role", "ClusterRole") else []:
             assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]]
-            if "secrets" in rule["resources"]:
+            if "secrets" in rule["resources"] and "provisioner" in each["metadata"]["name"]:
+                # A list or a watch of this name too, which shows no other.
+                assert rule["resourceNames"] == [naming.WORKER_SECRET]
+            elif "secrets" in rule["resources"]:
                 assert each["kind"] == "Role"
-                assert set(rule["verbs"]) <= {"create", "patch"}
+                assert rule["verbs"] == ["create"]
             assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
             assert "pods/exec" not in rule["resources"]
 
@@ -92,6 +105,7 @@ EXCUSED = {
     "deployment-replicas": "one is enough to try it; the shapes `production` and `gateway` have two",
     "deployment-has-poddisruptionbudget": "with one replica it would only hold up the drain of a node",
     "statefulset-has-poddisruptionbudget": "likewise; the development services are one pod each",
+    "deployment-strategy": "of the provisioner, which is one: two would rotate a login twice",
     "deployment-has-host-podantiaffinity": "they are spread by topologySpreadConstraints, which it does not look at",
     "statefulset-has-host-podantiaffinity": "one pod each",
     "statefulset-has-servicename": "nobody asks for the name of the one pod, so a Service with an address will do",
@@ -123,10 +137,12 @@ def test_only_workers_and_our_own_pods_reach_the_development_services() -> None:
     }
     assert callers["taskflow-postgresql"] == [ours]
     for name in ("taskflow-redis", "taskflow-minio"):
-        own, workers = callers[name]
+        own, labelled, listed = callers[name]
         assert own == ours
-        assert workers["podSelector"] == {"matchLabels": {"app.kubernetes.io/managed-by": "taskflow-operator"}}
-        assert workers["namespaceSelector"]["matchExpressions"][0]["values"] == ["default", "team"]
+        for workers in (labelled, listed):
+            assert workers["podSelector"] == {"matchLabels": {"app.kubernetes.io/managed-by": "taskflow-operator"}}
+        assert labelled["namespaceSelector"] == {"matchLabels": {naming.LABEL_WORKERS: naming.WORKERS_ENABLED}}
+        assert listed["namespaceSelector"]["matchExpressions"][0]["values"] == ["default", "team"]
     # Each policy is about pods that there are, at a port that they have.
     for name, policy in policies.items():
         (workload,) = [
@@ -193,7 +209,7 @@ def _rules(objects: list[Object], kind: str, name: str) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("component", ["operator", "api"])
+@pytest.mark.parametrize("component", ["operator", "api", "provisioner"])
 def test_a_component_may_do_what_it_may_in_local_mode_where_the_end_to_end_tests_run_it(component: str) -> None:
     local = list(yaml.safe_load_all((ROOT / "local/taskflow_local/rbac.yaml").read_text()))
     name = f"taskflow-{component}"

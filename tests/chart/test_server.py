@@ -8,12 +8,18 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from taskflow_core.errors import Forbidden
+from taskflow_core.kube.client import KubeClient
+from taskflow_provisioner.cluster import Cluster, Found
+from taskflow_provisioner.logins import Login, S3Key
+from taskflow_provisioner.worker_secret import manifest
 from tests.chart.rendering import CHART, SHAPES, Object, helm, one, pods, render, shape
 from tests.chart.server import NOT_SERVED, Server
 from tests.e2e.product import eventually
@@ -87,25 +93,23 @@ def test_the_notes_say_what_to_run_and_warn_of_development_services(prepared: Se
         _crds(prepared)
 
 
-class Provisioner:
-    """Runs the provisioning of a rendered chart as its own ServiceAccount, with the chart's roles and nothing else."""
+class Account:
+    """Acts as a ServiceAccount of a rendered chart, with the chart's roles and nothing else."""
 
-    def __init__(self, server: Server, folder: Path, objects: list[Object]) -> None:
-        self.server, self.folder = server, folder
+    def __init__(self, server: Server, folder: Path, objects: list[Object], name: str) -> None:
+        self.server = server
         kinds = ("ServiceAccount", "Role", "RoleBinding", "ConfigMap")
         server.apply([e for e in objects if e["kind"] in kinds and "hook" not in str(e["metadata"].get("annotations"))])
-        self.plan = folder / "plan.json"
-        self.plan.write_text(one(objects, "ConfigMap", "taskflow-provision")["data"]["plan.json"])
-        token = server.kubectl("create", "token", "taskflow-provision", "-n", "taskflow-system").stdout.strip()
+        token = server.kubectl("create", "token", name, "-n", "taskflow-system").stdout.strip()
         view = server.kubectl("config", "view", "--raw", "--flatten", "-o", "json").stdout
         config: dict[str, Any] = json.loads(view)
         config["users"] = [{"name": config["users"][0]["name"], "user": {"token": token}}]
         self.kubeconfig = folder / "kubeconfig"
         self.kubeconfig.write_text(yaml.safe_dump(config))
 
-    def run(self, action: str, **values: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "taskflow_operator.install.provision", action, str(self.plan)]
-        environment = os.environ | {"KUBECONFIG": str(self.kubeconfig)} | values
+    def provision(self, action: str, plan: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "taskflow_operator.install.provision", action, str(plan)]
+        environment = os.environ | {"KUBECONFIG": str(self.kubeconfig)}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     def secret(self, namespace: str, name: str) -> dict[str, str]:
@@ -114,39 +118,31 @@ class Provisioner:
         return dict(json.loads(found.stdout)["data"])
 
 
-VALUES = {
-    "TASKFLOW_REDIS_URL": "redis://:a@r/0",
-    "TASKFLOW_S3_ENDPOINT": "http://s3",
-    "TASKFLOW_S3_BUCKET": "b",
-    "TASKFLOW_S3_ACCESS_KEY": "id",
-    "TASKFLOW_S3_SECRET_KEY": "key",
-}
-
-
 def test_provisioning_needs_no_more_than_the_chart_grants_and_may_be_repeated(prepared: Server, tmp_path: Path) -> None:
     objects = render("--set", "devServices.enabled=true,workerNamespaces={team-a},workerPool.namespace=team-a")
-    job = Provisioner(prepared, tmp_path, objects)
-    done = job.run("secrets")
+    job, plan = Account(prepared, tmp_path, objects, "taskflow-provision"), tmp_path / "plan.json"
+    plan.write_text(one(objects, "ConfigMap", "taskflow-provision")["data"]["plan.json"])
+    done = job.provision("secrets", plan)
     assert done.returncode == 0, done.stderr
     before = job.secret("taskflow-system", "taskflow-dev-services")
-    assert before.keys() >= {"database-url", "redis-url", "redis.conf", "s3-access-key", "s3-secret-key"}
-    assert job.run("secrets").returncode == 0
+    # What the pods name.
+    for _, pod in pods(objects):
+        for container in (*pod.get("initContainers", ()), *pod["containers"]):
+            sources = [each.get("valueFrom", {}).get("secretKeyRef", {}) for each in container.get("env", ())]
+            keys = {each["key"] for each in sources if each.get("name") == "taskflow-dev-services"}
+            assert keys <= before.keys()
+    assert job.provision("secrets", plan).returncode == 0
     assert job.secret("taskflow-system", "taskflow-dev-services") == before
-    done = job.run("namespaces", **VALUES)
-    assert done.returncode == 0, done.stderr
-    first = job.secret("team-a", "taskflow-worker")
-    done = job.run("namespaces", **VALUES | {"TASKFLOW_REDIS_URL": "redis://:b@r/0"})
-    assert done.returncode == 0, done.stderr
-    second = job.secret("team-a", "taskflow-worker")
-    assert first["TASKFLOW_REDIS_URL"] != second["TASKFLOW_REDIS_URL"]
+    for _ in range(2):
+        done = job.provision("pools", plan)
+        assert done.returncode == 0, done.stderr
     pool = json.loads(prepared.kubectl("get", "workerpools.taskflow.dev", "main", "-n", "team-a", "-o", "json").stdout)
     assert pool["spec"]["queues"] == ["default"]
     # Not its own namespace's Secrets to read, and nothing where it was given nothing.
     for verb, resource, namespace in (
         ("get", "secrets/taskflow-dev-services", "taskflow-system"),
         ("list", "secrets", "team-a"),
-        ("patch", "secrets/other", "team-a"),
-        ("patch", "secrets/taskflow-worker", "team-b"),
+        ("patch", "secrets/taskflow-worker", "team-a"),
         ("patch", "workerpools.taskflow.dev/other", "team-a"),
         ("create", "pods", "taskflow-system"),
     ):
@@ -155,17 +151,32 @@ def test_provisioning_needs_no_more_than_the_chart_grants_and_may_be_repeated(pr
         assert answer.stdout.strip() == "no", (verb, resource, namespace)
 
 
-def test_a_workers_secret_of_somebody_else_is_not_overwritten(prepared: Server, tmp_path: Path) -> None:
-    prepared.kubectl(
-        "create", "secret", "generic", "taskflow-worker", "-n", "team-b", "--from-literal=TASKFLOW_REDIS_URL=x"
-    )
-    arguments = "devServices.enabled=true,workerNamespaces={team-b},workerPool.namespace=team-b"
-    job = Provisioner(prepared, tmp_path, render("--set", arguments))
-    before = job.secret("team-b", "taskflow-worker")
-    done = job.run("namespaces", **VALUES)
-    assert done.returncode == 1
-    assert "take team-b out of workerNamespaces" in done.stderr
-    assert job.secret("team-b", "taskflow-worker") == before
+async def test_where_only_some_namespaces_are_watched_the_provisioner_needs_rights_only_there(
+    prepared: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = ("--values", str(CHART / "ci" / "gateway-values.yaml"))
+    where = "watchNamespaces={team-a,team-b},workerNamespaces={team-b},workerPool.namespace=team-b"
+    # Under another name than in local mode, whose API server this is.
+    objects = [e for e in render(*values, "--set", where, release="a") if "provisioner" in e["metadata"]["name"]]
+    assert "ClusterRole" not in {each["kind"] for each in objects}
+    account = Account(prepared, tmp_path, objects, "a-taskflow-provisioner")
+    monkeypatch.setenv("KUBECONFIG", str(account.kubeconfig))
+    kube = await KubeClient.connect(connections=2)
+    login = Login("password", S3Key("id", "key", "shared"), datetime(2026, 1, 1, tzinfo=UTC))
+    try:
+        with pytest.raises(Forbidden):
+            await Cluster(kube, {"gone"}, labelled=False).look()
+        cluster = Cluster(kube, {"team-b", "gone"}, labelled=False)
+        assert await cluster.look() == Found(frozenset({"team-b"}), {})
+        await cluster.apply_secret(manifest("team-b", {"A": "b"}, login))
+        assert (await cluster.look()).secrets["team-b"]["data"] == {"A": "Yg=="}
+        assert await cluster.announce("team-b", login.since, "now") == 0
+        with pytest.raises(Forbidden):
+            await cluster.apply_secret(manifest("team-a", {"A": "b"}, login))
+        with pytest.raises(Forbidden):
+            await kube.request("GET", "/api/v1/namespaces/team-b/secrets/other")
+    finally:
+        await kube.close()
 
 
 ROLES = ("view", "edit", "admin")

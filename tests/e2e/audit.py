@@ -23,7 +23,8 @@ POLICY = {
         {
             "level": "Metadata",
             "users": [
-                f"system:serviceaccount:taskflow-system:taskflow-{component}" for component in ("operator", "api")
+                f"system:serviceaccount:taskflow-system:taskflow-{component}"
+                for component in ("operator", "api", "provisioner")
             ],
         },
         {"level": "None"},

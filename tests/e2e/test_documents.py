@@ -22,7 +22,6 @@ import pytest
 from taskflow_local.programs import default_cache
 from taskflow_local.stack import Stack
 from tests.documents import CLUSTER_PAGES, ROOT, Command, blocks, code, commands, pages, run_code, shell_blocks
-from tests.e2e.product import Product
 
 pytestmark = pytest.mark.e2e
 
@@ -160,17 +159,6 @@ def test_what_is_not_run_is_written_somewhere_and_is_there() -> None:
             assert wanted[1] in extras
 
 
-def test_the_python_of_local_mode_works(product: Product, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    namespace, in_tests = code("docs/local-mode.md")
-    state(home).parent.mkdir(parents=True)
-    state(home).symlink_to(product.stack.folder.root)
-    try:
-        with monkeypatch.context() as patched:
-            patched.setenv("HOME", str(home))
-            run_code(namespace, {})
-    finally:
-        # What is found there in the end is deleted.
-        state(home).unlink()
-    assert "taskflow-worker" in product.kubectl("-n", "team-a", "get", "secrets", "-o", "name")
-    product.kubectl("delete", "namespace", "team-a", "--wait=false")
+def test_the_python_of_local_mode_works(home: Path) -> None:
+    (in_tests,) = code("docs/local-mode.md")
     run_code(in_tests, {"tmp_path": state(home)})

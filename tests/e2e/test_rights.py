@@ -1,5 +1,5 @@
-"""What operator and API asked the API server for while all tests of this folder ran, held against what they may ask
-for.
+"""What operator, API and provisioner asked the API server for while all tests of this folder ran, held against what
+they may ask for.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ UNUSED = {
     # no use tests/unit/taskflow_operator/pools has one.
     "operator": {"create deployments.apps", "delete pods"},
     "api": set[str](),
+    # Likewise of an apply.
+    "provisioner": {"create secrets"},
 }
 """Rights of which the log says nothing, and why they are given all the same."""
 
@@ -71,7 +73,7 @@ def asked(logs: list[Path], component: str) -> tuple[set[str], set[str]]:
     return everything, allowed
 
 
-@pytest.mark.parametrize("component", ["operator", "api"])
+@pytest.mark.parametrize("component", ["operator", "api", "provisioner"])
 def test_each_right_is_used_and_none_is_missing(logs: list[Path], component: str) -> None:
     everything, allowed = asked(logs, component)
     assert everything - granted(component) == set()

@@ -8,11 +8,15 @@
   {{- if eq $v.migrations.mode "hook" -}}
     {{- fail "migrations.mode=hook runs before anything is installed, so it needs an existing database: use job with devServices" -}}
   {{- end -}}
+  {{- if or (not $v.provisioner.enabled) (ne $v.provisioner.s3Logins "minio") -}}
+    {{- fail "provisioner: with devServices it makes the users of their Redis and MinIO: leave enabled=true and s3Logins=minio" -}}
+  {{- end -}}
 {{- else -}}
   {{- $how := ", or devServices.enabled=true to try TaskFlow" -}}
   {{- if not $v.externalDatabase.existingSecret }}{{ fail (printf "externalDatabase.existingSecret: expected the name of a Secret, found none%s" $how) }}{{ end -}}
   {{- if not $v.externalRedis.existingSecret }}{{ fail (printf "externalRedis.existingSecret: expected the name of a Secret, found none%s" $how) }}{{ end -}}
   {{- if not $v.externalS3.existingSecret }}{{ fail (printf "externalS3.existingSecret: expected the name of a Secret, found none%s" $how) }}{{ end -}}
+  {{- if and $v.provisioner.enabled (not $v.provisioner.existingSecret) }}{{ fail "provisioner.existingSecret: expected the name of a Secret with an administrator's logins of Redis and the object store, found none; or set provisioner.enabled=false and make the Secret taskflow-worker in each namespace yourself" }}{{ end -}}
   {{- if not $v.externalS3.endpoint }}{{ fail (printf "externalS3.endpoint: expected http(s)://host:port, found none%s" $how) }}{{ end -}}
 {{- end -}}
 {{- if and $v.api.ingress.enabled $v.api.httpRoute.enabled }}{{ fail "api.ingress and api.httpRoute are both enabled: choose one of them" }}{{ end -}}
@@ -102,11 +106,9 @@
 {{- end }}
 {{- end -}}
 
-{{- define "taskflow.env.s3" -}}
-{{- $dev := .Values.devServices.enabled -}}
-{{- $secret := ternary (include "taskflow.devSecret" .) .Values.externalS3.existingSecret $dev -}}
+{{- define "taskflow.env.s3Address" -}}
 - name: TASKFLOW_S3_ENDPOINT
-  value: {{ ternary (printf "http://%s-minio.%s.svc:9000" (include "taskflow.fullname" .) .Release.Namespace) .Values.externalS3.endpoint $dev | quote }}
+  value: {{ ternary (printf "http://%s-minio.%s.svc:9000" (include "taskflow.fullname" .) .Release.Namespace) .Values.externalS3.endpoint .Values.devServices.enabled | quote }}
 {{- with .Values.externalS3.publicEndpoint }}
 - name: TASKFLOW_S3_PUBLIC_ENDPOINT
   value: {{ . | quote }}
@@ -115,6 +117,12 @@
   value: {{ .Values.externalS3.bucket | quote }}
 - name: TASKFLOW_S3_REGION
   value: {{ .Values.externalS3.region | quote }}
+{{- end -}}
+
+{{- define "taskflow.env.s3" -}}
+{{- $dev := .Values.devServices.enabled -}}
+{{- $secret := ternary (include "taskflow.devSecret" .) .Values.externalS3.existingSecret $dev -}}
+{{ include "taskflow.env.s3Address" . }}
 - name: TASKFLOW_S3_ACCESS_KEY
   valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ ternary "s3-access-key" .Values.externalS3.accessKeyKey $dev }}}}
 - name: TASKFLOW_S3_SECRET_KEY

@@ -308,6 +308,7 @@ def _client(settings: StorageSettings, variable: str, endpoint: str, http: urlli
         url.netloc,
         access_key=settings.access_key.get_secret_value(),
         secret_key=settings.secret_key.get_secret_value(),
+        session_token=None if settings.session_token is None else settings.session_token.get_secret_value(),
         secure=url.scheme == "https",
         region=settings.region,
         http_client=http,

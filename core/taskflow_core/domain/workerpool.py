@@ -46,6 +46,8 @@ class WorkerPool(Model):
     name: str
     generation: int
     spec: WorkerPoolSpec
+    login: str = ""
+    """Since when its workers are to have another login; empty: they never had one before."""
     conditions: tuple[Condition, ...] = ()
 
     @classmethod
@@ -62,6 +64,7 @@ class WorkerPool(Model):
             name=meta["name"],
             generation=meta.get("generation", 1),
             spec=WorkerPoolSpec.model_validate(dict(body["spec"])),
+            login=(meta.get("annotations") or {}).get(naming.ANNOTATION_LOGIN, ""),
             conditions=tuple((body.get("status") or {}).get("conditions", ())),
         )
 

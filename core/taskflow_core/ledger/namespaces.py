@@ -100,7 +100,7 @@ class Namespaces:
             if mark:
                 self._marks[name] = str(mark)
                 unmirrored.append(name)
-        _tell(self.opened, [name for name in names if name not in broken])
+        _tell(self.opened, [name for name in names if name not in failed])
         if unmirrored:
             _tell(self.unmirrored, unmirrored)
         if lost:

@@ -1,13 +1,10 @@
-"""`python -m taskflow_operator.install.provision secrets|namespaces FILE`: what an installation needs beside its
-manifests.
+"""`python -m taskflow_operator.install.provision secrets|pools FILE`: what an installation needs beside its manifests.
 
 `secrets` makes the Secrets of the installation's own namespace that are not there yet, with random values: so no
-manifest holds one, and installing again changes none. `namespaces` puts the Secret `taskflow-worker` into each
-namespace with workers, from this process's own environment, and applies the pools; it may be repeated, and brings
-changed credentials.
+manifest holds one, and installing again changes none. `pools` applies the WorkerPools; it may be repeated.
 
-Exit codes: 0 done; 1 the API server does not answer or refuses, so try again; 2 the file, the settings or the
-credentials are unusable.
+Exit codes: 0 done; 1 the API server does not answer or refuses, so try again; 2 the file or the credentials are
+unusable.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from taskflow_core.domain import naming
 from taskflow_core.domain.resource import Model
 from taskflow_core.errors import Conflict, Invalid, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import APPLY_PATCH, KubeClient, Requests, resource_path
-from taskflow_core.settings import RedisSettings, StorageSettings, explain
+from taskflow_core.settings import explain
 
 FIELD_MANAGER = "taskflow-provision"
 TIMEOUT_SECONDS = 120.0
@@ -54,7 +51,6 @@ class Plan(Model):
     token_secret: str | None = None
     """Secret to hold the key of attempt tokens; None when the user brought one."""
     dev_services: DevServices | None = None
-    worker_namespaces: tuple[str, ...] = ()
     pools: tuple[dict[str, Any], ...] = Field(default=())
     """WorkerPools, whole."""
 
@@ -65,15 +61,22 @@ def generated(plan: Plan, random: Callable[[], str]) -> dict[str, dict[str, str]
     if plan.token_secret is not None:
         found[plan.token_secret] = {"token-key": random()}
     if (dev := plan.dev_services) is not None:
-        postgres, redis, reader = random(), random(), random()
+        postgres, redis, operator, reader = random(), random(), random(), random()
         found[dev.secret] = {
             "postgres-password": postgres,
             "database-url": f"postgresql+psycopg://taskflow:{postgres}@{dev.postgres_host}:5432/taskflow",
             # A file, because arguments are visible to everybody on the node.
-            "redis.conf": f"requirepass {redis}\nuser {acl.API} {' '.join(acl.api_rules(reader))}\n",
-            "redis-url": f"redis://:{redis}@{dev.redis_host}:6379/0",
+            # The users of components are in it so that they are there when Redis starts; the provisioner keeps them.
+            "redis.conf": f"requirepass {redis}\n"
+            f"user {acl.OPERATOR} {' '.join(acl.operator_rules(operator))}\n"
+            f"user {acl.API} {' '.join(acl.api_rules(reader))}\n",
+            "redis-admin-url": f"redis://:{redis}@{dev.redis_host}:6379/0",
+            "redis-url": f"redis://{acl.OPERATOR}:{operator}@{dev.redis_host}:6379/0",
             "redis-api-url": f"redis://{acl.API}:{reader}@{dev.redis_host}:6379/0",
-            "s3-access-key": f"taskflow-{random()[:8]}",
+            "s3-admin-access-key": f"taskflow-{random()[:8]}",
+            "s3-admin-secret-key": random(),
+            # A user of MinIO that the provisioner makes.
+            "s3-access-key": acl.API,
             "s3-secret-key": random(),
         }
     return found
@@ -96,43 +99,16 @@ async def make_secrets(
     return done
 
 
-def worker_values(redis: RedisSettings, storage: StorageSettings) -> dict[str, str]:
-    """The environment of workers: Redis and S3, no database."""
-    return {
-        "TASKFLOW_REDIS_URL": redis.url.get_secret_value(),
-        "TASKFLOW_S3_ENDPOINT": storage.endpoint,
-        "TASKFLOW_S3_BUCKET": storage.bucket,
-        "TASKFLOW_S3_REGION": storage.region,
-        "TASKFLOW_S3_ACCESS_KEY": storage.access_key.get_secret_value(),
-        "TASKFLOW_S3_SECRET_KEY": storage.secret_key.get_secret_value(),
-    }
-
-
-async def provide(kube: Requests, plan: Plan, values: Mapping[str, str]) -> list[str]:
-    """Apply the workers' Secrets and the pools; returns a report.
-
-    Raises:
-        Conflict: somebody else keeps the Secret of a namespace; nothing of theirs is overwritten.
-    """
+async def apply_pools(kube: Requests, plan: Plan) -> list[str]:
+    """Apply the WorkerPools; returns a report. Raises as `KubeClient.request`."""
     done = []
-    for namespace in plan.worker_namespaces:
-        path = resource_path(_CORE, "secrets", namespace, naming.WORKER_SECRET)
-        try:
-            await _apply(kube, path, _secret(naming.WORKER_SECRET, namespace, values), force=False)
-        except Conflict as error:
-            raise Conflict(f"{error}; delete it, or take {namespace} out of workerNamespaces") from error
-        done.append(f"Secret {namespace}/{naming.WORKER_SECRET} applied")
     for pool in plan.pools:
         metadata = pool["metadata"]
         path = resource_path(f"apis/{naming.API_VERSION}", "workerpools", metadata["namespace"], metadata["name"])
-        await _apply(kube, path, pool, force=True)
+        params = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        await kube.request("PATCH", path, pool, content_type=APPLY_PATCH, params=params)
         done.append(f"WorkerPool {metadata['namespace']}/{metadata['name']} applied")
     return done
-
-
-async def _apply(kube: Requests, path: str, body: Any, *, force: bool) -> None:
-    params = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()}
-    await kube.request("PATCH", path, body, content_type=APPLY_PATCH, params=params)
 
 
 def _secret(name: str, namespace: str, values: Mapping[str, str]) -> dict[str, Any]:
@@ -163,11 +139,11 @@ async def call_with_retries(
         await sleep(_PAUSE_SECONDS)
 
 
-async def _run(action: str, plan: Plan, values: Mapping[str, str]) -> list[str]:
+async def _run(action: str, plan: Plan) -> list[str]:
     kube = await KubeClient.connect(connections=2)
     try:
         return await call_with_retries(
-            lambda: make_secrets(kube, plan) if action == "secrets" else provide(kube, plan, values)
+            lambda: make_secrets(kube, plan) if action == "secrets" else apply_pools(kube, plan)
         )
     finally:
         await kube.close()
@@ -176,13 +152,12 @@ async def _run(action: str, plan: Plan, values: Mapping[str, str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m taskflow_operator.install.provision")
-    parser.add_argument("action", choices=("secrets", "namespaces"))
+    parser.add_argument("action", choices=("secrets", "pools"))
     parser.add_argument("file", type=Path, help="the plan, JSON")
     chosen = parser.parse_args(arguments)
     try:
         plan = Plan.model_validate_json(chosen.file.read_bytes())
-        values = worker_values(RedisSettings(), StorageSettings()) if chosen.action == "namespaces" else {}
-        done = asyncio.run(_run(chosen.action, plan, values))
+        done = asyncio.run(_run(chosen.action, plan))
     except ValidationError as error:
         return _fail(2, *explain(error))
     except (OSError, Invalid) as error:

@@ -65,7 +65,9 @@ def pod_template(pool: WorkerPool, *, image: str, lease_seconds: int) -> dict[st
     return {
         "metadata": {
             "labels": dict(metadata.get("labels") or {}),
-            "annotations": dict(metadata.get("annotations") or {}),
+            # With another login the pods are replaced, as with any change of their template.
+            "annotations": dict(metadata.get("annotations") or {})
+            | ({naming.ANNOTATION_LOGIN: pool.login} if pool.login else {}),
         },
         "spec": {
             "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from taskflow_core.domain import naming
 from taskflow_core.domain.conditions import set_condition
 from taskflow_core.domain.resource import Condition
 from taskflow_core.domain.workerpool import WorkerPool
@@ -73,7 +74,7 @@ def pool_status(pool: WorkerPool, found: PoolFacts, now: datetime) -> dict[str, 
     wanted = fixed if fixed is not None else found.desired if found.desired is not None else replicas
     seen = state.get("observedGeneration", 0) >= ((found.deployment or {}).get("metadata") or {}).get("generation", 1)
     settled = seen and replicas == wanted == ready and state.get("updatedReplicas", 0) == wanted
-    stuck = found.refusal or found.problem or _stuck(state.get("conditions") or ())
+    stuck = found.refusal or _no_login(pool, found) or found.problem or _stuck(state.get("conditions") or ())
     reason, message = _reason(pool, found, stuck, f"{ready} of {wanted} workers are ready", settled=settled)
     conditions = pool.conditions
     for kind, holds in (
@@ -137,13 +138,26 @@ def _events_intact(
 
 def _reason(pool: WorkerPool, found: PoolFacts, stuck: str | None, message: str, *, settled: bool) -> tuple[str, str]:
     if stuck:
-        why = "DeploymentRefused" if found.refusal else "PodsFailing" if found.problem else "DeploymentStuck"
-        return why, stuck
+        if found.refusal:
+            return "DeploymentRefused", stuck
+        if _no_login(pool, found):
+            return "NoWorkerLogin", stuck
+        return ("PodsFailing" if found.problem else "DeploymentStuck"), stuck
     if pool.spec.drain:
         return "Draining", f"{message}; the pool drains, so it takes nothing new"
     if pool.spec.paused:
         return "Paused", f"{message}; the pool is paused, so it takes nothing new"
     return ("WorkersReady" if settled else "WorkersStarting"), message
+
+
+def _no_login(pool: WorkerPool, found: PoolFacts) -> str | None:
+    """What to do where the pods wait for the Secret with the workers' logins, as the kubelet says; else None."""
+    if found.problem is None or f'secret "{naming.WORKER_SECRET}" not found' not in found.problem:
+        return None
+    return (
+        f"namespace {pool.namespace!r} has no Secret {naming.WORKER_SECRET!r} with the workers' logins: label the "
+        f"namespace {naming.LABEL_WORKERS}={naming.WORKERS_ENABLED}, or create the Secret"
+    )
 
 
 def _stuck(conditions: Any) -> str | None:

@@ -5,7 +5,7 @@ import pytest
 from taskflow_api.settings import OidcSettings, RegisterSettings
 from taskflow_local.commands import CommandContext
 from taskflow_local.components import ALL, COMPONENTS, in_order
-from taskflow_local.environments import API_SETTINGS, client_environment, environment, worker_secret
+from taskflow_local.environments import API_SETTINGS, client_environment, environment, worker_environment
 from taskflow_local.errors import LocalError
 from taskflow_local.state import Folder, StackState
 
@@ -40,7 +40,7 @@ def test_no_argument_of_a_component_contains_a_secret(tmp_path: Path) -> None:
     context = CommandContext(make_folder(tmp_path), state, programs)
     secrets = [value for name, value in state.model_dump().items() if name.endswith(("_token", "_password", "_key"))]
     assert len(secrets) == 13
-    secrets += state.worker("default").model_dump().values()
+    secrets += state.worker("default").model_dump(exclude={"since"}).values()
     for component in COMPONENTS.values():
         arguments = " ".join(component.argv(context))
         assert not [secret for secret in secrets if secret in arguments], component.name
@@ -99,7 +99,7 @@ def test_every_authentication_setting_reaches_the_api() -> None:
 
 def test_workers_learn_redis_and_storage_but_no_database_login() -> None:
     state = make_state()
-    secret = worker_secret(state, "team-a")
+    secret = worker_environment(state, "team-a")
     assert "TASKFLOW_DATABASE_URL" not in secret
     assert set(secret) == {
         "TASKFLOW_REDIS_URL",
@@ -112,7 +112,7 @@ def test_workers_learn_redis_and_storage_but_no_database_login() -> None:
     login = state.worker("team-a")
     assert f"//taskflow-worker-team-a:{login.redis_password}@" in secret["TASKFLOW_REDIS_URL"]
     assert secret["TASKFLOW_S3_SECRET_KEY"] == login.s3_secret_key
-    assert worker_secret(state, "team-b")["TASKFLOW_REDIS_URL"] != secret["TASKFLOW_REDIS_URL"]
+    assert worker_environment(state, "team-b")["TASKFLOW_REDIS_URL"] != secret["TASKFLOW_REDIS_URL"]
 
 
 def test_a_client_learns_only_what_the_stack_has(tmp_path: Path) -> None:

@@ -9,21 +9,18 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from pydantic import SecretStr
 
 from taskflow_core.errors import Conflict, NotFound, Unavailable
 from taskflow_core.kube.client import APPLY_PATCH
-from taskflow_core.settings import RedisSettings, StorageSettings
 from taskflow_operator.install.provision import (
     TIMEOUT_SECONDS,
     DevServices,
     Plan,
+    apply_pools,
     call_with_retries,
     generated,
     main,
     make_secrets,
-    provide,
-    worker_values,
 )
 
 POOL = {
@@ -36,7 +33,6 @@ PLAN = Plan(
     namespace="system",
     token_secret="tokens",
     dev_services=DevServices(secret="dev", postgres_host="pg", redis_host="rd"),
-    worker_namespaces=("team",),
     pools=(POOL,),
 )
 
@@ -81,13 +77,16 @@ def test_no_two_generated_values_are_the_same_and_urls_hold_the_passwords_of_the
     dev = values["dev"]
     assert values["tokens"].keys() == {"token-key"}
     assert dev["database-url"] == f"postgresql+psycopg://taskflow:{dev['postgres-password']}@pg:5432/taskflow"
-    password = dev["redis-url"].removeprefix("redis://:").removesuffix("@rd:6379/0")
-    own, reader = dev["redis.conf"].splitlines()
+    password = dev["redis-admin-url"].removeprefix("redis://:").removesuffix("@rd:6379/0")
+    own, *users = dev["redis.conf"].splitlines()
     assert own == f"requirepass {password}"
-    login = urlsplit(dev["redis-api-url"])
-    assert reader.startswith(f"user taskflow-api on #{hashlib.sha256(str(login.password).encode()).hexdigest()} ")
-    assert login.username == "taskflow-api"
+    logins = [urlsplit(dev[key]) for key in ("redis-url", "redis-api-url")]
+    assert [login.username for login in logins] == ["taskflow-operator", "taskflow-api"]
+    for user, login in zip(users, logins, strict=True):
+        digest = hashlib.sha256(str(login.password).encode()).hexdigest()
+        assert user.startswith(f"user {login.username} on #{digest} ")
     secret = [values["tokens"]["token-key"], dev["postgres-password"], password, dev["s3-secret-key"]]
+    secret += [dev["s3-admin-secret-key"], *(str(login.password) for login in logins)]
     assert len(set(secret)) == len(secret)
 
 
@@ -107,30 +106,10 @@ async def test_a_generated_key_is_as_long_as_the_operator_demands() -> None:
     assert len(key) >= 32
 
 
-async def test_workers_get_redis_and_s3_and_no_database() -> None:
-    redis = RedisSettings(url=SecretStr("redis://:pw@r/0"))
-    storage = StorageSettings(
-        endpoint="http://s3", bucket="b", region="r", access_key=SecretStr("id"), secret_key=SecretStr("key")
-    )
+async def test_pools_are_applied_and_may_be_applied_again() -> None:
     cluster = Cluster()
-    await provide(cluster, PLAN, worker_values(redis, storage))
-    data = cluster.objects["/api/v1/namespaces/team/secrets/taskflow-worker"]["data"]
-    assert {name: base64.b64decode(value).decode() for name, value in data.items()} == {
-        "TASKFLOW_REDIS_URL": "redis://:pw@r/0",
-        "TASKFLOW_S3_ENDPOINT": "http://s3",
-        "TASKFLOW_S3_BUCKET": "b",
-        "TASKFLOW_S3_REGION": "r",
-        "TASKFLOW_S3_ACCESS_KEY": "id",
-        "TASKFLOW_S3_SECRET_KEY": "key",
-    }
-    assert cluster.objects["/apis/taskflow.dev/v1alpha1/namespaces/team/workerpools/main"] == POOL
-
-
-async def test_a_secret_that_somebody_else_keeps_is_left_to_them() -> None:
-    cluster = Cluster(theirs="/api/v1/namespaces/team/secrets/taskflow-worker")
-    with pytest.raises(Conflict, match="delete it, or take team out of workerNamespaces"):
-        await provide(cluster, PLAN, {"A": "b"})
-    assert cluster.objects == {}
+    assert await apply_pools(cluster, PLAN) == await apply_pools(cluster, PLAN) == ["WorkerPool team/main applied"]
+    assert cluster.objects == {"/apis/taskflow.dev/v1alpha1/namespaces/team/workerpools/main": POOL}
 
 
 async def test_it_waits_for_a_kind_that_is_not_served_yet_but_not_for_ever() -> None:
@@ -159,13 +138,3 @@ def test_a_file_that_is_no_plan_ends_with_2_and_says_why(tmp_path: Path, capsys:
     path.write_text("{}")
     assert main(["secrets", str(path)]) == 2
     assert "namespace" in capsys.readouterr().err
-
-
-def test_lacking_settings_are_named_and_end_with_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("TASKFLOW_REDIS_URL", raising=False)
-    path = tmp_path / "plan.json"
-    path.write_text('{"namespace": "system"}')
-    assert main(["namespaces", str(path)]) == 2
-    assert "RedisSettings: url" in capsys.readouterr().err

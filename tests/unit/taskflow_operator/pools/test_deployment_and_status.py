@@ -55,6 +55,16 @@ def test_a_pool_without_a_template_is_a_deployment_of_our_image() -> None:
     assert worker()["command"] == ["python", "-m", "taskflow_worker"]
 
 
+def test_another_login_of_the_namespace_changes_the_pods_and_their_own_annotations_stay() -> None:
+    before = pool({"metadata": {"annotations": {"own": "yes"}}})
+    after = before.model_copy(update={"login": "2026-01-01T00:00:00Z"})
+    notes = [
+        deployment(each, 2, image="i", lease_seconds=15)["spec"]["template"]["metadata"]["annotations"]
+        for each in (before, after)
+    ]
+    assert notes == [{"own": "yes"}, {"own": "yes", "workers.taskflow.dev/login": "2026-01-01T00:00:00Z"}]
+
+
 def test_the_deployment_goes_with_its_pool() -> None:
     (owner,) = made()["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["name"], owner["uid"], owner["controller"]) == ("WorkerPool", "main", "u-1", True)

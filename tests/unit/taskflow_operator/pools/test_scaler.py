@@ -313,6 +313,19 @@ async def test_a_pod_that_cannot_start_stalls_its_pool_and_tells_those_who_wait(
     assert "ImagePullBackOff" in (world.queues.blocked("team-a", "default") or "")
 
 
+async def test_a_pool_without_logins_says_what_to_do_and_so_do_those_who_wait() -> None:
+    world = await at_four()
+    world.keeper._events = cast("Any", _Ignored())
+    waiting = {"reason": "CreateContainerConfigError", "message": 'secret "taskflow-worker" not found'}
+    for pod in world.cluster.pods.values():
+        pod["status"] = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}
+    await world.tick(LOOK_SECONDS + 1)
+    ready = next(each for each in world.cluster.status["conditions"] if each["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "NoWorkerLogin")
+    assert "label the namespace taskflow.dev/workers=enabled, or create the Secret" in ready["message"]
+    assert "taskflow.dev/workers=enabled" in (world.queues.blocked("team-a", "default") or "")
+
+
 class _Ignored:
     def warn(self, *_: Any, **__: Any) -> None:
         """Nobody looks at Events here."""
