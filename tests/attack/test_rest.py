@@ -111,7 +111,6 @@ def test_a_row_that_names_a_task_elsewhere(site: Site, token: str) -> None:
 def test_no_path_leads_into_another_namespace(site: Site, token: str, path: str) -> None:
     code, answer = site.rest("GET", path, None, token)
     assert code in (400, 403, 404, 422), answer
-    assert VICTIM not in json.dumps(answer) or code == 403
 
 
 def test_arguments_that_are_nested_deeply(site: Site, token: str) -> None:

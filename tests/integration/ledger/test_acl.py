@@ -201,8 +201,8 @@ def test_a_script_of_a_worker_can_do_nothing_that_the_worker_may_not(client: red
         script(keys=[KEYS.events])
 
 
-def commands(name: str) -> list[tuple[str, ...]]:
-    """Commands of all kinds on one key."""
+def _common(name: str) -> list[tuple[str, ...]]:
+    """Commands on strings, lists and keys of any type."""
     return [
         ("GET", name),
         ("GETRANGE", name, "0", "1"),
@@ -238,6 +238,12 @@ def commands(name: str) -> list[tuple[str, ...]]:
         ("ZREM", name, "x"),
         ("ZSCORE", name, "x"),
         ("ZRANGE", name, "0", "-1"),
+    ]
+
+
+def _others(name: str) -> list[tuple[str, ...]]:
+    """Commands on the other types."""
+    return [
         ("ZCARD", name),
         ("ZUNIONSTORE", name, "1", "team-a.x"),
         ("SADD", name, "x"),
@@ -273,6 +279,11 @@ def commands(name: str) -> list[tuple[str, ...]]:
         ("EVAL", "return 1", "1", name),
         ("FCALL", "x", "1", name),
     ]
+
+
+def commands(name: str) -> list[tuple[str, ...]]:
+    """Commands of all kinds on one key."""
+    return [*_common(name), *_others(name)]
 
 
 def names(keys: NamespaceKeys) -> list[str]:

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import redis
 
-from taskflow_core.domain import naming
 from taskflow_core.domain.attempts import Entry, State
 from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
@@ -390,13 +389,6 @@ async def test_waiting_members_come_oldest_first_within_their_times(settings: Re
         assert await waiting(0, 45_000, 9) == [(a, first), (b, second)]
         assert await waiting(second, 0, 9) == [(b, second), (c, third)]
         assert await waiting(0, 0, 1) == [(a, first)]
-
-
-async def test_an_epoch_is_named_once(settings: RedisSettings, raw: redis.Redis) -> None:
-    async with operator(settings) as side:
-        assert await side.ledger.begin_epoch("e1")
-        assert not await side.ledger.begin_epoch("e2")
-        assert raw.get(naming.KEY_EPOCH) == "e1"
 
 
 async def test_a_note_reaches_the_history(settings: RedisSettings, raw: redis.Redis) -> None:
