@@ -80,6 +80,9 @@ bench-flush: setup programs ## time from FLUSHALL until 2,000 open Tasks are que
 bench-fairness: setup programs ## effect of N=50000 queued Tasks of one namespace on another namespace (8 minutes)
 	@$(BIN)/python -m bench.fairness
 
+bench-tenants: setup programs ## what 1, 100 and 1,000 namespaces cost, idle and with an open Task each (8 minutes); SIZES=1,100
+	@$(BIN)/python -m bench.tenants
+
 bench-retention: setup programs ## effect of deleting N=100000 finished Tasks on running Tasks (25 minutes)
 	@$(BIN)/python -m bench.retention
 
@@ -121,6 +124,9 @@ chaos-all: setup programs ## inject every fault once (15 minutes); SEED=1
 
 chaos-long: setup programs ## inject faults into all parts in parallel, 42 per 2,500 of N=20000 Tasks (40 minutes); SEED=1
 	@$(BIN)/python -m tests.chaos --rounds 0 --mixed $(or $(N),20000) --rate 20 --strikes 6 --rest 20 $(if $(SEED),--seed $(SEED))
+
+attack: setup programs ## ten minutes of random commands with the login of a hostile worker, beside another tenant; SECONDS=600 SEED=1
+	@$(BIN)/python -m tests.attack --seconds $(or $(SECONDS),600) $(if $(SEED),--seed $(SEED))
 
 gen: setup ## regenerate the reference pages and parts of the chart
 	@$(BIN)/python tools/gen_pages.py
