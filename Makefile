@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: pin-images pin-uv fuzz-rest bench-jobs bench-arrays images kind-up kind-down test-chart e2e model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush bench-fairness bench-retention bench-start help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: attack bench-tenants pin-images pin-uv fuzz-rest bench-jobs bench-arrays images kind-up kind-down test-chart e2e model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-flush bench-fairness bench-retention bench-start help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' tools/uv.txt)
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
