@@ -129,6 +129,8 @@ class Reconciler:
         self._scanned: dict[str, int] = {}
         """Up to which ledger time the attempts of a namespace were looked at, where there are too many for one look."""
         self._ticks = 0
+        self._lost = False
+        """Redis lost its data, and not all namespaces are open again."""
         self._errors = ConsecutiveErrors("reconcile")
 
     @property
@@ -221,8 +223,10 @@ class Reconciler:
                 f"the operator of Lease {other} works with this Redis, and this one has Lease {self._lease_name}: "
                 "use a database for each"
             )
-        if await self._ledger.begin_epoch(secrets.token_hex(8)):
+        self._lost = await self._ledger.begin_epoch(secrets.token_hex(8)) or self._lost
+        if self._lost:
             await self._namespaces.data_lost(self._tasks.namespaces())
+            self._lost = False
 
     async def _publish_lost(self, waiting: Sequence[tuple[AttemptKey, int]]) -> None:
         tasks = self._with_messages([attempt for attempt, _ in waiting])

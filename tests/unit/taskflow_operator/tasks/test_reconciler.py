@@ -20,8 +20,6 @@ from taskflow_operator.tasks.reconciler import (
     MIN_SCAN,
     SCAN,
     Reconciler,
-    lost_messages,
-    pause_after,
 )
 from taskflow_operator.tasks.recovery import Recovery
 from taskflow_operator.tasks.work_queue import WorkQueue
@@ -31,44 +29,6 @@ from tests.unit.taskflow_operator.fakes import FakeArrays
 
 def raw(entered: int) -> str:
     return json.dumps({"body": "", "headers": {HEADER_ENTERED: entered}})
-
-
-A, B, C, D = (AttemptKey("team-a", uid, 1) for uid in "abcd")
-FOREIGN = json.dumps({"body": "", "headers": {}})
-
-
-@pytest.mark.parametrize(
-    ("head", "lost"),
-    [
-        (None, True),
-        (raw(1001), True),
-        (raw(1000), False),
-        (raw(999), False),
-        (FOREIGN, False),
-        ("no json", False),
-    ],
-    ids=["empty list", "begins later", "is it or as old", "begins earlier", "not ours", "no message"],
-)
-def test_a_message_is_lost_when_its_list_is_past_it(head: str | None, lost: bool) -> None:
-    assert lost_messages([(A, 1000)], {A: "q"}, {"q": head}) == ([A] if lost else [])
-
-
-def test_each_member_is_held_against_its_own_list() -> None:
-    waiting = [(A, 10), (B, 20), (C, 30), (D, 40)]
-    lists = {A: "x", B: "x", C: "y", D: "z"}
-    assert lost_messages(waiting, lists, {"x": raw(20), "y": None, "z": raw(1)}) == [A, C]
-
-
-def test_a_member_of_a_task_that_is_not_open_is_left_alone() -> None:
-    assert lost_messages([(A, 10)], {}, {}) == []
-
-
-@pytest.mark.parametrize(
-    ("resync", "took", "pause"),
-    [(60, 0.1, 60), (60, 3, 60), (60, 5, 100), (60, 30, 300), (600, 30, 600), (5, 0, 5), (5, 30, 25)],
-)
-def test_a_list_that_takes_long_is_made_less_often(resync: float, took: float, pause: float) -> None:
-    assert pause_after(resync, took) == pause
 
 
 class Ledger:
@@ -116,6 +76,7 @@ class Registry:
         self.known = set(known)
         self.loaded = 0
         self.lost: list[set[str]] = []
+        self.failing = False
 
     async def load(self) -> None:
         self.loaded += 1
@@ -124,6 +85,8 @@ class Registry:
         self.known |= set(names)
 
     async def data_lost(self, names: Iterable[str]) -> None:
+        if self.failing:
+            raise Unavailable("Redis: down")
         self.lost.append({*self.known, *names})
 
 
@@ -209,7 +172,12 @@ async def test_a_redis_that_lost_everything_is_told_to_all_namespaces() -> None:
     await world.reconciler.start()
     assert world.registry.lost == []
     assert world.registry.known == {"a", "not-known-before"}
-    world.ledger.new = True
+    world.ledger.new = world.registry.failing = True
+    with pytest.raises(Unavailable):
+        await world.reconciler._tick()
+    # The epoch has a name by now, and still nobody was told.
+    world.ledger.new = world.registry.failing = False
+    await world.reconciler._tick()
     await world.reconciler._tick()
     assert world.registry.lost == [{"a", "not-known-before"}]
 
