@@ -273,6 +273,18 @@ OPERATOR = Board(
             {"{{consumer}}": "max by (consumer) (taskflow_mirror_lag_seconds)"},
         ),
         Panel(
+            "Refused events",
+            "Entries of the streams that are no events; normally 0. Whoever has the login of a worker wrote them.",
+            "ops",
+            {"{{reason}}": rate("taskflow_events_refused_total", "reason")},
+        ),
+        Panel(
+            "Namespaces set aside",
+            "Namespaces whose streams were broken and made anew from their Tasks; normally 0.",
+            "ops",
+            {"{{namespace}}": rate("taskflow_namespaces_set_aside_total", "namespace")},
+        ),
+        Panel(
             "Kubernetes Events",
             "Posted, dropped by the rate limit, or failed.",
             "ops",

@@ -219,7 +219,8 @@ def test_a_large_file_never_is_in_memory(settings: StorageSettings, folder: str,
 
 
 def _plain(settings: StorageSettings) -> dict[str, str]:
-    return {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in settings}
+    plain = {name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in settings}
+    return {name: value for name, value in plain.items() if value is not None}
 
 
 def test_the_workers_of_a_namespace_reach_its_objects_and_no_others() -> None:

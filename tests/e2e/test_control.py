@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
+from taskflow_core.domain.naming import broker_list
 from tests.e2e.product import Product, condition, eventually, records, task
 
 pytestmark = pytest.mark.e2e
@@ -135,6 +137,8 @@ def test_a_higher_priority_overtakes_also_when_it_is_raised_while_queued(product
     eventually(lambda: product.task("order-3")["spec"]["priority"], lambda priority: priority == 9)
     raised = product.task("order-3")["metadata"]["uid"]
     # The priority is a new message; the old one is refused, and the count of refusals shows when it came.
+    with redis.Redis.from_url(product.stack.env()["TASKFLOW_REDIS_URL"]) as client:
+        eventually(lambda: client.llen(broker_list("default", "default", 9)), lambda length: length == 1)
     gate.touch()
     for number in range(4):
         product.finished(f"order-{number}")

@@ -135,7 +135,8 @@ class Notifier:
 
     async def _pause(self) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), POLL_SECONDS)
+            async with asyncio.timeout(POLL_SECONDS):
+                await self._stopping.wait()
 
     async def _attempt_safely(self, leased: LeasedDelivery) -> None:
         try:

@@ -116,14 +116,21 @@ class Namespaces:
         await self._clear(failed)
         raise Unavailable(f"Redis: the keys of {', '.join(sorted(failed)[:5])} were not of our types", Dependency.REDIS)
 
-    async def reset(self, name: str) -> None:
-        """Delete the streams of a namespace and open it again: what is missing is made anew from its Tasks.
+    async def reset(self, name: str) -> bool:
+        """Delete the broken streams of a namespace and open it again: what is missing is made anew from its Tasks.
+
+        False, and nothing is deleted, if they were only lost with everything else: then there may be entries already of
+        workers that went on.
 
         Raises:
             Unavailable: Redis does not answer.
         """
-        await self._clear([name])
+        with redis_errors():
+            begun = bool(await self._client.exists(keys_of(name).epoch))
+        if begun:
+            await self._clear([name])
         await self._open_all([name], registered=[name])
+        return begun
 
     async def _clear(self, names: Iterable[str]) -> None:
         with redis_errors():

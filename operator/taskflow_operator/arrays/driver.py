@@ -363,7 +363,9 @@ class ArrayDriver:
             times.append(state.next_due())
         until = min(time for time in times if time is not None)
         try:
-            await asyncio.wait_for(self._changed.wait(), max((until - now).total_seconds(), 0))
+            # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the event.
+            async with asyncio.timeout(max((until - now).total_seconds(), 0)):
+                await self._changed.wait()
         except TimeoutError:
             return
         finally:

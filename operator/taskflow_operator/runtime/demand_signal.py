@@ -28,8 +28,10 @@ class DemandSignal:
 
     async def wait(self, seconds: float) -> None:
         """Return when something is queued, or after that time."""
+        # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the event.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
         self._changed.clear()
 
     @property

@@ -174,11 +174,11 @@ class StreamMonitor:
             group.ready([stream])
 
     async def _make_anew(self, namespace: str, why: str) -> None:
-        log.warning("namespace_set_aside", namespace=namespace, why=why)
-        metrics.NAMESPACES_SET_ASIDE.labels(namespace=namespace).inc()
-        await self._namespaces.reset(namespace)
-        for listener in self.set_aside:
-            listener(namespace, why)
+        if await self._namespaces.reset(namespace):
+            log.warning("namespace_set_aside", namespace=namespace, why=why)
+            metrics.NAMESPACES_SET_ASIDE.labels(namespace=namespace).inc()
+            for listener in self.set_aside:
+                listener(namespace, why)
         self.read_again(namespace)
 
     async def _forget_unused(self) -> None:

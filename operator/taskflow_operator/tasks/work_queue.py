@@ -103,6 +103,8 @@ class WorkQueue:
             self._changed.clear()
             timeout = (self._timers[0][0] - now).total_seconds() if self._timers else None
             try:
-                await asyncio.wait_for(self._changed.wait(), timeout)
+                # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the event.
+                async with asyncio.timeout(timeout):
+                    await self._changed.wait()
             except TimeoutError:
                 continue

@@ -13,7 +13,7 @@ from taskflow_core.domain.naming import keys_of
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.namespaces import Namespaces
 from taskflow_core.settings import RedisSettings
-from tests.integration.ledger.builders import KEYS, NAMESPACE, entry, epoch, operator
+from tests.integration.ledger.builders import KEYS, NAMESPACE, WORKERS, entry, epoch, operator
 from tests.redis_users import PASSWORD, as_user
 
 pytestmark = pytest.mark.integration
@@ -120,12 +120,28 @@ async def test_a_reset_makes_the_streams_anew_and_leaves_what_is_in_flight(
         before = epoch(raw)
         raw.xadd(KEYS.events, {"k": "x"}, id="18446744073709551615-18446744073709551615")
         heard.taken()
-        await side.namespaces.reset(NAMESPACE)
+        assert await side.namespaces.reset(NAMESPACE)
         assert heard.taken() == ([NAMESPACE], [NAMESPACE])
     assert (raw.xlen(KEYS.events), raw.xlen(KEYS.notes), raw.zcard(KEYS.ledger)) == (0, 0, 1)
     assert epoch(raw) not in ("", before)
     assert raw.get(keys_of("team-b").epoch) == other
     raw.xadd(KEYS.events, {"k": "x"})
+
+
+async def test_what_was_told_after_everything_was_lost_is_not_deleted_by_a_reset(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    async with operator(settings) as side:
+        heard = Heard(side.namespaces)
+        await side.ledger.enqueue([entry()])
+        heard.taken()
+        raw.flushall()
+        # A worker that went on tells how its attempt ended.
+        raw.xadd(KEYS.events, {"k": "x"})
+        assert not await side.namespaces.reset(NAMESPACE)
+        assert heard.taken() == ([NAMESPACE], [NAMESPACE])
+        (read,) = await side.reader().read([WORKERS])
+    assert (raw.xlen(KEYS.events), len(read.refused)) == (1, 1)
 
 
 async def test_keys_of_another_type_are_made_anew_and_hold_up_no_other(

@@ -64,12 +64,14 @@ class Registry:
         self.known = list(names)
         self.gaps: list[tuple[str, bool]] = []
         self.resets: list[str] = []
+        self.broken = True
 
     async def trimmed(self, name: str, *, unapplied: bool) -> None:
         self.gaps.append((name, unapplied))
 
-    async def reset(self, name: str) -> None:
+    async def reset(self, name: str) -> bool:
         self.resets.append(name)
+        return self.broken
 
 
 class World:
@@ -206,6 +208,13 @@ async def test_a_broken_stream_is_made_anew_and_the_others_notice_nothing(world:
     assert world.pg.woken == [stream("a"), stream("a", Origin.OPERATOR)]
     assert world.registry.gaps == []
     assert counted() == before + 1
+
+
+async def test_a_namespace_that_only_lost_its_data_is_not_set_aside(world: World) -> None:
+    world.registry.broken = False
+    world.stand(world.cr, stream("a"), problem="its consumer group is gone")
+    await world.look()
+    assert (world.registry.resets, world.aside, world.cr.woken) == (["a"], [], [stream("a")])
 
 
 async def test_a_namespace_has_everything_read_again_on_request(world: World) -> None:
