@@ -42,14 +42,11 @@ def test_a_stopped_leader_hands_over_at_once(operators: Operators) -> None:
     leader, standby = pair(operators)
     operators.apply_task("before")
     wait_for(lambda: operators.phase("before") == "Pending")
-    began = time.monotonic()
     leader.signal(signal.SIGTERM)
     assert leader.process.wait(20) == 0
-    stopped = time.monotonic()
+    # It gave the Lease back, so the standby need not wait until it runs out.
+    assert operators.holder() in ("", "second")
     wait_for(lambda: standby.leads() and standby.ready())
-    # One look of the standby, every 2 s, and its start; far below the 15 s of a Lease that is not released.
-    assert time.monotonic() - stopped < 8
-    assert stopped - began < 10
     operators.apply_task("after")
     wait_for(lambda: operators.phase("after") == "Pending")
     assert max(leader.status_writes()) < min(standby.status_writes())
@@ -126,10 +123,12 @@ def test_a_restarted_operator_takes_its_own_lease_back_at_once(operators: Operat
     wait_for(first.leads)
     first.signal(signal.SIGKILL)
     first.process.wait()
-    began = time.monotonic()
     again = operators.start("pod")
-    wait_for(again.leads, 10)
-    assert time.monotonic() - began < 10
+    wait_for(again.leads)
+    # It does not look a second time, to see whether the Lease runs out.
+    asked = [each.method for each in again.proxy.asked if "/leases" in each.path]
+    assert asked[0] == "GET"
+    assert asked[1] in ("PUT", "PATCH")
 
 
 def test_without_election_there_is_no_lease(operators: Operators) -> None:
