@@ -23,6 +23,11 @@ def wrong_type(error: RedisError) -> bool:
     return "WRONGTYPE" in str(error)
 
 
+def stream_full(error: RedisError) -> bool:
+    """Whether a stream takes nothing more, because its last id is the greatest."""
+    return "exhausted the last possible ID" in str(error)
+
+
 class WorkerScripts:
     """The scripts of workers, whose logins may load none: a script could run for ever.
 
