@@ -23,13 +23,13 @@ GROUPS = {"cr": (Origin.WORKERS,), "pg": (Origin.WORKERS, Origin.OPERATOR)}
 """The consumer groups, and what each of them reads."""
 STREAMS_PER_READ = 64
 MAX_READ_BYTES = 1024 * 1024
-"""Of all streams of one read together; a batch of a stream may be larger by its last sixteen entries. What a worker
+"""Of all streams of one read together; a batch of a stream may be larger by its last four entries. What a worker
 made for that takes most of a second to check.
 """
 SLICE_SECONDS = 0.01
 """After this time of checking entries, others get a turn."""
-_STEPS = 32
-"""Times sixteen entries that one read takes of a stream."""
+_STEPS = 128
+"""Times four entries that one read takes of a stream."""
 KEPT_MS = 60_000
 """How long entries are kept that all groups have read."""
 AHEAD_MS = 24 * 3600 * 1000

@@ -92,7 +92,7 @@ async def test_one_of_very_many_tasks_gives_others_their_turn(monkeypatch: pytes
     monkeypatch.setattr(module, "TURN", 2)
     site = Site(220, "Queued")
     location = await site.begin("cancel")
-    matched = []
+    matched: list[int] = []
     while not matched or matched[-1] < 220:
         await site.work()
         matched.append((await site.call("GET", location)).json["matched"])
