@@ -7,8 +7,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
+from redis.lock import Lock
 
 from taskflow_core.broker import acl
+from taskflow_core.ledger.connect import script
+from taskflow_core.ledger.scripting import WORKER_SCRIPTS
 from taskflow_core.settings import RedisSettings
 
 PASSWORD = "a-password-of-the-test"
@@ -23,7 +26,9 @@ def as_user(settings: RedisSettings, raw: Any, user: str, rules: Sequence[str]) 
 
 
 def as_worker(settings: RedisSettings, raw: Any, namespace: str) -> RedisSettings:
-    """The same Redis, as a worker of that namespace."""
+    """The same Redis, as a worker of that namespace, with the scripts that the operator loads."""
+    for source in (*map(script, WORKER_SCRIPTS), Lock.LUA_RELEASE_SCRIPT):
+        raw.script_load(source)
     return as_user(settings, raw, acl.worker_user(namespace), acl.worker_rules(namespace, PASSWORD))
 
 

@@ -274,15 +274,12 @@ OPERATOR = Board(
         ),
         Panel(
             "Refused events",
-            "Entries of the streams that are no events; normally 0. Whoever has the login of a worker wrote them.",
+            "Entries that are no events, and namespaces with a broken stream; normally 0. Somebody has a worker's login.",
             "ops",
-            {"{{reason}}": rate("taskflow_events_refused_total", "reason")},
-        ),
-        Panel(
-            "Namespaces set aside",
-            "Namespaces whose streams were broken and made anew from their Tasks; normally 0.",
-            "ops",
-            {"{{namespace}}": rate("taskflow_namespaces_set_aside_total", "namespace")},
+            {
+                "{{reason}}": rate("taskflow_events_refused_total", "reason"),
+                "set aside: {{namespace}}": rate("taskflow_namespaces_set_aside_total", "namespace"),
+            },
         ),
         Panel(
             "Kubernetes Events",

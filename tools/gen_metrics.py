@@ -68,7 +68,8 @@ pools and their Deployments.
 
 `/readyz` fails if a restart or another instance may help: the operator has not started, a loop has failed, Redis or
 the API server does not answer, leadership is unconfirmed, the watch has been silent for 90 s, or events to resources
-are older than 60 s. What is only late, such as the mirror in PostgreSQL, is shown as `degraded` by `/readyz?verbose`.
+are older than 60 s in most namespaces. What is only late, such as the mirror in PostgreSQL, or the events of a
+namespace that floods its own stream, is shown as `degraded` by `/readyz?verbose`.
 """
 
 

@@ -159,7 +159,7 @@ class Provisioner:
             return
         login = None if secret is None else worker_secret.kept_login(namespace, secret)
         request = "" if secret is None else worker_secret.request_of(secret)
-        fits = login is None or self._s3.fits(login.s3)
+        fits = login is None or self._s3.fits(namespace, login.s3)
         action = decide(login, request, self._now(), self._rotation, s3_fits=fits)
         try:
             if login is None or secret is None:
@@ -250,7 +250,7 @@ class Provisioner:
                 if await asyncio.to_thread(self._s3.mend, namespace, login.s3):
                     metrics.REPAIRS.labels(store="s3").inc()
                     log.warning("s3_key_set_again", namespace=namespace)
-            except TaskflowError as error:
+            except Exception as error:  # noqa: BLE001 - one namespace must not stop the others
                 failing.add(namespace)
                 await self._failed(namespace, error)
         if not self._cluster.labelled:

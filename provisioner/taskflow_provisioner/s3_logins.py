@@ -42,14 +42,16 @@ class S3Logins(Protocol):
     cannot).
     """
 
-    def fits(self, key: S3Key) -> bool:
-        """Whether a key is one that `make` could have made; does not ask the server."""
+    def fits(self, namespace: str, key: S3Key) -> bool:
+        """Whether a key is one that `make` could have made for a namespace; does not ask the server."""
 
     def make(self, namespace: str, former: S3Key | None) -> S3Key:
         """A new key for a namespace; the former one stays valid."""
 
     def mend(self, namespace: str, key: S3Key) -> bool:
-        """Make the server know the key, with the rights that it should have; True if anything was missing."""
+        """Make the server know the key, with the rights that it should have; True if anything was missing. A key that
+        does not fit is left alone: whoever may write Secrets of a namespace may name any user there.
+        """
 
     def mend_fixed(self) -> bool:
         """The same for the users of components."""
@@ -88,9 +90,9 @@ class MinioLogins:
         self._right: set[str] = set()
         """Users whose policy was set by this process."""
 
-    def fits(self, key: S3Key) -> bool:
+    def fits(self, namespace: str, key: S3Key) -> bool:
         """See `S3Logins`."""
-        return key.kind == "own" and namespace_of(key.access_key, self._storage.bucket) is not None
+        return key.kind == "own" and key.access_key in s3_users(namespace, self._storage.bucket)
 
     def make(self, namespace: str, former: S3Key | None) -> S3Key:
         """See `S3Logins`."""
@@ -102,6 +104,8 @@ class MinioLogins:
 
     def mend(self, namespace: str, key: S3Key) -> bool:
         """See `S3Logins`. Whether the server knows the key, its use shows."""
+        if not self.fits(namespace, key):
+            return False
         policy = worker_policy(namespace, self._storage.bucket)
         try:
             ObjectStore(_as(self._storage, key)).list(naming.object_prefix(namespace), limit=1)
@@ -175,7 +179,7 @@ class TemporaryLogins:
         self._role = role
         self._lifetime = lifetime
 
-    def fits(self, key: S3Key) -> bool:
+    def fits(self, namespace: str, key: S3Key) -> bool:  # noqa: ARG002 - the port's signature
         """See `S3Logins`."""
         return key.kind == "temporary"
 
@@ -232,7 +236,7 @@ class SharedLogin:
     def __init__(self, storage: StorageSettings) -> None:
         self._key = S3Key(storage.access_key.get_secret_value(), storage.secret_key.get_secret_value(), "shared")
 
-    def fits(self, key: S3Key) -> bool:
+    def fits(self, namespace: str, key: S3Key) -> bool:  # noqa: ARG002 - the port's signature
         """See `S3Logins`."""
         return key == self._key
 

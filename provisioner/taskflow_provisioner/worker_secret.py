@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +36,8 @@ _SERVED = f"{naming.GROUP}/rotated-for"
 _EXPIRES = f"{naming.GROUP}/s3-login-expires"
 _FORMER = f"{naming.GROUP}/former-login"
 _FORMER_UNTIL = f"{naming.GROUP}/former-login-until"
+_SHA256 = re.compile("[0-9a-f]{64}")
+_ACCESS_KEY = re.compile("[!-~]{1,256}")
 
 
 def worker_values(namespace: str, redis_url: str, storage: StorageSettings, login: Login) -> dict[str, str]:
@@ -152,8 +155,7 @@ def kept_login(namespace: str, secret: Mapping[str, Any]) -> Login | None:
             return None
         former = None
         if _FORMER in notes:
-            kept = json.loads(notes[_FORMER])
-            former = Former(kept["redisSha256"], kept["s3AccessKey"], _read(notes[_FORMER_UNTIL]))
+            former = _former(json.loads(notes[_FORMER]), notes[_FORMER_UNTIL])
         return Login(
             unquote(url.password),
             S3Key(
@@ -171,6 +173,13 @@ def kept_login(namespace: str, secret: Mapping[str, Any]) -> Login | None:
     except (KeyError, ValueError, TypeError):
         # Somebody with the right to write Secrets changed it.
         return None
+
+
+def _former(kept: Mapping[str, str], until: str) -> Former:
+    digest, key = kept["redisSha256"], kept["s3AccessKey"]
+    if not _SHA256.fullmatch(digest) or not _ACCESS_KEY.fullmatch(key):
+        raise ValueError("expected the digest of a password and an access key")
+    return Former(digest, key, _read(until))
 
 
 def since_text(login: Login) -> str:

@@ -50,7 +50,7 @@ def attack(site: Site, dice: random.Random, stop: threading.Event, rate: int, ca
     admitted = rights({key.decode() if isinstance(key, bytes) else key: value for key, value in entries.items()})
     waiting = [site.create(EVIL, "taskflow.echo", queue="by-hand")["metadata"]["uid"] for _ in range(20)]
     known = [*waiting, *(f"{uid}:1" for uid in waiting), VICTIM, EVIL, "1"]
-    digests = [str(site.hostile.script_load(script(name))) for name in SCRIPTS]
+    digests = [str(site.admin.script_load(script(name))) for name in SCRIPTS]
     generator = Generator(dice, admitted, known, digests)
     while not stop.is_set():
         began = time.monotonic()

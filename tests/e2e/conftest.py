@@ -111,8 +111,9 @@ def whole_product() -> Iterator[Product]:
         eventually(lambda: product.pool("main").get("slots"), lambda slots: slots == CONCURRENCY, 60)
         yield product
         with redis.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True) as raw:
-            # Whoever asked Redis for something had the right to it.
-            assert refused(raw) == []
+            # Whoever asked Redis for something had the right to it. But after Redis was restarted, workers would load
+            # their scripts until the operator has.
+            assert [each for each in refused(raw) if each[2] != "script|load"] == []
     finally:
         product.close()
         stack.down()

@@ -29,6 +29,8 @@ BATCH = 50
 MAX_CONCURRENT = 8
 BATCH_SECONDS = 0.5
 """The pause after each batch, which limits the rate to 100 changes per second."""
+TURN = 20
+"""Batches after which other operations get their turn: one of a namespace with very many Tasks takes hours."""
 POLL_SECONDS = 2.0
 MAX_PROBLEMS = 20
 VERBS: Mapping[str, str] = {"cancel": "patch", "retry": "create"}
@@ -96,22 +98,27 @@ class OperationRunner:
             await self._sleep(POLL_SECONDS)
 
     async def work(self, row: OperationRow) -> None:
-        """Run one operation to its end, or until it is deleted or leased by another process.
+        """Run one operation to its end, until its turn is over, or until it is deleted or leased by another process.
 
         Raises:
             Unavailable: a dependency does not answer. The unfinished batch is not counted.
         """
         caller = read_caller(row.caller)
+        batches = 0
         while row.finished_at is None:
+            batches += 1
             if refusal := await self._refusal(caller, row):
                 row = replace(row, state="Failed", message=refusal, finished_at=datetime.now(UTC))
             else:
                 row = await self._batch(row)
-            if not await self._rows.save_operation(row, self._holder, keep=row.finished_at is None):
+            keep = row.finished_at is None and batches < TURN
+            if not await self._rows.save_operation(row, self._holder, keep=keep):
                 _log.info("operation_lost", operation=row.id)
                 return
             if row.finished_at is None:
                 await self._sleep(BATCH_SECONDS)
+                if not keep:
+                    return
         _log.info(
             "audit",
             user=caller.username,

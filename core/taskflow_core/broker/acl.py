@@ -34,7 +34,8 @@ def worker_rules(namespace: str, password: str) -> list[str]:
     redis.conf.
 
     Each selector binds commands to keys. A script is one `evalsha` on all of its keys, and then each of its commands is
-    checked for itself, so a script can do nothing that its caller may not.
+    checked for itself, so a script can do nothing that its caller may not. But it can run for ever, and take any
+    memory, so workers only run scripts that the operator has loaded.
 
     Raises:
         Invalid: the namespace is not a name that Kubernetes admits; a `*` in it would stand for all of them.
@@ -69,7 +70,7 @@ def worker_rules(namespace: str, password: str) -> list[str]:
         *_login(password),
         *_OWN_CONNECTION,
         *_TRANSACTIONS,
-        *_SCRIPTS,
+        "+time",
         *(f"({key} {commands})" for key, commands in (kombu | protocol).items()),
         f"({' '.join(scripts)} +evalsha)",
     ]

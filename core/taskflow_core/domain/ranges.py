@@ -142,8 +142,13 @@ class RangeSet:
             taken.append((first, first + length - 1))
             wanted -= length
             place += 1
-        head = RangeSet(taken)
-        return head, self - head
+        head, rest = RangeSet(taken), RangeSet()
+        # Copied and not computed: there may be very many ranges, of which each chunk takes a few.
+        rest._firsts, rest._lasts, rest._size = self._firsts[place:], self._lasts[place:], self._size - len(head)
+        if taken and taken[-1][1] < self._lasts[place - 1]:
+            rest._firsts.insert(0, taken[-1][1] + 1)
+            rest._lasts.insert(0, self._lasts[place - 1])
+        return head, rest
 
     def __str__(self) -> str:
         return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in self.pairs())

@@ -16,7 +16,7 @@ from taskflow_core.domain.naming import keys_of
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
 from taskflow_core.ledger.namespaces import Namespaces
-from taskflow_core.ledger.scripting import BatchScript, Call
+from taskflow_core.ledger.scripting import BatchScript, Call, WorkerScripts, stream_full, wrong_type
 
 EXPIRE_LIMIT = 500
 """Leases of a namespace that one call finds."""
@@ -50,6 +50,7 @@ class OperatorLedger:
         self._survey = BatchScript(client, "survey")
         self._expire = BatchScript(client, "expire")
         self._peek = BatchScript(client, "peek")
+        self._worker_scripts = WorkerScripts(client)
 
     async def enqueue(self, attempts: Sequence[Attempt], *, again: bool = False) -> list[Entered]:
         """Enter attempts, in one round trip; the answers are in the same order.
@@ -191,7 +192,8 @@ class OperatorLedger:
         return naming.attempt_token(self._token_key, *key)
 
     async def give_up(self, attempts: Sequence[AttemptKey], failure: Failure) -> list[bool]:
-        """Declare each attempt lost, in one round trip; False for one that somebody holds or may claim.
+        """Declare each attempt lost, in one round trip; False for one that somebody holds or may claim, and for one
+        whose stream is broken.
 
         What follows from it comes by its `lost` event, behind an end that may be in the stream already.
         """
@@ -212,8 +214,12 @@ class OperatorLedger:
                         ],
                         client=pipe,
                     )
-                answers = await pipe.execute()
-        return [bool(answer) for answer in answers]
+                answers = await pipe.execute(raise_on_error=False)
+            for answer in answers:
+                # A namespace whose stream is broken is found by the next look at it, and holds up no other.
+                if isinstance(answer, RedisError) and not (wrong_type(answer) or stream_full(answer)):
+                    raise answer
+        return [answer == 1 for answer in answers]
 
     async def begin_epoch(self, epoch: str) -> bool:
         """Name this life of Redis' data; False if it has a name, True if there was none: Redis is new or lost its data.
@@ -225,7 +231,8 @@ class OperatorLedger:
             return bool(await self._client.set(naming.KEY_EPOCH, epoch, nx=True))
 
     async def serve(self, operator: str) -> str:
-        """Register this operator with this Redis for `SERVE_SECONDS`; returns the name of the one that is registered.
+        """Register this operator with this Redis for `SERVE_SECONDS`, and have it know the scripts of workers; returns
+        the name of the one that is registered.
 
         Two operators would each take half of the other's events.
         """
@@ -233,6 +240,7 @@ class OperatorLedger:
             holder = await self._client.get(naming.KEY_OPERATOR)
             if holder in (None, operator):
                 await self._client.set(naming.KEY_OPERATOR, operator, ex=SERVE_SECONDS)
+                await self._worker_scripts.load()
                 return operator
         return str(holder)
 

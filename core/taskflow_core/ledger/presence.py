@@ -146,7 +146,7 @@ class PoolView:
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         reports: dict[WorkerName, WorkerReport] = {}
         intakes: dict[WorkerName, str] = {}
-        strange: list[WorkerName] = []
+        strange: dict[WorkerName, str] = {}
         for namespace, answer in zip(namespaces, await self._workers.call(calls), strict=True):
             if isinstance(answer, RedisError):
                 log.warning("worker_reports_unreadable", namespace=namespace, error=str(answer))
@@ -157,12 +157,13 @@ class PoolView:
             for name, text in _pairs(found):
                 worker = WorkerName(namespace, name)
                 report = _read(worker, text, now_ms)
-                if report is None:
-                    strange.append(worker)
+                if isinstance(report, str):
+                    strange[worker] = report
                 else:
                     reports[worker] = report
             intakes |= {WorkerName(namespace, name): value for name, value in _pairs(asked)}
-        await self.forget(strange)
+        _log_strange(strange)
+        await self.forget(list(strange))
         return WorkerSnapshot(now_ms, reports, intakes, dict(zip(lists, map(int, lengths), strict=True)))
 
     async def stop_intake(self, workers: Sequence[WorkerName]) -> None:
@@ -198,21 +199,31 @@ def _pairs(flat: Sequence[str]) -> Iterator[tuple[str, str]]:
     return zip(flat[0::2], flat[1::2], strict=True)
 
 
-def _read(worker: WorkerName, text: str, now_ms: int) -> WorkerReport | None:
-    """The report of a worker; None if it is none, or not of this namespace."""
+def _log_strange(strange: Mapping[WorkerName, str]) -> None:
+    """One line for each namespace: workers may write as many as they like."""
+    first = {worker.namespace: worker for worker in reversed(list(strange))}
+    for namespace, worker in first.items():
+        log.warning(
+            "worker_report_invalid",
+            namespace=namespace,
+            worker=worker.name[:80],
+            error=strange[worker],
+            count=sum(each.namespace == namespace for each in strange),
+        )
+
+
+def _read(worker: WorkerName, text: str, now_ms: int) -> WorkerReport | str:
+    """The report of a worker; what is wrong, if it is none or not of this namespace. One worker of another version must
+    not hide all the others.
+    """
     try:
         report = WorkerReport.model_validate_json(text.encode("utf-8", "surrogateescape"))
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
-    else:
-        if not _NAME.fullmatch(worker.name):
-            problem = "the name is none of a pod"
-        elif report.namespace != worker.namespace:
-            problem = "it is about another namespace"
-        elif report.at_ms > now_ms + AHEAD_MS:
-            problem = "its time is in the future"
-        else:
-            return report
-    # One worker of another version must not hide all the others.
-    log.warning("worker_report_invalid", namespace=worker.namespace, worker=worker.name[:80], error=problem)
-    return None
+        return str(error.errors(include_url=False, include_input=False)[0]["msg"])
+    if not _NAME.fullmatch(worker.name):
+        return "the name is none of a pod"
+    if report.namespace != worker.namespace:
+        return "it is about another namespace"
+    if report.at_ms > now_ms + AHEAD_MS:
+        return "its time is in the future"
+    return report

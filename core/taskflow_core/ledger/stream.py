@@ -17,14 +17,19 @@ from taskflow_core.domain.naming import keys_of
 from taskflow_core.errors import Dependency, Unavailable
 from taskflow_core.ledger.connect import redis_errors
 from taskflow_core.ledger.scripting import BatchScript, Call, wrong_type
+from taskflow_core.ledger.turns import Turns
 
 GROUPS = {"cr": (Origin.WORKERS,), "pg": (Origin.WORKERS, Origin.OPERATOR)}
 """The consumer groups, and what each of them reads."""
 STREAMS_PER_READ = 64
-MAX_READ_BYTES = 4 * 1024 * 1024
-"""Of all streams of one read together; a batch of a stream may be larger by its last sixteen entries."""
-_STEPS = 32
-"""Times sixteen entries that one read takes of a stream."""
+MAX_READ_BYTES = 1024 * 1024
+"""Of all streams of one read together; a batch of a stream may be larger by its last four entries. What a worker
+made for that takes most of a second to check.
+"""
+SLICE_SECONDS = 0.01
+"""After this time of checking entries, others get a turn."""
+_STEPS = 128
+"""Times four entries that one read takes of a stream."""
 KEPT_MS = 60_000
 """How long entries are kept that all groups have read."""
 AHEAD_MS = 24 * 3600 * 1000
@@ -119,9 +124,10 @@ class StreamReader:
             for each in streams
         ]
         answers = await self._read.call(calls)
-        return [self._decode(stream, answer) for stream, answer in zip(streams, answers, strict=True)]
+        turns = Turns(SLICE_SECONDS)
+        return [await self._decode(stream, answer, turns) for stream, answer in zip(streams, answers, strict=True)]
 
-    def _decode(self, stream: Stream, answer: Any) -> Read:
+    async def _decode(self, stream: Stream, answer: Any, turns: Turns) -> Read:
         if isinstance(answer, RedisError):
             return Read(stream, problem=str(answer))
         ended, entries = answer
@@ -133,6 +139,7 @@ class StreamReader:
         events: list[Event] = []
         refused: list[RefusedEntry] = []
         for entry_id, flat in entries:
+            await turns.give()
             # An entry that was trimmed while it was in the backlog comes back without fields.
             fields = dict(zip(flat[0::2], flat[1::2], strict=True))
             try:

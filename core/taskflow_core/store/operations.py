@@ -103,14 +103,14 @@ async def remove(connection: AsyncConnection, namespace: str, id_: str) -> bool:
 
 
 async def take(connection: AsyncConnection, holder: str) -> OperationRow | None:
-    """Lease the oldest that nobody works on; None if there is none. By the database's clock, which all processes
-    share.
+    """Lease the one that nobody works on and that waits longest for its turn; None if there is none. By the database's
+    clock, which all processes share.
     """
     free = (
         select(operations.c.id)
         .where(operations.c.finished_at.is_(None))
         .where(or_(operations.c.leased_until.is_(None), operations.c.leased_until < func.now()))
-        .order_by(operations.c.created_at)
+        .order_by(func.coalesce(operations.c.leased_until, operations.c.created_at))
         .limit(1)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
@@ -127,8 +127,11 @@ async def take(connection: AsyncConnection, holder: str) -> OperationRow | None:
 
 
 async def save(connection: AsyncConnection, row: OperationRow, holder: str, *, keep: bool = True) -> bool:
-    """Store how far it is and renew the lease, or give it back; False if it was deleted, or another holds it now."""
-    until = func.now() + text(f"interval '{LEASE_SECONDS} seconds'") if keep else None
+    """Store how far it is and renew the lease, or give it back; False if it was deleted, or another holds it now.
+
+    One that is given back waits behind all that wait already.
+    """
+    until = func.now() + text(f"interval '{LEASE_SECONDS} seconds'") if keep else func.now()
     statement = (
         update(operations)
         .where(operations.c.id == row.id, operations.c.lease == holder)

@@ -69,6 +69,8 @@ class ArrayState:
         self.in_flight: dict[ChunkId, InFlightChunk] = {}
         self.fresh = RangeSet() if universe is None else universe - past.ended
         self._read(notes, past.ended)
+        self._most_pieces = self.fresh.ranges + MAX_WAITING
+        """What is fresh falls into no more of them by ends of chunks that nobody remembers."""
         counting = universe is None and not self.in_flight
         self._count: Waiting | None = Waiting(1, 0, 0, ORIGIN, RangeSet()) if counting else None
 
@@ -225,10 +227,13 @@ class ArrayState:
             return self._counted(event, now, draw)
         place = event.attempt, event.chunk or 0
         end = ChunkEnd.model_validate(event.payload) if event.kind is EventKind.SUCCEEDED else None
-        if end is not None:
+        if end is not None and (place in self.in_flight or _pieces(end) <= MAX_WAITING):
             _check(end)
         failure = None if end is not None else Failure.model_validate(event.payload)
         chunk = self.in_flight.pop(place, None)
+        if chunk is None and end is not None and _pieces(end) > MAX_WAITING:
+            # It may be said again and again. To look for so many pieces takes long; they are run again.
+            return ChunkOutcome(settle=place)
         if chunk is None:
             # Redis lost its data and an operator its memory. What was run still counts, if it has not ended since.
             chunk = InFlightChunk(event.attempt, place[1], 0, self._withdrawn(_named(end)))
@@ -258,8 +263,11 @@ class ArrayState:
         return ChunkOutcome(settle=place)
 
     def _withdrawn(self, named: RangeSet) -> RangeSet:
+        left = self.fresh - named
+        if left.ranges > self._most_pieces:
+            return RangeSet()
         found = self.fresh & named
-        self.fresh = self.fresh - named
+        self.fresh = left
         places: list[Waiting | InFlightChunk] = [*self.waiting, *self.in_flight.values()]
         for each in places:
             found = found | (each.items & named)
@@ -375,6 +383,11 @@ def _check(end: ChunkEnd) -> None:
     ok, singles = RangeSet.parse(end.ok), _singles(end)
     if len(set(singles)) != len(singles) or any(index in ok for index in singles):
         raise ValueError("it reports the end of an item twice")
+
+
+def _pieces(end: ChunkEnd) -> int:
+    """At most so many ranges are in what it reports; without reading them."""
+    return end.ok.count(",") + 1 + len(end.results) + len(end.errors)
 
 
 def _singles(end: ChunkEnd) -> list[int]:

@@ -74,6 +74,8 @@ def _lag(lag: Lag) -> CheckResult:
     names = {OWN_GROUP: "events to resources", MIRROR_GROUP: "events to PostgreSQL"}
     message = f"{lag.entries} waiting, the oldest for {lag.seconds:.0f} s"
     late = lag.seconds > STREAM_SECONDS
-    # Work continues without history, and a restart does not bring PostgreSQL back.
-    level = (Level.FAILED if lag.group == OWN_GROUP else Level.DEGRADED) if late else Level.OK
+    # Work continues without history, and a restart does not bring PostgreSQL back. And whoever floods a stream of its
+    # own must not make the operator unready for all.
+    failed = lag.group == OWN_GROUP and lag.general
+    level = (Level.FAILED if failed else Level.DEGRADED) if late else Level.OK
     return CheckResult(names.get(lag.group, lag.group), level, message)

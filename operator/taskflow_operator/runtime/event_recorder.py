@@ -1,7 +1,8 @@
 """Records Kubernetes Events for people on call: Tasks that failed for good, pools that cannot get their workers.
 
-Each Event is a write that the API server keeps for an hour, so there are few: a token bucket for all, and a pause for
-each object. Events are hints, not records: those that cannot be posted are dropped and counted.
+Each Event is a write that the API server keeps for an hour, so there are few: a token bucket for all, of which a
+namespace gets at most half, and a pause for each object. Events are hints, not records: those that cannot be posted are
+dropped and counted.
 """
 
 from __future__ import annotations
@@ -30,9 +31,24 @@ PER_SECOND = 5.0
 BURST = 50.0
 OBJECT_PAUSE_SECONDS = 60.0
 OBJECTS = 10_000
+NAMESPACES = 1000
+SHARE = 0.5
+"""Of all, for one namespace: the others have theirs, whatever fails in that one."""
 BACKLOG = 200
 MAX_NOTE_BYTES = 1024
 """What the API server takes, https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/."""
+
+
+class _Bucket:
+    """Tokens that come back with the time."""
+
+    def __init__(self, per_second: float, burst: float, now: float) -> None:
+        self._per_second, self._burst = per_second, burst
+        self.tokens, self._refilled = burst, now
+
+    def refill(self, now: float) -> None:
+        self.tokens = min(self._burst, self.tokens + (now - self._refilled) * self._per_second)
+        self._refilled = now
 
 
 @dataclass(frozen=True)
@@ -67,8 +83,8 @@ class EventRecorder:
         self._identity = identity
         self._clock = clock
         self._now = now
-        self._tokens = BURST
-        self._refilled = clock()
+        self._all = _Bucket(PER_SECOND, BURST, clock())
+        self._shares: OrderedDict[str, _Bucket] = OrderedDict()
         self._latest: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._waiting: deque[dict[str, Any]] = deque()
         self._arrived = asyncio.Event()
@@ -81,7 +97,7 @@ class EventRecorder:
 
     def warn(self, about: Regarding, reason: str, note: str, *, action: str) -> None:
         """Post a Warning soon, unless there are too many; does not wait."""
-        if not self._allowed(about.uid, reason) or len(self._waiting) >= BACKLOG:
+        if not self._allowed(about, reason) or len(self._waiting) >= BACKLOG:
             metrics.K8S_EVENTS.labels(result="dropped").inc()
             return
         self._waiting.append(self._event(about, reason, note, action))
@@ -108,16 +124,26 @@ class EventRecorder:
         else:
             metrics.K8S_EVENTS.labels(result="posted").inc()
 
-    def _allowed(self, uid: str, reason: str) -> bool:
-        now = self._clock()
+    def _share(self, namespace: str, now: float) -> _Bucket:
+        if namespace not in self._shares:
+            self._shares[namespace] = _Bucket(PER_SECOND * SHARE, BURST * SHARE, now)
+        self._shares.move_to_end(namespace)
+        if len(self._shares) > NAMESPACES:
+            self._shares.popitem(last=False)
+        return self._shares[namespace]
+
+    def _allowed(self, about: Regarding, reason: str) -> bool:
+        now, uid = self._clock(), about.uid
         latest = self._latest.get((uid, reason))
         if latest is not None and now - latest < OBJECT_PAUSE_SECONDS:
             return False
-        self._tokens = min(BURST, self._tokens + (now - self._refilled) * PER_SECOND)
-        self._refilled = now
-        if self._tokens < 1:
+        buckets = self._all, self._share(about.namespace, now)
+        for bucket in buckets:
+            bucket.refill(now)
+        if any(bucket.tokens < 1 for bucket in buckets):
             return False
-        self._tokens -= 1
+        for bucket in buckets:
+            bucket.tokens -= 1
         self._latest[uid, reason] = now
         self._latest.move_to_end((uid, reason))
         if len(self._latest) > OBJECTS:

@@ -5,6 +5,7 @@ stream anew.
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 
@@ -19,6 +20,7 @@ from taskflow_core.ledger.stream import Standing, stream_key, trim_read
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
+from taskflow_operator.runtime.pauses import Pauses
 from taskflow_operator.runtime.stream_group import StreamGroup
 
 log = get_logger(__name__)
@@ -41,8 +43,8 @@ class StreamMonitor:
     """Wakes the readers of streams that changed. Every few seconds it looks at the streams of namespaces with open
     Tasks, at most a hundred at a time, and every half minute at all.
 
-    A namespace whose stream is broken is set aside: its streams are deleted and made anew from its Tasks. The others
-    notice nothing.
+    A namespace whose stream is broken is set aside: its streams are deleted and made anew from its Tasks, more rarely
+    if that goes on. The others notice nothing.
 
     Args:
         namespaces: which there are.
@@ -50,6 +52,7 @@ class StreamMonitor:
         active: the namespaces with open Tasks.
         now_ms: Redis' clock.
         client: connection.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class StreamMonitor:
         active: Callable[[], Collection[str]],
         now_ms: Callable[[], Awaitable[int]],
         client: Redis,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._namespaces = namespaces
@@ -73,6 +78,11 @@ class StreamMonitor:
         self._standings: dict[str, dict[Stream, Standing]] = {group.reader.group: {} for group in self._groups}
         self._gaps: frozenset[tuple[str, Stream]] = frozenset()
         """Known already; they are there until what follows is read."""
+        self._lost: dict[str, bool] = {}
+        """Namespaces whose streams lost entries, until that is seen to, and whether these were not applied either."""
+        self._pauses = Pauses(clock)
+        """To see to a namespace means to read and write all of its Tasks, and its workers can break its streams as
+        often as they like."""
         self.set_aside: list[SetAside] = []
         """Called with a namespace whose stream was broken, and why."""
         self.lags: dict[str, Lag] = {}
@@ -136,13 +146,17 @@ class StreamMonitor:
             for group in self._groups:
                 standings = await group.reader.look(some, now_ms, sizes=trims)
                 for standing in standings:
-                    await self._judge(group, standing, problems, again=everything)
+                    self._judge(group, standing, problems, again=everything)
                 self._standings[group.reader.group] |= {each.stream: each for each in standings}
             if trims:
                 await trim_read(self._client, _both(some), now_ms)
         self._show()
         for namespace, why in problems.items():
-            await self._make_anew(namespace, why)
+            if self._pauses.over(namespace):
+                await self._make_anew(namespace, why)
+        for namespace in [name for name in self._lost if self._pauses.over(name)]:
+            await self._namespaces.trimmed(namespace, unapplied=self._lost[namespace])
+            del self._lost[namespace]
         if everything:
             await self._forget_unused()
 
@@ -157,7 +171,7 @@ class StreamMonitor:
         self._last_active = chosen[-1]
         return chosen
 
-    async def _judge(self, group: StreamGroup, standing: Standing, problems: dict[str, str], *, again: bool) -> None:
+    def _judge(self, group: StreamGroup, standing: Standing, problems: dict[str, str], *, again: bool) -> None:
         stream = standing.stream
         if standing.problem:
             problems[stream.namespace] = standing.problem
@@ -165,7 +179,8 @@ class StreamMonitor:
         gap = (group.reader.group, stream)
         if standing.gap and gap not in self._gaps:
             log.warning("stream_trimmed", namespace=stream.namespace, consumer=group.reader.group)
-            await self._namespaces.trimmed(stream.namespace, unapplied=group.reader.group == "cr")
+            unapplied = group.reader.group == "cr"
+            self._lost[stream.namespace] = unapplied or self._lost.get(stream.namespace, False)
         self._gaps = self._gaps | {gap} if standing.gap else self._gaps - {gap}
         if standing.pending and again:
             group.reader.start_over(stream)
@@ -196,6 +211,7 @@ class StreamMonitor:
         await self._namespaces.forget(unused)
         for name in unused:
             self._watched.discard(name)
+            self._pauses.forget(name)
             for group in self._groups:
                 for stream in group.reader.streams_of(name):
                     self._standings[group.reader.group].pop(stream, None)

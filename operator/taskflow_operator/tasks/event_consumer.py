@@ -23,6 +23,8 @@ from taskflow_operator.tasks.status import TaskStatuses
 
 log = get_logger(__name__)
 MAX_CLOSING = 2000
+MAX_ORPHANED = 5000
+"""Ends of a namespace without an open Task that are handled at a time; others are read again later."""
 GATHER_SECONDS = 0.01
 _REFUSALS = {EventKind.DUPLICATE: metrics.DUPLICATES, EventKind.STALE: metrics.STALE}
 MAX_TRIES = 3
@@ -65,6 +67,8 @@ class EventConsumer:
         self._dispatch_at = dispatch_at
         self._closing: dict[EntryId, asyncio.Task[None]] = {}
         self._orphaned: dict[EntryId, asyncio.Task[None]] = {}
+        self._orphaned_attempts: dict[str, set[tuple[str, int, int | None]]] = {}
+        """Attempts whose ends these are, by namespace."""
         self._tries: dict[EntryId, int] = {}
 
     async def take(self, events: tuple[Event, ...], refused: tuple[EntryId, ...]) -> None:
@@ -120,8 +124,7 @@ class EventConsumer:
         known = self._tasks.get(event.uid)
         if known is None:
             if event.kind in ENDS:
-                # These wait for others than the API server, so they hold up nobody, however many they are.
-                self._in_background(event, self._orphan(event), self._orphaned)
+                self._take_orphaned(event)
                 return
             if event.kind in _REFUSALS:
                 # Its Task finished before: the resource is closed, the counter is not.
@@ -136,6 +139,20 @@ class EventConsumer:
                 raise
             return
         self._done(event)
+
+    def _take_orphaned(self, event: Event) -> None:
+        """These wait for others than the API server, so they hold up nobody. A worker may say the end of one attempt as
+        often as it likes, so it is handled once at a time.
+        """
+        attempts = self._orphaned_attempts.setdefault(event.namespace, set())
+        attempt = event.uid, event.attempt, event.chunk
+        if attempt in attempts:
+            self._done(event)
+        elif len(attempts) < MAX_ORPHANED:
+            attempts.add(attempt)
+            # What it says of the end does not matter any more, and may be long.
+            short = event.model_copy(update={"payload": {}})
+            self._in_background(short, self._orphan(short), self._orphaned)
 
     def _apply_to(self, known: OpenTask, event: Event) -> None:
         if self._counts(known, event):
@@ -215,12 +232,16 @@ class EventConsumer:
         self._done(event)
 
     async def _orphan(self, event: Event) -> None:
-        if event.chunk is not None:
-            # An array has one attempt, which was settled last. What Redis still has of it is of no use.
-            await self._arrays.clean_up(event.namespace, event.uid)
-            event = event.model_copy(update={"attempt": 1})
-        await self._orphaned_ends.close(event)
-        self._done(event)
+        attempt = event.uid, event.attempt, event.chunk
+        try:
+            if event.chunk is not None:
+                # An array has one attempt, which was settled last. What Redis still has of it is of no use.
+                await self._arrays.clean_up(event.namespace, event.uid)
+                event = event.model_copy(update={"attempt": 1})
+            await self._orphaned_ends.close(event)
+            self._done(event)
+        finally:
+            self._orphaned_attempts[event.namespace].discard(attempt)
 
 
 def _follows(known: OpenTask, event: Event) -> bool:

@@ -39,6 +39,8 @@ MIN_SCAN = 20
 """Attempts of a namespace that one tick looks at, however many namespaces there are."""
 AT_ONCE = 100
 """Namespaces that one round trip looks at."""
+LOGGED = 20
+"""Attempts that one tick declares lost of which each is logged."""
 ALL_TICKS = 30
 """Ticks between two that include namespaces without open Tasks."""
 PAUSE_FACTOR, MAX_PAUSE_FACTOR = 20, 5
@@ -201,21 +203,33 @@ class Reconciler:
         for each in surveys:
             nobodys += [(each.namespace, name) for name in each.nobodys]
             for attempt in each.expired:
-                # A worker may enter any name. That of a Task of another namespace is nobody's attempt.
-                elsewhere = self._tasks.namespace_of(attempt.uid) not in ("", attempt.namespace)
-                if elsewhere:
-                    nobodys.append((attempt.namespace, attempt.member))
-                else:
+                if self._is_attempt(attempt):
                     expired.append(attempt)
+                else:
+                    nobodys.append((attempt.namespace, attempt.member))
         if removed := len(nobodys) + sum(each.removed for each in surveys):
             log.warning("leases_removed", count=removed, namespace=(nobodys or [("", "")])[0][0])
         if not expired and not nobodys:
             return
-        for attempt in await self._ledger.expire(expired, nobodys):
+        lost = await self._ledger.expire(expired, nobodys)
+        for number, attempt in enumerate(lost):
             known = self._tasks.get(attempt.uid)
             queue = metrics.queue_label(known.task.spec.queue) if known else metrics.UNKNOWN
-            log.warning("lease_expired", member=attempt.member, **(log_fields(known.task) if known else {}))
+            if number < LOGGED:
+                fields = log_fields(known.task) if known else {}
+                log.warning("lease_expired", member=attempt.member, of=len(lost), **fields)
             metrics.LOST.labels(queue=queue).inc()
+
+    def _is_attempt(self, attempt: AttemptKey) -> bool:
+        """Whether it may be one that runs. A worker may enter any name, and whatever is declared lost gets a token of
+        ours: so only the attempt of an open Task of the namespace is.
+        """
+        known = self._tasks.get(attempt.uid)
+        if known is None or known.task.namespace != attempt.namespace:
+            return False
+        if known.task.spec.array is not None:
+            return attempt.chunk is not None
+        return attempt.chunk is None and attempt.attempt == known.task.status.attempt
 
     async def _check_epoch(self) -> None:
         if (other := await self._ledger.serve(self._lease_name)) != self._lease_name:

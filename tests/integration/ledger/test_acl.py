@@ -188,17 +188,14 @@ async def test_the_operators_user_hears_of_changes(settings: RedisSettings, raw:
         ("HSET", KEYS.stops, "x:1", "x"),
         ("HGETALL", KEYS.workers),
         ("EVAL", "return 1", "0"),
+        ("SCRIPT", "LOAD", "while true do end"),
+        ("SCRIPT", "EXISTS", "0" * 40),
+        ("FUNCTION", "LOAD", "#!lua name=x"),
     ],
 )
 def test_a_worker_is_refused_what_is_not_its_own(client: Any, command: tuple[str, ...]) -> None:
     with pytest.raises(NoPermissionError):
         client.execute_command(*command)
-
-
-def test_a_script_of_a_worker_can_do_nothing_that_the_worker_may_not(client: redis.Redis) -> None:
-    script = client.register_script("return redis.call('DEL', KEYS[1])")
-    with pytest.raises(redis.ResponseError, match="can't access at least one of the keys"):
-        script(keys=[KEYS.events])
 
 
 def _common(name: str) -> list[tuple[str, ...]]:

@@ -6,11 +6,12 @@ import pytest
 import redis
 
 from taskflow_core.domain.events import EventKind, Failure
+from taskflow_core.domain.naming import keys_of
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.worker import Claim, Holding, WorkerLedger
 from taskflow_core.settings import RedisSettings
 from tests.builders import UID, make_message
-from tests.integration.ledger.builders import DONE, KEYS, entry, key, kinds, operator, worker
+from tests.integration.ledger.builders import DONE, KEYS, NAMESPACE, entry, key, kinds, operator, worker
 
 pytestmark = pytest.mark.integration
 PID = 77
@@ -65,3 +66,14 @@ async def test_what_was_entered_anew_while_its_worker_came_back_is_not_withdrawn
     async with operator(settings) as side:
         assert not await side.ledger.withdraw(key())
     assert raw.zscore(KEYS.ledger, HELD.member) is None
+
+
+async def test_a_stream_that_takes_nothing_holds_up_no_other_namespace(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    greatest = f"{2**64 - 1}-{2**64 - 1}"
+    async with operator(settings) as side:
+        await side.namespaces.ensure([NAMESPACE, "team-b"])
+        raw.xadd(keys_of("team-b").events, {"k": "x"}, id=greatest)
+        assert await side.ledger.give_up([key(namespace="team-b"), key()], LOST) == [False, True]
+    assert kinds(raw) == [EventKind.LOST]

@@ -135,6 +135,21 @@ async def test_a_report_that_cannot_be_read_hides_no_other(
     assert [(each["event"], each["worker"]) for each in logs] == [("worker_report_invalid", "odd")]
 
 
+async def test_many_reports_that_cannot_be_read_are_one_line_of_the_log(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    for name in (NAMESPACE, "team-b"):
+        raw.hset(keys_of(name).workers, mapping={f"odd-{number}": "{" for number in range(50)})
+    async with view(settings) as pools:
+        with capture_logs() as logs:
+            await pools.snapshot([NAMESPACE, "team-b"])
+    assert sorted((each["namespace"], each["worker"], each["count"]) for each in logs) == [
+        (NAMESPACE, "odd-0", 50),
+        ("team-b", "odd-0", 50),
+    ]
+    assert raw.hlen(KEYS.workers) == 0
+
+
 async def test_a_redis_that_is_away_is_told_as_such() -> None:
     nowhere = RedisSettings(url=SecretStr("redis://127.0.0.1:1/0"))
     client = connect_sync(nowhere)

@@ -60,11 +60,11 @@ async def test_what_was_not_acknowledged_comes_first_after_a_restart(
     settings: RedisSettings, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream, "_STEPS", 1)
-    known = add(raw, 40)
+    known = add(raw, 10)
     async with operator(settings) as side:
         await side.namespaces.ensure([NAMESPACE])
         reader = side.reader()
-        assert [len((await one(reader)).events) for _ in range(3)] == [16, 16, 8]
+        assert [len((await one(reader)).events) for _ in range(3)] == [4, 4, 2]
         await reader.acknowledge(entries(WORKERS, [known[1]]))
         await reader.acknowledge([])
         new = add(raw, 1)
@@ -186,7 +186,7 @@ async def test_a_read_ends_after_so_many_bytes_and_goes_on_there(settings: Redis
         reads = [await one(reader)]
         while not reads[-1].last:
             reads.append(await one(reader))
-        assert [len(read.events) for read in reads[:2]] == [32, 32]
+        assert [len(read.events) for read in reads[:2]] == [8, 8]
         reader.start_over(WORKERS)
         again = [await one(reader) for _ in reads]
     assert [each for read in reads for each in ids(read)] == known
@@ -201,7 +201,8 @@ async def test_the_flood_of_one_namespace_leaves_room_for_the_others(settings: R
     async with operator(settings) as side:
         await side.namespaces.ensure([NAMESPACE, *names])
         reads = await side.reader().read([WORKERS, *(Stream(name, Origin.WORKERS) for name in names)])
-    assert (len(reads[0].events), reads[0].last) == (512, False)
+    assert 100 < len(reads[0].events) <= 512
+    assert not reads[0].last
     assert [(len(read.events), read.last) for read in reads[1:]] == [(1, True)] * len(names)
 
 

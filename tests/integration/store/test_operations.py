@@ -69,6 +69,18 @@ async def test_one_process_at_a_time_has_it_and_the_next_goes_on_where_it_was(en
         assert await operations.get(connection, "team-b", ended.id) is None
 
 
+async def test_one_that_is_given_back_waits_behind_those_that_wait_already(engine: AsyncEngine) -> None:
+    for number in (1, 2):
+        await start(engine, made(number))
+    turns = []
+    for _ in range(4):
+        row = await take(engine, "a")
+        assert row is not None
+        turns.append(row.id)
+        assert await save(engine, row, "a", keep=False)
+    assert turns == [made(number).id for number in (1, 2, 1, 2)]
+
+
 async def test_a_deleted_one_cannot_be_saved_any_more(engine: AsyncEngine) -> None:
     await start(engine, made(1))
     row = await take(engine, "a")

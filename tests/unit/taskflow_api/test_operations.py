@@ -88,6 +88,18 @@ async def test_all_that_match_are_cancelled_and_counted_at_a_bounded_rate() -> N
     assert site.slept == [module.BATCH_SECONDS] * 2
 
 
+async def test_one_of_very_many_tasks_gives_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN", 2)
+    site = Site(220, "Queued")
+    location = await site.begin("cancel")
+    matched: list[int] = []
+    while not matched or matched[-1] < 220:
+        await site.work()
+        matched.append((await site.call("GET", location)).json["matched"])
+    assert matched == [100, 200, 220]
+    assert (await site.call("GET", location)).json["state"] == "Done"
+
+
 async def test_single_failures_are_counted_and_the_first_are_listed() -> None:
     site = Site(60, "Running")
     site.recording.refused = {f"task-{number}": Invalid("no") for number in range(30)}

@@ -71,7 +71,16 @@ def test_the_login_of_another_namespace_is_none_of_this_one() -> None:
 
 
 def test_a_broken_note_of_the_former_login_replaces_the_whole() -> None:
-    for note in ("{", "[]", "{}"):
+    digest = "0" * 64
+    for note in (
+        "{",
+        "[]",
+        "{}",
+        '{"redisSha256": "\\ud800", "s3AccessKey": "a"}',
+        '{"redisSha256": "x", "s3AccessKey": "a"}',
+        f'{{"redisSha256": "{digest}", "s3AccessKey": ["a"]}}',
+        f'{{"redisSha256": "{digest}", "s3AccessKey": "\\ud800"}}',
+    ):
         secret = made(ROTATED)
         secret["metadata"]["annotations"]["taskflow.dev/former-login"] = note
         assert kept_login("team-a", secret) is None

@@ -3,7 +3,7 @@
 -- Returns {ended, {id, {field, value...}...}}. Fields that are too long are left out; ended = 1 if there is nothing more.
 local start, left, found = ARGV[2], tonumber(ARGV[5]), {}
 for _ = 1, ARGV[3] do
-  local answer = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[1], 'COUNT', 16, 'STREAMS', KEYS[1], start)
+  local answer = redis.call('XREADGROUP', 'GROUP', ARGV[1], ARGV[1], 'COUNT', 4, 'STREAMS', KEYS[1], start)
   local entries = answer and answer[1][2] or {}
   for _, entry in ipairs(entries) do
     local kept, fields = {}, entry[2] or {}
@@ -16,7 +16,7 @@ for _ = 1, ARGV[3] do
     end
     found[#found + 1] = {entry[1], kept}
   end
-  if #entries < 16 then return {1, found} end
+  if #entries < 4 then return {1, found} end
   if left <= 0 then break end
   if start ~= '>' then start = entries[#entries][1] end
 end

@@ -291,3 +291,21 @@ def _restarted(run: ArrayState, rows: list[ItemRow], count: int, attempts: int) 
     new = make(count, max_attempts=attempts, past=past, notes={**notes, "waiting": run.waiting_note})
     new.sizer = run.sizer
     return new
+
+
+def test_ends_of_chunks_that_nobody_remembers_cannot_break_what_is_fresh_into_very_many_pieces() -> None:
+    run = make(10 * MAX_WAITING)
+    forgotten = InFlightChunk(7, 0, 0, RangeSet())
+
+    def said(start: int, pieces: int) -> int:
+        before = run.succeeded
+        ok = ",".join(str(start + 2 * number) for number in range(pieces))
+        assert run.end(ended(forgotten, ok=ok), NOW, 0.5).settle == forgotten.id
+        return run.succeeded - before
+
+    assert said(0, MAX_WAITING + 1) == 0
+    assert said(0, MAX_WAITING // 2) == MAX_WAITING // 2
+    assert said(MAX_WAITING, MAX_WAITING // 2) == MAX_WAITING // 2
+    assert said(2 * MAX_WAITING, MAX_WAITING // 2) == 0
+    assert len(run.fresh) == 9 * MAX_WAITING
+    assert run.fresh.ranges <= MAX_WAITING + 1

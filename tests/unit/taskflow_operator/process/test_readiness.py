@@ -45,7 +45,7 @@ def test_one_that_has_not_seen_a_leader_yet_is_not_ready() -> None:
         (replace(WELL, api_server_age=16), ["API server: has not answered for 16 s"]),
         (replace(WELL, watch_down=91), ["watch: none for 91 s"]),
         (replace(WELL, confirmed=False), ["role: leader in doubt"]),
-        (replace(WELL, lags=[Lag("cr", 7, 61.0)]), ["events to resources: 7 waiting, the oldest for 61 s"]),
+        (replace(WELL, lags=[Lag("cr", 7, 61.0, 1, 0)]), ["events to resources: 7 waiting, the oldest for 61 s"]),
         (replace(WELL, redis_age=11, api_server_age=16), ["Redis: has", "API server: has"]),
     ],
 )
@@ -56,7 +56,13 @@ def test_what_is_lacking_is_said_line_by_line(state: OperatorState, words: list[
 
 
 @pytest.mark.parametrize(
-    "state", [replace(WELL, lags=[Lag("pg", 900, 3600.0)]), replace(WELL, watch_down=3)], ids=["mirror", "watch"]
+    "state",
+    [
+        replace(WELL, lags=[Lag("pg", 900, 3600.0, 1, 0)]),
+        replace(WELL, lags=[Lag("cr", 900, 3600.0, 1, 1)]),
+        replace(WELL, watch_down=3),
+    ],
+    ids=["mirror", "one of two namespaces", "watch"],
 )
 def test_a_late_mirror_and_a_short_gap_of_the_watch_degrade_without_making_unready(state: OperatorState) -> None:
     assert lacking(state) == []

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import TaskStatus
 from taskflow_core.errors import Forbidden, TaskflowError
-from taskflow_operator.runtime.event_recorder import BURST, OBJECT_PAUSE_SECONDS, EventRecorder, Regarding
+from taskflow_operator.runtime.event_recorder import BURST, OBJECT_PAUSE_SECONDS, SHARE, EventRecorder, Regarding
 from tests.unit.taskflow_operator.builders import failed_task, make_task
 from tests.unit.taskflow_operator.clock import Clock, until
 
@@ -92,8 +92,20 @@ async def test_ten_thousand_failures_are_a_handful_of_events_and_the_rest_is_cou
     before = counted("dropped")
     for number in range(10_000):
         events.failed(failed_task(f"u{number}"))
-    assert len(events._waiting) == BURST
-    assert counted("dropped") - before == 10_000 - BURST
+    assert len(events._waiting) == BURST * SHARE
+    assert counted("dropped") - before == 10_000 - BURST * SHARE
+
+
+async def test_what_fails_in_one_namespace_leaves_the_others_their_events() -> None:
+    clock = Clock()
+    events = make(FakeApi(), clock)
+    for number in range(300):
+        events.failed(failed_task(f"u{number}"))
+        clock.now += 0.1
+    before = len(events._waiting)
+    for number in range(10):
+        events.warn(Regarding("WorkerPool", "other", "main", f"p{number}"), "StreamReset", "no", action="Reset")
+    assert len(events._waiting) == before + 10
 
 
 async def test_an_event_that_is_refused_is_dropped_and_counted() -> None:

@@ -11,6 +11,7 @@ from taskflow_core.domain.events import Origin, Stream
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.stream import GROUPS, Standing, stream_key
 from taskflow_operator.runtime import stream_monitor
+from taskflow_operator.runtime.pauses import FREE
 from taskflow_operator.runtime.stream_monitor import ALL_LOOKS, AT_ONCE, TRIM_LOOKS, StreamMonitor
 from tests.builders import NOW_MS
 from tests.unit.taskflow_operator.fakes import eventually
@@ -76,7 +77,7 @@ class Registry:
 
 class World:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-        self.registry = Registry(*names)
+        self.registry, self.seconds = Registry(*names), 0.0
         self.cr, self.pg = Group("cr"), Group("pg")
         self.active: Collection[str] = names
         self.trimmed: list[list[Stream]] = []
@@ -88,6 +89,7 @@ class World:
             lambda: self.active,
             self._now,
             cast("Any", None),
+            clock=lambda: self.seconds,
         )
         self.monitor.set_aside.append(lambda name, why: self.aside.append((name, why)))
 
@@ -190,7 +192,7 @@ async def test_a_gap_of_the_history_loses_nothing_of_the_tasks(world: World) -> 
     world.stand(world.pg, stream("a", Origin.OPERATOR), gap=True)
     world.stand(world.pg, stream("a"), gap=True)
     await world.look()
-    assert world.registry.gaps == [("a", False), ("a", False)]
+    assert world.registry.gaps == [("a", False)]
 
 
 async def test_a_broken_stream_is_made_anew_and_the_others_notice_nothing(world: World) -> None:
@@ -215,6 +217,29 @@ async def test_a_namespace_that_only_lost_its_data_is_not_set_aside(world: World
     world.stand(world.cr, stream("a"), problem="its consumer group is gone")
     await world.look()
     assert (world.registry.resets, world.aside, world.cr.woken) == (["a"], [], [stream("a")])
+
+
+@pytest.mark.parametrize("how", [{"problem": "its consumer group is gone"}, {"gap": True}])
+async def test_what_breaks_again_and_again_is_seen_to_more_and_more_rarely(world: World, how: dict[str, Any]) -> None:
+    def seen_to() -> int:
+        return len(world.registry.resets) + len(world.registry.gaps)
+
+    for _ in range(300):
+        for state in (how, {}):
+            world.stand(world.cr, stream("a"), **state)
+            await world.look()
+            world.seconds += 1
+    assert FREE < seen_to() < FREE + 20
+    # A gap that is there for a moment is seen to all the same.
+    world.stand(world.cr, stream("a"), gap=True)
+    await world.look()
+    world.stand(world.cr, stream("a"))
+    world.seconds += 1000
+    await world.look()
+    assert world.registry.gaps[-1] == ("a", True)
+    world.stand(world.cr, stream("b"), problem="its consumer group is gone")
+    await world.look()
+    assert world.registry.resets[-1] == "b"
 
 
 async def test_a_namespace_has_everything_read_again_on_request(world: World) -> None:

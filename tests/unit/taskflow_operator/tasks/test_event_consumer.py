@@ -157,6 +157,21 @@ async def test_ends_of_unknown_tasks_hold_up_no_other_however_many_they_are(monk
         assert len(parts.resources._orphaned) == 10
 
 
+async def test_an_end_of_an_unknown_task_that_is_said_often_is_handled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_consumer, "MAX_ORPHANED", 2)
+    async with Parts() as parts:
+        parts.orphaned.settled.clear()
+        await parts.take(*(succeeded(uid="other", id=f"1-{number}") for number in range(1000)))
+        await parts.take(*(succeeded(uid=f"other-{number}", id=f"2-{number}") for number in range(10)))
+        assert len(parts.resources._orphaned) == 2
+        # The repetitions; the end itself and those of more attempts than are handled at a time come again.
+        assert await parts.done() == [f"1-{number}" for number in range(1, 1000)]
+        parts.orphaned.settled.set()
+        await eventually(lambda: not parts.resources._orphaned)
+        await parts.take(succeeded(uid="other-9", id="2-9"))
+        await eventually(lambda: parts.orphaned.seen == ["other", "other-0", "other-9"])
+
+
 async def test_what_is_no_event_is_acknowledged_so_that_it_does_not_come_again() -> None:
     entry = EntryId(Stream("team-a", Origin.WORKERS), "9-0")
     async with Parts() as parts:

@@ -222,34 +222,6 @@ async def test_what_is_left_of_namespaces_without_open_tasks_is_looked_at_less_o
     assert asked == [{"a", "idle"}, *[{"a"}] * (ALL_TICKS - 1), {"a", "idle"}]
 
 
-async def test_attempts_whose_lease_ran_out_are_declared_lost() -> None:
-    world = World("a")
-    expired = AttemptKey("a", "uid-of-a", 1), AttemptKey("a", "nobody-knows-it", 3, 7)
-    world.find("a", expired=expired)
-    await world.reconciler._tick()
-    assert (world.ledger.expired, world.ledger.nobodys) == ([*expired], [])
-
-
-async def test_names_among_the_leases_that_are_no_attempts_are_only_removed() -> None:
-    world = World("a", "b")
-    hostile = ("", ":", "x:0", "../x:1", "uid:1:1:1", "\udcff:1", "tf:{b}:lease")
-    assert all(AttemptKey.of("a", name) is None for name in hostile)
-    world.find("a", nobodys=hostile, removed=3)
-    world.find("b", expired=(AttemptKey("b", "uid-of-b", 1),))
-    await world.reconciler._tick()
-    assert world.ledger.nobodys == [("a", name) for name in hostile]
-    assert world.ledger.expired == [AttemptKey("b", "uid-of-b", 1)]
-
-
-async def test_the_attempt_of_another_namespaces_task_is_only_removed() -> None:
-    world = World("a", "b")
-    forged, real = AttemptKey("a", "uid-of-b", 1), AttemptKey("a", "uid-of-a", 1)
-    world.find("a", expired=(forged, real))
-    await world.reconciler._tick()
-    assert world.ledger.expired == [real]
-    assert world.ledger.nobodys == [("a", "uid-of-b:1")]
-
-
 async def test_the_message_of_another_namespaces_task_is_not_sent_again() -> None:
     world = World("a", "b")
     world.find("a", waiting=((AttemptKey("a", "uid-of-b", 1), 10), (AttemptKey("a", "uid-of-a", 1), 20)))
@@ -261,9 +233,10 @@ async def test_one_unreadable_namespace_stops_no_other() -> None:
     world = World("a", "b", "c")
     world.find("b", problem="WRONGTYPE Operation against a key holding the wrong kind of value")
     for name in "ac":
-        world.find(name, expired=(AttemptKey(name, "gone", 1),), waiting=((AttemptKey(name, f"uid-of-{name}", 1), 10),))
+        attempt = AttemptKey(name, f"uid-of-{name}", 1)
+        world.find(name, expired=(attempt,), waiting=((attempt, 10),))
     await world.reconciler._tick()
-    assert world.ledger.expired == [AttemptKey("a", "gone", 1), AttemptKey("c", "gone", 1)]
+    assert world.ledger.expired == [AttemptKey("a", "uid-of-a", 1), AttemptKey("c", "uid-of-c", 1)]
     assert world.sent.uids == ["uid-of-a", "uid-of-c"]
 
 
