@@ -274,7 +274,7 @@ OPERATOR = Board(
         ),
         Panel(
             "Refused events",
-            "Entries that are no events, and namespaces with a broken stream; normally 0. Somebody has a worker's login.",
+            "Entries that are no events, and namespaces with a broken stream; normally 0. A worker's login is abused.",
             "ops",
             {
                 "{{reason}}": rate("taskflow_events_refused_total", "reason"),
