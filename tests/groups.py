@@ -17,6 +17,7 @@ _FIRST = (
     "e2e/test_webhooks.py",
     "e2e/test_logins.py",
     "e2e",
+    "attack",
     "chart",
     "integration/api",
     "integration/local",
@@ -27,7 +28,7 @@ _FIRST = (
 
 Modules with stacks of their own come before the rest of their folder, or its stack would run beside theirs.
 """
-_WHOLE = ("integration/crds", "contract")
+_WHOLE = ("attack", "integration/crds", "contract")
 """Packages whose servers cost more than their tests."""
 _SINGLE = ("e2e/test_documents.py", "integration/local/test_stack.py")
 """Modules in which each test starts what it needs."""
