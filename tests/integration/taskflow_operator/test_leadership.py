@@ -29,7 +29,8 @@ def test_one_leads_and_the_other_stands_by_and_says_so(operators: Operators) -> 
     assert (leader.metric("taskflow_leader"), standby.metric("taskflow_leader")) == (1, 0)
     operators.apply_task("seen")
     wait_for(lambda: operators.phase("seen") == "Pending")
-    assert leader.status_writes()
+    # The proxy notes a request when it was answered, which the API server shows before.
+    wait_for(leader.status_writes)
     # A standby looks at the Lease and at nothing else.
     assert {asked.path.rpartition("/")[0].rpartition("/")[2] for asked in standby.proxy.asked} <= {
         "leases",
