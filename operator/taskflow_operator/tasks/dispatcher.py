@@ -179,6 +179,7 @@ class PoolChanges:
             task = known.task
             if task.namespace != namespace or known.closing:
                 continue
-            if task.status.phase is Phase.QUEUED or task.status.reason == Reason.NO_WORKER_POOL:
+            # One without a phase is being decided on now, by what was served a moment ago.
+            if task.status.phase in (None, Phase.QUEUED) or task.status.reason == Reason.NO_WORKER_POOL:
                 # There may be many, so each waits for its turn.
                 self._work_queue.add(task.uid)

@@ -56,6 +56,14 @@ async def test_waking_a_task_twice_publishes_it_once() -> None:
     assert parts.journal.count("published 1") == 1
 
 
+async def test_a_pool_that_appears_while_a_task_is_being_held_is_not_missed() -> None:
+    parts = Parts()
+    parts.tasks.add(make_task())
+    assert parts.tasks.get(UID).task.status.phase is None  # type: ignore[union-attr]
+    parts.pool_changes.changed("team-a")
+    assert await parts.work_queue.take(10) == [UID]
+
+
 async def test_while_redis_is_away_nothing_is_lost() -> None:
     async with Parts() as parts:
         parts.serve("default")
