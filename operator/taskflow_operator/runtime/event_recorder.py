@@ -8,11 +8,10 @@ dropped and counted.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,12 +20,13 @@ from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import TaskflowError, Unavailable
 from taskflow_core.kube.client import Requests, resource_path
+from taskflow_core.kube.events import EVENTS, Reporter, event_body
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
+from taskflow_operator.runtime.token_bucket import TokenBucket
 
 log = get_logger(__name__)
-EVENTS = "apis/events.k8s.io/v1"
 PER_SECOND = 5.0
 BURST = 50.0
 OBJECT_PAUSE_SECONDS = 60.0
@@ -35,20 +35,6 @@ NAMESPACES = 1000
 SHARE = 0.5
 """Of all, for one namespace: the others have theirs, whatever fails in that one."""
 BACKLOG = 200
-MAX_NOTE_BYTES = 1024
-"""What the API server takes, https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/."""
-
-
-class _Bucket:
-    """Tokens that come back with the time."""
-
-    def __init__(self, per_second: float, burst: float, now: float) -> None:
-        self._per_second, self._burst = per_second, burst
-        self.tokens, self._refilled = burst, now
-
-    def refill(self, now: float) -> None:
-        self.tokens = min(self._burst, self.tokens + (now - self._refilled) * self._per_second)
-        self._refilled = now
 
 
 @dataclass(frozen=True)
@@ -80,11 +66,11 @@ class EventRecorder:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube = kube
-        self._identity = identity
+        self._reporter = Reporter("operator", identity)
         self._clock = clock
         self._now = now
-        self._all = _Bucket(PER_SECOND, BURST, clock())
-        self._shares: OrderedDict[str, _Bucket] = OrderedDict()
+        self._all = TokenBucket(PER_SECOND, BURST, clock())
+        self._shares: OrderedDict[str, TokenBucket] = OrderedDict()
         self._latest: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._waiting: deque[dict[str, Any]] = deque()
         self._arrived = asyncio.Event()
@@ -124,9 +110,9 @@ class EventRecorder:
         else:
             metrics.K8S_EVENTS.labels(result="posted").inc()
 
-    def _share(self, namespace: str, now: float) -> _Bucket:
+    def _share(self, namespace: str, now: float) -> TokenBucket:
         if namespace not in self._shares:
-            self._shares[namespace] = _Bucket(PER_SECOND * SHARE, BURST * SHARE, now)
+            self._shares[namespace] = TokenBucket(PER_SECOND * SHARE, BURST * SHARE, now)
         self._shares.move_to_end(namespace)
         if len(self._shares) > NAMESPACES:
             self._shares.popitem(last=False)
@@ -151,23 +137,5 @@ class EventRecorder:
         return True
 
     def _event(self, about: Regarding, reason: str, note: str, action: str) -> dict[str, Any]:
-        return {
-            "apiVersion": "events.k8s.io/v1",
-            "kind": "Event",
-            # At most 253 characters, and never the same twice.
-            "metadata": {"name": f"{about.name[:230]}.{secrets.token_hex(8)}", "namespace": about.namespace},
-            "eventTime": self._now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "type": "Warning",
-            "reason": reason,
-            "note": note.encode()[:MAX_NOTE_BYTES].decode(errors="ignore"),
-            "action": action,
-            "regarding": {
-                "apiVersion": naming.API_VERSION,
-                "kind": about.kind,
-                "namespace": about.namespace,
-                "name": about.name,
-                "uid": about.uid,
-            },
-            "reportingController": f"{naming.GROUP}/operator",
-            "reportingInstance": self._identity[:128],
-        }
+        regarding = {"apiVersion": naming.API_VERSION, **asdict(about)}
+        return event_body(self._reporter, regarding, reason, note, action=action, now=self._now())

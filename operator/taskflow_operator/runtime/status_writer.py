@@ -18,6 +18,7 @@ from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.runtime.fair_queue import FairQueue
 from taskflow_operator.runtime.supervisor import ConsecutiveErrors
+from taskflow_operator.runtime.token_bucket import TokenBucket
 
 log = get_logger(__name__)
 TICK_SECONDS = 0.05
@@ -97,8 +98,7 @@ class StatusWriter:
         self._api = api
         self._rate = per_second
         self._clock = clock
-        self._tokens = per_second
-        self._refilled = clock()
+        self._bucket = TokenBucket(per_second, per_second, clock())
         self._pending: dict[str, _Pending] = {}
         self._schedule: list[tuple[float, str]] = []
         self._ready = FairQueue(weight)
@@ -171,13 +171,11 @@ class StatusWriter:
 
     async def _token(self) -> None:
         while True:
-            now = self._clock()
-            self._tokens = min(self._rate, self._tokens + (now - self._refilled) * self._rate)
-            self._refilled = now
-            if self._tokens >= 1:
-                self._tokens -= 1
+            self._bucket.refill(self._clock())
+            if self._bucket.tokens >= 1:
+                self._bucket.tokens -= 1
                 return
-            await asyncio.sleep((1 - self._tokens) / self._rate)
+            await asyncio.sleep((1 - self._bucket.tokens) / self._rate)
 
     async def _write(self, uid: str, entry: _Pending) -> None:
         try:
