@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 from taskflow_core.domain import naming
 from taskflow_core.errors import Invalid
 
-_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", re.ASCII)
 _VERSION = "2012-10-17"
 
 
@@ -25,8 +23,7 @@ def worker_policy(namespace: str, bucket: str) -> dict[str, Any]:
     Raises:
         Invalid: it is no name of a namespace. An asterisk would be all of them.
     """
-    if not _NAMESPACE.fullmatch(namespace):
-        raise Invalid(f"expected the name of a namespace, found {namespace!r}")
+    naming.check_namespace(namespace)
     prefix = naming.object_prefix(namespace)
     return {
         "Version": _VERSION,

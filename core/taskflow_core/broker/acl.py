@@ -7,7 +7,6 @@ the `ACL SETUSER` for redis-cli, with the password's digest.
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 from collections.abc import Sequence
 
@@ -19,7 +18,6 @@ API = "taskflow-api"
 _OWN_CONNECTION = ("+@connection", "-@dangerous", "-client|tracking")
 """By category, since a command that this Redis does not know yet is an error. Tracking would tell the names of all
 keys."""
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _TRANSACTIONS = ("+multi", "+exec", "+discard", "+unwatch")
 _SCRIPTS = ("+script|load", "+script|exists", "+time")
 
@@ -40,8 +38,7 @@ def worker_rules(namespace: str, password: str) -> list[str]:
     Raises:
         Invalid: the namespace is not a name that Kubernetes admits; a `*` in it would stand for all of them.
     """
-    if not _LABEL.fullmatch(namespace):
-        raise Invalid(f"expected the name of a namespace (small letters, digits, '-'), found {namespace!r}")
+    naming.check_namespace(namespace)
     keys = naming.keys_of(namespace)
     unacked = keys.unacked
     kombu = {

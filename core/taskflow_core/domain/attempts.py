@@ -11,7 +11,7 @@ from taskflow_core.domain import naming
 from taskflow_core.domain.events import EventKind, TaskSnapshot
 from taskflow_core.domain.task import Task
 
-_MEMBER = re.compile(r"[A-Za-z0-9-]{1,64}:[1-9][0-9]{0,5}(:(-1|0|[1-9][0-9]{0,8}))?")
+_MEMBER = re.compile(f"{naming.UID}:{naming.PLACE}")
 
 
 class AttemptKey(NamedTuple):

@@ -30,12 +30,11 @@ from taskflow_core.domain.events import (
 )
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.resource import Model
-from taskflow_core.domain.task import MAX_JSON_LEVELS, MAX_MESSAGE_CHARS, MAX_RESULT_BYTES, nested_deeper
+from taskflow_core.domain.task import MAX_JSON_LEVELS, MAX_MESSAGE_CHARS, MAX_RESULT_BYTES, json_bytes, nested_deeper
 
 MAX_FIELD_BYTES = 256 * 1024
 """A longer field is not even read. The longest of ours is the end of a chunk, with some 64 KiB of results."""
-_UID = re.compile(r"[A-Za-z0-9-]{1,64}")
-_PLACE = re.compile(r"[1-9][0-9]{0,5}(:(-1|0|[1-9][0-9]{0,8}))?")
+_UID, _PLACE = re.compile(naming.UID), re.compile(naming.PLACE)
 _MILLISECONDS = re.compile(r"[0-9]{1,13}")
 """Until the year 2286: nothing that is computed from it leaves the calendar."""
 _WORKER = re.compile(r"[^\s\x00-\x1f\x7f-\x9f\ud800-\udfff]{0,253}")
@@ -202,7 +201,7 @@ def _model(event: Event) -> type[Model] | None:
 def _check_sizes(event: Event, payload: Model) -> None:
     """Bounds that a schema cannot say; a worker of ours keeps to them."""
     if isinstance(payload, Success):
-        if payload.result is not None and _bytes(payload.result) > MAX_RESULT_BYTES:
+        if payload.result is not None and json_bytes(payload.result) > MAX_RESULT_BYTES:
             raise ValueError(f"the result is larger than {MAX_RESULT_BYTES} bytes")
         prefix = naming.attempt_prefix(event.namespace, event.uid, event.attempt)
         for output in payload.outputs:
@@ -211,7 +210,7 @@ def _check_sizes(event: Event, payload: Model) -> None:
     elif isinstance(payload, ChunkEnd):
         for index, value in payload.results:
             # Most are numbers: those need no look.
-            if isinstance(value, str | list | dict) and _bytes(value) > MAX_ITEM_RESULT_BYTES:
+            if isinstance(value, str | list | dict) and json_bytes(value) > MAX_ITEM_RESULT_BYTES:
                 raise ValueError(f"the result of item {index} is larger than {MAX_ITEM_RESULT_BYTES} bytes")
 
 
@@ -221,11 +220,6 @@ def _check_text(found: Any) -> None:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ValueError("the payload contains what is no UTF-8") from None
-
-
-def _bytes(value: Any) -> int:
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _cause(error: ValueError) -> str:

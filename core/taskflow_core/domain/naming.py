@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+
+from taskflow_core.errors import Invalid
 
 GROUP = "taskflow.dev"
 VERSION = "v1alpha1"
@@ -41,9 +44,25 @@ KEY_NAMESPACES = "tf:namespaces"
 KEY_API_PREFIX = "tfapi:"
 """Prefix of keys of the REST API: no state of a Task, and nothing whose loss matters."""
 
+UID = r"[A-Za-z0-9-]{1,64}"
+"""Pattern of a `metadata.uid`."""
+PLACE = r"[1-9][0-9]{0,5}(:(-1|0|[1-9][0-9]{0,8}))?"
+"""Pattern of a `place`."""
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
 PRIORITY_STEPS = (0, 3, 6, 9)
 """Celery's four priority lists on Redis, where 0 is served first."""
 PRIORITY_SEPARATOR = "\x06\x16"
+
+
+def check_namespace(name: str) -> None:
+    """Check a name before it becomes part of a rule, in which a `*` would stand for all namespaces.
+
+    Raises:
+        Invalid: it is no name that Kubernetes admits.
+    """
+    if not _NAMESPACE.fullmatch(name):
+        raise Invalid(f"expected the name of a namespace (small letters, digits, '-'), found {name!r}")
 
 
 def place(attempt: int, chunk: int | None = None) -> str:

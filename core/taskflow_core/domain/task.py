@@ -39,7 +39,12 @@ MAX_FAILED_CHARS = 1024
 
 def payload_bytes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
     """Size of a Task's payload, as compact JSON in UTF-8: what `MAX_PAYLOAD_BYTES` bounds."""
-    text = json.dumps([args, kwargs], separators=(",", ":"), ensure_ascii=False)
+    return json_bytes([args, kwargs])
+
+
+def json_bytes(value: Any) -> int:
+    """Size of a value, as compact JSON in UTF-8."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return len(text.encode("utf-8", "surrogatepass"))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from importlib import resources
 
 import redis
@@ -64,6 +65,7 @@ def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
     return redis.asyncio.Redis.from_pool(pool)
 
 
+@cache
 def script(name: str) -> str:
     """Source of one of our Lua scripts."""
     return resources.files("taskflow_core.ledger").joinpath("lua", f"{name}.lua").read_text()

@@ -25,7 +25,6 @@ log = get_logger(__name__)
 MAX_CLOSING = 2000
 MAX_ORPHANED = 5000
 """Ends of a namespace without an open Task that are handled at a time; others are read again later."""
-GATHER_SECONDS = 0.01
 _REFUSALS = {EventKind.DUPLICATE: metrics.DUPLICATES, EventKind.STALE: metrics.STALE}
 MAX_TRIES = 3
 """Times that an event is applied which raises an error that nobody expected."""
