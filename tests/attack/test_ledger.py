@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
 from redis.exceptions import NoPermissionError
 
+from taskflow_operator.tasks.reconciler import GRACE_MS
 from tests.attack.site import EVIL, VICTIM, Site
 from tests.e2e.product import eventually
 
@@ -93,10 +93,14 @@ def test_workers_whose_names_and_reports_are_no_text(site: Site) -> None:
 
 def test_messages_that_are_none(site: Site) -> None:
     own = site.create(EVIL, "taskflow.echo", queue="nobody")
-    time.sleep(1)
+    member = f"{own['metadata']['uid']}:1"
+    entered = eventually(lambda: site.admin.zscore(site.keys().ledger, member), lambda since: since is not None, 30)
     for message in (b"\xff" * 100, b"[" * 100_000, b"x" * 5_000_000, b"{}", b'{"headers": 1}'):
         site.hostile.rpush(f"{EVIL}.nobody", message)
-    time.sleep(8)
+    # Old enough to be missed, its message is looked for in each tick.
+    eventually(lambda: site.admin.time()[0] * 1000 - entered, lambda age: age > GRACE_MS + 1000, 30)
+    ticks = site.metric("taskflow_reconcile_seconds_count", kind="tick")
+    eventually(lambda: site.metric("taskflow_reconcile_seconds_count", kind="tick") - ticks, lambda more: more >= 2, 30)
     assert site.task(EVIL, own["metadata"]["name"])["status"]["phase"] == "Queued"
     # Its place in the queue is asked by REST, whose client reads the same list.
     code, _ = site.rest("GET", f"/v1/namespaces/{EVIL}/tasks/{own['metadata']['name']}/position")
