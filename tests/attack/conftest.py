@@ -1,23 +1,17 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from taskflow_local.stack import Stack
 from tests.attack.site import EVIL, SECRET, SECRET_KEY, VICTIM, Site
-from tests.e2e.product import Product, eventually
+from tests.e2e.own_stack import own_stack
+from tests.e2e.product import eventually
 
-CODE = Path(__file__).parents[1] / "e2e" / "code"
-LEASE_SECONDS = 4
 CONCURRENCY = 2
 
 
@@ -44,35 +38,21 @@ def pool(namespace: str) -> dict[str, Any]:
 @contextmanager
 def standing_site() -> Iterator[Site]:
     """A stack with two tenants, each with warm workers."""
-    # Not pytest's own folder: PostgreSQL, which root cannot run, has to pass through.
-    folder = Path(tempfile.mkdtemp(prefix="taskflow-attack-"))
-    folder.chmod(0o711)
-    environ = {
-        **os.environ,
-        "PYTHONPATH": str(CODE),
-        "TASKFLOW_LEASE_SECONDS": str(LEASE_SECONDS),
-        "TASKFLOW_RESYNC_SECONDS": "5",
-    }
-    stack = Stack(folder / "stack", environ=environ)
-    site = Site(Product(stack, folder))
-    try:
-        stack.up(log=lambda _: None)
-        for namespace in (VICTIM, EVIL):
-            stack.add_namespace(namespace)
-            site.product.apply(pool(namespace))
-        site.product.apply(BY_HAND)
-        for namespace in (VICTIM, EVIL):
-            eventually(partial(site.pool, namespace), lambda status: status.get("slots") == CONCURRENCY, 90)
-            # From its first Task on, the operator reads what the workers of a namespace say.
-            site.finished(site.create(namespace, "taskflow.echo"))
-        site.all_objects.put_object("taskflow", SECRET_KEY, io.BytesIO(SECRET), len(SECRET))
-        yield site
-    finally:
-        site.close()
-        site.product.close()
-        stack.down()
-        if "TASKFLOW_KEEP" not in os.environ:
-            shutil.rmtree(folder)
+    with own_stack(audited=False) as product:
+        site = Site(product)
+        try:
+            for namespace in (VICTIM, EVIL):
+                product.stack.add_namespace(namespace)
+                site.product.apply(pool(namespace))
+            site.product.apply(BY_HAND)
+            for namespace in (VICTIM, EVIL):
+                eventually(partial(site.pool, namespace), lambda status: status.get("slots") == CONCURRENCY, 90)
+                # From its first Task on, the operator reads what the workers of a namespace say.
+                site.finished(site.create(namespace, "taskflow.echo"))
+            site.all_objects.put_object("taskflow", SECRET_KEY, io.BytesIO(SECRET), len(SECRET))
+            yield site
+        finally:
+            site.close()
 
 
 @pytest.fixture(scope="package")

@@ -1,24 +1,20 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
-from taskflow_local.stack import Stack
 from tests.chart.rendering import DEV, render
 from tests.e2e import audit
+from tests.e2e.own_stack import own_stack
 from tests.e2e.product import Product, eventually
 from tests.redis_users import refused
 from tests.session import WORKER
 
-LEASE_SECONDS = 4
 CONCURRENCY = 2
-CODE = Path(__file__).parent / "code"
 POOL = {
     "apiVersion": "taskflow.dev/v1alpha1",
     "kind": "WorkerPool",
@@ -89,20 +85,7 @@ def product(whole_product: Product) -> Iterator[Product]:
 @pytest.fixture(scope="package")
 def whole_product() -> Iterator[Product]:
     """Started once for all modules that one process runs."""
-    # Not pytest's own folder: PostgreSQL, which root cannot run, has to pass through.
-    folder = Path(tempfile.mkdtemp(prefix="taskflow-e2e-"))
-    folder.chmod(0o711)
-    environ = {
-        **os.environ,
-        "PYTHONPATH": str(CODE),
-        "TASKFLOW_LEASE_SECONDS": str(LEASE_SECONDS),
-        "TASKFLOW_RESYNC_SECONDS": "5",
-    }
-    stack = Stack(folder / "stack", environ=environ)
-    audit.begin(stack)
-    product = Product(stack, folder)
-    try:
-        stack.up(log=lambda _: None)
+    with own_stack() as product:
         # Its components have the names that the chart gives them: what they do has to pass the chart's policies.
         product.apply(*(each for each in render(*DEV) if each["kind"].startswith("ValidatingAdmissionPolicy")))
         product.apply(POOL)
@@ -110,13 +93,7 @@ def whole_product() -> Iterator[Product]:
         # It takes messages from now on: what it fetched while it starts would be sent a second time, and refused.
         eventually(lambda: product.pool("main").get("slots"), lambda slots: slots == CONCURRENCY, 60)
         yield product
-        with redis.Redis.from_url(stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True) as raw:
+        with redis.Redis.from_url(product.stack.env()["TASKFLOW_REDIS_URL"], decode_responses=True) as raw:
             # Whoever asked Redis for something had the right to it. But after Redis was restarted, workers would load
             # their scripts until the operator has.
             assert [each for each in refused(raw) if each[2] != "script|load"] == []
-    finally:
-        product.close()
-        stack.down()
-        audit.keep(stack)
-        if "TASKFLOW_KEEP" not in os.environ:
-            shutil.rmtree(folder)

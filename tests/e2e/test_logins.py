@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from taskflow_core.errors import Forbidden
-from taskflow_local.components import ALL
-from taskflow_local.stack import Stack
 from tests.api_server import PODS, POOLS, TASKS
-from tests.e2e import audit
-from tests.e2e.conftest import CODE, LEASE_SECONDS, POOL
+from tests.e2e.conftest import POOL
+from tests.e2e.own_stack import own_stack
 from tests.e2e.product import Product, condition, eventually, has_condition, records, task
 from tests.integration.taskflow_provisioner.site import logs_in, objects
 
@@ -32,31 +26,15 @@ LABEL = "taskflow.dev/workers"
 
 @pytest.fixture(scope="module")
 def product() -> Iterator[Product]:
-    folder = Path(tempfile.mkdtemp(prefix="taskflow-e2e-"))
-    folder.chmod(0o711)
-    environ = {
-        **os.environ,
-        "PYTHONPATH": str(CODE),
-        "TASKFLOW_LEASE_SECONDS": str(LEASE_SECONDS),
-        "TASKFLOW_RESYNC_SECONDS": "5",
-        "TASKFLOW_PROVISIONER_GRACE_SECONDS": str(GRACE_SECONDS),
-        "TASKFLOW_PROVISIONER_CHECK_SECONDS": "1",
-        "TASKFLOW_PROVISIONER_RESYNC_SECONDS": "5",
-    }
-    stack = Stack(folder / "stack", (*ALL, "provisioner"), environ=environ)
-    audit.begin(stack)
-    product = Product(stack, folder)
-    try:
-        stack.up(log=lambda _: None)
+    with own_stack(
+        "provisioner",
+        TASKFLOW_PROVISIONER_GRACE_SECONDS=str(GRACE_SECONDS),
+        TASKFLOW_PROVISIONER_CHECK_SECONDS="1",
+        TASKFLOW_PROVISIONER_RESYNC_SECONDS="5",
+    ) as product:
         product.apply(POOL)
         product.kubectl("wait", "tfp/main", "--for=condition=Ready", "--timeout=60s")
         yield product
-    finally:
-        product.close()
-        stack.down()
-        audit.keep(stack)
-        if "TASKFLOW_KEEP" not in os.environ:
-            shutil.rmtree(folder)
 
 
 def values(product: Product, namespace: str = "default") -> dict[str, str]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -19,10 +16,8 @@ import pytest
 from taskflow_client import Client, webhooks
 from taskflow_client.errors import NotFoundError
 from taskflow_client.models import Delivery
-from taskflow_local.components import default_components
-from taskflow_local.stack import Stack
-from tests.e2e import audit
-from tests.e2e.conftest import CODE, LEASE_SECONDS, POOL
+from tests.e2e.conftest import POOL
+from tests.e2e.own_stack import own_stack
 from tests.e2e.product import Product, eventually, records, task
 from tests.webhook_receiver import Receiver, answer, slowly
 
@@ -63,35 +58,21 @@ class Notified:
 
 @pytest.fixture(scope="module")
 def notified() -> Iterator[Notified]:
-    folder = Path(tempfile.mkdtemp(prefix="taskflow-e2e-"))
-    folder.chmod(0o711)
-    with Receiver() as receiver:
-        environ = {
-            **os.environ,
-            "PYTHONPATH": str(CODE),
-            "TASKFLOW_LEASE_SECONDS": str(LEASE_SECONDS),
-            "TASKFLOW_RESYNC_SECONDS": "5",
-            "TASKFLOW_WEBHOOKS_ENABLED": "true",
-            "TASKFLOW_WEBHOOKS_ALLOW_HTTP": "true",
-            "TASKFLOW_WEBHOOKS_ALLOWED": "127.0.0.1",
-            "TASKFLOW_WEBHOOKS_PORTS": str(receiver.port),
-        }
-        stack = Stack(folder / "stack", default_components(environ), environ=environ)
-        product = Product(stack, folder)
-        audit.begin(stack)
-        try:
-            stack.up(log=lambda _: None)
-            product.apply(POOL)
-            eventually(lambda: product.pool("main").get("slots"), lambda slots: slots == 2, 60)
-            made = Notified(product, receiver, "")
-            secret = made.call("POST", HOOKS, {"name": "all", "url": receiver.url + "/all"})["secret"]
-            yield Notified(product, receiver, secret)
-        finally:
-            product.close()
-            stack.down()
-            audit.keep(stack)
-            if "TASKFLOW_KEEP" not in os.environ:
-                shutil.rmtree(folder)
+    with (
+        Receiver() as receiver,
+        own_stack(
+            "notifier",
+            TASKFLOW_WEBHOOKS_ENABLED="true",
+            TASKFLOW_WEBHOOKS_ALLOW_HTTP="true",
+            TASKFLOW_WEBHOOKS_ALLOWED="127.0.0.1",
+            TASKFLOW_WEBHOOKS_PORTS=str(receiver.port),
+        ) as product,
+    ):
+        product.apply(POOL)
+        eventually(lambda: product.pool("main").get("slots"), lambda slots: slots == 2, 60)
+        made = Notified(product, receiver, "")
+        secret = made.call("POST", HOOKS, {"name": "all", "url": receiver.url + "/all"})["secret"]
+        yield Notified(product, receiver, secret)
 
 
 def test_each_end_is_told_the_ones_without_a_worker_too(notified: Notified, tmp_path: Path) -> None:
