@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from taskflow_core import resources
-from taskflow_core.broker import acl
+from taskflow_core.domain import naming
 from taskflow_core.errors import Invalid
 from taskflow_local import cluster, pki, postgres, processes, services
 from taskflow_local.commands import CommandContext
@@ -343,7 +343,7 @@ class Stack:
     def admit(self, namespace: str) -> None:
         """Create the users of a namespace's workers in Redis and S3."""
         try:
-            acl.worker_rules(namespace, "")
+            naming.check_namespace(namespace)
         except Invalid as error:
             raise LocalError(str(error)) from error
         if namespace not in self._state.namespaces:
