@@ -13,7 +13,8 @@ from taskflow_api.files import artifacts, multipart, uploads
 from taskflow_api.files import routes as files
 from taskflow_api.http import openapi, problems
 from taskflow_api.http.access import bearer
-from taskflow_api.http.middleware import OPEN_PATHS, Authentication, RequestFrame
+from taskflow_api.http.middleware import OPEN_PATHS, Authentication, HeadersOnly, RequestFrame
+from taskflow_api.http.repetitions import without_repetitions
 from taskflow_api.identity import account_routes, key_routes
 from taskflow_api.limits.dependency import limited
 from taskflow_api.live import logs, streams
@@ -45,7 +46,7 @@ def create_app(components: Components) -> FastAPI:
     app.state.webhooks = components.webhooks
     problems.install(app)
     open_routes = health.router(services)
-    app.include_router(open_routes)
+    app.include_router(open_routes, dependencies=[Depends(without_repetitions)])
     guarded = (
         batch_routes.router,
         change_routes.router,
@@ -64,12 +65,12 @@ def create_app(components: Components) -> FastAPI:
         webhooks.router,
     )
     for router in guarded:
-        app.include_router(router, dependencies=[bearer, Depends(limited)])
+        app.include_router(router, dependencies=[bearer, Depends(limited), Depends(without_repetitions)])
     app.state.routes = [route for router in (open_routes, *guarded) for route in router.routes]
     open_paths = OPEN_PATHS
     if components.identity.accounts is not None:
         logins = account_routes.router(components.identity.accounts)
-        app.include_router(logins, dependencies=[Depends(limited)])
+        app.include_router(logins, dependencies=[Depends(limited), Depends(without_repetitions)])
         app.state.routes += logins.routes
         open_paths |= account_routes.PATHS
     openapi.describe(app)
@@ -79,5 +80,6 @@ def create_app(components: Components) -> FastAPI:
     )
     app.add_middleware(CachedAnswers, services=services, limiter=components.limiter, route=task)
     app.add_middleware(Authentication, authenticate=services.authenticate, open_paths=open_paths)
+    app.add_middleware(HeadersOnly)
     app.add_middleware(RequestFrame)
     return app

@@ -1,4 +1,4 @@
-"""ASGI middleware for every request: request id, body limit, authentication, unexpected errors, audit log."""
+"""ASGI middleware for every request: request id, body limit, HEAD, authentication, unexpected errors, audit log."""
 
 from __future__ import annotations
 
@@ -112,6 +112,38 @@ def _bounded(receive: Receive) -> Receive:
 def _audit(state: Mapping[str, Any], status: int) -> None:
     if audited := state.get("audit"):
         _log.info("audit", **audited, status=status)
+
+
+class HeadersOnly:
+    """Answers HEAD with the headers of the answer to GET, on each path that has it. A stream ends with its headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body"})
+                raise _AnsweredError
+
+        # A copy, because the server looks at its own: to HEAD, it sends no body, whatever Content-Length says.
+        inner = {**scope, "method": "GET"}
+        try:
+            await self._app(inner, receive, headers)
+        except _AnsweredError:
+            pass
+        finally:
+            scope["route"] = inner.get("route")
+
+
+class _AnsweredError(Exception):
+    """Ends the handling of a request whose answer needs nothing more."""
 
 
 class Authentication:
