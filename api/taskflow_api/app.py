@@ -19,6 +19,7 @@ from taskflow_api.identity import account_routes, key_routes
 from taskflow_api.limits.dependency import limited
 from taskflow_api.live import logs, streams
 from taskflow_api.operations import routes as operations
+from taskflow_api.pages.site import Pages
 from taskflow_api.pools import routes as pools
 from taskflow_api.tasks import batch_routes, change_routes, item_routes, routes
 from taskflow_api.waiting import routes as waiting
@@ -29,7 +30,7 @@ from taskflow_api.wiring import Components
 def create_app(components: Components) -> FastAPI:
     """The REST API on these components.
 
-    It has no `/docs` page, because FastAPI's loads scripts from other sites.
+    `/docs` is not FastAPI's, which loads scripts from other sites.
     """
     services = components.services
     app = FastAPI(
@@ -80,6 +81,7 @@ def create_app(components: Components) -> FastAPI:
     )
     app.add_middleware(CachedAnswers, services=services, limiter=components.limiter, route=task)
     app.add_middleware(Authentication, authenticate=services.authenticate, open_paths=open_paths)
+    app.add_middleware(Pages, document=app.openapi)
     app.add_middleware(HeadersOnly)
     app.add_middleware(RequestFrame)
     return app

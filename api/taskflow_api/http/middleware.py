@@ -22,8 +22,8 @@ from taskflow_core.telemetry.logs import get_logger
 
 MAX_BODY_BYTES = 1024 * 1024
 OPEN_PATHS = frozenset({"/livez", "/startupz", "/readyz", "/version", "/openapi.json"})
-_NO_STORE = (b"cache-control", b"no-store")
-_INERT = (
+_DEFAULTS = (
+    (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
     # Answers have what callers and handlers wrote. Nothing of it is a page of this origin.
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
@@ -58,9 +58,9 @@ class RequestFrame:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 # Raw tuples: Starlette's MutableHeaders searches the whole list for each header.
-                answer = [*message.get("headers", ()), (b"x-request-id", request_id.encode()), *_INERT]
-                if all(name != b"cache-control" for name, _ in answer):
-                    answer.append(_NO_STORE)
+                answer = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                named = {name for name, _ in answer}
+                answer += [each for each in _DEFAULTS if each[0] not in named]
                 extra: Mapping[str, str] = state.get("headers", {})
                 answer += [(name.lower().encode(), value.encode("latin-1")) for name, value in extra.items()]
                 message["headers"] = answer

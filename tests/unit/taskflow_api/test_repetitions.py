@@ -63,9 +63,12 @@ def routes_with_parameters() -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for route in Api(register=True).app.state.routes:
         if isinstance(route, APIRoute):
-            (method,) = route.methods or ()
             path = route.path_format.format_map(_Names())
-            found += [(method, f"{path}?{field.alias}=1&{field.alias}=2") for field in route.dependant.query_params]
+            found += [
+                (method, f"{path}?{field.alias}=1&{field.alias}=2")
+                for method in route.methods or ()
+                for field in route.dependant.query_params
+            ]
     return found
 
 
