@@ -13,11 +13,13 @@ from taskflow_api.files import artifacts, multipart, uploads
 from taskflow_api.files import routes as files
 from taskflow_api.http import openapi, problems
 from taskflow_api.http.access import bearer
-from taskflow_api.http.middleware import OPEN_PATHS, Authentication, RequestFrame
+from taskflow_api.http.middleware import OPEN_PATHS, Authentication, HeadersOnly, RequestFrame
+from taskflow_api.http.repetitions import without_repetitions
 from taskflow_api.identity import account_routes, key_routes
 from taskflow_api.limits.dependency import limited
 from taskflow_api.live import logs, streams
 from taskflow_api.operations import routes as operations
+from taskflow_api.pages.site import Pages
 from taskflow_api.pools import routes as pools
 from taskflow_api.tasks import batch_routes, change_routes, item_routes, routes
 from taskflow_api.waiting import routes as waiting
@@ -28,7 +30,7 @@ from taskflow_api.wiring import Components
 def create_app(components: Components) -> FastAPI:
     """The REST API on these components.
 
-    It has no `/docs` page, because FastAPI's loads scripts from other sites.
+    `/docs` is not FastAPI's, which loads scripts from other sites.
     """
     services = components.services
     app = FastAPI(
@@ -45,7 +47,7 @@ def create_app(components: Components) -> FastAPI:
     app.state.webhooks = components.webhooks
     problems.install(app)
     open_routes = health.router(services)
-    app.include_router(open_routes)
+    app.include_router(open_routes, dependencies=[Depends(without_repetitions)])
     guarded = (
         batch_routes.router,
         change_routes.router,
@@ -64,12 +66,12 @@ def create_app(components: Components) -> FastAPI:
         webhooks.router,
     )
     for router in guarded:
-        app.include_router(router, dependencies=[bearer, Depends(limited)])
+        app.include_router(router, dependencies=[bearer, Depends(limited), Depends(without_repetitions)])
     app.state.routes = [route for router in (open_routes, *guarded) for route in router.routes]
     open_paths = OPEN_PATHS
     if components.identity.accounts is not None:
         logins = account_routes.router(components.identity.accounts)
-        app.include_router(logins, dependencies=[Depends(limited)])
+        app.include_router(logins, dependencies=[Depends(limited), Depends(without_repetitions)])
         app.state.routes += logins.routes
         open_paths |= account_routes.PATHS
     openapi.describe(app)
@@ -79,5 +81,7 @@ def create_app(components: Components) -> FastAPI:
     )
     app.add_middleware(CachedAnswers, services=services, limiter=components.limiter, route=task)
     app.add_middleware(Authentication, authenticate=services.authenticate, open_paths=open_paths)
+    app.add_middleware(Pages, document=app.openapi)
+    app.add_middleware(HeadersOnly)
     app.add_middleware(RequestFrame)
     return app

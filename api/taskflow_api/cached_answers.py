@@ -43,7 +43,9 @@ class CachedAnswers:
         """Handle one request."""
         answer: CachedAnswer | None = None
         tag: str | None = None
-        if scope["type"] == "http" and scope["method"] == "GET" and (found := _TASK.fullmatch(scope["path"])):
+        # The route has no parameters; it refuses one that is given twice.
+        plain = scope["type"] == "http" and scope["method"] == "GET" and not scope["query_string"]
+        if plain and (found := _TASK.fullmatch(scope["path"])):
             tag = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"if-none-match"), None)
             namespace, name = found["namespace"], found["name"]
             # The route rejects longer values.

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from taskflow_local import invocation
 from taskflow_local.components import COMPONENTS, default_components
 from taskflow_local.demo import run_demo
 from taskflow_local.errors import LocalError, ProgramMissingError
+from taskflow_local.handlers import ERROR
 from taskflow_local.stack import Stack
 from taskflow_local.state import default_state
 
@@ -26,6 +28,7 @@ For development and tests only: one etcd member without fsync, Pods without isol
 _EPILOG = """\
 examples:
   taskflow-local up                    start everything and wait until it is ready
+  taskflow-local up --handlers my.py   the same; workers run the handlers of my.py, also when it changes
   eval "$(taskflow-local env)"         let kubectl and clients of this shell use it
   kubectl get tft                      list Tasks
   taskflow-local logs operator -f      follow a component
@@ -68,15 +71,17 @@ def _say(line: str) -> None:
 def _existing(state: Path) -> Stack:
     stack = Stack(state)
     if not stack.exists():
-        raise LocalError(f"{stack.folder.root}: no stack there; start one with: taskflow-local up")
+        raise LocalError(
+            f"{stack.folder.root}: no stack there; start one with: {invocation.command('up', state=state)}"
+        )
     return stack
 
 
 def _up(state: Path, arguments: argparse.Namespace) -> int:
     stack = Stack(state, arguments.only or default_components(os.environ))
-    stack.up(_say)
+    stack.up(_say, arguments.handlers)
     _say(f"TaskFlow is up; state in {stack.folder.root} (development and tests only)")
-    _say(f'use it in this shell:  eval "$(taskflow-local env --state {shlex.quote(str(stack.folder.root))})"')
+    _say(f"use it in this shell:  {invocation.environment(stack.folder.root)}")
     return EXIT_OK
 
 
@@ -92,11 +97,14 @@ def _down(state: Path, arguments: argparse.Namespace) -> int:
 
 
 def _status(state: Path, _: argparse.Namespace) -> int:
-    rows = _existing(state).status()
+    stack = _existing(state)
+    rows = stack.status()
     states = {(True, True): "running", (True, False): "not ready", (False, False): "stopped"}
     print(f"{'COMPONENT':<25}{'STATE':<11}{'PID':<9}ADDRESS")
     for row in rows:
         print(f"{row.name:<25}{states[row.running, row.ready]:<11}{row.pid or '-':<9}{row.address}")
+    if (kept := stack.folder.handlers / ERROR).exists():
+        print(f"\nworkers have older handlers than your files: {kept.read_text().strip()}")
     return EXIT_OK if all(row.ready for row in rows) else EXIT_NOT_READY
 
 
@@ -150,6 +158,10 @@ def _demo(state: Path, arguments: argparse.Namespace) -> int:
 _COMPONENT = Argument(
     ("component",), {"metavar": "COMPONENT", "help": f"pod/NAME, migrate or one of: {', '.join(COMPONENTS)}"}
 )
+_HANDLERS = (
+    "Python files, packages or folders with your handlers: every worker has them, and is replaced when they change; "
+    "kept until the next --handlers; without PATH, none"
+)
 COMMANDS = [
     Command(
         "up",
@@ -159,7 +171,8 @@ COMMANDS = [
         [
             Argument(
                 ("--only",), {"nargs": "+", "metavar": "COMPONENT", "help": f"only these of: {', '.join(COMPONENTS)}"}
-            )
+            ),
+            Argument(("--handlers",), {"nargs": "*", "type": Path, "metavar": "PATH", "help": _HANDLERS}),
         ],
     ),
     Command(
@@ -248,5 +261,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return EXIT_FAILED
     except KeyboardInterrupt:
-        print("taskflow-local: interrupted; `taskflow-local down` stops what was started", file=sys.stderr)
+        stop = invocation.command("down", state=state)
+        print(f"taskflow-local: interrupted; this stops what was started: {stop}", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -13,6 +13,14 @@ from taskflow_local.kube import Kube, KubeError, Object
 from taskflow_provisioner import worker_secret
 
 SYSTEM_NAMESPACE = "taskflow-system"
+ACCOUNTS = {
+    "operator": (SYSTEM_NAMESPACE, "taskflow-operator"),
+    "api": (SYSTEM_NAMESPACE, "taskflow-api"),
+    "provisioner": (SYSTEM_NAMESPACE, "taskflow-provisioner"),
+    "node": (SYSTEM_NAMESPACE, "taskflow-node"),
+    "client": ("default", "taskflow-client"),
+}
+"""Namespace and ServiceAccount of each component that has one, and of clients."""
 TOKEN_SECONDS = 365 * 24 * 3600
 _CRD_SECONDS = 30
 _LOGIN_SECONDS = 30

@@ -229,4 +229,8 @@ def node(context: CommandContext) -> Sequence[str]:
         str(folder.pki),
         "--port",
         context.port("node"),
+        "--declared",
+        str(folder.handlers),
+        "--handlers",
+        *context.state.handlers,
     )

@@ -19,6 +19,7 @@ from minio import Minio
 
 from taskflow_core import resources
 from taskflow_local.errors import LocalError
+from taskflow_local.invocation import command, environment
 from taskflow_local.stack import Stack
 
 WAIT_SECONDS = 120
@@ -95,7 +96,10 @@ class Demo:
             if all(phase in ("Succeeded", "Failed") for phase in phases):
                 break
             if time.monotonic() > deadline:
-                raise LocalError(f"not all Tasks finished in {WAIT_SECONDS} s; see: taskflow-local logs operator")
+                raise LocalError(
+                    f"not all Tasks finished in {WAIT_SECONDS} s; see: "
+                    + command("logs", "operator", state=self.stack.folder.root)
+                )
             time.sleep(0.1)
         if "Failed" in phases:
             raise LocalError("a Task failed; see: kubectl describe tft")
@@ -191,24 +195,34 @@ def run_demo(state: Path, *, keep: bool) -> None:
         LocalError: a component did not start or a step failed. The stack is left as it is.
     """
     examples = resources.path("examples")
-    stack = Stack(state, environ={**os.environ, "PYTHONPATH": str(examples)})
+    stack = Stack(state)
     started = time.monotonic()
     _title("Starting", "etcd, kube-apiserver, kube-controller-manager, Redis, PostgreSQL, MinIO, operator, API, a node")
     print("  the first time ever, missing programs are downloaded or built, which takes up to 15 minutes; then 20 s")
     stack.up(lambda line: print(f"  {line}", flush=True))
     print(f"  all up after {time.monotonic() - started:.0f} s; state in {stack.folder.root}")
     Demo(stack, examples, Path("taskflow-demo")).run()
-    shown = shlex.quote(str(stack.folder.root))
     _title("Done", f"in {time.monotonic() - started:.0f} s; the tables and plots are in taskflow-demo/")
     if keep:
         print("  The stack runs on. Try:")
-        print(f'    eval "$(taskflow-local env --state {shown})"')
-        print("    kubectl get tft -o wide; kubectl describe tft second-try; kubectl explain tft.spec")
-        print("    kubectl scale tfp/main --replicas=0; kubectl apply -f examples/hello.yaml")
-        print(f"  Stop it:  taskflow-local down --delete --state {shown}")
+        for line in to_try(stack.folder.root, examples):
+            print(f"    {line}")
+        print(f"  Stop it:  {command('down', '--delete', state=stack.folder.root)}")
         return
     stack.delete()
-    print("  The stack is stopped and removed. To look around in it:  make demo KEEP=1")
+    print("  The stack is stopped and removed. To look around in it:  " + command("demo", "--keep"))
+
+
+def to_try(state: Path, examples: Path) -> list[str]:
+    """Commands for the shell of somebody who keeps the stack, in this order."""
+    return [
+        environment(state),
+        "kubectl get tft -o wide",
+        "kubectl describe tft second-try",
+        "kubectl explain tft.spec",
+        "kubectl scale tfp/main --replicas=1",
+        f"kubectl apply -f {shlex.quote(str(examples / 'hello.yaml'))}",
+    ]
 
 
 def _detail(status: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
@@ -9,6 +10,7 @@ from pydantic import SecretStr
 from taskflow_core.broker import acl
 from taskflow_core.settings import RedisSettings, StorageSettings
 from taskflow_local.cluster import SYSTEM_NAMESPACE
+from taskflow_local.handlers import PODS_PATH, import_path
 from taskflow_local.state import Folder, StackState
 from taskflow_provisioner.fixed_users import FixedUser, redis_users, s3_users_of
 from taskflow_provisioner.logins import Login, S3Key
@@ -185,6 +187,8 @@ def environment(component: str, state: StackState, folder: Folder, base: Mapping
         found |= _provisioner(state, base)
     if component in ("operator", "api", "node", "provisioner"):
         found |= {"KUBECONFIG": str(folder.conf / f"{component}.kubeconfig"), "PYTHONUNBUFFERED": "1"}
+    if component == "node":
+        found[PODS_PATH] = import_path(map(Path, state.handlers), folder.handlers, base.get("PYTHONPATH", ""))
     if component in ("operator", "api", "migrate", "notifier"):
         found |= service_urls(state) | {"TASKFLOW_LOG_FORMAT": "text"}
         # The administrator's. These components have their own users.

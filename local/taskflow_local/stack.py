@@ -21,7 +21,10 @@ from taskflow_local.commands import CommandContext
 from taskflow_local.components import ALL, COMPONENTS, Component, in_order
 from taskflow_local.environments import client_environment, environment, worker_environment, worker_manifest
 from taskflow_local.errors import ComponentFailedError, LocalError
+from taskflow_local.handlers import choose
+from taskflow_local.invocation import command
 from taskflow_local.kube import Access, Kube
+from taskflow_local.node.agent import kill_leftovers
 from taskflow_local.programs import Resolver
 from taskflow_local.readiness import is_ready
 from taskflow_local.startup import Step, run_all
@@ -29,13 +32,6 @@ from taskflow_local.state import Folder, Ports, StackState
 
 _POLL_SECONDS = 0.05
 _TAIL_LINES = 15
-_ACCOUNTS = {
-    "operator": (cluster.SYSTEM_NAMESPACE, "taskflow-operator"),
-    "api": (cluster.SYSTEM_NAMESPACE, "taskflow-api"),
-    "provisioner": (cluster.SYSTEM_NAMESPACE, "taskflow-provisioner"),
-    "node": (cluster.SYSTEM_NAMESPACE, "taskflow-node"),
-    "client": ("default", "taskflow-client"),
-}
 _CLUSTER, _MIGRATION = "cluster", "migration"
 Log = Callable[[str], None]
 Result = TypeVar("Result")
@@ -134,14 +130,16 @@ class Stack:
             name, pid is not None, ready, pid, "-" if port is None else COMPONENTS[name].address(port)
         )
 
-    def up(self, log: Log = print) -> None:
+    def up(self, log: Log = print, handlers: Sequence[Path] | None = None) -> None:
         """Start the components that do not run and wait until all are ready. Running components are left alone.
 
-        It recovers after a crash or a reboot: data and secrets stay the same, and ports too if they are still free.
+        After a crash or a reboot, data, secrets and free ports stay the same. `handlers` None keeps those of before.
         """
         self.folder.create()
         with self.folder.locked(log), Ports() as ports:
             self._state = self.folder.load()
+            if handlers is not None:
+                self._use_handlers([each.absolute() for each in handlers], log)
             waiting = [each for each in self._components if self.pid(each.name) is None]
             if not waiting and all(self._status_of(each.name).ready for each in self._components):
                 log("already up: every component runs and is ready")
@@ -154,6 +152,14 @@ class Stack:
             pki.create(self.folder.pki, dt.datetime.now(dt.UTC))
             self._write_kubeconfigs()
             run_all(self._steps(waiting), log, self._given_up.set)
+
+    def _use_handlers(self, paths: Sequence[Path], log: Log) -> None:
+        choose(paths, self.folder.handlers, self._environ, log)
+        if (wanted := [str(each) for each in paths]) != self._state.handlers:
+            self._state.handlers = wanted
+            self.folder.save(self._state)
+            # It gives its Pods the import path when they start.
+            self._stop(COMPONENTS["node"])
 
     def _steps(self, waiting: Sequence[Component]) -> list[Step]:
         """Order the start: services, then the cluster's objects and the database schema, then TaskFlow's components."""
@@ -300,21 +306,14 @@ class Stack:
                 ("kube-apiserver",),
             ):
                 self._stop_in_parallel(names)
-            self._kill_pods()
+            # Of Pods that a killed node left behind. After a normal stop there are none.
+            kill_leftovers(self.folder.pods)
             self._stop_in_parallel(COMPONENTS)
 
     def _stop_in_parallel(self, names: Iterable[str]) -> None:
         names = list(names)
         with ThreadPoolExecutor(len(names)) as pool:
             list(pool.map(lambda name: self._stop(COMPONENTS[name]), names))
-
-    def _kill_pods(self) -> None:
-        """Kill the processes of Pods that a killed node left behind. After a normal stop there are none."""
-        for record in self.folder.pods.glob("*/*.pid.json"):
-            identity = processes.read_record(record)
-            if identity is not None:
-                processes.kill_session(identity)
-            record.unlink()
 
     def delete(self, log: Log = print) -> None:
         """Stop the stack and remove its folder, including the data."""
@@ -330,7 +329,9 @@ class Stack:
     def add_namespace(self, name: str) -> None:
         """Create a namespace for Tasks, whose workers get their own logins in the Secret `taskflow-worker`."""
         if self.pid("kube-apiserver") is None:
-            raise LocalError(f"the stack in {self.folder.root} does not run; start it with: taskflow-local up")
+            raise LocalError(
+                f"the stack in {self.folder.root} does not run; run: {command('up', state=self.folder.root)}"
+            )
         self.admit(name)
 
         async def add(kube: Kube) -> None:
@@ -370,7 +371,7 @@ class Stack:
     def prepare_cluster(self) -> bool:
         """Apply namespaces, RBAC, identities, Secrets and (with an operator) CRDs. It may be repeated."""
         names = {each.name for each in self._components}
-        accounts = {who: account for who, account in _ACCOUNTS.items() if who in names or who == "client"}
+        accounts = {who: account for who, account in cluster.ACCOUNTS.items() if who in names or who == "client"}
 
         async def prepare(kube: Kube) -> dict[str, str]:
             tokens = await cluster.prepare(kube, accounts.values())
@@ -387,7 +388,7 @@ class Stack:
                 server = admin.server if who == "node" else self._reached().api_server
                 identity = replace(admin, server=server, token=tokens[account])
                 identity.write(self.folder.conf / f"{who}.kubeconfig", account)
-        self._state.client_token = tokens[_ACCOUNTS["client"][1]]
+        self._state.client_token = tokens[cluster.ACCOUNTS["client"][1]]
         self.folder.save(self._state)
         if "operator" in names:
             self.apply_crds()

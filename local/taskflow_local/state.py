@@ -53,6 +53,8 @@ class StackState(BaseModel):
     token_key: str = Field(default_factory=_random_hex)
     webhooks_key: str = Field(default_factory=lambda: base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
     client_token: str | None = None
+    handlers: list[str] = []
+    """Files and folders of the developer's own handlers."""
 
     @property
     def has_provisioner(self) -> bool:
@@ -81,6 +83,7 @@ class Folder:
         self.data = self.root / "data"
         self.pods = self.root / "pods"
         self.bin = self.root / "bin"
+        self.handlers = self.root / "handlers"
         self.kubeconfig = self.root / "kubeconfig"
         self._state_file = self.root / "stack.json"
 
@@ -96,6 +99,7 @@ class Folder:
             (self.run, 0o700),
             (self.logs, 0o700),
             (self.pods, 0o700),
+            (self.handlers, 0o700),
         ):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(mode)

@@ -1,4 +1,4 @@
-"""ASGI middleware for every request: request id, body limit, authentication, unexpected errors, audit log."""
+"""ASGI middleware for every request: request id, body limit, HEAD, authentication, unexpected errors, audit log."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from taskflow_core.telemetry.logs import get_logger
 
 MAX_BODY_BYTES = 1024 * 1024
 OPEN_PATHS = frozenset({"/livez", "/startupz", "/readyz", "/version", "/openapi.json"})
-_NO_STORE = (b"cache-control", b"no-store")
-_INERT = (
+_DEFAULTS = (
+    (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
     # Answers have what callers and handlers wrote. Nothing of it is a page of this origin.
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
@@ -58,9 +58,9 @@ class RequestFrame:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 # Raw tuples: Starlette's MutableHeaders searches the whole list for each header.
-                answer = [*message.get("headers", ()), (b"x-request-id", request_id.encode()), *_INERT]
-                if all(name != b"cache-control" for name, _ in answer):
-                    answer.append(_NO_STORE)
+                answer = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                named = {name for name, _ in answer}
+                answer += [each for each in _DEFAULTS if each[0] not in named]
                 extra: Mapping[str, str] = state.get("headers", {})
                 answer += [(name.lower().encode(), value.encode("latin-1")) for name, value in extra.items()]
                 message["headers"] = answer
@@ -112,6 +112,38 @@ def _bounded(receive: Receive) -> Receive:
 def _audit(state: Mapping[str, Any], status: int) -> None:
     if audited := state.get("audit"):
         _log.info("audit", **audited, status=status)
+
+
+class HeadersOnly:
+    """Answers HEAD with the headers of the answer to GET, on each path that has it. A stream ends with its headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body"})
+                raise _AnsweredError
+
+        # A copy, because the server looks at its own: to HEAD, it sends no body, whatever Content-Length says.
+        inner = {**scope, "method": "GET"}
+        try:
+            await self._app(inner, receive, headers)
+        except _AnsweredError:
+            pass
+        finally:
+            scope["route"] = inner.get("route")
+
+
+class _AnsweredError(Exception):
+    """Ends the handling of a request whose answer needs nothing more."""
 
 
 class Authentication:

@@ -189,6 +189,7 @@ async def _of_framework(request: Request, error: HTTPException) -> JSONResponse:
         routes: Sequence[APIRoute] = request.app.state.routes
         path = request.scope["path"]
         allowed = {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
+        allowed |= {"HEAD"} if "GET" in allowed else set()
         headers = {"Allow": ", ".join(sorted(allowed))}
     return problem_response(request.scope, error.status_code, str(error.detail), headers=headers)
 
@@ -197,10 +198,11 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
     location, *path = [str(part) for part in error["loc"]]
     detail = str(error["msg"]).removeprefix("Value error, ")
     known = location if location in ("path", "query", "header") else "body"
-    return FieldError.model_validate({"location": known, "pointer": _pointer(path), "detail": detail})
+    return FieldError.model_validate({"location": known, "pointer": pointer(path), "detail": detail})
 
 
-def _pointer(path: Sequence[str]) -> str:
+def pointer(path: Sequence[str]) -> str:
+    """The JSON Pointer (RFC 6901) of a path of names and indexes."""
     return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in path)
 
 
@@ -208,4 +210,4 @@ def _pointer_of_field(field: str) -> str:
     """The JSON Pointer of a Kubernetes field path: `spec.inputs[0].key` becomes `/spec/inputs/0/key`."""
     parts = field.replace("[", ".").replace("]", "").split(".")
     # In the body of a create request, name and labels are at the top level, not in metadata.
-    return _pointer([part for part in parts if part and part not in ("metadata", "<nil>")])
+    return pointer([part for part in parts if part and part not in ("metadata", "<nil>")])

@@ -11,11 +11,12 @@ from typing import Any
 from taskflow_api.http.problems import FieldError, ProblemError
 from taskflow_api.http.services import Services
 from taskflow_api.ports import FIELD_MANAGER
+from taskflow_api.tasks.payload import check_payload
 from taskflow_api.tasks.schemas import TaskBody
 from taskflow_core.domain import naming
 from taskflow_core.domain.manifests import task_manifest
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.task import MAX_JSON_LEVELS, MAX_PAYLOAD_BYTES, TaskSpec, nested_deeper, payload_bytes
+from taskflow_core.domain.task import TaskSpec
 from taskflow_core.errors import Conflict, NotFound, TaskflowError
 from taskflow_core.kube.client import tasks_path
 
@@ -143,35 +144,6 @@ def check_name(body: TaskBody, key: str | None) -> None:
     if key is None and body.name is None and body.generate_name is None:
         detail = "expected name, generateName or an Idempotency-Key"
         raise ProblemError(422, "the Task has no name", errors=[FieldError(pointer="/name", detail=detail)])
-
-
-def check_payload(body: TaskBody) -> None:
-    """Reject a payload that the operator would reject later.
-
-    Raises:
-        ProblemError: 413 or 422.
-    """
-    payload = [body.spec.args, body.spec.kwargs]
-    items = body.spec.array.items if body.spec.array is not None else None
-    for field, value in (("args", body.spec.args), ("kwargs", body.spec.kwargs), ("array/items", items)):
-        if nested_deeper([value], MAX_JSON_LEVELS + 1):
-            error = FieldError(pointer=f"/spec/{field}", detail=f"nested deeper than {MAX_JSON_LEVELS} levels")
-            raise ProblemError(422, "the payload is nested too deep", errors=[error])
-    try:
-        json.dumps(payload, ensure_ascii=False, allow_nan=False).encode()
-    except ValueError as error:
-        # NaN, Infinity and lone surrogates: Python reads them, but they are not valid JSON.
-        errors = [FieldError(pointer="/spec", detail=str(error))]
-        raise ProblemError(422, "args or kwargs have a value that is not valid JSON", errors=errors) from error
-    # The same size as the operator computes.
-    size = payload_bytes(body.spec.args, body.spec.kwargs)
-    if size > MAX_PAYLOAD_BYTES:
-        raise ProblemError(
-            413,
-            f"args and kwargs are {size} bytes as JSON, the limit is {MAX_PAYLOAD_BYTES}; "
-            "upload larger data and name it as an input",
-            code="payload-too-large",
-        )
 
 
 async def until_finished(services: Services, body: dict[str, Any], seconds: float) -> dict[str, Any]:

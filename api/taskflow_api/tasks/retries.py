@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from taskflow_api.http.problems import ProblemError
-from taskflow_api.tasks.creation import check_payload
+from taskflow_api.tasks.payload import check_payload
 from taskflow_api.tasks.schemas import TaskBody
 from taskflow_core.domain.manifests import FinishedTask
 from taskflow_core.domain.phases import Phase

@@ -5,6 +5,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -12,10 +13,11 @@ import structlog
 from taskflow_local.kube import Access, Kube
 from taskflow_local.node.agent import Agent, kill_leftovers
 from taskflow_local.node.logs import LogServer
+from taskflow_local.node.reload import Reloader
 from taskflow_local.readiness import READY_FILE
 
 
-async def serve(pods: Path, pki: Path, port: int, access: Access) -> None:
+async def serve(pods: Path, pki: Path, port: int, access: Access, reload: tuple[Sequence[Path], Path]) -> None:
     """Run the node until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -25,7 +27,10 @@ async def serve(pods: Path, pki: Path, port: int, access: Access) -> None:
     async with Kube(access) as kube:
         agent = Agent(kube, pods, port)
         async with LogServer(pods, agent.is_running, pki, port):
+            reloader = asyncio.create_task(Reloader(kube, *reload).run()) if reload[0] else None
             await agent.run(stop, lambda: _write(ready))
+            if reloader is not None:
+                reloader.cancel()
     ready.unlink(missing_ok=True)
 
 
@@ -39,6 +44,8 @@ def main() -> int:
     parser.add_argument("--pods", type=Path, required=True, help="folder for the Pods' logs, records and scratch space")
     parser.add_argument("--pki", type=Path, required=True, help="folder with the stack's certificates")
     parser.add_argument("--port", type=int, required=True, help="loopback port on which the API server asks for logs")
+    parser.add_argument("--handlers", type=Path, nargs="*", default=[], help="modules whose change replaces workers")
+    parser.add_argument("--declared", type=Path, default=Path(), help="folder in which they are declared")
     arguments = parser.parse_args()
     pods: Path = arguments.pods
     structlog.configure(
@@ -50,7 +57,8 @@ def main() -> int:
     )
     killed = kill_leftovers(pods)
     structlog.get_logger().info("node_started", killed_leftovers=killed)
-    asyncio.run(serve(pods, arguments.pki, arguments.port, Access.read(Path(os.environ["KUBECONFIG"]))))
+    access = Access.read(Path(os.environ["KUBECONFIG"]))
+    asyncio.run(serve(pods, arguments.pki, arguments.port, access, (arguments.handlers, arguments.declared)))
     return 0
 
 

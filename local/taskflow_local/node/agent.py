@@ -15,6 +15,7 @@ import aiohttp
 import structlog
 
 from taskflow_local import processes
+from taskflow_local.handlers import PODS_PATH
 from taskflow_local.kube import STRATEGIC, Kube, KubeError, Object
 from taskflow_local.node.pods import Base, Reference, Sources, folder_name, references
 from taskflow_local.node.runner import RECORD_SUFFIX, NodeServices, PodRunner, now
@@ -47,6 +48,8 @@ def base_environment(pods: Path) -> Base:
     """The environment of every container: this Python first on PATH, and local mode's own import path."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     extra = {name: os.environ[name] for name in ("PYTHONPATH", "TZ") if os.environ.get(name)}
+    if given := os.environ.get(PODS_PATH):
+        extra["PYTHONPATH"] = given
     return Base(path, pods, NODE_NAME, extra)
 
 

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ from taskflow_core.blobs.store import ObjectStore
 from taskflow_core.kube.client import KubeClient, tasks_path
 from taskflow_core.settings import StorageSettings
 from tests.integration.api.conftest import NAMESPACE, Installation
+from tests.unit.taskflow_api.test_payload import CHANGED, KEPT
 
 pytestmark = pytest.mark.integration
 TASKS = f"/v1/namespaces/{NAMESPACE}/tasks"
@@ -280,3 +282,35 @@ def test_many_tasks_in_one_request(installation: Installation) -> None:
     found = [item["status"] for item in answer.json["items"]]
     assert (found.count(201), found[100]) == (199, 422)
     assert answer.json["items"][100]["problem"]["errors"][0]["pointer"] == "/spec/handler"
+
+
+def test_an_integer_is_refused_if_and_only_if_the_api_server_changes_it(installation: Installation) -> None:
+    for number, text in enumerate((*KEPT, *CHANGED)):
+        value = json.loads(text)
+        body = {"apiVersion": "taskflow.dev/v1alpha1", "kind": "Task", "metadata": {"name": f"number-{number}"}}
+
+        async def stored(client: KubeClient, body: Any = body, value: Any = value) -> Any:
+            return await client.request(
+                "POST", tasks_path(NAMESPACE), body | {"spec": {"handler": "a", "args": [value]}}
+            )
+
+        is_kept = installation.kube(stored)["spec"]["args"] == [value]
+        assert is_kept is (text in KEPT)
+        answer = installation.call(
+            "POST", TASKS, {"generateName": "number-", "spec": {"handler": "a", "args": [value]}}
+        )
+        assert answer.status == (201 if is_kept else 422), text
+        if is_kept:
+            assert answer.json["spec"]["args"] == [value]
+
+
+def test_head_is_answered_by_the_server_and_the_connection_goes_on(installation: Installation) -> None:
+    for path in ("/livez", "/openapi.json", TASKS, TASKS + "/no-such", f"/v1/namespaces/{NAMESPACE}/events", TASKS):
+        head = installation.call("HEAD", path)
+        assert head.body == b""
+        if not path.endswith("/events"):
+            got = installation.call("GET", path)
+            assert (head.status, head.headers["Content-Type"]) == (got.status, got.headers["Content-Type"])
+            assert head.headers["Content-Length"] == got.headers["Content-Length"]
+        else:
+            assert (head.status, head.headers["Content-Type"]) == (200, "text/event-stream; charset=utf-8")

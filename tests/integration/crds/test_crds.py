@@ -138,6 +138,24 @@ def test_what_is_wanted_of_a_task_cannot_be_changed(cluster: Cluster, path: str,
     assert f"{path} is immutable; delete this Task and create another one" in done.stderr
 
 
+def test_kwargs_are_the_same_without_their_nulls(cluster: Cluster) -> None:
+    """`kubectl apply` removes a null of an object, which `kubectl create` has kept."""
+    wanted = task(args=[None, {"a": None}], kwargs={"a": None, "b": {"c": 1}, "d": [None]})
+    name = cluster.create(wanted)["metadata"]["name"]
+
+    def kwargs() -> Any:
+        return json.loads(cluster.run("get", "tft", name, "-o", "json").stdout)["spec"]["kwargs"]
+
+    assert kwargs() == {"a": None, "b": {"c": 1}, "d": [None]}
+    for _ in range(2):
+        done = cluster.run("apply", "-f", "-", manifest=wanted)
+        assert done.returncode == 0, done.stderr
+        assert kwargs() == {"b": {"c": 1}, "d": [None]}
+    for changed in ({"b": None}, {"b": {"c": 2}}, {"d": []}, {"e": 1}):
+        patch = json.dumps({"spec": {"kwargs": changed}})
+        assert "kwargs is immutable" in cluster.run("patch", "tft", name, "--type=merge", "-p", patch).stderr
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [

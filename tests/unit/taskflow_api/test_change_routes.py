@@ -55,9 +55,9 @@ async def test_a_foreign_etag_matches_nothing(tag: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/x", "DELETE, GET, PATCH"),
+        ("PUT", "/x", "DELETE, GET, HEAD, PATCH"),
         ("PATCH", "/x:cancel", "POST"),
-        ("DELETE", "", "GET, POST"),
+        ("DELETE", "", "GET, HEAD, POST"),
         ("GET", ":batch", "POST"),
     ],
 )

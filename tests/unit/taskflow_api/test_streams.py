@@ -170,6 +170,15 @@ async def test_a_missing_task_permission_or_position_is_a_problem(site: Site) ->
     assert not site.hub._open
 
 
+async def test_head_of_a_stream_ends_with_its_headers_and_frees_its_place(site: Site) -> None:
+    async with asyncio.timeout(10):
+        # More often than there are places for streams.
+        for _ in range(6):
+            answer = await site.call("HEAD", EVENTS)
+            assert (answer.status, answer.body) == (200, b"")
+            assert answer.headers["content-type"].startswith("text/event-stream")
+
+
 async def test_the_number_of_streams_of_a_caller_is_limited(site: Site) -> None:
     streams = [Stream(site.app, EVENTS) for _ in range(3)]
     for stream in streams:
