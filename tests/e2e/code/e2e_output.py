@@ -59,7 +59,7 @@ def says(text: str) -> None:
     os.write(1, b"\n")
     for byte in text.encode():
         sys.stdout.buffer.write(bytes([byte]))
-    print(file=sys.stdout)
+    sys.stdout.buffer.write(b"\n")
 
 
 @handler("output.floods")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_no_attempt_loses_its_trace_or_its_streams_to_an_earlier_one(workers: Wo
     workers.environment["TASKFLOW_WORKER_HANDLERS"] = "e2e_output"
     workers.start("a", concurrency=1)
 
-    def run(uid: str, handler: str, kind: EventKind = EventKind.SUCCEEDED, **kwargs: object) -> list[str]:
+    def run(uid: str, handler: str, kind: EventKind = EventKind.SUCCEEDED, **kwargs: Any) -> list[str]:
         workers.send([uid], handler, **kwargs)
         eventually(lambda: [event.uid for event in workers.told(kind)], lambda uids: uid in uids, 60)
         return log_of(store, uid)
@@ -66,7 +67,7 @@ def test_a_hint_that_cannot_be_evaluated_ends_the_worker_at_its_start(workers: W
     workers.environment |= {"TASKFLOW_WORKER_HANDLERS": "hinted", "PYTHONPATH": str(tmp_path)}
     assert workers.once("a", "nobody").wait(120) == 2
     assert workers.log("a").read_text() == (
-        "taskflow-worker: handler 'sums.total' (hinted.total): the type hint 'Decimal' of parameter 'value' cannot be used "
-        "to check arguments: NameError: name 'Decimal' is not defined; import it also at run time, not only if "
+        "taskflow-worker: handler 'sums.total' (hinted.total): the type hint 'Decimal' of parameter 'value' cannot be "
+        "used to check arguments: NameError: name 'Decimal' is not defined; import it also at run time, not only if "
         "TYPE_CHECKING\n"
     )

@@ -210,7 +210,7 @@ def test_output_is_read_while_the_attempt_runs(descriptor: int) -> None:
     with Descriptors([(descriptor, "stdout")]).capture(log):
         for number in range(3):
             os.write(descriptor, b"%d\n" % number)
-            eventually(lambda: lines_of(log), lambda lines, number=number: lines[-1:] == [f"stdout {number}"])
+            eventually(lambda: lines_of(log)[-1:], [f"stdout {number}"].__eq__)
 
 
 def test_a_program_that_outlives_its_attempt_takes_no_more_memory(descriptor: int) -> None:
@@ -233,7 +233,7 @@ def test_a_stream_may_be_reconfigured_wrapped_and_closed() -> None:
         io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8").write("wrapped\n")
         gc.collect()
         codecs.getwriter("utf-8")(sys.stdout.buffer).write("encoded\n")
-        with io.BufferedWriter(sys.stdout.buffer.raw) as raw:  # type: ignore[attr-defined]
+        with io.BufferedWriter(sys.stdout.buffer.raw) as raw:  # type: ignore[union-attr]
             raw.write(b"raw\n")
         sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")  # type: ignore[union-attr]
         print("not flushed: \u00e9")

@@ -266,7 +266,7 @@ def test_a_model_that_names_what_is_not_defined_is_refused_at_the_start() -> Non
         return value
 
     take.__annotations__["value"] = Incomplete
-    with pytest.raises(Invalid, match="of parameter 'value' cannot be used .* 'Missing'"):
+    with pytest.raises(Invalid, match=r"of parameter 'value' cannot be used .* 'Missing'"):
         FunctionHandler("h", take).check()
 
 
