@@ -285,12 +285,13 @@ CONFIG: dict[str, Any] = {
 @pytest.mark.usefixtures("restored_logging")
 def test_logging_that_a_handler_configures_loses_no_trace_and_doubles_nothing() -> None:
     output, first, second = OutputCapture(), make(), make()
-    own = logging.getLogger("taskflow_worker.process.runner")
+    own, other, off = map(logging.getLogger, ("taskflow_worker.process.runner", "shop.old", "shop.off"))
+    off.disabled = True
     with output.capture(first):
         logging.config.dictConfig(CONFIG)
         logging.disable(logging.CRITICAL)
         attempt_logger.error("handler_raised", exception="Trace:")
-    assert not own.disabled
+    assert (own.disabled, other.disabled, off.disabled) == (False, False, True)
     with output.capture(second):
         logging.getLogger("shop.new").info("once")
         attempt_logger.error("handler_raised")

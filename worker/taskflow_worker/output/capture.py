@@ -16,7 +16,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from taskflow_worker.output.attempt_log import AttemptLog, LineSplitter
 from taskflow_worker.output.descriptors import Descriptors
-from taskflow_worker.output.own_logging import ATTEMPTS, enable, is_own
+from taskflow_worker.output.own_logging import ATTEMPTS, disabled, enable, is_own
 from taskflow_worker.output.streams import RoutedStream
 
 attempt_logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
@@ -146,6 +146,12 @@ _FORMATTER = structlog.stdlib.ProcessorFormatter(
 )
 
 
+def _flush(*streams: Any) -> None:
+    for stream in streams:
+        with suppress(Exception):
+            stream.flush()
+
+
 class OutputCapture:
     """Captures every kind of output of a handler: streams, log records and, optionally, file descriptors.
 
@@ -184,31 +190,28 @@ class OutputCapture:
         with self._installed(level):
             self._current.set(sink)
             try:
-                if self._descriptors is None:
-                    yield
-                else:
-                    with self._descriptors.capture(log), self._flushed():
+                with self._descriptors_captured(log):
+                    try:
                         yield
+                    finally:
+                        # A handler may have put another stream there, around ours.
+                        _flush(sys.stdout, sys.stderr)
             finally:
-                self._flush(sys.stdout, sys.stderr)
                 self._current.set(None)
                 sink.finish()
-                enable()
 
     @contextmanager
-    def _flushed(self) -> Iterator[None]:
-        """What was printed before goes where it belongs, and so does what is printed in this context."""
-        self._flush(sys.__stdout__, sys.__stderr__)
-        try:
+    def _descriptors_captured(self, log: AttemptLog) -> Iterator[None]:
+        if self._descriptors is None:
             yield
-        finally:
-            self._flush(sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
-
-    def _flush(self, *streams: Any) -> None:
-        for stream in streams:
-            # Whatever a handler has put there.
-            with suppress(Exception):
-                stream.flush()
+            return
+        # What somebody printed before belongs to no attempt. The process's first streams write to the descriptors.
+        _flush(sys.__stdout__, sys.__stderr__)
+        with self._descriptors.capture(log):
+            try:
+                yield
+            finally:
+                _flush(sys.__stdout__, sys.__stderr__)
 
     @contextmanager
     def _installed(self, level: int) -> Iterator[None]:
@@ -223,11 +226,13 @@ class OutputCapture:
             try:
                 yield
             finally:
+                enable()
                 with self._lock:
                     self._attempts -= 1
             return
         self._streams = self._streams or self._routed_streams()
-        streams_before, level_before, disabled = (sys.stdout, sys.stderr), root.level, root.manager.disable
+        streams_before, level_before, severity = (sys.stdout, sys.stderr), root.level, root.manager.disable
+        off = disabled()
         sys.stdout, sys.stderr = self._streams
         self._add_handler()
         if level < level_before:
@@ -239,7 +244,8 @@ class OutputCapture:
                 logger.removeHandler(self._handler)
             if level < level_before:
                 root.setLevel(level_before)
-            logging.disable(disabled)
+            logging.disable(severity)
+            enable(stay_disabled=off)
             sys.stdout, sys.stderr = streams_before
 
     def _add_handler(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 OWN = ("taskflow_worker", "taskflow_core", "celery.app.trace", "celery.worker")
 """Loggers of the worker itself, with all below them. Their records are not in the logs of attempts."""
@@ -23,11 +24,25 @@ def set_apart() -> None:
     ATTEMPTS.root.handlers[:] = root.handlers
 
 
-def enable() -> None:
-    """Enable the worker's own loggers again, after code that may have disabled all loggers of the process."""
-    for name, logger in list(logging.root.manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger) and is_own(name):
+def disabled() -> set[str]:
+    """Names of the loggers that are disabled."""
+    return {name for name, logger in _loggers() if logger.disabled}
+
+
+def enable(stay_disabled: Collection[str] | None = None) -> None:
+    """Enable loggers again, after code that may have disabled all loggers of the process.
+
+    Args:
+        stay_disabled: which others remain disabled; None leaves all others as they are.
+    """
+    for name, logger in _loggers():
+        if is_own(name) or (stay_disabled is not None and name not in stay_disabled):
             logger.disabled = False
+
+
+def _loggers() -> list[tuple[str, logging.Logger]]:
+    found = list(logging.root.manager.loggerDict.items())
+    return [(name, logger) for name, logger in found if isinstance(logger, logging.Logger)]
 
 
 def is_own(name: str) -> bool:
