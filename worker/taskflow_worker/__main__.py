@@ -19,6 +19,7 @@ from taskflow_core.errors import Invalid
 from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings, explain
 from taskflow_core.telemetry.logs import own_stdout, setup_logging
 from taskflow_worker.handlers.celery_tasks import adopt
+from taskflow_worker.output import own_logging
 from taskflow_worker.process.app import Worker
 from taskflow_worker.process.once import OnceWorker
 from taskflow_worker.process.threads import PROCESS_OUTPUT
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs = LogSettings()
         # Descriptors 1 and 2 belong to the handlers while they run. The worker's own log keeps this one.
         setup_logging(logs, "worker", own_stdout())
+        own_logging.set_apart()
         settings = WorkerSettings(**given)
         all_settings = (settings, RedisSettings(), StorageSettings(), logs)
         if once and settings.once is None:
@@ -51,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         discover(settings.handlers)
         if settings.app is not None:
             adopt(settings.app, REGISTRY)
+        own_logging.enable()
     except ValidationError as error:
         print(*explain(error), sep="\n", file=sys.stderr)
         return 2

@@ -77,6 +77,17 @@ class ItemsFromBody(Body):
 
     key: ObjectKey
     format: Literal["JSONLines", "CSV"] = "JSONLines"
+    delimiter: Annotated[
+        str | None,
+        Field(description="The character between the fields of CSV. The default is a comma."),
+        StringConstraints(min_length=1, max_length=1, pattern=r'^[^"\r\n]$'),
+    ] = None
+
+    @model_validator(mode="after")
+    def _delimits_csv(self) -> ItemsFromBody:
+        if self.delimiter is not None and self.format != "CSV":
+            raise ValueError("delimiter can only be set with format CSV")
+        return self
 
 
 class ArrayBody(Body):

@@ -28,6 +28,8 @@ class Source(Model):
     key: str
     """Full key in the bucket."""
     format: ItemsFormat
+    delimiter: str = ","
+    """Between the fields of CSV."""
     etag: str = ""
     """ETag when they were counted; empty before."""
     offsets: str = ""

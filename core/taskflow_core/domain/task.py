@@ -109,6 +109,8 @@ class ItemsFrom(Model):
     key: str
     """Key below the namespace's prefix in the bucket."""
     format: ItemsFormat = ItemsFormat.JSON_LINES
+    delimiter: str | None = Field(default=None, pattern=r'^[^"\r\n]$')
+    """Between the fields of CSV; a comma if not said."""
 
 
 class ArraySpec(Model):

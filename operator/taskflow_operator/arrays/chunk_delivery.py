@@ -185,4 +185,8 @@ def _uncounted(task: Task) -> Source | None:
     wanted = task.spec.array.items_from if task.spec.array is not None else None
     if wanted is None:
         return None
-    return Source(key=naming.object_prefix(task.namespace) + wanted.key, format=wanted.format)
+    return Source(
+        key=naming.object_prefix(task.namespace) + wanted.key,
+        format=wanted.format,
+        delimiter=wanted.delimiter or ",",
+    )

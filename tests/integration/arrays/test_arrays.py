@@ -272,9 +272,10 @@ async def test_items_of_an_object_are_counted_once_and_read_where_they_are_neede
     site.work(2)
     got: list[Any] = []
     site.registry.add("take", got.append)
-    rows = "".join(f'{number},"text\n{number}"\n' for number in range(3000))
-    site.objects.content["team-a/data/in.csv"] = b"id,words\n" + rows.encode()
-    site.add(handler="take", array={"itemsFrom": {"key": "data/in.csv", "format": "CSV"}, "indexes": "5-2999"})
+    rows = "".join(f'{number};"text\n{number}"\n' for number in range(3000))
+    site.objects.content["team-a/data/in.csv"] = b"id;words\n" + rows.encode()
+    source = {"key": "data/in.csv", "format": "CSV", "delimiter": ";"}
+    site.add(handler="take", array={"itemsFrom": source, "indexes": "5-2999"})
     status = await site.finished(UID)
     assert (status["phase"], status["array"]["items"]) == ("Succeeded", "2995/2995")
     assert sorted(got, key=lambda row: int(row["id"])) == [
@@ -291,6 +292,16 @@ async def test_an_object_that_is_not_there_fails_the_array(site: Site) -> None:
     assert (status["phase"], status["reason"]) == ("Failed", "InputMissing")
     assert "team-a/data/none.jsonl" in status["message"]
     assert status["array"]["items"] == "0/?"
+
+
+async def test_an_object_that_would_lose_a_column_fails_the_array(site: Site) -> None:
+    await site.start()
+    site.work(1)
+    site.objects.content["team-a/in.csv"] = b"a,a,b\n1,2,3\n"
+    site.add(array={"itemsFrom": {"key": "in.csv", "format": "CSV"}})
+    status = await site.finished(UID)
+    assert (status["phase"], status["reason"]) == ("Failed", "ItemsInvalid")
+    assert "line 1: the header names the column 'a' twice" in status["message"]
 
 
 async def test_an_object_that_changes_meanwhile_fails_the_array(site: Site) -> None:

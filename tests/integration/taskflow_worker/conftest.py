@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def redis_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         yield stack
     finally:
         stack.down(log=lambda _: None)
+
+
+@pytest.fixture(scope="package")
+def minio() -> Iterator[Stack]:
+    with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
+        stack = Stack(Path(folder) / "state", components=("minio",))
+        try:
+            stack.up(log=lambda _: None)
+            yield stack
+        finally:
+            stack.down(log=lambda _: None)
 
 
 @pytest.fixture

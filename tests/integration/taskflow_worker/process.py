@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import redis
 
+from taskflow_core.blobs.store import ObjectStore
 from taskflow_core.broker.publish import Outgoing, Publisher
 from taskflow_core.domain.attempts import Attempt, AttemptKey
 from taskflow_core.domain.event_input import read_event
@@ -26,7 +27,8 @@ from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.namespaces import Namespaces
 from taskflow_core.ledger.operator import OperatorLedger
 from taskflow_core.ledger.presence import PoolView, WorkerName, WorkerReport, WorkerSnapshot
-from taskflow_core.settings import RedisSettings
+from taskflow_core.settings import RedisSettings, StorageSettings
+from taskflow_local.stack import Stack
 from taskflow_operator.tasks.snapshots import current_attempt
 from tests.builders import TOKEN_KEY, make_message, make_task
 from tests.e2e.product import eventually
@@ -44,6 +46,12 @@ def _named(names: Sequence[str]) -> list[WorkerName]:
 async def _expire(ledger: OperatorLedger) -> list[str]:
     (found,) = await ledger.survey({"team-a": 0}, grace_ms=0, limit=1)
     return [each.member for each in await ledger.expire(found.expired)]
+
+
+def log_of(store: ObjectStore, uid: str) -> list[str]:
+    """Lines of the log of a first attempt, without their times."""
+    text = "".join(store.get_bytes(each.key).decode() for each in store.list(f"team-a/{uid}/1/logs/"))
+    return [line.split(" ", 1)[1] for line in text.splitlines()]
 
 
 @dataclass
@@ -102,6 +110,13 @@ class Workers:
             )
         self.processes.append(process)
         return process
+
+    def keep_logs(self, minio: Stack) -> ObjectStore:
+        """Let workers that are started from now on store the logs of attempts there."""
+        found = {name: value for name, value in minio.env().items() if name.startswith("TASKFLOW_S3_")}
+        self.environment |= found
+        settings = {name.removeprefix("TASKFLOW_S3_").lower(): value for name, value in found.items()}
+        return ObjectStore(StorageSettings.model_validate(settings))
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"

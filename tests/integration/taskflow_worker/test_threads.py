@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import signal
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from taskflow_core.blobs.store import ObjectStore
 from taskflow_core.domain.events import EventKind, Failure
 from taskflow_core.domain.phases import Reason
-from taskflow_core.settings import StorageSettings
 from taskflow_local.stack import Stack
 from tests.e2e.product import eventually, records
-from tests.integration.taskflow_worker.process import KEYS, Workers
+from tests.integration.taskflow_worker.process import KEYS, Workers, log_of
 
 pytestmark = pytest.mark.integration
 GRACE_SECONDS = 1
@@ -31,17 +27,6 @@ def threads(workers: Workers) -> Workers:
         "TASKFLOW_WORKER_STOP_GRACE_SECONDS": str(GRACE_SECONDS),
     }
     return workers
-
-
-@pytest.fixture(scope="module")
-def minio() -> Iterator[Stack]:
-    with tempfile.TemporaryDirectory(prefix="taskflow-") as folder:
-        stack = Stack(Path(folder) / "state", components=("minio",))
-        try:
-            stack.up(log=lambda _: None)
-            yield stack
-        finally:
-            stack.down(log=lambda _: None)
 
 
 def hold(workers: Workers, folder: Path, uid: str, timeout: int | None = None) -> Path:
@@ -84,17 +69,13 @@ def test_a_burst_runs_concurrently_and_each_attempt_once(threads: Workers, tmp_p
 
 
 def test_concurrent_attempts_have_separate_logs(threads: Workers, minio: Stack) -> None:
-    environment = {name: value for name, value in minio.env().items() if name.startswith("TASKFLOW_S3_")}
-    threads.environment |= environment
+    store = threads.keep_logs(minio)
     threads.start("a", concurrency=8)
     uids = [f"talks-{number}" for number in range(8)]
     threads.send(uids, "sdk.chatter", lines=40)
     threads.finished(uids)
-    settings = {name.removeprefix("TASKFLOW_S3_").lower(): value for name, value in environment.items()}
-    store = ObjectStore(StorageSettings.model_validate(settings))
     for uid in uids:
-        text = "".join(store.get_bytes(each.key).decode() for each in store.list(f"team-a/{uid}/1/logs/"))
-        assert [line.split(" ", 1)[1] for line in text.splitlines()] == [
+        assert log_of(store, uid) == [
             line for number in range(40) for line in (f"stdout {uid} {number}", f"WARNING e2e.sdk: {uid} {number}")
         ]
 

@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from taskflow_api.tasks.schemas import TaskSpecBody
 from taskflow_core import resources
@@ -140,3 +141,16 @@ async def test_openapi_declares_ids_problems_security_and_bounds() -> None:
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
 async def test_no_page_loads_scripts_from_elsewhere(path: str) -> None:
     assert (await Api().call("GET", path)).status == 404
+
+
+def test_a_delimiter_is_one_character_between_fields_of_csv() -> None:
+    def accepted(**source: str) -> bool:
+        TaskSpecBody.model_validate({"handler": "a.b", "array": {"itemsFrom": {"key": "in", **source}}})
+        return True
+
+    assert accepted(format="CSV", delimiter="\t")
+    with pytest.raises(ValidationError, match="delimiter can only be set with format CSV"):
+        accepted(delimiter=";")
+    for wrong in (";;", "", '"', "\n"):
+        with pytest.raises(ValidationError, match="delimiter"):
+            accepted(format="CSV", delimiter=wrong)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -132,6 +133,73 @@ def test_a_line_without_an_end_does_not_grow_for_ever() -> None:
     for _ in range(100):
         lines.feed("x" * 1000)
     assert len(log.text()) > 80_000
+
+
+@dataclass
+class Screen:
+    """Writes pieces of a stream at given seconds."""
+
+    now: float = 100.0
+
+    def shown(self, *writes: tuple[float, str], finished: bool = True) -> list[str]:
+        log = make()
+        lines = LineSplitter(log, "stderr", lambda: self.now)
+        for seconds, piece in writes:
+            self.now = 100 + seconds
+            lines.feed(piece)
+        if finished:
+            lines.finish()
+        return [line.split(" ", 2)[2] for line in log.text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("writes", "shown"),
+    [
+        # As tqdm writes.
+        ([(0, "\r 0%"), (0.1, "\r10%"), (0.4, "\r20%"), (0.6, "\r30%"), (0.9, "\r40%\n")], ["20%", "40%"]),
+        ([(0, "\r 0%"), (10, "\r10%"), (10.1, "\r20%"), (20, "\r30%")], [" 0%", "20%", "30%"]),
+        # As `print(end="\r")` writes.
+        ([(0, "0%\r"), (0.1, "10%\r"), (0.6, "20%\r"), (5, "done\n")], ["10%", "20%", "done"]),
+        ([(0, "0%\r10%\r20%\r")], ["20%"]),
+        ([(0, "0%\r10%\r20%\n")], ["20%"]),
+        # Wiped, and left alone.
+        ([(0, "\r50%"), (0.1, "\r   \rready\n")], ["ready"]),
+        ([(0, "\r50%"), (0.1, "\r   \r\n")], ["50%"]),
+        # Both halves of a line end are no line of their own.
+        ([(0, "a\r\nb\r"), (0.1, "\nc\r\n")], ["a", "b", "c"]),
+        ([(0, "a\n\nb\n")], ["a", "", "b"]),
+    ],
+)
+def test_of_a_line_that_is_drawn_again_the_last_of_each_half_second_is_kept(
+    writes: list[tuple[float, str]], shown: list[str]
+) -> None:
+    assert Screen().shown(*writes) == shown
+
+
+def test_a_progress_bar_is_shown_while_it_grows() -> None:
+    assert Screen().shown((0, "\r 0%"), (1, "\r10%"), (2, "\r20%"), finished=False) == [" 0%", "10%"]
+
+
+def test_a_real_progress_bar_of_many_redraws_takes_few_lines() -> None:
+    log = make()
+    lines = LineSplitter(log, "stderr", lambda: 1.0)
+    for number in range(10_000):
+        lines.feed(f"\r{number / 100:.0f}%|####| {number}/10000")
+    lines.feed("\n")
+    assert log.text() == f"{STAMP} stderr 100%|####| 9999/10000\n"
+
+
+def test_the_end_of_a_full_log_says_how_much_was_dropped() -> None:
+    log = make(limit=100)
+    log.add("stdout", "x" * 40)
+    log.add("stdout", "y" * 49)
+    log.add("stdout", "z" * 9)
+    log.drop(1000)
+    log.finish()
+    log.finish()
+    assert log.room == 0
+    assert log.text().splitlines()[-1] == f"{STAMP} taskflow 1060 bytes of output were dropped"
+    assert log.text().count("dropped") == 1
 
 
 def test_an_empty_log_has_no_chunks() -> None:

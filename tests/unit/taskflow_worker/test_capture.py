@@ -2,7 +2,11 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
+import gc
+import io
 import logging
+import logging.config
 import multiprocessing
 import os
 import subprocess
@@ -11,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import structlog
@@ -18,6 +23,7 @@ import structlog
 from taskflow_worker.output.attempt_log import AttemptLog
 from taskflow_worker.output.capture import OutputCapture, attempt_logger
 from taskflow_worker.output.descriptors import Descriptors
+from tests.e2e.product import eventually
 
 
 def lines_of(log: AttemptLog) -> list[str]:
@@ -148,6 +154,13 @@ def test_a_program_that_outlives_its_attempt_does_not_write_to_the_next_log(desc
     assert lines_of(first) == lines_of(second) == []
 
 
+@pytest.fixture
+def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test itself says when output is read."""
+    monkeypatch.setattr(Descriptors, "_start", lambda _: None)
+
+
+@pytest.mark.usefixtures("unwatched")
 def test_a_flood_does_not_stay_in_memory(descriptor: int) -> None:
     log, descriptors = AttemptLog(2000), Descriptors([(descriptor, "stdout")])
     with descriptors.capture(log):
@@ -156,8 +169,146 @@ def test_a_flood_does_not_stay_in_memory(descriptor: int) -> None:
         descriptors.drain()
         os.write(descriptor, b"x" * 100_000)
         descriptors.drain()
-        assert os.fstat(descriptor).st_size == 0
-    assert "the log is cut here" in lines_of(log)[-1]
+        assert os.fstat(descriptor).st_blocks <= 8
+    log.finish()
+    *_, cut, dropped = lines_of(log)
+    assert "the log is cut here" in cut
+    assert dropped == "taskflow 100500 bytes of output were dropped"
+
+
+@pytest.mark.usefixtures("unwatched")
+def test_what_is_read_is_given_back_although_the_log_has_room(descriptor: int) -> None:
+    log, descriptors = make(), Descriptors([(descriptor, "stdout")])
+    with descriptors.capture(log):
+        for _ in range(5):
+            os.write(descriptor, b"\rx" * 500_000)
+            descriptors.drain()
+            assert os.fstat(descriptor).st_blocks <= 8
+    assert len(log.text()) < 1000
+
+
+@pytest.mark.usefixtures("unwatched")
+def test_what_has_no_room_is_given_back_unread_and_counted(descriptor: int) -> None:
+    log, descriptors = AttemptLog(1_000_000), Descriptors([(descriptor, "stdout")])
+    with descriptors.capture(log):
+        # Redraws take no room, so the log is not full after as many bytes as it may have.
+        os.write(descriptor, b"\rx" * 500_000 + b"\r" + b"lost\n" * 10_000)
+        descriptors.drain()
+        os.write(descriptor, b"after\n")
+    log.finish()
+    lines = lines_of(log)
+    assert set(lines[:-3]) == {"stdout x"}
+    assert lines[-3:] == [
+        "taskflow 50001 bytes of output are left out here: at most 1000000 bytes are kept",
+        "stdout after",
+        "taskflow 50001 bytes of output were dropped",
+    ]
+
+
+def test_output_is_read_while_the_attempt_runs(descriptor: int) -> None:
+    log = make()
+    with Descriptors([(descriptor, "stdout")]).capture(log):
+        for number in range(3):
+            os.write(descriptor, b"%d\n" % number)
+            eventually(lambda: lines_of(log)[-1:], [f"stdout {number}"].__eq__)
+
+
+def test_a_program_that_outlives_its_attempt_takes_no_more_memory(descriptor: int) -> None:
+    log, descriptors = make(), Descriptors([(descriptor, "stdout")])
+    with descriptors.capture(log):
+        kept = os.dup(descriptor)
+        os.write(kept, b"in time\n")
+    with pytest.raises(PermissionError):
+        os.write(kept, b"late\n")
+    assert os.fstat(kept).st_blocks == 0
+    os.close(kept)
+    assert lines_of(log) == ["stdout in time"]
+
+
+def test_a_stream_may_be_reconfigured_wrapped_and_closed() -> None:
+    output, first, second = OutputCapture(), make(), make()
+    with output.capture(first):
+        sys.stdout.reconfigure(encoding="latin-1", errors="strict", line_buffering=True)  # type: ignore[union-attr]
+        print(sys.stdout.name, sys.stdout.encoding, isinstance(sys.stdout, io.TextIOWrapper))
+        io.TextIOWrapper(sys.stdout.buffer, encoding="utf-8").write("wrapped\n")
+        gc.collect()
+        codecs.getwriter("utf-8")(sys.stdout.buffer).write("encoded\n")
+        with io.BufferedWriter(sys.stdout.buffer.raw) as raw:  # type: ignore[union-attr]
+            raw.write(b"raw\n")
+        sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")  # type: ignore[union-attr]
+        print("not flushed: \u00e9")
+        sys.stderr.close()
+    with output.capture(second):
+        print("later: \u20ac")
+        print("later", file=sys.stderr)
+    assert lines_of(first) == [
+        "stdout <stdout> utf-8 True",
+        "stdout wrapped",
+        "stdout encoded",
+        "stdout raw",
+        "stdout not flushed: \u00e9",
+    ]
+    assert lines_of(second) == ["stdout later: \u20ac", "stderr later"]
+
+
+def test_a_character_written_in_pieces_to_a_stream_is_one() -> None:
+    log = make()
+    with OutputCapture().capture(log):
+        for byte in "\u00e9\U0001f40d\n".encode():
+            sys.stdout.buffer.write(bytes([byte]))
+    assert lines_of(log) == ["stdout \u00e9\U0001f40d"]
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level, disabled = root.handlers[:], root.level, root.manager.disable
+    off = {name for name, each in root.manager.loggerDict.items() if getattr(each, "disabled", False)}
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.disable(disabled)
+    for name, each in root.manager.loggerDict.items():
+        if isinstance(each, logging.Logger):
+            each.disabled = name in off
+
+
+CONFIG: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": True,
+    "formatters": {"own": {"format": "own %(message)s"}},
+    "handlers": {"out": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "own"}},
+    "root": {"level": "INFO", "handlers": ["out"]},
+}
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_logging_that_a_handler_configures_loses_no_trace_and_doubles_nothing() -> None:
+    output, first, second = OutputCapture(), make(), make()
+    own, other, off = map(logging.getLogger, ("taskflow_worker.process.runner", "shop.old", "shop.off"))
+    off.disabled = True
+    with output.capture(first):
+        logging.config.dictConfig(CONFIG)
+        logging.disable(logging.CRITICAL)
+        attempt_logger.error("handler_raised", exception="Trace:")
+    assert (own.disabled, other.disabled, off.disabled) == (False, False, True)
+    with output.capture(second):
+        logging.getLogger("shop.new").info("once")
+        attempt_logger.error("handler_raised")
+    assert lines_of(first) == ["ERROR taskflow.attempt: handler_raised", "ERROR taskflow.attempt: Trace:"]
+    assert lines_of(second) == ["stdout own once", "ERROR taskflow.attempt: handler_raised"]
+
+
+@pytest.mark.usefixtures("restored_logging")
+def test_a_record_that_the_programs_own_handler_leaves_out_is_not_lost() -> None:
+    log = make()
+    with OutputCapture().capture(log):
+        picky, filtered = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stdout)
+        picky.setLevel(logging.ERROR)
+        filtered.addFilter(lambda _: False)
+        logging.getLogger().handlers += [picky, filtered]
+        logging.getLogger("shop").warning("kept")
+    assert lines_of(log) == ["WARNING shop: kept"]
 
 
 def _say() -> None:

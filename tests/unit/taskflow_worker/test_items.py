@@ -94,7 +94,90 @@ def test_a_row_of_the_wrong_length_is_unreadable() -> None:
     objects = Objects({KEY: b"a,b\n1,2\n1\n"})
     good, bad = read(objects, count(objects, ItemsFormat.CSV), "0-1")
     assert good == {"a": "1", "b": "2"}
-    assert bad == Unreadable("the row has 1 fields, the header 2")
+    assert bad == Unreadable("line 3: the row has 1 fields, the header 2")
+
+
+def refusal(content: bytes, kind: ItemsFormat) -> str:
+    ended = count_items(make_message(), Source(key=KEY, format=kind), Objects({KEY: content}), patience=0)
+    assert isinstance(ended, Failure), ended
+    assert ended.reason is Reason.ITEMS_INVALID
+    return ended.message
+
+
+CSV, LINES = ItemsFormat.CSV, ItemsFormat.JSON_LINES
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "told"),
+    [
+        (b"a,a,b\n1,2,3\n", CSV, "line 1: the header names the column 'a' twice"),
+        (b'\n"x\ny",b,"x\ny"\n', CSV, r"line 2: the header names the column 'x\ny' twice"),
+        (b"a,b\r1,2\r3,4\r", CSV, "line 1: a carriage return ends it alone"),
+        (b"a,b\n1,2\r3,4\n", CSV, "line 2: a carriage return ends it alone"),
+        (b'{"a":1}\r{"a":2}\r', LINES, "line 1: a carriage return ends it alone"),
+        ("a,b\n1,2\n".encode("utf-16"), CSV, "line 1: the text is UTF-16 or UTF-32, expected UTF-8"),
+        ("a,b\n1,2\n".encode("utf-16-le"), CSV, "line 1: the text is UTF-16 or UTF-32, expected UTF-8"),
+        ("1\n2\n".encode("utf-16"), LINES, "line 1: the text is UTF-16 or UTF-32, expected UTF-8"),
+        ("1\n2\n".encode("utf-16-be"), LINES, "line 1: the text is UTF-16 or UTF-32, expected UTF-8"),
+        ("1\n2\n".encode("utf-32"), LINES, "line 1: the text is UTF-16 or UTF-32, expected UTF-8"),
+        ("\u00e9,b\n".encode("latin-1"), CSV, "line 1: the header is not CSV: byte 1 of the line is 0xe9"),
+        (b'a,b\n1,2\n3,"4\n5,6\n', CSV, "line 3: the row opens a quote that is never closed"),
+        (b'a,b\n1,2\n3,"4', CSV, "line 3: the row opens a quote that is never closed"),
+    ],
+)
+def test_a_file_that_would_be_read_as_other_items_is_refused_with_its_line(
+    content: bytes, kind: ItemsFormat, told: str
+) -> None:
+    message = refusal(content, kind)
+    assert message.startswith(f"array.itemsFrom: '{KEY}': ")
+    assert told in message
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b"NaN", "NaN is no JSON number"),
+        (b"[-Infinity]", "-Infinity is no JSON number"),
+        (b'{"a": 1e999}', "1e999 is larger than any 64-bit float"),
+        (b'[{"a": 1, "a": 2}]', "the key 'a' occurs twice in an object"),
+        (b"\xe9", "byte 1 of the line is 0xe9, which is not UTF-8"),
+        (b'{"a"', "column 5: the item is not JSON"),
+    ],
+)
+def test_a_line_that_is_no_json_value_is_unreadable_with_its_line(
+    line: bytes, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(items, "BLOCK_ITEMS", 2)
+    objects = Objects({KEY: b"1\n\n2\n3.5e300\n" + line + b"\n4\n"})
+    found = read(objects, count(objects), "0-4")
+    assert found[:3] + found[4:] == [1, 2, 3.5e300, 4]
+    assert isinstance(found[3], Unreadable)
+    assert found[3].problem.startswith("line 5")
+    assert told in found[3].problem
+
+
+def test_a_line_is_counted_over_rows_of_several_lines_and_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(items, "BLOCK_ITEMS", 1)
+    objects = Objects({KEY: b'a,b\n"1\r\n2\r3",4\n\n5\n'}, piece=3)
+    assert read(objects, count(objects, CSV), "0-1") == [
+        {"a": "1\r\n2\r3", "b": "4"},
+        Unreadable("line 5: the row has 1 fields, the header 2"),
+    ]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|", " ", "\u00a6"])
+def test_another_delimiter_may_be_said(delimiter: str) -> None:
+    rows = f'a{delimiter}"b{delimiter}c"\n1,5{delimiter}2\n'
+    objects = Objects({KEY: rows.encode()})
+    counted = count_items(make_message(), Source(key=KEY, format=CSV, delimiter=delimiter), objects, patience=0)
+    assert isinstance(counted, Counted), counted
+    assert read(objects, counted, "0") == [{"a": "1,5", f"b{delimiter}c": "2"}]
+
+
+def test_carriage_returns_within_quotes_are_looked_at_once() -> None:
+    # If each had all before it looked at, this would take minutes.
+    objects = Objects({KEY: b'a\n"' + b"\r" * (items.MAX_RECORD_BYTES - 100) + b'"\n'}, piece=65_536)
+    assert count(objects, CSV).total == 1
 
 
 def test_too_many_or_too_large_items_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +230,7 @@ def test_lines_within_a_quote_are_looked_at_once() -> None:
     assert f"longer than {items.MAX_RECORD_BYTES} bytes" in ended.message
 
 
-@pytest.mark.parametrize("header", [b"\xff\xfe,b", b"a" * 200_000])
+@pytest.mark.parametrize("header", [b"\xff,b", b"a" * 200_000])
 def test_a_header_that_cannot_be_read_is_said_to_be_it(header: bytes) -> None:
     ended = count_items(
         make_message(), Source(key=KEY, format=ItemsFormat.CSV), Objects({KEY: header + b"\n1,2\n"}), patience=0

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import functools
+import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from taskflow_worker.sdk.binding import FunctionHandler
 from taskflow_worker.sdk.context import Context
 from taskflow_worker.sdk.failures import AttemptFailed
 from taskflow_worker.sdk.registry import REGISTRY, Registry, discover, handler
+from taskflow_worker.sdk.stop import FixedStop
 
 CONTEXT = Context(uid="u", namespace="n", name="t", attempt=2, token="t", inputs={}, outputs={})
 
@@ -201,6 +204,81 @@ def test_a_hint_may_name_a_type_that_is_defined_later() -> None:
         assert run(early, {"item": "tea"}) == Sale(item="tea")
     finally:
         del early.__globals__["Later"]
+
+
+def load(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, only: Registry) -> None:
+    (tmp_path / "hinted_handlers.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "hinted_handlers", raising=False)
+    monkeypatch.setattr("taskflow_worker.sdk.registry.REGISTRY", only)
+    importlib.import_module("hinted_handlers")
+    only.check()
+
+
+HINTED = """
+{future}
+from typing import TYPE_CHECKING, Any
+from taskflow_worker.sdk import Context, handler
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+@handler("sums.total")
+def total(values: {hint}, *rest: "int", context: "Context") -> "Decimal":
+    return sum(values)
+"""
+
+
+@pytest.mark.parametrize("future", ["", "from __future__ import annotations"])
+def test_the_hint_of_the_result_is_not_needed(future: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry()
+    load(HINTED.format(future=future, hint="'list[int]'"), tmp_path, monkeypatch, registry)
+    found = registry.find("sums.total")
+    assert found.call(found.bind([[1, 2]], {}), CONTEXT, FixedStop()) == 3
+    with pytest.raises(AttemptFailed, match="valid integer"):
+        found.bind([["1"]], {})
+
+
+@pytest.mark.parametrize(
+    ("hint", "told"),
+    [
+        ("'list[Decimal]'", "NameError: name 'Decimal' is not defined; import it also at run time, not only if"),
+        ("'list['", "SyntaxError: "),
+        ("object.__class__.__call__", "PydanticSchemaGenerationError: "),
+    ],
+)
+def test_a_hint_that_cannot_be_used_is_refused_at_the_start_with_its_handler(
+    hint: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        load(HINTED.format(future="", hint=hint), tmp_path, monkeypatch, Registry())
+    message = str(caught.value)
+    assert message.startswith("handler 'sums.total' (hinted_handlers.total): the type hint ")
+    assert "of parameter 'values' cannot be used to check arguments: " in message
+    assert told in message
+    assert "\n" not in message
+
+
+def test_a_model_that_names_what_is_not_defined_is_refused_at_the_start() -> None:
+    class Incomplete(BaseModel):
+        part: Missing  # type: ignore[name-defined]  # noqa: F821
+
+    def take(value: Any) -> Any:
+        return value
+
+    take.__annotations__["value"] = Incomplete
+    with pytest.raises(Invalid, match=r"of parameter 'value' cannot be used .* 'Missing'"):
+        FunctionHandler("h", take).check()
+
+
+def test_hints_of_a_decorated_function_are_those_of_the_function_itself() -> None:
+    def take(value: Sale) -> Any:
+        return value
+
+    @functools.wraps(take)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return take(*args, **kwargs)
+
+    assert run(wrapped, {"item": "tea"}) == Sale(item="tea")
 
 
 def test_an_unknown_handler_lists_those_that_are_known() -> None:

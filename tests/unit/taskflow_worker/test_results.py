@@ -78,6 +78,33 @@ def test_a_value_without_a_json_form_is_refused(value: Any) -> None:
     assert "has no JSON form" in failure.message
 
 
+@dataclass
+class Table:
+    cells: dict[Any, int]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({1: "a", "1": "b"}, "the keys 1 and '1' of a dict are both \"1\" in JSON"),
+        ([{"a": ({True: 1, "true": 2},)}], "the keys True and 'true' of a dict are both \"true\""),
+        ({None: 1, "null": 2}, "the keys None and 'null' of a dict are both \"null\""),
+        ({1.0: 1, "1.0": 2}, "the keys 1.0 and '1.0' of a dict are both \"1.0\""),
+        ({"t": Table({1: 1, "1": 2})}, 'an object would have the key "1" twice'),
+    ],
+)
+def test_keys_that_are_the_same_in_json_are_refused(value: Any, told: str) -> None:
+    failure = run(returning(value)).failure
+    assert failure is not None
+    assert failure.reason is Reason.RESULT_NOT_SERIALISABLE
+    assert told in failure.message
+
+
+def test_keys_that_differ_in_json_are_kept() -> None:
+    assert run(returning({1: 1, "a": {None: 2, True: 3}})).result == {"1": 1, "a": {"null": 2, "true": 3}}
+    assert run(returning(Table({1: 1, 2: 2}))).result == {"cells": {"1": 1, "2": 2}}
+
+
 def test_a_result_up_to_the_limit_is_inline() -> None:
     value = "x" * (MAX_RESULT_BYTES - 2)
     outcome = run(returning(value))

@@ -94,5 +94,6 @@ def test_once_without_the_attempt_serves_nothing(
         monkeypatch.setenv(f"TASKFLOW_{name}", value)
     for name in ("own_stdout", "setup_logging"):
         monkeypatch.setattr(f"taskflow_worker.__main__.{name}", lambda *_: None)
+    monkeypatch.setattr("taskflow_worker.output.own_logging.set_apart", lambda: None)
     assert main(["--once"]) == 2
     assert "--once needs TASKFLOW_WORKER_ONCE" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +17,8 @@ CHUNK_BYTES = 64 * 1024
 LOG_CONTENT_TYPE = "text/plain; charset=utf-8"
 _MAX_LINE_CHARS = 16 * 1024
 """A line without an end is split after this many characters."""
+REDRAW_SECONDS = 0.5
+"""Of a line that is drawn again and again, as progress bars are, the last version of each such period is kept."""
 
 
 def chunk_key(message: Message, number: int) -> str:
@@ -41,7 +44,7 @@ class AttemptLog:
     level and name of a logger. Text of several lines becomes several complete lines.
 
     Args:
-        limit: maximum size in bytes. The rest is dropped, and the last line says so.
+        limit: maximum size in bytes. The rest is dropped, and the last lines say so.
         now: the clock.
         chunk_bytes: size at which a chunk is closed.
     """
@@ -55,6 +58,7 @@ class AttemptLog:
         self._lock = threading.Lock()
         self._size = 0
         self._full = False
+        self._dropped = 0
         self._number = 1
         self._chunks: dict[int, bytearray] = {}
         self._stored: dict[int, int] = {}
@@ -63,6 +67,11 @@ class AttemptLog:
     def full(self) -> bool:
         """True once the limit is reached: further text is dropped."""
         return self._full
+
+    @property
+    def room(self) -> int:
+        """Bytes that may still be added."""
+        return 0 if self._full else self._limit - self._size
 
     def add(self, tag: str, text: str) -> None:
         """Append text, line by line."""
@@ -73,16 +82,35 @@ class AttemptLog:
     def _append(self, tag: str, line: str) -> None:
         with self._lock:
             if self._full:
+                self._dropped += len(line.encode("utf-8", "backslashreplace")) + 1
                 return
             data = self._line(tag, line)
             if self._size + len(data) > self._limit:
                 self._full = True
+                self._dropped += len(line.encode("utf-8", "backslashreplace")) + 1
                 data = self._line("taskflow", f"the log is cut here: at most {self._limit} bytes are kept")
-            chunk = self._chunks.setdefault(self._number, bytearray())
-            chunk += data
-            self._size += len(data)
-            if len(chunk) >= self._chunk_bytes:
-                self._number += 1
+            self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        chunk = self._chunks.setdefault(self._number, bytearray())
+        chunk += data
+        self._size += len(data)
+        if len(chunk) >= self._chunk_bytes:
+            self._number += 1
+
+    def drop(self, size: int) -> None:
+        """Leave out bytes of output that nobody read, because the log had no room for as many."""
+        if not self._full:
+            self._append("taskflow", f"{size} bytes of output are left out here: at most {self._limit} bytes are kept")
+        with self._lock:
+            self._dropped += size
+
+    def finish(self) -> None:
+        """Say how much was dropped: the attempt has ended."""
+        with self._lock:
+            if self._dropped:
+                self._keep(self._line("taskflow", f"{self._dropped} bytes of output were dropped"))
+                self._dropped = 0
 
     def _line(self, tag: str, line: str) -> bytes:
         time = self._now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -111,34 +139,94 @@ class AttemptLog:
 
 
 class LineSplitter:
-    """Splits a stream that arrives in pieces into lines. Any thread may call its methods."""
+    """Splits a stream that arrives in pieces into lines. Any thread may call its methods.
 
-    def __init__(self, log: AttemptLog, tag: str) -> None:
+    A carriage return begins the line anew, as progress bars do: see `REDRAW_SECONDS`.
+    """
+
+    def __init__(self, log: AttemptLog, tag: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._tag = tag
+        self._clock = clock
         # Re-entrant: a signal handler or a finalizer that interrupts a thread in here may print too.
         self._lock = threading.RLock()
         self._decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
-        self._rest = ""
+        # What is written of the line so far, and the period in which it was. A carriage return at its end may be half
+        # of a CRLF.
+        self._rest, self._rest_period = "", 0
+        # The last version of this line that was drawn over, until its period is over.
+        self._redrawn: tuple[int, str] | None = None
 
     def feed_bytes(self, piece: bytes) -> None:
         """Append bytes. A character may span several pieces."""
-        self.feed(self._decode(piece))
+        with self._lock:
+            self.feed(self._decode(piece))
 
     def feed(self, piece: str) -> None:
-        """Append text and log the complete lines. A carriage return ends a line too, as progress bars use it."""
+        """Append text and log the complete lines."""
         with self._lock:
-            text = self._rest + piece
-            cut = max(text.rfind("\n"), text.rfind("\r")) + 1
-            complete, self._rest = text[:cut], text[cut:]
+            period = int(self._clock() / REDRAW_SECONDS)
+            lines: list[str] = []
+            *complete, rest = self._joined(piece, lines).split("\n")
+            for line in complete:
+                self._end_line(line, lines, period)
+            half = "\r" if rest.endswith("\r") else ""
+            self._rest = self._draw(rest.removesuffix("\r"), lines, period) + half
+            self._rest_period = period
+            self._settle(lines, period)
             if len(self._rest) > _MAX_LINE_CHARS:
-                complete, self._rest = complete + self._rest, ""
-            if complete:
-                self._log.add(self._tag, complete)
+                lines.append(self._rest)
+                self._rest = ""
+            self._add(lines)
+
+    def _joined(self, piece: str, lines: list[str]) -> str:
+        """The unfinished line with what follows it."""
+        rest, self._rest = self._rest, ""
+        begins_anew = piece.startswith("\r") and piece[1:2] not in ("", "\n")
+        if begins_anew or (rest.endswith("\r") and piece[:1] not in ("", "\n")):
+            # This version was complete when it was written, not only now.
+            self._redraw(rest.removesuffix("\r"), lines, self._rest_period)
+            rest = ""
+        return (rest + piece).replace("\r\n", "\n")
+
+    def _draw(self, line: str, lines: list[str], period: int) -> str:
+        """The last version of a line."""
+        if "\r" not in line:
+            return line
+        *redrawn, last = line.split("\r")
+        for version in redrawn:
+            self._redraw(version, lines, period)
+        return last
+
+    def _redraw(self, version: str, lines: list[str], period: int) -> None:
+        self._settle(lines, period)
+        # Blanks only wipe the line.
+        if version.strip():
+            self._redrawn = period, version
+
+    def _settle(self, lines: list[str], period: int) -> None:
+        """Log the version that is the last one of an earlier period."""
+        if self._redrawn is not None and self._redrawn[0] < period:
+            lines.append(self._redrawn[1])
+            self._redrawn = None
+
+    def _end_line(self, line: str, lines: list[str], period: int) -> None:
+        last = self._draw(line, lines, period)
+        self._settle(lines, period)
+        redrawn, self._redrawn = self._redrawn, None
+        lines.append(redrawn[1] if redrawn is not None and not last.strip() else last)
+
+    def _add(self, lines: list[str]) -> None:
+        if lines:
+            self._log.add(self._tag, "\n".join(lines) + "\n")
 
     def finish(self) -> None:
         """Log the rest as the last line: the stream has ended."""
         with self._lock:
-            rest, self._rest = self._rest + self._decode(b"", final=True), ""
-            if rest:
-                self._log.add(self._tag, rest)
+            self.feed_bytes(b"")
+            rest = self._rest.removesuffix("\r") + self._decode(b"", final=True)
+            self._rest = ""
+            if rest or self._redrawn is not None:
+                lines: list[str] = []
+                self._end_line(rest, lines, self._rest_period)
+                self._add(lines)

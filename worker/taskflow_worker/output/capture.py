@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from taskflow_worker.output.attempt_log import AttemptLog, LineSplitter
 from taskflow_worker.output.descriptors import Descriptors
+from taskflow_worker.output.own_logging import ATTEMPTS, disabled, enable, is_own
+from taskflow_worker.output.streams import RoutedStream
 
 attempt_logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
-    logging.getLogger("taskflow.attempt"),
+    ATTEMPTS.getLogger("taskflow.attempt"),
     processors=[
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -28,8 +29,8 @@ attempt_logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
     ],
     wrapper_class=structlog.stdlib.BoundLogger,
 )
-"""TaskFlow's own entries in the log of an attempt. Independent of how the program configures structlog."""
-_NOT_THE_HANDLER = ("taskflow_worker.", "taskflow_core.", "celery.app.trace", "celery.worker")
+"""TaskFlow's own entries in the log of an attempt. Independent of how the program configures logging and
+structlog."""
 _COMMON_FIELDS = (
     "level",
     "logger",
@@ -54,9 +55,10 @@ class _Sink:
         self.lines = {tag: LineSplitter(log, tag) for tag in _STREAMS}
 
     def finish(self) -> None:
-        """Write the unfinished lines."""
+        """Write the unfinished lines, and what there was no room for."""
         for lines in self.lines.values():
             lines.finish()
+        self.log.finish()
 
 
 class _CurrentSink(Protocol):
@@ -86,74 +88,16 @@ _CONTEXT_SINK: ContextVar[_Sink | None] = ContextVar("taskflow_attempt", default
 """Several attempts at a time: output belongs to the attempt of its context, or of the context it was copied from."""
 
 
-class RoutedStream(io.TextIOBase):
-    """Replaces `sys.stdout` or `sys.stderr`: writes to the current attempt's log, or else to the original stream.
+class _AttemptLogHandler(logging.Handler):
+    """Writes log records to the log of the current attempt.
 
-    One object serves all attempts, because loggers and libraries keep the stream that they found first.
+    Except records of the worker itself, and those that a handler of the program's own prints to the same log.
     """
 
-    def __init__(self, original: TextIO, tag: str, current: _CurrentSink) -> None:
-        self._original = original
-        self._tag = tag
-        self._current = current
-        self.buffer = _RoutedBytes(self)
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """The log's encoding."""
-        return "utf-8"
-
-    @property
-    def errors(self) -> str:  # type: ignore[override]
-        """Printing never raises."""
-        return "backslashreplace"
-
-    def writable(self) -> bool:
-        """Always true."""
-        return True
-
-    def fileno(self) -> int:
-        """Descriptor of the original stream, for child processes."""
-        return self._original.fileno()
-
-    def write(self, text: str, /) -> int:
-        """Write text."""
-        sink = self._current.get()
-        if sink is None:
-            return self._original.write(text)
-        sink.lines[self._tag].feed(text)
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush the original stream. The log needs no flush."""
-        if self._current.get() is None and not self._original.closed:
-            self._original.flush()
-
-
-class _RoutedBytes(io.RawIOBase):
-    """`sys.stdout.buffer`."""
-
-    def __init__(self, text: RoutedStream) -> None:
-        self._text = text
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, piece: Any, /) -> int:
-        data = bytes(piece)
-        self._text.write(data.decode("utf-8", "backslashreplace"))
-        return len(data)
-
-    def flush(self) -> None:
-        self._text.flush()
-
-
-class _AttemptLogHandler(logging.Handler):
-    """Writes log records to the log of the current attempt, except records of the worker itself."""
-
-    def __init__(self, current: _CurrentSink) -> None:
+    def __init__(self, current: _CurrentSink, prints: Callable[[logging.Handler], bool]) -> None:
         super().__init__()
         self._current = current
+        self._prints = prints
         self._pid = os.getpid()
         self.setFormatter(_FORMATTER)
 
@@ -161,9 +105,10 @@ class _AttemptLogHandler(logging.Handler):
         sink = self._current.get()
         forked = os.getpid() != self._pid
         if (
-            record.name.startswith(_NOT_THE_HANDLER)
+            is_own(record.name)
             or (sink is None and not forked)
             or (sink is not None and record.levelno < sink.level)
+            or self._is_printed(record)
         ):
             return
         try:
@@ -176,6 +121,19 @@ class _AttemptLogHandler(logging.Handler):
         except Exception:  # noqa: BLE001 - logging never fails its caller; this prints the cause on stderr
             self.handleError(record)
 
+    def _is_printed(self, record: logging.LogRecord) -> bool:
+        found = logging.root.manager.loggerDict.get(record.name)
+        logger: logging.Logger | None = found if isinstance(found, logging.Logger) else logging.root
+        if record.name == attempt_logger.name:
+            return False
+        while logger is not None:
+            for handler in logger.handlers:
+                # What its filters say is not known before they have been asked, and asking may change the record.
+                if record.levelno >= handler.level and not handler.filters and self._prints(handler):
+                    return True
+            logger = logger.parent if logger.propagate else None
+        return False
+
 
 def _as_text(_: WrappedLogger, __: str, fields: EventDict) -> str:
     event, exception = fields.pop("event", ""), fields.pop("exception", None)
@@ -186,6 +144,12 @@ def _as_text(_: WrappedLogger, __: str, fields: EventDict) -> str:
 _FORMATTER = structlog.stdlib.ProcessorFormatter(
     foreign_pre_chain=[structlog.processors.format_exc_info], processors=[_as_text]
 )
+
+
+def _flush(*streams: Any) -> None:
+    for stream in streams:
+        with suppress(Exception):
+            stream.flush()
 
 
 class OutputCapture:
@@ -205,16 +169,19 @@ class OutputCapture:
         self._current: _CurrentSink = _CONTEXT_SINK if concurrent else _ProcessSink()
         self._streams: tuple[RoutedStream, RoutedStream] | None = None
         self._lock = threading.Lock()
+        self._handler = _AttemptLogHandler(self._current, self._prints)
+        self._attempts = 0
         # In a process that a handler forks, a thread that does not exist there may hold the lock of the log.
         os.register_at_fork(after_in_child=lambda: self._current.set(None))
 
     def install(self) -> None:
         """For concurrent attempts: replace the process's streams for good. Call it early; it may be called again."""
         with self._lock:
-            if self._streams is None:
-                self._streams = self._routed_streams()
+            if self._streams is None or not self._attempts:
+                # Again, since an attempt may have replaced them too. One that runs may still need its own.
+                self._streams = self._streams or self._routed_streams()
                 sys.stdout, sys.stderr = self._streams
-                logging.getLogger().addHandler(_AttemptLogHandler(self._current))
+            self._add_handler()
 
     @contextmanager
     def capture(self, log: AttemptLog, level: int = logging.INFO) -> Iterator[None]:
@@ -223,45 +190,90 @@ class OutputCapture:
         with self._installed(level):
             self._current.set(sink)
             try:
-                if self._descriptors is None:
-                    yield
-                else:
-                    with self._descriptors.capture(log):
+                with self._descriptors_captured(log):
+                    try:
                         yield
+                    finally:
+                        # A handler may have put another stream there, around ours.
+                        _flush(sys.stdout, sys.stderr)
             finally:
                 self._current.set(None)
                 sink.finish()
+
+    @contextmanager
+    def _descriptors_captured(self, log: AttemptLog) -> Iterator[None]:
+        if self._descriptors is None:
+            yield
+            return
+        # What somebody printed before belongs to no attempt. The process's first streams write to the descriptors.
+        _flush(sys.__stdout__, sys.__stderr__)
+        with self._descriptors.capture(log):
+            try:
+                yield
+            finally:
+                _flush(sys.__stdout__, sys.__stderr__)
 
     @contextmanager
     def _installed(self, level: int) -> Iterator[None]:
         root = logging.getLogger()
         if self._concurrent:
             self.install()
+            with self._lock:
+                self._attempts += 1
             # Set only if needed: setting a level clears the caches of all loggers.
             if level < root.level:
                 root.setLevel(level)
-            yield
+            try:
+                yield
+            finally:
+                enable()
+                with self._lock:
+                    self._attempts -= 1
             return
         self._streams = self._streams or self._routed_streams()
-        streams_before, level_before = (sys.stdout, sys.stderr), root.level
-        handler = _AttemptLogHandler(self._current)
+        streams_before, level_before, severity = (sys.stdout, sys.stderr), root.level, root.manager.disable
+        off = disabled()
         sys.stdout, sys.stderr = self._streams
-        root.addHandler(handler)
+        self._add_handler()
         if level < level_before:
             root.setLevel(level)
         try:
             yield
         finally:
-            root.removeHandler(handler)
+            for logger in (root, ATTEMPTS.root):
+                logger.removeHandler(self._handler)
             if level < level_before:
                 root.setLevel(level_before)
+            logging.disable(severity)
+            enable(stay_disabled=off)
             sys.stdout, sys.stderr = streams_before
 
-    def _routed_streams(self) -> tuple[RoutedStream, RoutedStream]:
-        stdout, stderr = _STREAMS
-        return RoutedStream(sys.stdout, stdout, self._current), RoutedStream(sys.stderr, stderr, self._current)
+    def _add_handler(self) -> None:
+        # Not only once: configuring logging removes the handlers of the root logger.
+        for logger in (logging.getLogger(), ATTEMPTS.root):
+            logger.addHandler(self._handler)
 
-    def drain(self) -> None:
-        """Copy new output of the descriptors to the log."""
-        if self._descriptors is not None:
-            self._descriptors.drain()
+    def _routed_streams(self) -> tuple[RoutedStream, RoutedStream]:
+        def routed(stream: Any, tag: str) -> RoutedStream:
+            def lines() -> LineSplitter | None:
+                sink = self._current.get()
+                return None if sink is None else sink.lines[tag]
+
+            return RoutedStream(stream, f"<{tag}>", lines)
+
+        stdout, stderr = _STREAMS
+        return routed(sys.stdout, stdout), routed(sys.stderr, stderr)
+
+    def _prints(self, handler: logging.Handler) -> bool:
+        """Whether a handler writes to a stream or descriptor that is captured."""
+        # Rich's handler has a console.
+        stream: Any = getattr(handler, "stream", None) or getattr(getattr(handler, "console", None), "file", None)
+        if handler is self._handler or stream is None:
+            return False
+        buffer = getattr(stream, "buffer", None)
+        if self._streams is not None and any(buffer is each.buffer for each in self._streams):
+            return True
+        try:
+            return self._descriptors is not None and self._descriptors.captures(stream.fileno())
+        except (AttributeError, OSError, ValueError):
+            return False

@@ -75,7 +75,6 @@ class LogShipper:
                 current = list(self._open)
             for shipment in current:
                 try:
-                    self._output.drain()
                     self._ship(shipment)
                 except Exception:
                     # The other logs must still be shipped.

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import sys
 import typing
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from taskflow_core.domain.phases import Reason
+from taskflow_core.errors import Invalid
 from taskflow_worker.sdk.context import Context
 from taskflow_worker.sdk.failures import AttemptFailed, Stopped
 from taskflow_worker.sdk.runnable import ItemCall
@@ -41,25 +44,75 @@ class FunctionHandler:
         """The function's qualified name."""
         return f"{self.function.__module__}.{self.function.__qualname__}"
 
+    def check(self) -> None:
+        """Evaluate the hints of the parameters, once everything that they may name is defined.
+
+        Raises:
+            Invalid: a hint cannot be evaluated, or arguments cannot be checked against it.
+        """
+        _ = self._adapters
+
+    @cached_property
+    def _whole(self) -> inspect.Signature:
+        if sys.version_info >= (3, 14):
+            import annotationlib  # noqa: PLC0415 - new in that version
+
+            # Annotations are evaluated when somebody asks for them, and here nobody needs that of the result.
+            return inspect.signature(self.function, annotation_format=annotationlib.Format.FORWARDREF)
+        return inspect.signature(self.function)
+
     @cached_property
     def _hints(self) -> dict[str, Any]:
-        # Resolved at the first call: hints may name types that are defined below the function.
-        return typing.get_type_hints(self.function, include_extras=True)
+        return {
+            name: self._hint(parameter)
+            for name, parameter in self._whole.parameters.items()
+            if parameter.annotation is not parameter.empty
+        }
+
+    def _hint(self, parameter: inspect.Parameter) -> Any:
+        """The hint of one parameter. That of the result is not needed, and may name what only type checkers import."""
+        function = inspect.unwrap(self.function)
+        alone = SimpleNamespace(
+            __annotations__={parameter.name: parameter.annotation},
+            __type_params__=getattr(function, "__type_params__", ()),
+        )
+        try:
+            found = typing.get_type_hints(alone, getattr(function, "__globals__", {}), include_extras=True)
+        except Exception as error:
+            raise self._unusable(parameter.name, error) from error
+        return found[parameter.name]
+
+    def _unusable(self, name: str, error: Exception) -> Invalid:
+        annotation = self._whole.parameters[name].annotation
+        shown = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+        cause = str(error).partition("\n")[0]
+        advice = "; import it also at run time, not only if TYPE_CHECKING" if isinstance(error, NameError) else ""
+        return Invalid(
+            f"handler {self.name!r} ({self.location}): the type hint {shown!r} of parameter {name!r} cannot be used to "
+            f"check arguments: {type(error).__name__}: {cause}{advice}"
+        )
 
     @cached_property
     def _context(self) -> str | None:
-        parameters = inspect.signature(self.function).parameters
-        return next((name for name in parameters if _is_context(self._hints.get(name))), None)
+        return next((name for name in self._whole.parameters if _is_context(self._hints.get(name))), None)
 
     @cached_property
     def _signature(self) -> inspect.Signature:
         """The parameters that a Task may pass: all except the context."""
-        parameters = inspect.signature(self.function).parameters.values()
-        return inspect.Signature([p for p in parameters if p.name != self._context])
+        return inspect.Signature([p for p in self._whole.parameters.values() if p.name != self._context])
 
     @cached_property
     def _adapters(self) -> dict[str, TypeAdapter[Any]]:
-        return {name: TypeAdapter(self._hints.get(name, Any)) for name in self._signature.parameters}
+        return {name: self._adapter(name) for name in self._signature.parameters}
+
+    def _adapter(self, name: str) -> TypeAdapter[Any]:
+        try:
+            adapter = TypeAdapter(self._hints.get(name, Any))
+            # Of a model that names what is not defined, pydantic says so only when it is used.
+            adapter.rebuild(raise_errors=True)
+        except Exception as error:
+            raise self._unusable(name, error) from error
+        return adapter
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Check the arguments of a Task, which are JSON, against the signature.
@@ -115,9 +168,8 @@ class FunctionHandler:
 
     def _ordered(self, values: Mapping[str, Any]) -> inspect.BoundArguments:
         # BoundArguments sorts out positional-only parameters, *args and **kwargs. It needs the order of the signature.
-        signature = inspect.signature(self.function)
-        ordered = OrderedDict((name, values[name]) for name in signature.parameters if name in values)
-        return inspect.BoundArguments(signature, ordered)
+        ordered = OrderedDict((name, values[name]) for name in self._whole.parameters if name in values)
+        return inspect.BoundArguments(self._whole, ordered)
 
     def for_items(self, args: Sequence[Any], kwargs: Mapping[str, Any], stop: Stop = _NEVER_STOPPED) -> ItemCall:
         """See `Runnable`. The arguments that all items share are checked once, with the first item."""

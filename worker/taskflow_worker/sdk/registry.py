@@ -60,6 +60,16 @@ class Registry:
                 "spec.handler.",
             ) from None
 
+    def check(self) -> None:
+        """Check that arguments can be bound to each function. Call it when all modules have been imported.
+
+        Raises:
+            Invalid: a type hint cannot be evaluated. The message names the handler, the parameter and the cause.
+        """
+        for each in self._handlers.values():
+            if isinstance(each, FunctionHandler):
+                each.check()
+
     @property
     def names(self) -> tuple[str, ...]:
         """All names, sorted."""
@@ -92,7 +102,8 @@ def discover(modules: Iterable[str]) -> None:
     """Import the modules and all installed entry points of group `taskflow.handlers`, which register their handlers.
 
     Raises:
-        Invalid: a module cannot be imported. The message names it and the cause.
+        Invalid: a module cannot be imported, or a type hint of a handler cannot be evaluated. The message names it and
+            the cause.
     """
     names = {
         entry.value: f"entry point {entry.name} ({entry.value})" for entry in entry_points(group=ENTRY_POINT_GROUP)
@@ -103,3 +114,4 @@ def discover(modules: Iterable[str]) -> None:
             importlib.import_module(module)
         except Exception as error:
             raise Invalid(f"handlers of {described} cannot be imported: {type(error).__name__}: {error}") from error
+    REGISTRY.check()

@@ -95,11 +95,15 @@ def run(
         checkpoint: the checkpoint of an earlier attempt.
         cancelled: request a stop before the handler starts.
         kwargs: the Task's `kwargs`.
+
+    Raises:
+        Invalid: a type hint of the function cannot be evaluated: a worker would not start with it.
     """
     registry = REGISTRY
     if not isinstance(handler, str):
         registry = Registry()
         registry.add(handler.__name__, handler)
+        registry.check()
     name = handler if isinstance(handler, str) else handler.__name__
     objects = _Memory()
     for key, content in (inputs or {}).items():
