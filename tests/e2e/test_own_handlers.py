@@ -15,6 +15,8 @@ from tests.e2e.product import Product, eventually, task
 
 pytestmark = pytest.mark.e2e
 
+IMPORT_SECONDS = 120
+"""The files are imported in a process of their own, which starts slowly on a busy machine."""
 MINE = """
 import time
 from pathlib import Path
@@ -64,7 +66,7 @@ def test_workers_follow_a_file_and_an_attempt_under_way_ends_with_what_it_began(
     before = pods(product)
     write(mine, "second", "x = (")
     error = product.stack.folder.handlers / ERROR
-    eventually(error.exists, bool)
+    eventually(error.exists, bool, IMPORT_SECONDS)
     assert "SyntaxError: '(' was never closed (mine.py" in error.read_text()
     assert product.run("two", "mine.word")["status"]["result"] == "first"
     with pytest.raises(LocalError, match="SyntaxError"):
@@ -73,7 +75,7 @@ def test_workers_follow_a_file_and_an_attempt_under_way_ends_with_what_it_began(
 
     write(mine, "second")
     # All are asked to end at once. The idle ones do.
-    eventually(lambda: len(pods(product) & before), (1).__eq__)
+    eventually(lambda: len(pods(product) & before), (1).__eq__, IMPORT_SECONDS)
     assert not error.exists()
     go_on.touch()
     ended = product.finished("long")["status"]

@@ -151,7 +151,8 @@ def test_kwargs_are_the_same_without_their_nulls(cluster: Cluster) -> None:
         done = cluster.run("apply", "-f", "-", manifest=wanted)
         assert done.returncode == 0, done.stderr
         assert kwargs() == {"b": {"c": 1}, "d": [None]}
-    for changed in ({"b": None}, {"b": {"c": 2}}, {"d": []}, {"e": 1}):
+    changes: list[dict[str, Any]] = [{"b": None}, {"b": {"c": 2}}, {"d": []}, {"e": 1}]
+    for changed in changes:
         patch = json.dumps({"spec": {"kwargs": changed}})
         assert "kwargs is immutable" in cluster.run("patch", "tft", name, "--type=merge", "-p", patch).stderr
 
