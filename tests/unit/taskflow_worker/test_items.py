@@ -114,6 +114,7 @@ CSV, LINES = ItemsFormat.CSV, ItemsFormat.JSON_LINES
         (b'\n"x\ny",b,"x\ny"\n', CSV, r"line 2: the header names the column 'x\ny' twice"),
         (b"a,b\r1,2\r3,4\r", CSV, "line 1: a carriage return ends it alone"),
         (b"a,b\n1,2\r3,4\n", CSV, "line 2: a carriage return ends it alone"),
+        pytest.param(b"a,b\r" * 300_000, CSV, "line 1: a carriage return ends it alone", id="long"),
         (b'{"a":1}\r{"a":2}\r', LINES, "line 1: a carriage return ends it alone"),
         ("a,b\n1,2\n".encode("utf-16"), CSV, "line 1: the text is UTF-16 or UTF-32, expected UTF-8"),
         ("a,b\n1,2\n".encode("utf-16-le"), CSV, "line 1: the text is UTF-16 or UTF-32, expected UTF-8"),

@@ -150,7 +150,7 @@ def records(pieces: Iterable[bytes], source: Source, first_line: int = 1) -> Ite
     """The records of an object, or of a part of it that begins with this line.
 
     Raises:
-        AttemptFailed: a record is longer than 1 MiB, or a quote stays open.
+        AttemptFailed: a record is longer than 1 MiB, also for what `_check_text` refuses, or a quote stays open.
     """
     start, line, kept = 0, first_line, b""
     # Lines of the record that have been looked at: bytes, number, and whether a quote is open behind them.
@@ -171,6 +171,8 @@ def records(pieces: Iterable[bytes], source: Source, first_line: int = 1) -> Ite
         kept = buffer[begin:]
         start, seen = start + begin, end - begin
         if len(kept) > MAX_RECORD_BYTES:
+            # It may be so long because its lines end otherwise.
+            _check_text(source, Record(start, line, kept))
             why = "; is there a quote that is never closed?" if quoted else ""
             raise _invalid(source, f"line {line}: the item is longer than {MAX_RECORD_BYTES} bytes{why}")
     if kept:
