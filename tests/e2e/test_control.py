@@ -247,3 +247,29 @@ def test_a_change_that_changes_nothing_does_not_hide_the_conditions(product: Pro
     assert found["metadata"]["generation"] == found["status"]["observedGeneration"] == 2
     gate.touch()
     assert product.finished("seen-again")["status"]["attempt"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"cancel": True}, {"suspend": True}, {"priority": 9}, {"activeDeadlineSeconds": 60}, {"ttlSecondsAfterFinished": 600}],
+    ids=lambda change: next(iter(change)),
+)
+def test_kubectl_wait_returns_for_a_finished_task_that_was_changed(product: Product, change: dict[str, Any]) -> None:
+    name = f"late-{next(iter(change)).lower()}"
+    ended = product.run(name, "taskflow.echo")
+    patch(product, name, **change)
+    product.kubectl("wait", "--for=condition=Finished", f"tft/{name}", "--timeout=30s")
+    after = product.task(name)
+    assert after["metadata"]["generation"] == 2
+    assert after["status"]["observedGeneration"] == 2
+    assert after["status"]["phase"] == ended["status"]["phase"] == "Succeeded"
+
+
+def test_kubectl_wait_returns_for_a_task_that_was_changed_around_its_end(product: Product) -> None:
+    """Whichever is first, the change or the end: nobody can tell, so both orders have to be right."""
+    names = [f"race-{number}" for number in range(12)]
+    for name in names:
+        product.apply(task(name, "taskflow.echo"))
+        patch(product, name, priority=5)
+    for name in names:
+        product.kubectl("wait", "--for=condition=Finished", f"tft/{name}", "--timeout=30s")

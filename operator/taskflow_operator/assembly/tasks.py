@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from taskflow_core.domain.phases import OPEN_SELECTOR
+from taskflow_core.domain.phases import FINISHED_SELECTOR, OPEN_SELECTOR
 from taskflow_core.domain.task import Isolation, Task
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.telemetry import metrics
@@ -28,6 +28,7 @@ from taskflow_operator.tasks.dependencies import DependencyLookup
 from taskflow_operator.tasks.dispatcher import Dispatcher, PoolChanges
 from taskflow_operator.tasks.event_consumer import EventConsumer
 from taskflow_operator.tasks.finished import Finished, count_finished
+from taskflow_operator.tasks.finished_observer import FinishedObserver
 from taskflow_operator.tasks.message_queue import MessageQueue, WarmWorkers
 from taskflow_operator.tasks.observer import Observer
 from taskflow_operator.tasks.open_tasks import OpenTasks
@@ -147,12 +148,17 @@ class TaskFeature:
             read_again=monitor.read_again,
         )
         retention = _retention(base, core)
+        finished = FinishedObserver(base.kube, retention)
+        # Not among the part's watches: nothing waits until all finished Tasks are read, and there may be many.
+        late = KindWatch(base.kube, Task.PLURAL, finished, selector=FINISHED_SELECTOR, name="finished-tasks")
         metrics.WATCH_AGE.set_function(lambda: time.monotonic() - watch.latest)
         loops = {
             "dispatch": dispatcher.run,
             "resources": core.acknowledgements.run,
             "reconcile": lambda: run_all(reconciler.loops()),
-            "retention": lambda: run_all(retention.loops()),
+            "retention": retention.run,
+            "watch-finished-tasks": late.run,
+            "finished-tasks": finished.run,
             "streams": lambda: run_all(monitor.loops()),
         }
         return cls(Part(loops, (watch,)), delivery, reconciler, monitor)
