@@ -251,7 +251,13 @@ def test_a_change_that_changes_nothing_does_not_hide_the_conditions(product: Pro
 
 @pytest.mark.parametrize(
     "change",
-    [{"cancel": True}, {"suspend": True}, {"priority": 9}, {"activeDeadlineSeconds": 60}, {"ttlSecondsAfterFinished": 600}],
+    [
+        {"cancel": True},
+        {"suspend": True},
+        {"priority": 9},
+        {"activeDeadlineSeconds": 60},
+        {"ttlSecondsAfterFinished": 600},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_kubectl_wait_returns_for_a_finished_task_that_was_changed(product: Product, change: dict[str, Any]) -> None:

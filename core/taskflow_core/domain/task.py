@@ -74,9 +74,9 @@ class RetryPolicy(Model):
     max_backoff_seconds: int = Field(default=600, ge=0, le=86400)
     jitter_percent: int = Field(default=10, ge=0, le=100)
     retry_on: tuple[str, ...] = ()
-    """Types of error after which another attempt follows; empty means all."""
+    """Classes of errors, base classes too, after which another attempt follows; empty means all."""
     no_retry_on: tuple[str, ...] = ()
-    """Types of error after which none does; stronger than `retry_on`."""
+    """Classes of errors after which none does; stronger than `retry_on`."""
 
 
 class Input(Model):
@@ -242,6 +242,8 @@ class TaskStatus(Model):
     worker: str | None = None
     next_attempt_time: Time | None = None
     queued_time: Time | None = None
+    unknown_handler_time: Time | None = None
+    """Since when workers did not know the handler, while one that does is waited for."""
     start_time: Time | None = None
     completion_time: Time | None = None
     duration: str | None = None

@@ -24,6 +24,7 @@ from taskflow_operator.arrays.chunk_delivery import ChunkDelivery
 from taskflow_operator.arrays.chunks import ChunkId
 from taskflow_operator.arrays.state import ArrayState
 from taskflow_operator.arrays.summary import array_status, progress, too_many, universe, verdict
+from taskflow_operator.arrays.unknown_handler import HandlerWait
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.runtime.dependency_health import RETRY_SECONDS, retry_until_available
 from taskflow_operator.runtime.log_fields import log_fields
@@ -109,6 +110,7 @@ class ArrayDriver:
         self._inbox: list[Event] = []
         self._changed = asyncio.Event()
         self._state: ArrayState | None = None
+        self._handler_wait = HandlerWait(services.pools)
         self._held_until: datetime | None = None
         self._stop_at: datetime | None = None
         self._stock_at = services.now()
@@ -163,6 +165,7 @@ class ArrayDriver:
         known = self._services.tasks.get(self._uid)
         if known is None:
             return
+        self._handler_wait.since = known.task.status.unknown_handler_time
         state = self._state = await self._load(known.task)
         while (known := self._services.tasks.get(self._uid)) is not None:
             task = known.task
@@ -176,7 +179,7 @@ class ArrayDriver:
                 self._held_until = None
                 await self._delivery.restore(task, state)
             await self._control(state)
-            if self._runs and self._held_until is None:
+            if self._runs and self._held_until is None and self._handler_wait.pause(self._services.now()) is None:
                 await self._hand_out(task, state)
             await self._store(task, state, result)
             if self._over(state):
@@ -224,7 +227,7 @@ class ArrayDriver:
         result = _Round()
         for event in events:
             if event.kind in ENDS:
-                self._end(task, state, event, result)
+                self._end(task, state, self._handler_wait.take(task, event, self._services.now()), result)
                 continue
             if event.kind is EventKind.STARTED:
                 state.started(event)
@@ -342,11 +345,14 @@ class ArrayDriver:
             hold = self._decision
             if (phase, status.message) != (hold.phase, hold.message):
                 status = transitions.waiting(task, hold.phase, hold.reason, hold.message, now)
-        elif self._runs and phase is not Phase.RUNNING:
+        elif self._runs:
             started = any(chunk.started for chunk in state.in_flight.values()) or state.ended > 0
-            status = transitions.running(task, None, now) if started else self._queued(task)
+            if (back := self._handler_wait.pause(now)) is not None and not started:
+                status = transitions.put_back(task, back, now)
+            elif phase is not Phase.RUNNING:
+                status = transitions.running(task, None, now) if started else self._queued(task)
         status = transitions.observed(task.model_copy(update={"status": status}))
-        status = status.model_copy(update=_figures(state))
+        status = status.model_copy(update={**_figures(state), "unknown_handler_time": self._handler_wait.since})
         if status == task.status:
             return
         after = self._services.statuses.write(self._uid, status, delay=SHOW_SECONDS)
@@ -360,7 +366,8 @@ class ArrayDriver:
         now = self._services.now()
         times = [self._stock_at, self._held_until, self._stop_at if self._ending else None]
         if self._runs:
-            times.append(state.next_due())
+            back = self._handler_wait.pause(now)
+            times.append(state.next_due() if back is None else back.due)
         until = min(time for time in times if time is not None)
         try:
             # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the event.

@@ -289,19 +289,18 @@ class ArrayState:
         self.sizer = self.sizer.after(end.ran, end.run_ms / 1000, cut=bool(left))
         if left:
             self._wait(left, chunk.attempt + 1, chunk.handbacks + 1, 0, _due(now, 0))
-        for delay, again in self._judge(chunk, errors, outcome, draw).items():
+        for delay, again in self._judge(chunk, end, errors, outcome, draw).items():
             self._wait(RangeSet.of(again), chunk.attempt + 1, chunk.handbacks, 0, _due(now, delay))
 
     def _judge(
-        self, chunk: InFlightChunk, errors: Sequence[ItemError], outcome: ChunkOutcome, draw: float
+        self, chunk: InFlightChunk, end: ChunkEnd, errors: Sequence[ItemError], outcome: ChunkOutcome, draw: float
     ) -> Mapping[int, list[int]]:
         """The failed items that get another attempt, by the seconds until then. The others have failed for good."""
         counted = chunk.attempt - chunk.handbacks
         again: dict[int, list[int]] = {}
         lost: list[int] = []
         for error in errors:
-            failure = Failure(reason=error.reason, type=error.type, message=error.message)
-            answer = after_failure(self._policy, counted=counted, failure=failure, draw=draw)
+            answer = after_failure(self._policy, counted=counted, failure=end.failure(error), draw=draw)
             if isinstance(answer, Retry):
                 again.setdefault(answer.delay_seconds, []).append(error.index)
             else:

@@ -128,7 +128,7 @@ class TaskFeature:
         watch = KindWatch(base.kube, Task.PLURAL, observer, selector=OPEN_SELECTOR)
         recovery = Recovery(core.tasks, base.ledger, core.work_queue, arrays, lease_seconds=base.settings.lease_seconds)
         base.namespaces.lost.append(recovery.data_lost)
-        group = _stream_group(base, core, history, arrays)
+        group = _stream_group(base, core, history, pools, arrays)
         monitor = StreamMonitor(
             base.namespaces, (group, history.group), core.tasks.namespaces, base.ledger.now_ms, base.redis
         )
@@ -178,7 +178,9 @@ def _delivery(base: Foundation, core: TaskCore, pools: Pools, starters: Mapping[
     )
 
 
-def _stream_group(base: Foundation, core: TaskCore, history: HistoryFeature, arrays: ChunkController) -> StreamGroup:
+def _stream_group(
+    base: Foundation, core: TaskCore, history: HistoryFeature, pools: Pools, arrays: ChunkController
+) -> StreamGroup:
     orphaned = OrphanedEnds(base.ledger, core.settlement, base.kube, base.database, history.mirror.mirror_again)
     consumer = EventConsumer(
         core.tasks,
@@ -186,6 +188,7 @@ def _stream_group(base: Foundation, core: TaskCore, history: HistoryFeature, arr
         core.closer,
         arrays,
         orphaned,
+        pools,
         core.times,
         core.acknowledgements,
         dispatch_at=core.work_queue.add_at,

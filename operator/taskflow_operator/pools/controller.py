@@ -139,6 +139,7 @@ class PoolController:
             self._forget(namespace, name)
             return
         kept = self._keep(body)
+        self._note_rollout(kept)
         if self._queues.put(namespace, name, frozenset(kept.pool.spec.queues), _blocked(kept)):
             self._changed(namespace)
 
@@ -157,6 +158,9 @@ class PoolController:
                 kept.found = replace(kept.found, set_aside=(datetime.now(UTC), why))
                 about = Regarding("WorkerPool", namespace, kept.pool.name, kept.pool.uid)
                 self._events.warn(about, "StreamReset", why, action="ReadEvents")
+
+    def _note_rollout(self, kept: PoolState) -> None:
+        self._queues.put_rollout(kept.pool.namespace, kept.pool.name, datetime.now(UTC), going=_rolls_out(kept))
 
     async def apply(self, body: Mapping[str, Any]) -> None:
         """Apply the pool's Deployment. If the API server refuses it, the pool's Stalled condition says so.
@@ -241,6 +245,7 @@ class PoolController:
         pool, former = kept.pool, kept.status
         status = pool_status(pool, kept.found, datetime.now(UTC))
         if status == former:
+            self._note_rollout(kept)
             return
         path = resource_path(POOLS, "workerpools", pool.namespace, pool.name) + "/status"
         kept.status = status
@@ -254,6 +259,7 @@ class PoolController:
             # It was not written, so it still differs.
             kept.status = former
             raise
+        self._note_rollout(kept)
         if self._queues.put(pool.namespace, pool.name, frozenset(pool.spec.queues), _blocked(kept)):
             self._changed(pool.namespace)
         stalled, before = _stalled(status), _stalled(former)
@@ -264,6 +270,16 @@ class PoolController:
 
 def _deployment_path(pool: WorkerPool) -> str:
     return resource_path("apis/apps/v1", "deployments", pool.namespace, deployment_name(pool.name))
+
+
+def _rolls_out(kept: PoolState) -> bool:
+    """Whether the pool still has workers of an earlier specification, or may get others."""
+    if kept.pool.generation > kept.status.get("observedGeneration", 0):
+        return True
+    found = kept.found.deployment or {}
+    state = found.get("status") or {}
+    behind = (found.get("metadata") or {}).get("generation", 0) > state.get("observedGeneration", 0)
+    return bool(behind or state.get("replicas", 0) > state.get("updatedReplicas", 0))
 
 
 def _blocked(kept: PoolState) -> str | None:

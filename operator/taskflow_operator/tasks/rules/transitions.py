@@ -12,6 +12,7 @@ from taskflow_core.domain.resource import Condition
 from taskflow_core.domain.retries import GiveUp, after_failure
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, MAX_TRACE_CHARS, MAX_TYPE_CHARS, LastError, Task, TaskStatus
 from taskflow_operator.tasks.rules.decision import overdue
+from taskflow_operator.tasks.rules.unknown_handler import PutBack
 
 _REFUSALS = frozenset({Reason.INVALID_SPEC, Reason.PAYLOAD_TOO_LARGE, Reason.PAYLOAD_TOO_DEEP, Reason.DEPENDENCY_CYCLE})
 """Ends of a Task whose specification is wrong: it was never accepted."""
@@ -95,18 +96,27 @@ def stopped(task: Task, phase: Phase, reason: Reason, message: str, now: datetim
     return status.model_copy(update={"conditions": conditions})
 
 
-def ended(task: Task, event: Event, draw: float) -> TaskStatus:
+def ended(task: Task, event: Event, draw: float, back: PutBack | None = None) -> TaskStatus:
     """The end of the current attempt: success, another attempt, failure or cancellation.
+
+    Args:
+        task: as it was.
+        event: the end.
+        draw: a random number of [0, 1), for the jitter.
+        back: set if the worker does not know the handler, and others may.
 
     Raises:
         ValueError: the event's payload does not fit its kind (pydantic's errors are ValueErrors).
     """
     if event.kind is EventKind.SUCCEEDED:
         return _succeeded(task, event, Success.model_validate(event.payload))
-    return failed(task, Failure.model_validate(event.payload), event.worker or None, event_time(event), draw)
+    failure = Failure.model_validate(event.payload)
+    return failed(task, failure, event.worker or None, event_time(event), draw, back)
 
 
-def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw: float) -> TaskStatus:
+def failed(
+    task: Task, failure: Failure, worker: str | None, now: datetime, draw: float, back: PutBack | None = None
+) -> TaskStatus:
     """The current attempt failed: another one follows, or the Task ends.
 
     Args:
@@ -115,9 +125,9 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
         worker: that ran it, if known.
         now: when it failed.
         draw: a random number of [0, 1), for the jitter.
+        back: see `ended`.
     """
-    attempt, handbacks = task.status.attempt, task.status.handbacks
-    policy = task.spec.retry_policy
+    attempt = task.status.attempt
     error = LastError(
         attempt=attempt,
         reason=failure.reason,
@@ -125,36 +135,63 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
         message=failure.message[:MAX_MESSAGE_CHARS],
         trace=failure.trace[:MAX_TRACE_CHARS],
     )
-    summary = f"attempt {attempt}: {failure.type + ': ' if failure.type else ''}{failure.message}"
-    attempts = max(task.status.attempts, attempt)
+    known = {
+        "last_error": error,
+        "worker": worker or task.status.worker,
+        "attempts": max(task.status.attempts, attempt),
+        "unknown_handler_time": back.since if back is not None else None,
+    }
     # A worker took it, even if its start was not seen: its time in the queue is over.
     taken = task.model_copy(update={"status": task.status.model_copy(update={"queued_time": None})})
     if (end := overdue(taken, now)) is not None:
         status = stopped(task, end.phase, end.reason, end.message, now)
-        return status.model_copy(
-            update={"last_error": error, "worker": worker or task.status.worker, "attempts": attempts}
-        )
-    decision = after_failure(policy, counted=attempt - handbacks, failure=failure, draw=draw)
+        return status.model_copy(update=known)
+    summary = f"attempt {attempt}: {failure.type + ': ' if failure.type else ''}{failure.message}"
+    if back is not None:
+        status = put_back(task, back, now)
+        return _next_attempt(task, status, failure.reason, back.due, now, counts=False).model_copy(update=known)
+    counted = attempt - task.status.handbacks
+    decision = after_failure(task.spec.retry_policy, counted=counted, failure=failure, draw=draw)
     if isinstance(decision, GiveUp):
+        if failure.reason is Reason.UNKNOWN_HANDLER and (since := task.status.unknown_handler_time) is not None:
+            summary = f"no worker had the handler from {since:%H:%M:%S} to {now:%H:%M:%S} UTC; {summary}"
         status = _finished(task, c.FAILED, Phase.FAILED, failure.reason, summary, now)
-        return status.model_copy(
-            update={"last_error": error, "worker": worker or task.status.worker, "attempts": attempts}
-        )
-    due = now + timedelta(seconds=decision.delay_seconds)
+        return status.model_copy(update=known)
     message = f"{summary}; attempt {attempt + 1} follows" + (
         f" in {decision.delay_seconds} s" if decision.delay_seconds else ""
     )
     reason = Reason.BACKING_OFF if decision.counts else Reason.DRAIN
     status = waiting(task, Phase.PENDING, reason, message, now)
+    due = now + timedelta(seconds=decision.delay_seconds)
+    return _next_attempt(task, status, failure.reason, due, now, counts=decision.counts).model_copy(update=known)
+
+
+def put_back(task: Task, back: PutBack, now: datetime) -> TaskStatus:
+    """Waits for a worker that knows the handler."""
+    status = waiting(task, Phase.PENDING, Reason.UNKNOWN_HANDLER, back.message, now)
+    conditions = _close(status.conditions, c.RUNNING, Reason.UNKNOWN_HANDLER, task.generation, now)
+    return status.model_copy(update={"conditions": conditions, "unknown_handler_time": back.since})
+
+
+def _next_attempt(
+    task: Task, status: TaskStatus, why: Reason, due: datetime, now: datetime, *, counts: bool
+) -> TaskStatus:
+    """The status with the next attempt as the current one.
+
+    Args:
+        task: as it was.
+        status: what it waits for.
+        why: its last attempt ended.
+        due: when the next one may start.
+        now: the time.
+        counts: whether the last one counts against `maxAttempts`.
+    """
     return status.model_copy(
         update={
-            "conditions": _close(status.conditions, c.RUNNING, failure.reason, task.generation, now),
-            "attempt": attempt + 1,
-            "handbacks": handbacks if decision.counts else handbacks + 1,
+            "conditions": _close(status.conditions, c.RUNNING, why, task.generation, now),
+            "attempt": task.status.attempt + 1,
+            "handbacks": task.status.handbacks + (not counts),
             "next_attempt_time": due,
-            "last_error": error,
-            "worker": worker or task.status.worker,
-            "attempts": attempts,
             "progress": None,
         }
     )
@@ -213,6 +250,7 @@ def _finished(task: Task, condition: str, phase: Phase, reason: Reason, message:
             "completion_time": now,
             "next_attempt_time": None,
             "queued_time": None,
+            "unknown_handler_time": None,
             "duration": _duration(now - start) if start else None,
         }
     )

@@ -309,3 +309,13 @@ def test_ends_of_chunks_that_nobody_remembers_cannot_break_what_is_fresh_into_ve
     assert said(2 * MAX_WAITING, MAX_WAITING // 2) == 0
     assert len(run.fresh) == 9 * MAX_WAITING
     assert run.fresh.ranges <= MAX_WAITING + 1
+
+
+@pytest.mark.parametrize(("policy", "failed"), [({"retry_on": ("OSError",)}, 1), ({"no_retry_on": ("OSError",)}, 1)])
+def test_items_are_retried_by_the_classes_of_their_errors(policy: dict[str, Any], failed: int) -> None:
+    run = make(2, **policy)
+    errors = [error(0), error(1) | {"type": "ConnectionRefusedError"}]
+    classes = {"ConnectionRefusedError": ["ConnectionRefusedError", "ConnectionError", "OSError", "Exception"]}
+    outcome = run.end(ended(whole(run), errors=errors, classes=classes), NOW, 0.0)
+    assert run.failed == failed
+    assert [row.first for row in outcome.rows] == ([0] if "retry_on" in policy else [1])

@@ -1,13 +1,24 @@
-"""A pool whose deletion nobody told of."""
+"""A pool whose deletion nobody told of, and what counts as a rollout."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any, cast
+
+import pytest
 
 from taskflow_core.kube.client import Page
 from taskflow_operator.pools.controller import PoolController
 from taskflow_operator.pools.served_queues import ServedQueues
+
+
+class Written:
+    """An API server on which status writes succeed."""
+
+    async def request(self, method: str, path: str, body: Any = None, *, content_type: str = "") -> dict[str, Any]:
+        assert (method, path.endswith("/status")) == ("PATCH", True)
+        return {}
 
 
 class Listed:
@@ -59,3 +70,51 @@ async def test_a_pool_made_while_the_list_was_read_stays() -> None:
     ]
     await pools.list_pools()
     assert pools.served() == {("team-a", "default"), ("team-a", "other")}
+
+
+DEPLOYED = {"observedGeneration": 2, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1}
+
+
+@pytest.mark.parametrize(
+    ("generation", "deployment", "going"),
+    [
+        (2, DEPLOYED, True),
+        (1, DEPLOYED, False),
+        (1, DEPLOYED | {"observedGeneration": 1}, True),
+        (1, DEPLOYED | {"replicas": 2}, True),
+        (1, DEPLOYED | {"replicas": 1, "updatedReplicas": 0}, True),
+        (1, DEPLOYED | {"readyReplicas": 0}, False),
+    ],
+    ids=[
+        "the pool's change is not applied yet",
+        "settled",
+        "the Deployment's change is not acted upon",
+        "old pods are left",
+        "no new pod yet",
+        "a pod of the newest version starts again",
+    ],
+)
+async def test_a_rollout_is_seen_from_the_change_of_the_pool_to_its_last_old_pod(
+    generation: int, deployment: dict[str, Any], going: bool
+) -> None:
+    queues = ServedQueues()
+    pools = PoolController(
+        cast("Any", Written()),
+        queues,
+        image="w",
+        lease_seconds=15,
+        changed=lambda _: None,
+        events=cast("Any", None),
+    )
+    pools.observe(body("a", "main", "default") | {"status": {"observedGeneration": 1}})
+    kept = pools.pools["team-a", "main"]
+    meta = {"generation": 2, "uid": "d"}
+    kept.found = replace(kept.found, deployment={"metadata": meta, "spec": {}, "status": deployment})
+    await pools.show(kept)
+    if generation > 1:
+        changed = body("a", "main", "default") | {"status": dict(kept.status)}
+        changed["metadata"]["generation"] = generation
+        pools.observe(changed)
+    found = queues.rollout("team-a", "default")
+    assert found is not None
+    assert (found.pool, found.going) == ("main", going)

@@ -12,9 +12,9 @@ from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Dependency, Task
 from taskflow_operator.tasks.cycles import find_cycle
+from taskflow_operator.tasks.finished_observer import FinishedObserver
 from taskflow_operator.tasks.observer import Observer
 from taskflow_operator.tasks.open_tasks import OpenTasks
-from taskflow_operator.tasks.finished_observer import FinishedObserver
 from taskflow_operator.tasks.retention import Retention
 from taskflow_operator.tasks.rules import transitions
 from tests.builders import NOW, NOW_MS, UID, make_event, make_object, make_task
