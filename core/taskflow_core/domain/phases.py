@@ -65,8 +65,8 @@ class Reason(StrEnum):
     SUCCEEDED = "Succeeded"
     """The handler returned and its result and outputs are stored."""
     UNKNOWN_HANDLER = "UnknownHandler"
-    """The worker has no handler of this name. While a WorkerPool of the queue is rolled out, at most 10 minutes, and for
-    10 seconds without a rollout, the attempt goes back into its queue and does not count. Then final."""
+    """The worker has no handler of this name. While a WorkerPool of the queue is rolled out (at most 10 minutes), and
+    for 10 seconds in any case, the attempt goes back into its queue and does not count. Then final."""
     INVALID_ARGUMENTS = "InvalidArguments"
     """args or kwargs do not fit the handler's signature. Final."""
     INPUT_MISSING = "InputMissing"
@@ -84,7 +84,7 @@ class Reason(StrEnum):
     WORKER_LOST = "WorkerLost"
     """The worker died or stopped renewing its lease."""
     CANCELLED = "Cancelled"
-    """`spec.cancel` is true. Final."""
+    """`spec.cancel` is true, or the Task is being deleted. Final."""
     QUEUE_TIMEOUT = "QueueTimeout"
     """No worker took it within `spec.queueTimeoutSeconds`. Final."""
     DEADLINE_EXCEEDED = "DeadlineExceeded"

@@ -299,6 +299,8 @@ class Task(Model):
     name: str
     generation: int = 1
     created: Time
+    deleting: bool = False
+    """Its deletion was asked for, and something still keeps the object: a finalizer, or a foreground deletion."""
     labels: dict[str, str] = Field(default_factory=dict)
     """The first 64 by name: nothing bounds their number in Kubernetes, and each event carries them."""
     annotated_traceparent: str = ""
@@ -345,6 +347,7 @@ class Task(Model):
             name=meta["name"],
             generation=meta.get("generation", 1),
             created=meta["creationTimestamp"],
+            deleting=meta.get("deletionTimestamp") is not None,
             labels=dict(sorted((meta.get("labels") or {}).items())[:MAX_LABELS]),
             annotated_traceparent=(meta.get("annotations") or {}).get(ANNOTATION_TRACEPARENT, ""),
             owner=_owner(meta),
@@ -367,6 +370,11 @@ class Task(Model):
     def isolated(self) -> bool:
         """Each of its attempts runs in a pod of its own."""
         return self.spec.isolation is Isolation.POD
+
+    @property
+    def cancelled(self) -> bool:
+        """The user wants it to end: by `spec.cancel`, or by deleting it."""
+        return self.spec.cancel or self.deleting
 
     @property
     def finished(self) -> bool:

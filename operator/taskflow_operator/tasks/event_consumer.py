@@ -230,7 +230,7 @@ class EventConsumer:
             return
         after = self._statuses.write(task.uid, transitions.running(task, event.worker, when))
         seconds, start = after.spec.active_deadline_seconds, after.status.start_time
-        if after.spec.cancel or (seconds is not None and start is not None):
+        if after.cancelled or (seconds is not None and start is not None):
             self._dispatch_at(event.uid, start + timedelta(seconds=seconds) if seconds and start else None)
 
     async def _end(self, known: OpenTask, event: Event) -> None:

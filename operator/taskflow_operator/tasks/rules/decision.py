@@ -112,10 +112,11 @@ def decide(task: Task, facts: Facts, now: datetime) -> Decision:
 
 
 def overdue(task: Task, now: datetime) -> End | None:
-    """Whether the Task has to end because the user cancelled it or its time is up."""
+    """Whether the Task has to end because the user cancelled or deleted it, or its time is up."""
     spec = task.spec
-    if spec.cancel:
-        return End(Phase.CANCELLED, Reason.CANCELLED, "cancelled by spec.cancel")
+    if task.cancelled:
+        message = "cancelled by spec.cancel" if spec.cancel else "cancelled, because the Task is being deleted"
+        return End(Phase.CANCELLED, Reason.CANCELLED, message)
     due = _active_deadline(task)
     if due is not None and due <= now:
         return End(
