@@ -83,6 +83,9 @@ class Reason(StrEnum):
     """The object store was unavailable for longer than a worker waits."""
     WORKER_LOST = "WorkerLost"
     """The worker died or stopped renewing its lease."""
+    POISON_TASK = "PoisonTask"
+    """Several different workers in a row died while they ran it: as many as the operator's setting
+    `TASKFLOW_MAX_LOST_WORKERS` says. So it ends, whatever `maxAttempts` allows. Final."""
     CANCELLED = "Cancelled"
     """`spec.cancel` is true, or the Task is being deleted. Final."""
     QUEUE_TIMEOUT = "QueueTimeout"
@@ -106,13 +109,20 @@ class Reason(StrEnum):
     """More items of the array failed than `spec.array.maxFailures`. Final."""
 
     @property
+    def worker_died(self) -> bool:
+        """The attempt ended because its worker died, and the attempt may be why."""
+        return self in _DEATHS
+
+    @property
     def final(self) -> bool:
         """Another attempt would end the same way, so there is none."""
         return self in _FINAL
 
 
+_DEATHS = frozenset({Reason.WORKER_LOST})
 _FINAL = frozenset(
     {
+        Reason.POISON_TASK,
         Reason.INVALID_SPEC,
         Reason.PAYLOAD_TOO_LARGE,
         Reason.DEPENDENCY_FAILED,

@@ -33,6 +33,9 @@ MAX_OUTPUTS = 17
 MAX_ARRAY_ITEMS = 10_000_000
 MAX_TASK_BYTES = 16 * 1024
 """args, kwargs and an array's inline items together, as compact JSON."""
+MAX_LOST_WORKERS = 3
+"""A Task ends when so many different workers in a row died while they ran it, unless the operator's settings say
+otherwise."""
 MAX_FAILED_CHARS = 1024
 """Of the failed indices that the status shows."""
 
@@ -252,6 +255,8 @@ class TaskStatus(Model):
     array: ArrayStatus | None = None
     checkpoint: str | None = None
     attempts: int = 0
+    lost_workers: tuple[str, ...] = ()
+    """Different workers that died in a row while they ran it."""
     duplicate_deliveries: int = 0
     stale_events: int = 0
     result: Any = None

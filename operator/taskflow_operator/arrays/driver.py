@@ -75,6 +75,8 @@ class ArrayServices:
     """Slots of the workers that serve a queue of a namespace."""
     dispatch_at: Callable[[str, datetime | None], None]
     """Has a Task looked at, at a time; None is now."""
+    max_lost_workers: int
+    """An item fails for good when it took down so many processes in a row."""
     now: Callable[[], datetime]
 
 
@@ -209,7 +211,9 @@ class ArrayDriver:
                     f"array.failedOf: expected the uid of an array of namespace {task.namespace} that has ended, "
                     f"found {former}",
                 )
-        state = ArrayState(task.spec.retry_policy, wanted, past, notes, counted)
+        state = ArrayState(
+            task.spec.retry_policy, wanted, past, notes, counted, max_deaths=self._services.max_lost_workers
+        )
         if counted is not None and (problem := beyond(array, counted.total)):
             self._ending = End(Phase.FAILED, Reason.INVALID_SPEC, problem)
         await self._delivery.find(task, state)

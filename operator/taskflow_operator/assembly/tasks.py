@@ -192,6 +192,7 @@ def _stream_group(
         core.times,
         core.acknowledgements,
         dispatch_at=core.work_queue.add_at,
+        max_lost_workers=base.settings.max_lost_workers,
     )
     return StreamGroup(core.reader, consumer.take, base.leadership.until_confirmed, gather_seconds=GATHER_SECONDS)
 

@@ -46,6 +46,7 @@ class EventConsumer:
         times: measures waiting and running.
         acknowledgements: of the consumer group.
         dispatch_at: has a Task looked at.
+        max_lost_workers: a Task ends when so many different workers in a row died of it.
         now: the time.
     """
 
@@ -61,6 +62,7 @@ class EventConsumer:
         acknowledgements: Acknowledgements,
         *,
         dispatch_at: Callable[[str, datetime | None], None],
+        max_lost_workers: int,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._tasks = tasks
@@ -72,6 +74,7 @@ class EventConsumer:
         self._times = times
         self._acknowledgements = acknowledgements
         self._dispatch_at = dispatch_at
+        self._max_lost_workers = max_lost_workers
         self._now = now
         self._closing: dict[EntryId, asyncio.Task[None]] = {}
         self._orphaned: dict[EntryId, asyncio.Task[None]] = {}
@@ -235,7 +238,8 @@ class EventConsumer:
 
     async def _end(self, known: OpenTask, event: Event) -> None:
         draw = random.random()  # noqa: S311 - spreads retries, no secret
-        status = transitions.ended(known.task, event, draw, self._put_back(known.task, event))
+        back = self._put_back(known.task, event)
+        status = transitions.ended(known.task, event, draw, back, max_lost_workers=self._max_lost_workers)
         self._times.note(known.task, event)
         await self._closer.close(known.task, status)
         self._done(event)

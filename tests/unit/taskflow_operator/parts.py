@@ -95,6 +95,7 @@ class Parts:
             self.times,
             self.acknowledgements,
             dispatch_at=self.work_queue.add_at,
+            max_lost_workers=3,
             now=lambda: self.now,
         )
         self._jobs: list[asyncio.Task[None]] = []

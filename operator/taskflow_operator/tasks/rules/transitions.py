@@ -10,7 +10,15 @@ from taskflow_core.domain.events import Advance, Event, EventKind, Failure, Succ
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.resource import Condition
 from taskflow_core.domain.retries import GiveUp, after_failure
-from taskflow_core.domain.task import MAX_MESSAGE_CHARS, MAX_TRACE_CHARS, MAX_TYPE_CHARS, LastError, Task, TaskStatus
+from taskflow_core.domain.task import (
+    MAX_LOST_WORKERS,
+    MAX_MESSAGE_CHARS,
+    MAX_TRACE_CHARS,
+    MAX_TYPE_CHARS,
+    LastError,
+    Task,
+    TaskStatus,
+)
 from taskflow_operator.tasks.rules.decision import overdue
 from taskflow_operator.tasks.rules.unknown_handler import PutBack
 
@@ -96,7 +104,14 @@ def stopped(task: Task, phase: Phase, reason: Reason, message: str, now: datetim
     return status.model_copy(update={"conditions": conditions})
 
 
-def ended(task: Task, event: Event, draw: float, back: PutBack | None = None) -> TaskStatus:
+def ended(
+    task: Task,
+    event: Event,
+    draw: float,
+    back: PutBack | None = None,
+    *,
+    max_lost_workers: int = MAX_LOST_WORKERS,
+) -> TaskStatus:
     """The end of the current attempt: success, another attempt, failure or cancellation.
 
     Args:
@@ -104,6 +119,7 @@ def ended(task: Task, event: Event, draw: float, back: PutBack | None = None) ->
         event: the end.
         draw: a random number of [0, 1), for the jitter.
         back: set if the worker does not know the handler, and others may.
+        max_lost_workers: the Task ends when so many different workers in a row died of it.
 
     Raises:
         ValueError: the event's payload does not fit its kind (pydantic's errors are ValueErrors).
@@ -111,11 +127,19 @@ def ended(task: Task, event: Event, draw: float, back: PutBack | None = None) ->
     if event.kind is EventKind.SUCCEEDED:
         return _succeeded(task, event, Success.model_validate(event.payload))
     failure = Failure.model_validate(event.payload)
-    return failed(task, failure, event.worker or None, event_time(event), draw, back)
+    worker, now = event.worker or None, event_time(event)
+    return failed(task, failure, worker, now, draw, back, max_lost_workers=max_lost_workers)
 
 
 def failed(
-    task: Task, failure: Failure, worker: str | None, now: datetime, draw: float, back: PutBack | None = None
+    task: Task,
+    failure: Failure,
+    worker: str | None,
+    now: datetime,
+    draw: float,
+    back: PutBack | None = None,
+    *,
+    max_lost_workers: int = MAX_LOST_WORKERS,
 ) -> TaskStatus:
     """The current attempt failed: another one follows, or the Task ends.
 
@@ -126,6 +150,7 @@ def failed(
         now: when it failed.
         draw: a random number of [0, 1), for the jitter.
         back: see `ended`.
+        max_lost_workers: likewise.
     """
     attempt = task.status.attempt
     error = LastError(
@@ -135,7 +160,9 @@ def failed(
         message=failure.message[:MAX_MESSAGE_CHARS],
         trace=failure.trace[:MAX_TRACE_CHARS],
     )
+    lost = _lost_workers(task, failure.reason, worker)
     known = {
+        "lost_workers": lost,
         "last_error": error,
         "worker": worker or task.status.worker,
         "attempts": max(task.status.attempts, attempt),
@@ -150,6 +177,9 @@ def failed(
     if back is not None:
         status = put_back(task, back, now)
         return _next_attempt(task, status, failure.reason, back.due, now, counts=False).model_copy(update=known)
+    if len(lost) >= max_lost_workers:
+        message = f"{len(lost)} workers in a row died while they ran it: {', '.join(lost)}; {summary}"
+        return _finished(task, c.FAILED, Phase.FAILED, Reason.POISON_TASK, message, now).model_copy(update=known)
     counted = attempt - task.status.handbacks
     decision = after_failure(task.spec.retry_policy, counted=counted, failure=failure, draw=draw)
     if isinstance(decision, GiveUp):
@@ -164,6 +194,21 @@ def failed(
     status = waiting(task, Phase.PENDING, reason, message, now)
     due = now + timedelta(seconds=decision.delay_seconds)
     return _next_attempt(task, status, failure.reason, due, now, counts=decision.counts).model_copy(update=known)
+
+
+def _lost_workers(task: Task, reason: Reason, worker: str | None) -> tuple[str, ...]:
+    """The different workers that died in a row, after an attempt that ended for this reason.
+
+    A worker that lost one process of several lives on, and counts once. A container that starts again is another
+    worker. In a pod of its own, an attempt takes no worker from others.
+    """
+    lost = task.status.lost_workers
+    if task.isolated:
+        return ()
+    if reason.worker_died:
+        return (*lost, worker) if worker and worker not in lost else lost
+    # These say nothing about what the attempt does to its worker.
+    return lost if reason in (Reason.DRAIN, Reason.UNKNOWN_HANDLER, Reason.BROKER_DATA_LOST) else ()
 
 
 def put_back(task: Task, back: PutBack, now: datetime) -> TaskStatus:
@@ -204,6 +249,7 @@ def bare(status: TaskStatus) -> TaskStatus:
         update={
             "message": message,
             "worker": None,
+            "lost_workers": (),
             "result": None,
             "outputs": (),
             "last_error": None,
@@ -226,6 +272,7 @@ def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:
             "start_time": start,
             "attempts": max(task.status.attempts, task.status.attempt),
             "checkpoint": None,
+            "lost_workers": (),
             "duration": _duration(now - start),
         }
     )
