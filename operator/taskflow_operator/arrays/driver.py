@@ -22,11 +22,11 @@ from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.arrays.chunk_delivery import ChunkDelivery
 from taskflow_operator.arrays.chunks import ChunkId
+from taskflow_operator.arrays.history_wait import HistoryWait
 from taskflow_operator.arrays.state import ArrayState
 from taskflow_operator.arrays.summary import array_status, progress, too_many, universe, verdict
 from taskflow_operator.arrays.unknown_handler import HandlerWait
-from taskflow_operator.runtime import dependency_health
-from taskflow_operator.runtime.dependency_health import RETRY_SECONDS, retry_until_available
+from taskflow_operator.runtime.dependency_health import retry_until_available
 from taskflow_operator.runtime.log_fields import log_fields
 from taskflow_operator.tasks.closer import Closer
 from taskflow_operator.tasks.delivery import queued_status
@@ -113,6 +113,8 @@ class ArrayDriver:
         self._changed = asyncio.Event()
         self._state: ArrayState | None = None
         self._handler_wait = HandlerWait(services.pools)
+        held = lambda: isinstance(self._decision, Hold)  # noqa: E731 - the user holds it anyway
+        self.history_wait = HistoryWait(key.uid, services.tasks, services.statuses, held, services.now)
         self._held_until: datetime | None = None
         self._stop_at: datetime | None = None
         self._stock_at = services.now()
@@ -196,7 +198,7 @@ class ArrayDriver:
 
     async def _load(self, task: Task, counted: Counted | None = None) -> ArrayState:
         items, array = self._services.items, _array(task)
-        past = await retry_until_available(lambda: items.past(self._uid))
+        past = await self.history_wait.until_answered(lambda: items.past(self._uid))
         notes = await self._delivery.notes(self._key)
         if counted is None and SOURCE in notes:
             counted = Counted.model_validate_json(notes[SOURCE])
@@ -294,12 +296,12 @@ class ArrayDriver:
             try:
                 await self._services.items.store(self._uid, result.rows)
             except Unavailable as error:
-                dependency_health.failed(error)
-                await asyncio.sleep(RETRY_SECONDS)
+                await self.history_wait.pause(error)
                 if self._ending is None and isinstance(self._decision, End):
                     self._ending = self._decision
                 await self._control(state)
             else:
+                self.history_wait.back()
                 queue = metrics.queue_label(task.spec.queue)
                 for row in result.rows:
                     metrics.ITEMS.labels(queue=queue, outcome=row.state.value).inc(row.last - row.first + 1)
@@ -353,7 +355,7 @@ class ArrayDriver:
             started = any(chunk.started for chunk in state.in_flight.values()) or state.ended > 0
             if (back := self._handler_wait.pause(now)) is not None and not started:
                 status = transitions.put_back(task, back, now)
-            elif phase is not Phase.RUNNING:
+            elif phase is not Phase.RUNNING or status.reason == Reason.HISTORY_UNAVAILABLE:
                 status = transitions.running(task, None, now) if started else self._queued(task)
         status = transitions.observed(task.model_copy(update={"status": status}))
         status = status.model_copy(update={**_figures(state), "unknown_handler_time": self._handler_wait.since})

@@ -211,6 +211,15 @@ def _lost_workers(task: Task, reason: Reason, worker: str | None) -> tuple[str, 
     return lost if reason in (Reason.DRAIN, Reason.UNKNOWN_HANDLER, Reason.BROKER_DATA_LOST) else ()
 
 
+def history_away(task: Task, now: datetime) -> TaskStatus:
+    """An array waits for the history."""
+    reason = Reason.HISTORY_UNAVAILABLE
+    message = "waits for the history database, which has what has ended of the array"
+    if task.status.phase is Phase.RUNNING:
+        return _with(task, Phase.RUNNING, reason, message, [(c.RUNNING, True, reason, message)], now)
+    return waiting(task, Phase.PENDING, reason, message, now)
+
+
 def put_back(task: Task, back: PutBack, now: datetime) -> TaskStatus:
     """Waits for a worker that knows the handler."""
     status = waiting(task, Phase.PENDING, Reason.UNKNOWN_HANDLER, back.message, now)
