@@ -292,8 +292,8 @@ def release(product: Product, *names: str) -> None:
 def test_a_deleted_task_that_a_finalizer_holds_does_not_start(product: Product, tmp_path: Path) -> None:
     record = tmp_path / "record"
     kwargs = {"record": str(record), "seconds": 0}
-    later = task("deleted-later", "e2e.recorded_sleep", kwargs=kwargs, notBefore=at(4))
-    array = task("deleted-array", "e2e.recorded_sleep", args=[str(record)], array={"count": 3}, notBefore=at(4))
+    later = task("deleted-later", "e2e.recorded_sleep", kwargs=kwargs, notBefore=at(3600))
+    array = task("deleted-array", "e2e.recorded_sleep", args=[str(record)], array={"count": 3}, notBefore=at(3600))
     for manifest in (later, array):
         manifest["metadata"] |= HELD
         product.apply(manifest)

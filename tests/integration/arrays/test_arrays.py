@@ -12,7 +12,7 @@ from taskflow_core.domain.naming import keys_of
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.ledger.connect import connect_sync
-from taskflow_operator.arrays import driver
+from taskflow_operator.arrays import driver, history_wait
 from taskflow_operator.arrays.chunk_delivery import ChunkDelivery
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.tasks.open_tasks import OpenTasks
@@ -29,7 +29,7 @@ QUICKLY: dict[str, Any] = {"retryPolicy": {"backoffSeconds": 1, "maxBackoffSecon
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependency_health, "RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(driver, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(history_wait, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(driver, "STOCK_SECONDS", 0.5)
 
 
