@@ -57,7 +57,7 @@ def test_a_handler_that_no_worker_has_fails_after_a_moment_and_says_so_meanwhile
         )
         if held["status"]["phase"] == "Pending":
             assert "has no handler 'no.such_handler'; tries again until " in condition(held, "Queued")["message"]
-        found = product.finished(name)
+        found = product.finished(name, seconds=120)
         assert (found["status"]["phase"], found["status"]["reason"]) == ("Failed", "UnknownHandler")
         words = condition(found, "Finished")["message"]
         assert "no handler 'no.such_handler' in this worker; it has:" in words

@@ -66,7 +66,7 @@ class Reason(StrEnum):
     """The handler returned and its result and outputs are stored."""
     UNKNOWN_HANDLER = "UnknownHandler"
     """The worker has no handler of this name. While a WorkerPool of the queue is rolled out (at most 10 minutes), and
-    for 10 seconds in any case, the attempt goes back into its queue and does not count. Then final."""
+    for 30 seconds in any case, the attempt goes back into its queue and does not count. Then final."""
     INVALID_ARGUMENTS = "InvalidArguments"
     """args or kwargs do not fit the handler's signature. Final."""
     INPUT_MISSING = "InputMissing"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-GRACE = timedelta(seconds=10)
+GRACE = timedelta(seconds=30)
 """How long a worker that knows the handler is waited for without a rollout: the change of the pool may come a moment
-after the Task, and pods that were just replaced still take messages."""
+after the Task and be seen seconds later, and pods that were just replaced still take messages."""
 LIMIT = timedelta(minutes=10)
 """The same during a rollout: Kubernetes' default of `progressDeadlineSeconds`."""
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=1), timedelta(seconds=10)
