@@ -112,7 +112,7 @@ def test_two_operators_over_one_namespace_see_each_other_and_say_so(operators: O
         TASKFLOW_REDIS_URL=f"{url.rpartition('/')[0]}/1",
     )
     for each in (everywhere, beside):
-        wait_for(lambda each=each: each.leads() and each.ready())  # type: ignore[misc]
+        wait_for(lambda each=each: each.leads() and each.ready(), 120)  # type: ignore[misc]
     try:
         apply(operators, ONE, "WorkerPool", "main", queues=["default"], replicas=0, template=TEMPLATE)
         for each, other in ((everywhere, ONE), (beside, "taskflow-system")):
