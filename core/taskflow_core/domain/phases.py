@@ -102,8 +102,8 @@ class Reason(StrEnum):
     """A stopping worker handed the attempt back; it does not count."""
 
     HISTORY_UNAVAILABLE = "HistoryUnavailable"
-    """PostgreSQL does not answer. An array needs it, since it has what has ended of the array; it goes on when PostgreSQL
-    is back."""
+    """PostgreSQL does not answer. An array needs it, since it has what has ended of the array; it goes on when
+    PostgreSQL is back."""
     ITEMS_INVALID = "ItemsInvalid"
     """The object of `spec.array.itemsFrom` cannot be read as its format says, or has too many items. Final."""
     ITEMS_FAILED = "ItemsFailed"
