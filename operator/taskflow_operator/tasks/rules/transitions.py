@@ -153,17 +153,10 @@ def failed(
         max_lost_workers: likewise.
     """
     attempt = task.status.attempt
-    error = LastError(
-        attempt=attempt,
-        reason=failure.reason,
-        type=failure.type[:MAX_TYPE_CHARS],
-        message=failure.message[:MAX_MESSAGE_CHARS],
-        trace=failure.trace[:MAX_TRACE_CHARS],
-    )
     lost = _lost_workers(task, failure.reason, worker)
     known = {
         "lost_workers": lost,
-        "last_error": error,
+        "last_error": _last_error(attempt, failure),
         "worker": worker or task.status.worker,
         "attempts": max(task.status.attempts, attempt),
         "unknown_handler_time": back.since if back is not None else None,
@@ -194,6 +187,16 @@ def failed(
     status = waiting(task, Phase.PENDING, reason, message, now)
     due = now + timedelta(seconds=decision.delay_seconds)
     return _next_attempt(task, status, failure.reason, due, now, counts=decision.counts).model_copy(update=known)
+
+
+def _last_error(attempt: int, failure: Failure) -> LastError:
+    return LastError(
+        attempt=attempt,
+        reason=failure.reason,
+        type=failure.type[:MAX_TYPE_CHARS],
+        message=failure.message[:MAX_MESSAGE_CHARS],
+        trace=failure.trace[:MAX_TRACE_CHARS],
+    )
 
 
 def _lost_workers(task: Task, reason: Reason, worker: str | None) -> tuple[str, ...]:
