@@ -55,6 +55,9 @@ class OperatorSettings(BaseSettings):
     """Image of worker pods whose pool sets none. Default: `taskflow-worker` of the operator's own version."""
     lease_seconds: int = Field(default=15, ge=2, le=600)
     """How long a silent worker keeps its attempts."""
+    max_lost_workers: int = Field(default=3, ge=1, le=10)
+    """A Task ends as `PoisonTask` when this many different workers in a row died while they ran it, whatever its
+    `maxAttempts`. An item of an array: when it was alone in its chunk and took down this many processes in a row."""
     resync_seconds: int = Field(default=60, ge=1, le=3600)
     """How often all open Tasks are listed and compared with the ledger. The interval grows up to 5 times if a list
     takes more than 1/20 of it."""

@@ -49,7 +49,12 @@ class Site(Ground):
     """The whole product."""
 
     def __init__(self, folder: Path, *, away_seconds: float) -> None:
-        environ = {"TASKFLOW_LEASE_SECONDS": str(LEASE_SECONDS), "TASKFLOW_RESYNC_SECONDS": "5"}
+        environ = {
+            "TASKFLOW_LEASE_SECONDS": str(LEASE_SECONDS),
+            "TASKFLOW_RESYNC_SECONDS": "5",
+            # Here workers die so often that an innocent Task may lose several in a row.
+            "TASKFLOW_MAX_LOST_WORKERS": "10",
+        }
         super().__init__(folder, SERVERS, away_seconds=away_seconds, environ=environ)
         self.http = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(10, connect=2))
         self.created_over_rest: list[str] = []

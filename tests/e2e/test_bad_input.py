@@ -14,7 +14,6 @@ ONE_TRY = {"maxAttempts": 1}
 @pytest.mark.parametrize(
     ("name", "handler", "spec", "reason", "words"),
     [
-        ("no-handler", "no.such_handler", {}, "UnknownHandler", "no handler 'no.such_handler' in this worker; it has:"),
         (
             "wrong-type",
             "taskflow.sleep",

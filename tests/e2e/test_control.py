@@ -247,3 +247,78 @@ def test_a_change_that_changes_nothing_does_not_hide_the_conditions(product: Pro
     assert found["metadata"]["generation"] == found["status"]["observedGeneration"] == 2
     gate.touch()
     assert product.finished("seen-again")["status"]["attempt"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cancel": True},
+        {"suspend": True},
+        {"priority": 9},
+        {"activeDeadlineSeconds": 60},
+        {"ttlSecondsAfterFinished": 600},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_kubectl_wait_returns_for_a_finished_task_that_was_changed(product: Product, change: dict[str, Any]) -> None:
+    name = f"late-{next(iter(change)).lower()}"
+    ended = product.run(name, "taskflow.echo")
+    patch(product, name, **change)
+    product.kubectl("wait", "--for=condition=Finished", f"tft/{name}", "--timeout=30s")
+    after = product.task(name)
+    assert after["metadata"]["generation"] == 2
+    assert after["status"]["observedGeneration"] == 2
+    assert after["status"]["phase"] == ended["status"]["phase"] == "Succeeded"
+
+
+def test_kubectl_wait_returns_for_a_task_that_was_changed_around_its_end(product: Product) -> None:
+    """Whichever is first, the change or the end: nobody can tell, so both orders have to be right."""
+    names = [f"race-{number}" for number in range(12)]
+    for name in names:
+        product.apply(task(name, "taskflow.echo"))
+        patch(product, name, priority=5)
+    for name in names:
+        product.kubectl("wait", "--for=condition=Finished", f"tft/{name}", "--timeout=30s")
+
+
+HELD = {"finalizers": ["example.com/hold"]}
+
+
+def release(product: Product, *names: str) -> None:
+    for name in names:
+        product.kubectl("patch", "tft", name, "--type=merge", "-p", json.dumps({"metadata": {"finalizers": None}}))
+
+
+def test_a_deleted_task_that_a_finalizer_holds_does_not_start(product: Product, tmp_path: Path) -> None:
+    record = tmp_path / "record"
+    kwargs = {"record": str(record), "seconds": 0}
+    later = task("deleted-later", "e2e.recorded_sleep", kwargs=kwargs, notBefore=at(3600))
+    array = task("deleted-array", "e2e.recorded_sleep", args=[str(record)], array={"count": 3}, notBefore=at(3600))
+    for manifest in (later, array):
+        manifest["metadata"] |= HELD
+        product.apply(manifest)
+        product.kubectl("delete", "tft", manifest["metadata"]["name"], "--wait=false")
+    for name in ("deleted-later", "deleted-array"):
+        found = product.finished(name)
+        assert (found["status"]["phase"], found["status"]["message"]) == (
+            "Cancelled",
+            "cancelled, because the Task is being deleted",
+        )
+    release(product, "deleted-later", "deleted-array")
+    assert not record.exists()
+
+
+@pytest.mark.parametrize("array", [{}, {"array": {"count": 1}}], ids=["task", "array"])
+def test_a_foreground_deletion_stops_what_runs(product: Product, tmp_path: Path, array: dict[str, Any]) -> None:
+    name, record = f"deleted-{len(array)}", tmp_path / "record"
+    args: list[Any] = [] if array else [60]
+    manifest = task(name, "e2e.recorded_sleep", args=[str(record), *args], **array)
+    if array:
+        manifest = task(name, "arrays.work", args=[str(tmp_path), {}, 60], **array)
+    manifest["metadata"] |= HELD
+    product.apply(manifest)
+    product.in_phase(name, "Running")
+    product.kubectl("delete", "tft", name, "--cascade=foreground", "--wait=false")
+    assert product.finished(name)["status"]["phase"] == "Cancelled"
+    release(product, name)
+    eventually(lambda: product.kubectl("get", "tft", name, check=False), lambda text: "NotFound" in text)

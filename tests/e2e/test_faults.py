@@ -11,6 +11,7 @@ import pytest
 import redis as redis_client
 
 from taskflow_core.domain.naming import keys_of
+from tests.e2e.own_pool import OwnPool
 from tests.e2e.product import Product, eventually, records, task
 
 KEYS = keys_of("default")
@@ -40,6 +41,19 @@ def test_a_killed_pool_process_costs_one_attempt_and_history_shows_both(product:
     assert attempts[1]["outcome"] == "lost"
     assert attempts[1]["reason"] == "WorkerLost"
     assert attempts[2]["outcome"] == "succeeded"
+
+
+def test_a_task_that_kills_each_worker_that_it_meets_ends_after_three_of_them(product: Product) -> None:
+    pool = OwnPool(product, "poisoned", replicas=1)
+    quickly = {"maxAttempts": 50, "backoffSeconds": 0}
+    product.apply(task("kills", "e2e.kill_the_worker", queue=pool.name, retryPolicy=quickly))
+    status = product.finished("kills", seconds=240)["status"]
+    assert (status["phase"], status["reason"], status["attempts"]) == ("Failed", "PoisonTask", 3)
+    assert len(set(status["lostWorkers"])) == 3
+    assert all(worker in status["message"] for worker in status["lostWorkers"])
+    # The pool is there for others.
+    assert product.run("after-poison", "taskflow.echo", queue=pool.name)["status"]["phase"] == "Succeeded"
+    product.kubectl("delete", "tfp", pool.name)
 
 
 def test_a_killed_worker_is_noticed_by_its_lease(product: Product, tmp_path: Path) -> None:

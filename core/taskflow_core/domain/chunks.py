@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
+from taskflow_core.domain.events import ErrorClasses, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.plain_text import PlainText
 from taskflow_core.domain.resource import Count, Model, RunMs
@@ -16,6 +19,8 @@ MAX_END_BYTES = 64 * 1024
 handed out again."""
 MAX_ERROR_CHARS = 512
 """Of an item's error message."""
+MAX_ERROR_TYPES = 32
+"""Types of error whose classes a chunk tells."""
 COUNT = -1
 """First index of the chunk that counts the items of an object."""
 LONGEST_SECONDS = 2.0
@@ -65,11 +70,18 @@ class ChunkEnd(Model):
     results: tuple[tuple[int, Any], ...] = ()
     """(index, result) of those that succeeded with one."""
     errors: tuple[ItemError, ...] = ()
+    classes: dict[PlainText, ErrorClasses] = Field(default_factory=dict, max_length=MAX_ERROR_TYPES)
+    """Of `errors`, by their type: each type has the same ones. Of a type that is missing, only its name is known."""
     rest: str = ""
     """Ranges that were not begun."""
     ran: Count = 0
     """Items that were run."""
     run_ms: RunMs = 0
+
+    def failure(self, error: ItemError) -> Failure:
+        """One of its errors, as that of an attempt."""
+        classes = self.classes.get(error.type, ())
+        return Failure(reason=error.reason, type=error.type, message=error.message, classes=classes)
 
 
 class Counted(Model):

@@ -7,14 +7,14 @@ shape depends on the kind. `event_input` reads it.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.plain_text import PlainText
 from taskflow_core.domain.resource import Model, RunMs, Time
-from taskflow_core.domain.task import MAX_OUTPUTS, Progress, StoredOutput
+from taskflow_core.domain.task import MAX_OUTPUTS, MAX_TYPE_CHARS, Progress, StoredOutput
 
 
 class EventKind(StrEnum):
@@ -112,6 +112,15 @@ class Advance(Model):
     """JSON of at most 4 KiB, given to the next attempt."""
 
 
+MAX_CLASSES = 32
+"""Classes of an error that are told; of more, the most specific ones."""
+ErrorClasses = Annotated[
+    tuple[Annotated[PlainText, Field(max_length=MAX_TYPE_CHARS)], ...], Field(max_length=MAX_CLASSES)
+]
+"""The classes of an error by their qualified names, most specific first: its method resolution order without `object`.
+Empty from a worker of an older version."""
+
+
 class Failure(Model):
     """Payload of `failed`, `cancelled`, `released` and `lost`."""
 
@@ -120,6 +129,8 @@ class Failure(Model):
     message: PlainText = ""
     trace: PlainText = ""
     """The last frames of the handler's traceback."""
+    classes: ErrorClasses = ()
+    """Of the error that the handler raised, for `retryOn` and `noRetryOn`."""
     run_ms: RunMs = 0
 
 

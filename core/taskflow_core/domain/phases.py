@@ -65,7 +65,8 @@ class Reason(StrEnum):
     SUCCEEDED = "Succeeded"
     """The handler returned and its result and outputs are stored."""
     UNKNOWN_HANDLER = "UnknownHandler"
-    """The worker has no handler of this name. Final."""
+    """The worker has no handler of this name. While a WorkerPool of the queue is rolled out (at most 10 minutes), and
+    for 30 seconds in any case, the attempt goes back into its queue and does not count. Then final."""
     INVALID_ARGUMENTS = "InvalidArguments"
     """args or kwargs do not fit the handler's signature. Final."""
     INPUT_MISSING = "InputMissing"
@@ -82,8 +83,11 @@ class Reason(StrEnum):
     """The object store was unavailable for longer than a worker waits."""
     WORKER_LOST = "WorkerLost"
     """The worker died or stopped renewing its lease."""
+    POISON_TASK = "PoisonTask"
+    """Several different workers in a row died while they ran it: as many as the operator's setting
+    `TASKFLOW_MAX_LOST_WORKERS` says. So it ends, whatever `maxAttempts` allows. Final."""
     CANCELLED = "Cancelled"
-    """`spec.cancel` is true. Final."""
+    """`spec.cancel` is true, or the Task is being deleted. Final."""
     QUEUE_TIMEOUT = "QueueTimeout"
     """No worker took it within `spec.queueTimeoutSeconds`. Final."""
     DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -97,6 +101,9 @@ class Reason(StrEnum):
     DRAIN = "Drain"
     """A stopping worker handed the attempt back; it does not count."""
 
+    HISTORY_UNAVAILABLE = "HistoryUnavailable"
+    """PostgreSQL does not answer. An array needs it, since it has what has ended of the array; it goes on when
+    PostgreSQL is back."""
     ITEMS_INVALID = "ItemsInvalid"
     """The object of `spec.array.itemsFrom` cannot be read as its format says, or has too many items. Final."""
     ITEMS_FAILED = "ItemsFailed"
@@ -105,13 +112,20 @@ class Reason(StrEnum):
     """More items of the array failed than `spec.array.maxFailures`. Final."""
 
     @property
+    def worker_died(self) -> bool:
+        """The attempt ended because its worker died, and the attempt may be why."""
+        return self in _DEATHS
+
+    @property
     def final(self) -> bool:
         """Another attempt would end the same way, so there is none."""
         return self in _FINAL
 
 
+_DEATHS = frozenset({Reason.WORKER_LOST})
 _FINAL = frozenset(
     {
+        Reason.POISON_TASK,
         Reason.INVALID_SPEC,
         Reason.PAYLOAD_TOO_LARGE,
         Reason.DEPENDENCY_FAILED,

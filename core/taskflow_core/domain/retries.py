@@ -8,6 +8,17 @@ from taskflow_core.domain.events import Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import RetryPolicy
 
+_ALIASES = {
+    "IOError": "OSError",
+    "EnvironmentError": "OSError",
+    "socket.error": "OSError",
+    "select.error": "OSError",
+    "socket.timeout": "TimeoutError",
+    "asyncio.TimeoutError": "TimeoutError",
+    "concurrent.futures.TimeoutError": "TimeoutError",
+}
+"""Further names that Python gives to built-in errors. An error tells only the name of its class."""
+
 
 @dataclass(frozen=True)
 class Retry:
@@ -50,7 +61,14 @@ def after_failure(policy: RetryPolicy, *, counted: int, failure: Failure, draw: 
 def _may_retry(policy: RetryPolicy, failure: Failure) -> bool:
     if failure.reason is not Reason.HANDLER_ERROR:
         return True
-    names = {failure.type, failure.type.rpartition(".")[2]}
-    if names & set(policy.no_retry_on):
+    names = _names(failure)
+    if any(_ALIASES.get(name, name) in names for name in policy.no_retry_on):
         return False
-    return not policy.retry_on or bool(names & set(policy.retry_on))
+    return not policy.retry_on or any(_ALIASES.get(name, name) in names for name in policy.retry_on)
+
+
+def _names(failure: Failure) -> set[str]:
+    """What the error may be called: its type and each base class of that, dotted and by the last part."""
+    dotted = {failure.type, *failure.classes}
+    builtins = {f"builtins.{name}" for name in dotted if "." not in name}
+    return dotted | builtins | {name.rpartition(".")[2] for name in dotted}

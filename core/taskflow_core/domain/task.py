@@ -33,6 +33,9 @@ MAX_OUTPUTS = 17
 MAX_ARRAY_ITEMS = 10_000_000
 MAX_TASK_BYTES = 16 * 1024
 """args, kwargs and an array's inline items together, as compact JSON."""
+MAX_LOST_WORKERS = 3
+"""A Task ends when so many different workers in a row died while they ran it, unless the operator's settings say
+otherwise."""
 MAX_FAILED_CHARS = 1024
 """Of the failed indices that the status shows."""
 
@@ -74,9 +77,9 @@ class RetryPolicy(Model):
     max_backoff_seconds: int = Field(default=600, ge=0, le=86400)
     jitter_percent: int = Field(default=10, ge=0, le=100)
     retry_on: tuple[str, ...] = ()
-    """Types of error after which another attempt follows; empty means all."""
+    """Classes of errors, base classes too, after which another attempt follows; empty means all."""
     no_retry_on: tuple[str, ...] = ()
-    """Types of error after which none does; stronger than `retry_on`."""
+    """Classes of errors after which none does; stronger than `retry_on`."""
 
 
 class Input(Model):
@@ -244,6 +247,8 @@ class TaskStatus(Model):
     worker: str | None = None
     next_attempt_time: Time | None = None
     queued_time: Time | None = None
+    unknown_handler_time: Time | None = None
+    """Since when workers did not know the handler, while one that does is waited for."""
     start_time: Time | None = None
     completion_time: Time | None = None
     duration: str | None = None
@@ -252,6 +257,8 @@ class TaskStatus(Model):
     array: ArrayStatus | None = None
     checkpoint: str | None = None
     attempts: int = 0
+    lost_workers: tuple[str, ...] = ()
+    """Different workers that died in a row while they ran it."""
     duplicate_deliveries: int = 0
     stale_events: int = 0
     result: Any = None
@@ -299,6 +306,8 @@ class Task(Model):
     name: str
     generation: int = 1
     created: Time
+    deleting: bool = False
+    """Its deletion was asked for, and something still keeps the object: a finalizer, or a foreground deletion."""
     labels: dict[str, str] = Field(default_factory=dict)
     """The first 64 by name: nothing bounds their number in Kubernetes, and each event carries them."""
     annotated_traceparent: str = ""
@@ -345,6 +354,7 @@ class Task(Model):
             name=meta["name"],
             generation=meta.get("generation", 1),
             created=meta["creationTimestamp"],
+            deleting=meta.get("deletionTimestamp") is not None,
             labels=dict(sorted((meta.get("labels") or {}).items())[:MAX_LABELS]),
             annotated_traceparent=(meta.get("annotations") or {}).get(ANNOTATION_TRACEPARENT, ""),
             owner=_owner(meta),
@@ -367,6 +377,11 @@ class Task(Model):
     def isolated(self) -> bool:
         """Each of its attempts runs in a pod of its own."""
         return self.spec.isolation is Isolation.POD
+
+    @property
+    def cancelled(self) -> bool:
+        """The user wants it to end: by `spec.cancel`, or by deleting it."""
+        return self.spec.cancel or self.deleting
 
     @property
     def finished(self) -> bool:

@@ -32,6 +32,8 @@ class InFlightChunk:
     started: bool = False
     parked: bool = False
     """Taken out of the ledger while the array is suspended."""
+    deaths: int = 0
+    """Processes that its items took down, one after the other."""
 
     @property
     def id(self) -> ChunkId:
@@ -41,7 +43,7 @@ class InFlightChunk:
     @property
     def note(self) -> str:
         """What a later operator needs to know."""
-        return json.dumps([self.handbacks, str(self.items)])
+        return json.dumps([self.handbacks, str(self.items), *_deaths(self.deaths)])
 
 
 @dataclass
@@ -54,6 +56,8 @@ class Waiting:
     """A chunk gets at most this many of them; 0 is without a limit."""
     due: datetime
     items: RangeSet
+    deaths: int = 0
+    """See `InFlightChunk`."""
 
 
 @dataclass
@@ -76,8 +80,8 @@ def read_notes(notes: Mapping[str, str]) -> list[Waiting | InFlightChunk]:
     for name, note in notes.items():
         if name not in _NOT_CHUNKS:
             attempt, first = naming.split_place(name)
-            handbacks, items = json.loads(note)
-            found.append(InFlightChunk(attempt, first or 0, handbacks, RangeSet.parse(items)))
+            handbacks, items, *deaths = json.loads(note)
+            found.append(InFlightChunk(attempt, first or 0, handbacks, RangeSet.parse(items), deaths=sum(deaths)))
     return found
 
 
@@ -85,12 +89,25 @@ def write_waiting(waiting: Sequence[Waiting]) -> str:
     """What waits for another attempt, as it is noted in Redis."""
     return json.dumps(
         [
-            [each.attempt, each.handbacks, each.limit, int((each.due - ORIGIN).total_seconds()), str(each.items)]
+            [
+                each.attempt,
+                each.handbacks,
+                each.limit,
+                int((each.due - ORIGIN).total_seconds()),
+                str(each.items),
+                *_deaths(each.deaths),
+            ]
             for each in waiting
         ]
     )
 
 
+def _deaths(number: int) -> list[int]:
+    """As it is noted: rare, so it is left out where there is none, as in notes of an older version."""
+    return [number] if number else []
+
+
 def _read_waiting(text: str) -> Iterator[Waiting]:
-    for attempt, handbacks, limit, due, items in json.loads(text):
-        yield Waiting(attempt, handbacks, limit, ORIGIN + timedelta(seconds=due), RangeSet.parse(items))
+    for attempt, handbacks, limit, due, items, *deaths in json.loads(text):
+        when = ORIGIN + timedelta(seconds=due)
+        yield Waiting(attempt, handbacks, limit, when, RangeSet.parse(items), sum(deaths))

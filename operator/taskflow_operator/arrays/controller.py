@@ -117,6 +117,11 @@ class ArrayController:
                 ready, running = ready + waits, running + runs
         return ready, running
 
+    @property
+    def history_wait_seconds(self) -> float:
+        """How long an array has waited for the history; 0 if none does."""
+        return max((driver.history_wait.seconds for driver in self._drivers.values()), default=0.0)
+
     async def run(self) -> None:
         """Watch over the drivers, until cancelled; they end with it."""
         try:

@@ -22,10 +22,11 @@ from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.arrays.chunk_delivery import ChunkDelivery
 from taskflow_operator.arrays.chunks import ChunkId
+from taskflow_operator.arrays.history_wait import HistoryWait
 from taskflow_operator.arrays.state import ArrayState
 from taskflow_operator.arrays.summary import array_status, progress, too_many, universe, verdict
-from taskflow_operator.runtime import dependency_health
-from taskflow_operator.runtime.dependency_health import RETRY_SECONDS, retry_until_available
+from taskflow_operator.arrays.unknown_handler import HandlerWait
+from taskflow_operator.runtime.dependency_health import retry_until_available
 from taskflow_operator.runtime.log_fields import log_fields
 from taskflow_operator.tasks.closer import Closer
 from taskflow_operator.tasks.delivery import queued_status
@@ -74,6 +75,8 @@ class ArrayServices:
     """Slots of the workers that serve a queue of a namespace."""
     dispatch_at: Callable[[str, datetime | None], None]
     """Has a Task looked at, at a time; None is now."""
+    max_lost_workers: int
+    """An item fails for good when it took down so many processes in a row."""
     now: Callable[[], datetime]
 
 
@@ -109,6 +112,9 @@ class ArrayDriver:
         self._inbox: list[Event] = []
         self._changed = asyncio.Event()
         self._state: ArrayState | None = None
+        self._handler_wait = HandlerWait(services.pools)
+        held = lambda: isinstance(self._decision, Hold)  # noqa: E731 - the user holds it anyway
+        self.history_wait = HistoryWait(key.uid, services.tasks, services.statuses, held, services.now)
         self._held_until: datetime | None = None
         self._stop_at: datetime | None = None
         self._stock_at = services.now()
@@ -163,6 +169,7 @@ class ArrayDriver:
         known = self._services.tasks.get(self._uid)
         if known is None:
             return
+        self._handler_wait.since = known.task.status.unknown_handler_time
         state = self._state = await self._load(known.task)
         while (known := self._services.tasks.get(self._uid)) is not None:
             task = known.task
@@ -176,7 +183,7 @@ class ArrayDriver:
                 self._held_until = None
                 await self._delivery.restore(task, state)
             await self._control(state)
-            if self._runs and self._held_until is None:
+            if self._runs and self._held_until is None and self._handler_wait.pause(self._services.now()) is None:
                 await self._hand_out(task, state)
             await self._store(task, state, result)
             if self._over(state):
@@ -191,7 +198,7 @@ class ArrayDriver:
 
     async def _load(self, task: Task, counted: Counted | None = None) -> ArrayState:
         items, array = self._services.items, _array(task)
-        past = await retry_until_available(lambda: items.past(self._uid))
+        past = await self.history_wait.until_answered(lambda: items.past(self._uid))
         notes = await self._delivery.notes(self._key)
         if counted is None and SOURCE in notes:
             counted = Counted.model_validate_json(notes[SOURCE])
@@ -206,7 +213,9 @@ class ArrayDriver:
                     f"array.failedOf: expected the uid of an array of namespace {task.namespace} that has ended, "
                     f"found {former}",
                 )
-        state = ArrayState(task.spec.retry_policy, wanted, past, notes, counted)
+        state = ArrayState(
+            task.spec.retry_policy, wanted, past, notes, counted, max_deaths=self._services.max_lost_workers
+        )
         if counted is not None and (problem := beyond(array, counted.total)):
             self._ending = End(Phase.FAILED, Reason.INVALID_SPEC, problem)
         await self._delivery.find(task, state)
@@ -224,7 +233,7 @@ class ArrayDriver:
         result = _Round()
         for event in events:
             if event.kind in ENDS:
-                self._end(task, state, event, result)
+                self._end(task, state, self._handler_wait.take(task, event, self._services.now()), result)
                 continue
             if event.kind is EventKind.STARTED:
                 state.started(event)
@@ -287,12 +296,12 @@ class ArrayDriver:
             try:
                 await self._services.items.store(self._uid, result.rows)
             except Unavailable as error:
-                dependency_health.failed(error)
-                await asyncio.sleep(RETRY_SECONDS)
+                await self.history_wait.pause(error)
                 if self._ending is None and isinstance(self._decision, End):
                     self._ending = self._decision
                 await self._control(state)
             else:
+                self.history_wait.back()
                 queue = metrics.queue_label(task.spec.queue)
                 for row in result.rows:
                     metrics.ITEMS.labels(queue=queue, outcome=row.state.value).inc(row.last - row.first + 1)
@@ -342,11 +351,14 @@ class ArrayDriver:
             hold = self._decision
             if (phase, status.message) != (hold.phase, hold.message):
                 status = transitions.waiting(task, hold.phase, hold.reason, hold.message, now)
-        elif self._runs and phase is not Phase.RUNNING:
+        elif self._runs:
             started = any(chunk.started for chunk in state.in_flight.values()) or state.ended > 0
-            status = transitions.running(task, None, now) if started else self._queued(task)
+            if (back := self._handler_wait.pause(now)) is not None and not started:
+                status = transitions.put_back(task, back, now)
+            elif phase is not Phase.RUNNING or status.reason == Reason.HISTORY_UNAVAILABLE:
+                status = transitions.running(task, None, now) if started else self._queued(task)
         status = transitions.observed(task.model_copy(update={"status": status}))
-        status = status.model_copy(update=_figures(state))
+        status = status.model_copy(update={**_figures(state), "unknown_handler_time": self._handler_wait.since})
         if status == task.status:
             return
         after = self._services.statuses.write(self._uid, status, delay=SHOW_SECONDS)
@@ -360,7 +372,8 @@ class ArrayDriver:
         now = self._services.now()
         times = [self._stock_at, self._held_until, self._stop_at if self._ending else None]
         if self._runs:
-            times.append(state.next_due())
+            back = self._handler_wait.pause(now)
+            times.append(state.next_due() if back is None else back.due)
         until = min(time for time in times if time is not None)
         try:
             # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the event.

@@ -18,7 +18,7 @@ from taskflow_core.domain.items import ItemHistory, ItemRow, ItemState
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.retries import Retry, after_failure
-from taskflow_core.domain.task import RetryPolicy
+from taskflow_core.domain.task import MAX_LOST_WORKERS, RetryPolicy
 from taskflow_operator.arrays.chunk_size import ChunkSizer
 from taskflow_operator.arrays.chunks import (
     ORIGIN,
@@ -49,6 +49,7 @@ class ArrayState:
         past: what the history has.
         notes: what Redis has; empty if it lost its data.
         counted: where the items are, if they come from an object.
+        max_deaths: an item fails for good that took down so many processes in a row.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class ArrayState:
         past: ItemHistory,
         notes: Mapping[str, str],
         counted: Counted | None = None,
+        *,
+        max_deaths: int = MAX_LOST_WORKERS,
     ) -> None:
-        self._policy = policy
+        self._policy, self._max_deaths = policy, max_deaths
         self.counted = counted
         self.total = None if universe is None else len(universe)
         self.succeeded, self.failed, self.retried = past.succeeded, past.failed, past.retried
@@ -134,7 +137,7 @@ class ArrayState:
             items, due.items = due.items.take(min(size, due.limit or size))
             if not due.items:
                 self.waiting.remove(due)
-            return InFlightChunk(due.attempt, items.first, due.handbacks, items)
+            return InFlightChunk(due.attempt, items.first, due.handbacks, items, deaths=due.deaths)
         if not self.fresh or sum(each.items.ranges for each in self.waiting) > MAX_WAITING:
             return None
         items, self.fresh = self.fresh.take(self.sizer.items(len(self.fresh), chunks))
@@ -289,69 +292,53 @@ class ArrayState:
         self.sizer = self.sizer.after(end.ran, end.run_ms / 1000, cut=bool(left))
         if left:
             self._wait(left, chunk.attempt + 1, chunk.handbacks + 1, 0, _due(now, 0))
-        for delay, again in self._judge(chunk, errors, outcome, draw).items():
+        for delay, again in self._judge(chunk, end, errors, outcome, draw).items():
             self._wait(RangeSet.of(again), chunk.attempt + 1, chunk.handbacks, 0, _due(now, delay))
 
     def _judge(
-        self, chunk: InFlightChunk, errors: Sequence[ItemError], outcome: ChunkOutcome, draw: float
+        self, chunk: InFlightChunk, end: ChunkEnd, errors: Sequence[ItemError], outcome: ChunkOutcome, draw: float
     ) -> Mapping[int, list[int]]:
         """The failed items that get another attempt, by the seconds until then. The others have failed for good."""
         counted = chunk.attempt - chunk.handbacks
         again: dict[int, list[int]] = {}
         lost: list[int] = []
         for error in errors:
-            failure = Failure(reason=error.reason, type=error.type, message=error.message)
-            answer = after_failure(self._policy, counted=counted, failure=failure, draw=draw)
+            answer = after_failure(self._policy, counted=counted, failure=end.failure(error), draw=draw)
             if isinstance(answer, Retry):
                 again.setdefault(answer.delay_seconds, []).append(error.index)
             else:
                 lost.append(error.index)
-                outcome.rows.append(
-                    ItemRow(
-                        error.index,
-                        error.index,
-                        ItemState.FAILED,
-                        counted,
-                        reason=error.reason,
-                        error_type=error.type,
-                        message=error.message,
-                    )
-                )
+                outcome.rows.append(_failed(error.index, error.index, counted, end.failure(error)))
         self._fail(RangeSet.of(lost), counted)
         return again
 
     def _broke(self, chunk: InFlightChunk, failure: Failure, outcome: ChunkOutcome, now: datetime, draw: float) -> None:
         """The chunk as a whole failed: nothing is known of its items."""
         if failure.reason in _STOPPED:
-            self._wait(chunk.items, chunk.attempt + 1, chunk.handbacks + 1, 0, _due(now, 0))
+            self._wait(chunk.items, chunk.attempt + 1, chunk.handbacks + 1, 0, _due(now, 0), chunk.deaths)
             return
         counted = chunk.attempt - chunk.handbacks
+        deaths = chunk.deaths + 1 if failure.reason.worker_died else 0
+        if deaths >= self._max_deaths and len(chunk.items) == 1:
+            message = f"{deaths} processes in a row died while they ran it alone or among others; {failure.message}"
+            failure = failure.model_copy(update={"reason": Reason.POISON_TASK, "message": message})
         answer = after_failure(self._policy, counted=counted, failure=failure, draw=draw)
         if isinstance(answer, Retry):
             handbacks = chunk.handbacks if answer.counts else chunk.handbacks + 1
             due = _due(now, answer.delay_seconds)
-            limit = self._smaller(len(chunk.items), counted + 1) if answer.counts else 0
-            self._wait(chunk.items, chunk.attempt + 1, handbacks, limit, due)
+            deaths = deaths if answer.counts else chunk.deaths
+            limit = self._smaller(len(chunk.items), counted + 1, deaths) if answer.counts else 0
+            self._wait(chunk.items, chunk.attempt + 1, handbacks, limit, due, deaths)
             return
-        outcome.rows += [
-            ItemRow(
-                first,
-                last,
-                ItemState.FAILED,
-                counted,
-                reason=failure.reason,
-                error_type=failure.type,
-                message=failure.message,
-            )
-            for first, last in chunk.items.pairs()
-        ]
+        outcome.rows += [_failed(first, last, counted, failure) for first, last in chunk.items.pairs()]
         self._fail(chunk.items, counted)
         if failure.reason in _FATAL:
             outcome.fatal = failure
 
-    def _smaller(self, size: int, attempt: int) -> int:
+    def _smaller(self, size: int, attempt: int, deaths: int) -> int:
         """One of the items may kill its process. At its last attempt it is alone, so it takes no other with it."""
-        return 1 if attempt >= self._policy.max_attempts else math.isqrt(size)
+        last = attempt >= self._policy.max_attempts or deaths + 1 >= self._max_deaths
+        return 1 if last else math.isqrt(size)
 
     def _fail(self, items: RangeSet, attempts: int) -> None:
         self.failed += len(items)
@@ -359,19 +346,32 @@ class ArrayState:
         shown = self.failed_shown | items
         self.failed_shown = shown if shown.ranges <= SHOWN_FAILED else RangeSet(list(shown.pairs())[:SHOWN_FAILED])
 
-    def _wait(self, items: RangeSet, attempt: int, handbacks: int, limit: int, due: datetime) -> None:
+    def _wait(self, items: RangeSet, attempt: int, handbacks: int, limit: int, due: datetime, deaths: int = 0) -> None:
         if not items:
             return
         for each in self.waiting:
-            if (each.attempt, each.handbacks, each.limit, each.due) == (attempt, handbacks, limit, due):
+            key = each.attempt, each.handbacks, each.limit, each.due, each.deaths
+            if key == (attempt, handbacks, limit, due, deaths):
                 each.items = each.items | items
                 return
-        self.waiting.append(Waiting(attempt, handbacks, limit, due, items))
+        self.waiting.append(Waiting(attempt, handbacks, limit, due, items, deaths))
 
 
 def _due(now: datetime, delay: int) -> datetime:
     """In whole seconds, so that items which fail at about the same time come back together; never too soon."""
     return (now + timedelta(seconds=delay + 1 if delay else 0)).replace(microsecond=0)
+
+
+def _failed(first: int, last: int, attempts: int, failure: Failure) -> ItemRow:
+    return ItemRow(
+        first,
+        last,
+        ItemState.FAILED,
+        attempts,
+        reason=failure.reason,
+        error_type=failure.type,
+        message=failure.message,
+    )
 
 
 def _check(end: ChunkEnd) -> None:

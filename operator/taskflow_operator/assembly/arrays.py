@@ -46,6 +46,7 @@ class ArrayFeature:
             pools=served,
             slots=slots.of,
             dispatch_at=core.work_queue.add_at,
+            max_lost_workers=base.settings.max_lost_workers,
             now=now,
         )
         controller = ArrayController(services, items, core.acknowledgements.add)

@@ -28,8 +28,8 @@ from taskflow_operator.runtime.status_writer import StatusWriter
 from taskflow_operator.settings import OperatorSettings
 
 CLOSE_SECONDS = 3.0
-WATCHED_KINDS = 1
-"""Kinds with a `KindWatch`: Tasks."""
+WATCHES = 2
+"""Each is a `KindWatch`: of open Tasks, and of finished ones."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Foundation:
             answered=_answered,
         )
         # Each watch keeps a connection, for each namespace of a shard.
-        watches = WATCHED_KINDS * max(1, len(settings.namespaces))
+        watches = WATCHES * max(1, len(settings.namespaces))
         kube = await KubeClient.connect(connections=32 + watches, hooks=hooks)
         client = connect_async(redis_settings)
         namespaces = Namespaces(client)

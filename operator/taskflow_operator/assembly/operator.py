@@ -43,7 +43,7 @@ class Operator:
         self._core = core = TaskCore.build(base)
         served, slots = ServedQueues(), WorkerSlots()
         history = HistoryFeature.build(base)
-        arrays = ArrayFeature.build(base, core, served, slots)
+        self._arrays = arrays = ArrayFeature.build(base, core, served, slots)
         self._pools = pools = PoolFeature.build(base, core, served, slots, arrays.controller)
         launcher = isolated.build_launcher(base, core, pools.controller)
         self._tasks = tasks = TaskFeature.build(
@@ -125,6 +125,7 @@ class Operator:
                 api_server_age=self._base.api_server_age,
                 api_server_limit=API_SERVER_SECONDS if settings.leader_election else without_lease,
                 watch_down=max(self._pools.kopf.down_seconds, *(watch.down_seconds for watch in self._watches)),
+                arrays_wait=self._arrays.controller.history_wait_seconds,
                 lags=list(self._tasks.streams.lags.values()),
             )
         )

@@ -33,7 +33,7 @@ def all_loops(parts: Iterable[Part]) -> dict[str, Loop]:
     """
     loops: dict[str, Loop] = {}
     for part in parts:
-        watches = {f"watch-{watch.plural}": watch.run for watch in part.watches}
+        watches = {f"watch-{watch.name}": watch.run for watch in part.watches}
         for name, loop in {**part.loops, **watches}.items():
             if name in loops:
                 raise ValueError(f"two loops are called {name!r}")

@@ -18,6 +18,7 @@ from taskflow_operator.pools.metrics import PoolMetrics
 from taskflow_operator.pools.scaler import Scaler
 from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.pools.worker_slots import WorkerSlots
+from taskflow_operator.process.leader_election import LEASE_NAME
 from taskflow_operator.tasks.queue_metrics import QueueMetrics, QueueSeries
 
 
@@ -39,6 +40,7 @@ class PoolFeature:
             served,
             image=base.settings.worker_image,
             lease_seconds=base.settings.lease_seconds,
+            lease_name=f"{base.settings.leader_namespace}/{LEASE_NAME}",
             changed=core.pool_changes.changed,
             events=base.events,
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from taskflow_core.domain.phases import OPEN_SELECTOR
+from taskflow_core.domain.phases import FINISHED_SELECTOR, OPEN_SELECTOR
 from taskflow_core.domain.task import Isolation, Task
 from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.telemetry import metrics
@@ -28,6 +28,7 @@ from taskflow_operator.tasks.dependencies import DependencyLookup
 from taskflow_operator.tasks.dispatcher import Dispatcher, PoolChanges
 from taskflow_operator.tasks.event_consumer import EventConsumer
 from taskflow_operator.tasks.finished import Finished, count_finished
+from taskflow_operator.tasks.finished_observer import FinishedObserver
 from taskflow_operator.tasks.message_queue import MessageQueue, WarmWorkers
 from taskflow_operator.tasks.observer import Observer
 from taskflow_operator.tasks.open_tasks import OpenTasks
@@ -127,7 +128,7 @@ class TaskFeature:
         watch = KindWatch(base.kube, Task.PLURAL, observer, selector=OPEN_SELECTOR)
         recovery = Recovery(core.tasks, base.ledger, core.work_queue, arrays, lease_seconds=base.settings.lease_seconds)
         base.namespaces.lost.append(recovery.data_lost)
-        group = _stream_group(base, core, history, arrays)
+        group = _stream_group(base, core, history, pools, arrays)
         monitor = StreamMonitor(
             base.namespaces, (group, history.group), core.tasks.namespaces, base.ledger.now_ms, base.redis
         )
@@ -147,12 +148,17 @@ class TaskFeature:
             read_again=monitor.read_again,
         )
         retention = _retention(base, core)
+        finished = FinishedObserver(base.kube, retention)
+        # Not among the part's watches: nothing waits until all finished Tasks are read, and there may be many.
+        late = KindWatch(base.kube, Task.PLURAL, finished, selector=FINISHED_SELECTOR, name="finished-tasks")
         metrics.WATCH_AGE.set_function(lambda: time.monotonic() - watch.latest)
         loops = {
             "dispatch": dispatcher.run,
             "resources": core.acknowledgements.run,
             "reconcile": lambda: run_all(reconciler.loops()),
-            "retention": lambda: run_all(retention.loops()),
+            "retention": retention.run,
+            "watch-finished-tasks": late.run,
+            "finished-tasks": finished.run,
             "streams": lambda: run_all(monitor.loops()),
         }
         return cls(Part(loops, (watch,)), delivery, reconciler, monitor)
@@ -172,7 +178,9 @@ def _delivery(base: Foundation, core: TaskCore, pools: Pools, starters: Mapping[
     )
 
 
-def _stream_group(base: Foundation, core: TaskCore, history: HistoryFeature, arrays: ChunkController) -> StreamGroup:
+def _stream_group(
+    base: Foundation, core: TaskCore, history: HistoryFeature, pools: Pools, arrays: ChunkController
+) -> StreamGroup:
     orphaned = OrphanedEnds(base.ledger, core.settlement, base.kube, base.database, history.mirror.mirror_again)
     consumer = EventConsumer(
         core.tasks,
@@ -180,9 +188,11 @@ def _stream_group(base: Foundation, core: TaskCore, history: HistoryFeature, arr
         core.closer,
         arrays,
         orphaned,
+        pools,
         core.times,
         core.acknowledgements,
         dispatch_at=core.work_queue.add_at,
+        max_lost_workers=base.settings.max_lost_workers,
     )
     return StreamGroup(core.reader, consumer.take, base.leadership.until_confirmed, gather_seconds=GATHER_SECONDS)
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from taskflow_core.domain import naming
@@ -17,6 +17,7 @@ from taskflow_core.kube.client import JSON_PATCH, MERGE_PATCH, KubeClient, resou
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.pools.deployment import deployment, deployment_name, pod_template
+from taskflow_operator.pools.foreign_operator import MARK, explanation, foreign_operator
 from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.pools.status import STALLED, PoolFacts, pool_status
 from taskflow_operator.runtime import dependency_health
@@ -25,6 +26,8 @@ from taskflow_operator.runtime.event_recorder import EventRecorder, Regarding
 log = get_logger(__name__)
 POOLS = f"apis/{naming.API_VERSION}"
 LIST_SECONDS = 60.0
+REPEAT = timedelta(minutes=1)
+"""Between two warnings that another operator serves a pool too."""
 
 
 @dataclass
@@ -53,6 +56,7 @@ class PoolController:
         queues: the queues that pools serve, for admission.
         image: of workers whose pool sets none.
         lease_seconds: passed to the workers.
+        lease_name: names this operator in the status of pools.
         changed: called with a namespace when the queues that are served in it change, or whether their pools get
             workers.
         events: records pools that cannot get their workers.
@@ -65,6 +69,7 @@ class PoolController:
         *,
         image: str,
         lease_seconds: int,
+        lease_name: str,
         changed: Callable[[str], None],
         events: EventRecorder,
     ) -> None:
@@ -72,6 +77,7 @@ class PoolController:
         self._queues = queues
         self._image = image
         self._lease_seconds = lease_seconds
+        self._lease_name = lease_name
         self._changed = changed
         self._events = events
         self.pools: dict[tuple[str, str], PoolState] = {}
@@ -124,6 +130,10 @@ class PoolController:
             await asyncio.sleep(LIST_SECONDS)
             try:
                 await self.list_pools()
+                for kept in list(self.pools.values()):
+                    if kept.status.get(MARK) != self._lease_name:
+                        # Whoever else serves it sees its own mark replaced, and replaces ours.
+                        await self.show(kept, mark=True)
             except TaskflowError as error:
                 dependency_health.failed(error)
 
@@ -139,6 +149,7 @@ class PoolController:
             self._forget(namespace, name)
             return
         kept = self._keep(body)
+        self._note_rollout(kept)
         if self._queues.put(namespace, name, frozenset(kept.pool.spec.queues), _blocked(kept)):
             self._changed(namespace)
 
@@ -147,8 +158,20 @@ class PoolController:
         former = self.pools.get((pool.namespace, pool.name))
         if former is None or former.pool.uid != pool.uid:
             former = self.pools[pool.namespace, pool.name] = PoolState(pool)
-        former.pool, former.status = pool, body.get("status") or {}
+        before, former.pool, former.status = former.status, pool, body.get("status") or {}
+        if (other := foreign_operator(self._lease_name, before, former.status)) is not None:
+            self._served_twice(former, other)
         return former
+
+    def _served_twice(self, kept: PoolState, other: str) -> None:
+        pool, now = kept.pool, datetime.now(UTC)
+        if kept.found.served_twice is not None and now - kept.found.served_twice[0] < REPEAT:
+            return
+        why = explanation(pool.namespace, other)
+        kept.found = replace(kept.found, served_twice=(now, why))
+        log.error("pool_served_twice", pool=f"{pool.namespace}/{pool.name}", other=other, error=why)
+        about = Regarding("WorkerPool", pool.namespace, pool.name, pool.uid)
+        self._events.warn(about, "ServedTwice", why, action="WriteStatus")
 
     def namespace_set_aside(self, namespace: str, why: str) -> None:
         """An event stream of a namespace was broken, and was made anew: its pools say so."""
@@ -157,6 +180,9 @@ class PoolController:
                 kept.found = replace(kept.found, set_aside=(datetime.now(UTC), why))
                 about = Regarding("WorkerPool", namespace, kept.pool.name, kept.pool.uid)
                 self._events.warn(about, "StreamReset", why, action="ReadEvents")
+
+    def _note_rollout(self, kept: PoolState) -> None:
+        self._queues.put_rollout(kept.pool.namespace, kept.pool.name, datetime.now(UTC), going=_rolls_out(kept))
 
     async def apply(self, body: Mapping[str, Any]) -> None:
         """Apply the pool's Deployment. If the API server refuses it, the pool's Stalled condition says so.
@@ -232,15 +258,21 @@ class PoolController:
         kept.found = replace(kept.found, deployment=found)
         await self.show(kept)
 
-    async def show(self, kept: PoolState) -> None:
+    async def show(self, kept: PoolState, *, mark: bool = False) -> None:
         """Write the pool's status, if it changed.
+
+        Args:
+            kept: the pool.
+            mark: write it also if only the mark of this operator is missing.
 
         Raises:
             Unavailable: try again.
         """
         pool, former = kept.pool, kept.status
-        status = pool_status(pool, kept.found, datetime.now(UTC))
-        if status == former:
+        status = {**pool_status(pool, kept.found, datetime.now(UTC)), MARK: self._lease_name}
+        # Another mark alone is rarely a reason to write: two operators would do nothing else.
+        if status == (former if mark else {**former, MARK: self._lease_name}):
+            self._note_rollout(kept)
             return
         path = resource_path(POOLS, "workerpools", pool.namespace, pool.name) + "/status"
         kept.status = status
@@ -254,6 +286,7 @@ class PoolController:
             # It was not written, so it still differs.
             kept.status = former
             raise
+        self._note_rollout(kept)
         if self._queues.put(pool.namespace, pool.name, frozenset(pool.spec.queues), _blocked(kept)):
             self._changed(pool.namespace)
         stalled, before = _stalled(status), _stalled(former)
@@ -264,6 +297,16 @@ class PoolController:
 
 def _deployment_path(pool: WorkerPool) -> str:
     return resource_path("apis/apps/v1", "deployments", pool.namespace, deployment_name(pool.name))
+
+
+def _rolls_out(kept: PoolState) -> bool:
+    """Whether the pool still has workers of an earlier specification, or may get others."""
+    if kept.pool.generation > kept.status.get("observedGeneration", 0):
+        return True
+    found = kept.found.deployment or {}
+    state = found.get("status") or {}
+    behind = (found.get("metadata") or {}).get("generation", 0) > state.get("observedGeneration", 0)
+    return bool(behind or state.get("replicas", 0) > state.get("updatedReplicas", 0))
 
 
 def _blocked(kept: PoolState) -> str | None:

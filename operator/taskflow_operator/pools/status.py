@@ -17,8 +17,9 @@ READY = "Ready"
 RECONCILING = "Reconciling"
 STALLED = "Stalled"
 EVENTS_INTACT = "EventsIntact"
+SOLE_OPERATOR = "SoleOperator"
 SHOWN = timedelta(minutes=10)
-"""How long a pool shows that the events of its namespace were not intact."""
+"""How long a pool shows that the events of its namespace were not intact, or that another operator served it too."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class PoolFacts:
     decision: LastDecision | None = None
     set_aside: tuple[datetime, str] | None = None
     """When an event stream of the namespace was found broken, and why."""
+    served_twice: tuple[datetime, str] | None = None
+    """When another operator was found to serve the pool too, and which."""
 
 
 def pool_status(pool: WorkerPool, found: PoolFacts, now: datetime) -> dict[str, Any]:
@@ -86,6 +89,7 @@ def pool_status(pool: WorkerPool, found: PoolFacts, now: datetime) -> dict[str, 
             conditions, kind, status=holds, reason=reason, message=message, generation=pool.generation, now=now
         )
     conditions = _events_intact(conditions, found.set_aside, pool.generation, now)
+    conditions = _sole_operator(conditions, found.served_twice, pool.generation, now)
     figures, decision = found.figures, found.decision
     status: dict[str, Any] = {
         "observedGeneration": pool.generation,
@@ -115,24 +119,42 @@ def _events_intact(
     conditions: tuple[Condition, ...], set_aside: tuple[datetime, str] | None, generation: int, now: datetime
 ) -> tuple[Condition, ...]:
     """Whether the workers' events could be read. A pool whose could always be read does not have this condition."""
-    if set_aside is not None and now - set_aside[0] < SHOWN:
+    if set_aside is not None:
         message = (
             f"the event stream of the namespace was made anew from its Tasks: {set_aside[1]}; whoever has the login of "
             "its workers wrote what workers do not write"
         )
-        return set_condition(
-            conditions,
-            EVENTS_INTACT,
-            status=False,
-            reason="StreamReset",
-            message=message,
-            generation=generation,
-            now=now,
-        )
-    if not any(each.type == EVENTS_INTACT for each in conditions):
+        set_aside = set_aside[0], message
+    return _for_a_while(conditions, EVENTS_INTACT, ("StreamReset", "Intact"), set_aside, generation, now)
+
+
+def _sole_operator(
+    conditions: tuple[Condition, ...], served_twice: tuple[datetime, str] | None, generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """Whether no other operator serves the pool. A pool for which that was always so does not have this condition."""
+    return _for_a_while(conditions, SOLE_OPERATOR, ("ServedTwice", "ServedOnce"), served_twice, generation, now)
+
+
+def _for_a_while(
+    conditions: tuple[Condition, ...],
+    kind: str,
+    reasons: tuple[str, str],
+    problem: tuple[datetime, str] | None,
+    generation: int,
+    now: datetime,
+) -> tuple[Condition, ...]:
+    """A condition that is false for `SHOWN` after a problem, and true again later; `reasons` are for either."""
+    holds = problem is None or now - problem[0] >= SHOWN
+    if holds and not any(each.type == kind for each in conditions):
         return conditions
     return set_condition(
-        conditions, EVENTS_INTACT, status=True, reason="Intact", message="", generation=generation, now=now
+        conditions,
+        kind,
+        status=holds,
+        reason=reasons[holds],
+        message="" if holds or problem is None else problem[1],
+        generation=generation,
+        now=now,
     )
 
 

@@ -35,6 +35,8 @@ class OperatorState:
     api_server_age: float = 0.0
     api_server_limit: float = API_SERVER_SECONDS
     watch_down: float = 0.0
+    arrays_wait: float = 0.0
+    """How long an array has waited for the history."""
     lags: Sequence[Lag] = field(default_factory=tuple)
 
 
@@ -57,6 +59,10 @@ def check_results(state: OperatorState) -> list[CheckResult]:
         found.append(CheckResult("watch", Level.DEGRADED, f"starts again; none for {state.watch_down:.0f} s"))
     else:
         found.append(CheckResult("watch", Level.OK, "runs"))
+    if state.arrays_wait > STREAM_SECONDS:
+        # As when ends of arrays are not acknowledged, which nobody may have yet.
+        message = f"an array has waited for PostgreSQL for {state.arrays_wait:.0f} s"
+        found.append(CheckResult("arrays", Level.FAILED, message))
     return [*found, *(_lag(lag) for lag in state.lags)]
 
 

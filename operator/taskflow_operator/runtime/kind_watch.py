@@ -48,6 +48,7 @@ class KindWatch:
         plural: of the kind, such as `tasks`.
         observer: takes in each resource.
         selector: field selector; only these resources are watched.
+        name: of the watch, in logs and metrics; by default the plural.
         clock: monotonic seconds.
         sleep: how to wait.
     """
@@ -59,11 +60,13 @@ class KindWatch:
         observer: Observer,
         *,
         selector: str = "",
+        name: str = "",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._kube = kube
-        self.plural = plural
+        self.name = name or plural
+        self._plural = plural
         self._path = resource_path(f"apis/{naming.API_VERSION}", plural)
         self._observer = observer
         self._selector = selector
@@ -71,7 +74,7 @@ class KindWatch:
         self._sleep = sleep
         self._version: str | None = None
         self._down_since: float | None = None
-        self._errors = ConsecutiveErrors(f"watch-{plural}")
+        self._errors = ConsecutiveErrors(f"watch-{self.name}")
         self.latest = clock()
         """When the API server last sent something (monotonic seconds). It sends a bookmark at least every minute."""
 
@@ -106,9 +109,9 @@ class KindWatch:
             expired = isinstance(error, Conflict)
             if self._down_since is None:
                 self._down_since = self._clock()
-            metrics.WATCH_ENDS.labels(watch=self.plural).inc()
+            metrics.WATCH_ENDS.labels(watch=self.name).inc()
             log.warning(
-                "watch_ended", watch=self.plural, error=str(error) if error else "at once", again_in_seconds=pause
+                "watch_ended", watch=self.name, error=str(error) if error else "at once", again_in_seconds=pause
             )
             # Spread, or all operators that lost the same API server come back at once.
             await self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
@@ -146,7 +149,7 @@ class KindWatch:
                 self._observer.observe(body, gone=event["type"] == "DELETED")
             except Exception as error:  # noqa: BLE001 - one unexpected object must not stop the others
                 self._errors.record(
-                    error, object=f"{self.plural} {meta.get('namespace')}/{meta.get('name')}", uid=meta.get("uid")
+                    error, object=f"{self._plural} {meta.get('namespace')}/{meta.get('name')}", uid=meta.get("uid")
                 )
             else:
                 self._errors.clear()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from taskflow_core.domain.event_input import Refusal
 from taskflow_core.domain.events import ENDS, Advance, EntryId, Event, EventKind
-from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.task import Task
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime.acknowledgements import Acknowledgements
@@ -19,6 +20,8 @@ from taskflow_operator.tasks.open_tasks import OpenTask, OpenTasks
 from taskflow_operator.tasks.orphaned_ends import OrphanedEnds
 from taskflow_operator.tasks.ports import ChunkController
 from taskflow_operator.tasks.rules import transitions
+from taskflow_operator.tasks.rules.decision import Pools
+from taskflow_operator.tasks.rules.unknown_handler import PutBack, put_back
 from taskflow_operator.tasks.status import TaskStatuses
 
 log = get_logger(__name__)
@@ -39,9 +42,12 @@ class EventConsumer:
         closer: writes ends.
         arrays: handles the events of chunks.
         orphaned_ends: handles ends whose Task is not open.
+        pools: which of them are being rolled out.
         times: measures waiting and running.
         acknowledgements: of the consumer group.
         dispatch_at: has a Task looked at.
+        max_lost_workers: a Task ends when so many different workers in a row died of it.
+        now: the time.
     """
 
     def __init__(
@@ -51,19 +57,25 @@ class EventConsumer:
         closer: Closer,
         arrays: ChunkController,
         orphaned_ends: OrphanedEnds,
+        pools: Pools,
         times: AttemptTimes,
         acknowledgements: Acknowledgements,
         *,
         dispatch_at: Callable[[str, datetime | None], None],
+        max_lost_workers: int,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._tasks = tasks
         self._statuses = statuses
         self._closer = closer
         self._arrays = arrays
         self._orphaned_ends = orphaned_ends
+        self._pools = pools
         self._times = times
         self._acknowledgements = acknowledgements
         self._dispatch_at = dispatch_at
+        self._max_lost_workers = max_lost_workers
+        self._now = now
         self._closing: dict[EntryId, asyncio.Task[None]] = {}
         self._orphaned: dict[EntryId, asyncio.Task[None]] = {}
         self._orphaned_attempts: dict[str, set[tuple[str, int, int | None]]] = {}
@@ -221,14 +233,22 @@ class EventConsumer:
             return
         after = self._statuses.write(task.uid, transitions.running(task, event.worker, when))
         seconds, start = after.spec.active_deadline_seconds, after.status.start_time
-        if after.spec.cancel or (seconds is not None and start is not None):
+        if after.cancelled or (seconds is not None and start is not None):
             self._dispatch_at(event.uid, start + timedelta(seconds=seconds) if seconds and start else None)
 
     async def _end(self, known: OpenTask, event: Event) -> None:
-        status = transitions.ended(known.task, event, random.random())  # noqa: S311 - spreads retries, no secret
+        draw = random.random()  # noqa: S311 - spreads retries, no secret
+        back = self._put_back(known.task, event)
+        status = transitions.ended(known.task, event, draw, back, max_lost_workers=self._max_lost_workers)
         self._times.note(known.task, event)
         await self._closer.close(known.task, status)
         self._done(event)
+
+    def _put_back(self, task: Task, event: Event) -> PutBack | None:
+        if event.kind is not EventKind.FAILED or event.payload.get("reason") != Reason.UNKNOWN_HANDLER:
+            return None
+        rollout = self._pools.rollout(task.namespace, task.spec.queue)
+        return put_back(task.spec.handler, event.worker, task.status.unknown_handler_time, rollout, self._now())
 
     async def _orphan(self, event: Event) -> None:
         attempt = event.uid, event.attempt, event.chunk

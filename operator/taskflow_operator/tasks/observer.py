@@ -58,7 +58,7 @@ class Observer:
         """Take in a Task as the API server shows it.
 
         Args:
-            body: the Kubernetes object; its spec never changes, and its status is ours.
+            body: the Kubernetes object; its status is ours.
             gone: it left the selection of open Tasks, because it finished or was deleted.
         """
         uid = body["metadata"]["uid"]
@@ -67,7 +67,9 @@ class Observer:
             if known is not None and not known.closing:
                 self._check_later(known.task)
             return
-        if known is not None and known.task.generation >= body["metadata"].get("generation", 1):
+        meta = body["metadata"]
+        deletes = meta.get("deletionTimestamp") is not None and known is not None and not known.task.deleting
+        if known is not None and known.task.generation >= meta.get("generation", 1) and not deletes:
             return
         try:
             task = Task.from_object(body)
@@ -93,14 +95,21 @@ class Observer:
             self._dispatch(uid)
 
     def _spec_changed(self, known: OpenTask, task: Task) -> None:
-        """Priority, suspend, cancel, deadlines and time to live may change. The status is only written by this
-        operator.
+        """Priority, suspend, cancel, deadlines and time to live may change, and the Task may be deleted. The status is
+        only written by this operator.
         """
         former = known.task
         self._tasks.replace(
-            former.model_copy(update={"spec": task.spec, "unreadable": task.unreadable, "generation": task.generation})
+            former.model_copy(
+                update={
+                    "spec": task.spec,
+                    "unreadable": task.unreadable,
+                    "generation": task.generation,
+                    "deleting": task.deleting,
+                }
+            )
         )
-        leaves = task.spec.suspend or task.spec.cancel
+        leaves = task.spec.suspend or task.cancelled
         if former.spec.priority != task.spec.priority and former.status.phase is Phase.QUEUED and not leaves:
             self._requeue(known.task)
         self._dispatch(task.uid)

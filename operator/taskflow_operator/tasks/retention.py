@@ -6,17 +6,16 @@ import asyncio
 import heapq
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
 
-from taskflow_core.domain.phases import FINISHED_SELECTOR
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import Conflict, Invalid, NotFound, TaskflowError
-from taskflow_core.kube.client import JSON_PATCH, KubeClient, delete_options, tasks_path
+from taskflow_core.errors import Conflict, NotFound, TaskflowError
+from taskflow_core.kube.client import KubeClient, delete_options, tasks_path
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.tasks.ports import StoredEnds
@@ -25,7 +24,6 @@ log = get_logger(__name__)
 SLICE = 100
 AT_ONCE = 4
 TICK_SECONDS = 1.0
-LIST_SECONDS = 600.0
 RETRY = timedelta(seconds=10)
 
 
@@ -116,7 +114,11 @@ class Retention:
         if len(kept) > self._per_namespace:
             heapq.heappush(self._due, replace(kept.pop(0), surplus=True))
 
-    def _forget(self, uid: str) -> None:
+    def known(self) -> Collection[str]:
+        """Uids of the finished Tasks that count."""
+        return self._known.keys()
+
+    def forget(self, uid: str) -> None:
         """The Task no longer exists, so it does not count."""
         self._times.pop(uid, None)
         entry = self._known.pop(uid, None)
@@ -129,50 +131,8 @@ class Retention:
         if not kept:
             del self._kept[entry.namespace]
 
-    def loops(self) -> tuple[Coroutine[None, None, None], ...]:
-        """What runs until cancelled."""
-        return self._list_forever(), self._delete_forever()
-
-    async def _list_forever(self) -> None:
-        while True:
-            try:
-                await self._list()
-            except TaskflowError as error:
-                dependency_health.failed(error)
-                await asyncio.sleep(RETRY.total_seconds())
-            else:
-                await asyncio.sleep(LIST_SECONDS)
-
-    async def _list(self) -> None:
-        gone = set(self._known)
-        async for page in self._kube.list_pages(tasks_path(), FINISHED_SELECTOR):
-            for body in page.items:
-                gone.discard(body["metadata"]["uid"])
-                task = self._read(body)
-                if task is not None and task.status.observed_generation < task.generation:
-                    await self._observe(task)
-        # Somebody else deleted these.
-        for uid in gone:
-            self._forget(uid)
-
-    async def _observe(self, task: Task) -> None:
-        """Write `observedGeneration`: the specification changed after the end. It has no effect, but `kubectl wait`
-        waits for this.
-        """
-        places = ["", *(f"/conditions/{number}" for number in range(len(task.status.conditions)))]
-        paths = [f"/status{place}/observedGeneration" for place in places]
-        patch: list[dict[str, object]] = [
-            {"op": "test", "path": "/metadata/uid", "value": task.uid},
-            *({"op": "add", "path": path, "value": task.generation} for path in paths),
-        ]
-        try:
-            await self._kube.request(
-                "PATCH", tasks_path(task.namespace, task.name) + "/status", patch, content_type=JSON_PATCH
-            )
-        except (NotFound, Conflict, Invalid) as error:
-            log.info("observed_generation_not_written", uid=task.uid, error=str(error))
-
-    async def _delete_forever(self) -> None:
+    async def run(self) -> None:
+        """Delete what is due, until cancelled."""
         while True:
             await asyncio.sleep(TICK_SECONDS)
             while due := self._take():
@@ -224,7 +184,7 @@ class Retention:
             except TaskflowError as error:
                 dependency_health.failed(error)
                 return None
-        self._forget(entry.uid)
+        self.forget(entry.uid)
         return entry.uid
 
     def _read(self, body: dict[str, Any]) -> Task | None:

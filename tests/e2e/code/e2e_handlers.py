@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -22,6 +23,13 @@ def recorded_sleep(record: str, seconds: float, *, context: Context) -> int:
     time.sleep(seconds)
     _record(record, "end", context)
     return context.attempt
+
+
+@handler("e2e.kill_the_worker")
+def kill_the_worker() -> None:
+    """Takes the whole container down, as running out of memory does on cgroup v2."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
 
 
 @handler("e2e.wait_for_file")

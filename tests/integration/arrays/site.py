@@ -223,6 +223,7 @@ class Site:
             pools=served,
             slots=lambda *_: 2,
             dispatch_at=lambda *_: None,
+            max_lost_workers=3,
             now=now,
         )
         self.arrays = ArrayController(services, items_writer, acknowledgements.add)
@@ -233,9 +234,11 @@ class Site:
             closer,
             self.arrays,
             cast("Any", Orphans(self.unknown)),
+            served,
             AttemptTimes(NoTracing()),
             acknowledgements,
             dispatch_at=work_queue.add_at,
+            max_lost_workers=3,
         )
         group = StreamGroup(reader, resources.take, self._may_read, gather_seconds=0.01)
         monitor = StreamMonitor(namespaces, [group], lambda: ["team-a"], ledger.now_ms, self.client)

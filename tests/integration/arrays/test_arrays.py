@@ -12,7 +12,7 @@ from taskflow_core.domain.naming import keys_of
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.ledger.connect import connect_sync
-from taskflow_operator.arrays import driver
+from taskflow_operator.arrays import driver, history_wait
 from taskflow_operator.arrays.chunk_delivery import ChunkDelivery
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.tasks.open_tasks import OpenTasks
@@ -21,6 +21,7 @@ from tests.builders import UID
 from tests.integration.arrays.site import Site
 
 pytestmark = pytest.mark.integration
+OTHER = "8d2b7c1e-0a55-4c0b-8a41-6a1b2c3d4e5f"
 KEYS = keys_of("team-a")
 QUICKLY: dict[str, Any] = {"retryPolicy": {"backoffSeconds": 1, "maxBackoffSeconds": 1, "jitterPercent": 0}}
 
@@ -28,7 +29,7 @@ QUICKLY: dict[str, Any] = {"retryPolicy": {"backoffSeconds": 1, "maxBackoffSecon
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dependency_health, "RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(driver, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(history_wait, "RETRY_SECONDS", 0.05)
     monkeypatch.setattr(driver, "STOCK_SECONDS", 0.5)
 
 
@@ -157,6 +158,27 @@ async def test_while_postgres_is_away_it_stands_still_and_then_goes_on(site: Sit
     status = await site.finished(UID)
     await accounted(site, status, 20_000)
     assert set(site.executed.values()) == {1}
+
+
+async def test_a_new_array_says_that_it_waits_for_postgres_and_one_that_runs_too(site: Site) -> None:
+    await site.start()
+    site.work(2)
+    site.add(array={"count": 20_000})
+    await site.until(lambda: site.sent > 10)
+    site.database.down = True
+    site.add(uid=OTHER, name="other", array={"count": 5})
+    for uid, phase in ((UID, "Running"), (OTHER, "Pending")):
+        await site.until(lambda uid=uid: site.api.statuses.get(uid, {}).get("reason") == "HistoryUnavailable")  # type: ignore[misc]
+        told = site.api.statuses[uid]
+        assert (told["phase"], told["message"]) == (
+            phase,
+            "waits for the history database, which has what has ended of the array",
+        )
+    assert site.arrays.history_wait_seconds > 0
+    site.database.down = False
+    for uid in (UID, OTHER):
+        assert (await site.finished(uid))["phase"] == "Succeeded"
+    assert site.arrays.history_wait_seconds == 0
 
 
 async def test_a_late_end_of_a_chunk_that_was_taken_away_changes_nothing(site: Site) -> None:

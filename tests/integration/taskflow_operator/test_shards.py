@@ -101,6 +101,31 @@ def test_a_second_operator_does_not_work_with_the_redis_of_another(operators: Op
         operators.kubectl("delete", "-n", REST, "lease", "--all")
 
 
+def test_two_operators_over_one_namespace_see_each_other_and_say_so(operators: Operators, servers: Stack) -> None:
+    url = servers.component_env("operator")["TASKFLOW_REDIS_URL"]
+    servers.add_namespace(ONE)
+    everywhere = operators.start("everywhere")
+    beside = operators.start(
+        "beside",
+        TASKFLOW_NAMESPACES=f'["{ONE}"]',
+        TASKFLOW_LEADER_NAMESPACE=ONE,
+        TASKFLOW_REDIS_URL=f"{url.rpartition('/')[0]}/1",
+    )
+    for each in (everywhere, beside):
+        wait_for(lambda each=each: each.leads() and each.ready(), 120)  # type: ignore[misc]
+    try:
+        apply(operators, ONE, "WorkerPool", "main", queues=["default"], replicas=0, template=TEMPLATE)
+        for each, other in ((everywhere, ONE), (beside, "taskflow-system")):
+            # They look each minute.
+            (said, *_) = wait_for(lambda each=each: each.lines("pool_served_twice"), 200)  # type: ignore[misc]
+            assert said["other"] == f"{other}/taskflow-operator"
+        path = '{.status.conditions[?(@.type=="SoleOperator")].reason}'
+        assert read(operators, ONE, "tfp/main", path) == "ServedTwice"
+        wait_for(lambda: "ServedTwice" in operators.kubectl("get", "events.events.k8s.io", "-n", ONE))
+    finally:
+        operators.kubectl("delete", "-n", ONE, "tfp,deploy,lease", "--all")
+
+
 def chart_rights(operators: Operators, release: str) -> str:
     """Give a ServiceAccount what the chart gives an operator of two namespaces; returns its token."""
     watched = f"watchNamespaces={{{ONE},{REST}}},workerNamespaces={{{ONE}}},workerPool.namespace={ONE}"

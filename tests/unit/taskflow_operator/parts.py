@@ -91,9 +91,12 @@ class Parts:
             self.closer,
             self.arrays,
             cast("Any", self.orphaned),
+            self.pools,
             self.times,
             self.acknowledgements,
             dispatch_at=self.work_queue.add_at,
+            max_lost_workers=3,
+            now=lambda: self.now,
         )
         self._jobs: list[asyncio.Task[None]] = []
 

@@ -118,6 +118,7 @@ def flaky(app: Celery, **options: Any) -> Any:
 def test_a_retry_is_a_failed_attempt_that_may_be_followed_by_another() -> None:
     found = failure(flaky(make_app()), attempt=3)
     assert (found.reason, found.type, found.message) == (Reason.HANDLER_ERROR, "ConnectionError", "no answer")
+    assert found.classes == ("ConnectionError", "OSError", "Exception", "BaseException")
 
 
 def test_a_retry_beyond_max_retries_is_final() -> None:

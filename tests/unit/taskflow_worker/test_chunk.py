@@ -291,3 +291,13 @@ def test_unreadable_items_of_an_object_fail_alone() -> None:
     assert isinstance(ended, ChunkEnd)
     assert ended.results == ((0, 1), (2, {"a": 2}))
     assert [(each.index, each.reason) for each in ended.errors] == [(1, Reason.ITEMS_INVALID)]
+
+
+def test_the_classes_of_each_type_of_error_are_told_once() -> None:
+    def handle(item: int) -> None:
+        raise ConnectionRefusedError("no") if item % 2 else ValueError("no")
+
+    ended = ran(run(handle, "0-9"))
+    assert set(ended.classes) == {"ConnectionRefusedError", "ValueError"}
+    assert "OSError" in ended.classes["ConnectionRefusedError"]
+    assert ended.failure(ended.errors[1]).classes == ended.classes["ConnectionRefusedError"]

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from taskflow_core.domain.events import MAX_CLASSES, Failure
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.task import MAX_TRACE_CHARS
+from taskflow_core.domain.retries import GiveUp, Retry, after_failure
+from taskflow_core.domain.task import MAX_TRACE_CHARS, RetryPolicy
 from taskflow_worker.sdk import NonRetryable, Stopped
 from taskflow_worker.sdk.failures import failure_of, handlers_trace, trimmed_trace
 from taskflow_worker.sdk.testing import run
@@ -106,3 +108,56 @@ def test_an_error_that_cannot_be_printed_is_still_reported() -> None:
 
     found = failure_of(raised(Mute()), None, Stopped).failure
     assert found.message == "(the error has no printable message)"
+
+
+class RefusedError(ConnectionRefusedError):
+    """As a library derives its own."""
+
+
+@pytest.mark.parametrize(
+    ("names", "matches"),
+    [
+        (["ConnectionRefusedError"], True),
+        (["ConnectionError"], True),
+        (["OSError"], True),
+        (["builtins.OSError"], True),
+        (["IOError"], True),
+        (["EnvironmentError"], True),
+        (["Exception"], True),
+        (["RefusedError"], True),
+        ([f"{__name__}.RefusedError"], True),
+        (["object"], False),
+        (["TimeoutError"], False),
+        (["Error"], False),
+        (["ConnectionResetError"], False),
+        (["ValueError", "OSError"], True),
+    ],
+    ids=str,
+)
+def test_an_error_is_retried_by_each_of_its_classes(names: list[str], matches: bool) -> None:
+    error = raised(RefusedError("no"))
+    failure = failure_of(error, None, Stopped).failure
+    assert failure.type == f"{__name__}.RefusedError"
+    only = after_failure(RetryPolicy(retry_on=tuple(names)), counted=1, failure=failure, draw=0.0)
+    never = after_failure(RetryPolicy(no_retry_on=tuple(names)), counted=1, failure=failure, draw=0.0)
+    both = after_failure(
+        RetryPolicy(retry_on=("RefusedError",), no_retry_on=tuple(names)), counted=1, failure=failure, draw=0.0
+    )
+    assert (isinstance(only, Retry), isinstance(never, GiveUp), isinstance(both, GiveUp)) == (matches,) * 3
+
+
+def test_the_other_names_of_a_timeout_are_known() -> None:
+    failure = failure_of(raised(TimeoutError()), None, Stopped).failure
+    for name in ("socket.timeout", "asyncio.TimeoutError", "concurrent.futures.TimeoutError", "OSError"):
+        policy = RetryPolicy(retry_on=(name,))
+        assert isinstance(after_failure(policy, counted=1, failure=failure, draw=0.0), Retry)
+
+
+def test_of_very_many_classes_with_long_names_so_much_is_told_that_the_event_is_read() -> None:
+    kind: type[Exception] = Exception
+    for number in range(100):
+        kind = type(f"E{number}{'x' * 300}", (kind,), {"__module__": "m\x1b"})
+    failure = failure_of(raised(kind()), None, Stopped).failure
+    assert len(failure.classes) == MAX_CLASSES
+    assert failure.classes[0].startswith("m\N{REPLACEMENT CHARACTER}.E99xxx")
+    assert Failure.model_validate_json(failure.model_dump_json(by_alias=True)) == failure

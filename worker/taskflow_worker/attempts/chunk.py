@@ -14,6 +14,7 @@ from taskflow_core.domain.chunks import (
     LONGEST_SECONDS,
     MAX_END_BYTES,
     MAX_ERROR_CHARS,
+    MAX_ERROR_TYPES,
     MAX_ITEM_RESULT_BYTES,
     Chunk,
     ChunkEnd,
@@ -123,6 +124,7 @@ class _ChunkRun:
         self._timeout = message.attempt_timeout_seconds
         self._results: list[tuple[int, Any]] = []
         self._errors: list[ItemError] = []
+        self._classes: dict[str, tuple[str, ...]] = {}
         self._size = 0
 
     def run_each(self, indices: RangeSet, items: Iterable[Any]) -> ChunkEnd:
@@ -214,6 +216,9 @@ class _ChunkRun:
         )
         self._size += len(item_error.message) + len(item_error.type) + _ERROR_ENTRY_CHARS
         self._errors.append(item_error)
+        if failure.classes and failure.type not in self._classes and len(self._classes) < MAX_ERROR_TYPES:
+            self._classes[failure.type] = failure.classes
+            self._size += sum(map(len, failure.classes))
 
     def _end(self, indices: RangeSet, ran: int) -> ChunkEnd:
         started, rest = indices.take(ran)
@@ -222,6 +227,7 @@ class _ChunkRun:
             ok=str(started - listed),
             results=tuple(self._results),
             errors=tuple(self._errors),
+            classes=self._classes,
             rest=str(rest),
             ran=ran,
         )

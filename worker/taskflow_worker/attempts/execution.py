@@ -78,7 +78,7 @@ def run_guarded(message: Message, work: Callable[[Scratch], Ended]) -> Ended | F
         ended = AttemptFailed(Reason.STORAGE_UNAVAILABLE, message_of(error), type(error).__name__).failure
     except Exception as error:  # an unusable type hint, a full disk: the end of the attempt must be reported anyway
         log.exception("attempt_broken", uid=message.uid, attempt=message.attempt)
-        ended = AttemptFailed(Reason.HANDLER_ERROR, message_of(error), type_name(error)).failure
+        ended = AttemptFailed(Reason.HANDLER_ERROR, message_of(error), type_name(error), error=error).failure
     return ended.model_copy(update={"run_ms": _milliseconds_since(started)})
 
 

@@ -226,12 +226,12 @@ def _error_of(attempt: _Attempt, state: str, error: Any) -> BaseException:
     """The error to raise for a task that did not succeed."""
     if state == states.REJECTED:
         reason = Reason.HANDLER_ERROR if error.requeue else Reason.NOT_RETRYABLE
-        return AttemptFailed(reason, f"the task was rejected: {error.reason}", type_name(error))
+        return AttemptFailed(reason, f"the task was rejected: {error.reason}", type_name(error), error=error)
     if state == states.RETRY:
         asked = error if attempt.retry is None else attempt.retry
         if isinstance(asked.exc, Exception):
             return asked.exc
-        return AttemptFailed(Reason.HANDLER_ERROR, "the task asked for a retry", type_name(asked))
+        return AttemptFailed(Reason.HANDLER_ERROR, "the task asked for a retry", type_name(asked), error=asked)
     if attempt.retries_exhausted:
         message = f"{error} (max_retries is used up)"
         return AttemptFailed(Reason.NOT_RETRYABLE, message, type_name(error), trimmed_trace(error))

@@ -6,11 +6,10 @@ import asyncio
 import traceback
 from pathlib import Path
 
-from taskflow_core.domain.events import Failure
+from taskflow_core.domain.events import MAX_CLASSES, Failure
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.task import MAX_MESSAGE_CHARS, MAX_TRACE_CHARS
+from taskflow_core.domain.task import MAX_MESSAGE_CHARS, MAX_TRACE_CHARS, MAX_TYPE_CHARS
 
-_MAX_TYPE_CHARS = 253
 _PACKAGE = Path(__file__).parent.parent
 _BUILTIN_HANDLERS = _PACKAGE / "handlers" / "builtin.py"
 _FRAMEWORKS = ("/celery/app/", "/asyncio/")
@@ -38,15 +37,31 @@ class Stopped(BaseException):
 
 
 class AttemptFailed(Exception):  # noqa: N818 - a state of the attempt, not a bug of ours
-    """The attempt fails for a named reason. The message says what was expected, what was found and what to do."""
+    """The attempt fails for a named reason. The message says what was expected, what was found and what to do.
 
-    def __init__(self, reason: Reason, message: str, error_type: str = "", trace: str = "") -> None:
+    Args:
+        reason: the reason.
+        message: for people.
+        error_type: name of the type of error, as `type_name` gives it.
+        trace: the handler's part of the traceback.
+        error: what was raised, if `retryOn` and `noRetryOn` apply to it.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        error_type: str = "",
+        trace: str = "",
+        error: BaseException | None = None,
+    ) -> None:
         super().__init__(message)
         self.failure = Failure(
             reason=reason,
-            type=error_type[:_MAX_TYPE_CHARS],
+            type=error_type[:MAX_TYPE_CHARS],
             message=printable(message)[:MAX_MESSAGE_CHARS],
             trace=trace,
+            classes=() if error is None else class_names(error),
         )
 
 
@@ -62,7 +77,7 @@ def failure_of(error: BaseException, requested: Reason | None, timeout_error: ty
     if requested is not None and isinstance(error, (Stopped, asyncio.CancelledError, timeout_error)):
         return AttemptFailed(requested, STOP_MESSAGES.get(requested, requested.value), type_name(error), trace)
     reason = Reason.NOT_RETRYABLE if isinstance(error, NonRetryable) else Reason.HANDLER_ERROR
-    return AttemptFailed(reason, message_of(error), type_name(error), trace)
+    return AttemptFailed(reason, message_of(error), type_name(error), trace, error)
 
 
 def trimmed_trace(error: BaseException) -> str:
@@ -94,7 +109,15 @@ def _internal(filename: str) -> bool:
 
 def type_name(value: object) -> str:
     """Qualified name of the value's type. Builtins are named without their module."""
-    kind = type(value)
+    return _class_name(type(value))
+
+
+def class_names(error: BaseException) -> tuple[str, ...]:
+    """Qualified names of the error's class and its bases, most specific first, without `object`."""
+    return tuple(_class_name(kind)[:MAX_TYPE_CHARS] for kind in type(error).__mro__[:-1][:MAX_CLASSES])
+
+
+def _class_name(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 

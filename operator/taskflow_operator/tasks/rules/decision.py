@@ -10,6 +10,7 @@ from typing import Protocol
 
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import DependencyOutcome, Task
+from taskflow_operator.tasks.rules.unknown_handler import Rollout
 from taskflow_operator.tasks.rules.validation import invalid
 
 ASK_AGAIN = timedelta(seconds=5)
@@ -24,6 +25,9 @@ class Pools(Protocol):
 
     def blocked(self, namespace: str, queue: str) -> str | None:
         """Why none of the pools that serve the queue takes anything now; None if one does."""
+
+    def rollout(self, namespace: str, queue: str) -> Rollout | None:
+        """The rollout of a pool that serves the queue: one that is going, or else the latest; None if none was seen."""
 
 
 class DependencyState(StrEnum):
@@ -108,10 +112,11 @@ def decide(task: Task, facts: Facts, now: datetime) -> Decision:
 
 
 def overdue(task: Task, now: datetime) -> End | None:
-    """Whether the Task has to end because the user cancelled it or its time is up."""
+    """Whether the Task has to end because the user cancelled or deleted it, or its time is up."""
     spec = task.spec
-    if spec.cancel:
-        return End(Phase.CANCELLED, Reason.CANCELLED, "cancelled by spec.cancel")
+    if task.cancelled:
+        message = "cancelled by spec.cancel" if spec.cancel else "cancelled, because the Task is being deleted"
+        return End(Phase.CANCELLED, Reason.CANCELLED, message)
     due = _active_deadline(task)
     if due is not None and due <= now:
         return End(
@@ -185,7 +190,7 @@ def _backoff_over(task: Task, _facts: Facts, now: datetime) -> Hold | None:
     due = status.next_attempt_time
     if status.phase is Phase.QUEUED or due is None or due <= now:
         return None
-    if status.reason in (Reason.BACKING_OFF, Reason.DRAIN):
+    if status.reason in (Reason.BACKING_OFF, Reason.DRAIN, Reason.UNKNOWN_HANDLER):
         return Hold(Phase.PENDING, status.reason, status.message, due)
     # Something else held it meanwhile, such as a suspension.
     message = f"attempt {status.attempt} is due at {due:%Y-%m-%dT%H:%M:%SZ}"

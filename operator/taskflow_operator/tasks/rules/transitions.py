@@ -10,8 +10,17 @@ from taskflow_core.domain.events import Advance, Event, EventKind, Failure, Succ
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.resource import Condition
 from taskflow_core.domain.retries import GiveUp, after_failure
-from taskflow_core.domain.task import MAX_MESSAGE_CHARS, MAX_TRACE_CHARS, MAX_TYPE_CHARS, LastError, Task, TaskStatus
+from taskflow_core.domain.task import (
+    MAX_LOST_WORKERS,
+    MAX_MESSAGE_CHARS,
+    MAX_TRACE_CHARS,
+    MAX_TYPE_CHARS,
+    LastError,
+    Task,
+    TaskStatus,
+)
 from taskflow_operator.tasks.rules.decision import overdue
+from taskflow_operator.tasks.rules.unknown_handler import PutBack
 
 _REFUSALS = frozenset({Reason.INVALID_SPEC, Reason.PAYLOAD_TOO_LARGE, Reason.PAYLOAD_TOO_DEEP, Reason.DEPENDENCY_CYCLE})
 """Ends of a Task whose specification is wrong: it was never accepted."""
@@ -95,18 +104,43 @@ def stopped(task: Task, phase: Phase, reason: Reason, message: str, now: datetim
     return status.model_copy(update={"conditions": conditions})
 
 
-def ended(task: Task, event: Event, draw: float) -> TaskStatus:
+def ended(
+    task: Task,
+    event: Event,
+    draw: float,
+    back: PutBack | None = None,
+    *,
+    max_lost_workers: int = MAX_LOST_WORKERS,
+) -> TaskStatus:
     """The end of the current attempt: success, another attempt, failure or cancellation.
+
+    Args:
+        task: as it was.
+        event: the end.
+        draw: a random number of [0, 1), for the jitter.
+        back: set if the worker does not know the handler, and others may.
+        max_lost_workers: the Task ends when so many different workers in a row died of it.
 
     Raises:
         ValueError: the event's payload does not fit its kind (pydantic's errors are ValueErrors).
     """
     if event.kind is EventKind.SUCCEEDED:
         return _succeeded(task, event, Success.model_validate(event.payload))
-    return failed(task, Failure.model_validate(event.payload), event.worker or None, event_time(event), draw)
+    failure = Failure.model_validate(event.payload)
+    worker, now = event.worker or None, event_time(event)
+    return failed(task, failure, worker, now, draw, back, max_lost_workers=max_lost_workers)
 
 
-def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw: float) -> TaskStatus:
+def failed(
+    task: Task,
+    failure: Failure,
+    worker: str | None,
+    now: datetime,
+    draw: float,
+    back: PutBack | None = None,
+    *,
+    max_lost_workers: int = MAX_LOST_WORKERS,
+) -> TaskStatus:
     """The current attempt failed: another one follows, or the Task ends.
 
     Args:
@@ -115,46 +149,106 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
         worker: that ran it, if known.
         now: when it failed.
         draw: a random number of [0, 1), for the jitter.
+        back: see `ended`.
+        max_lost_workers: likewise.
     """
-    attempt, handbacks = task.status.attempt, task.status.handbacks
-    policy = task.spec.retry_policy
-    error = LastError(
+    attempt = task.status.attempt
+    lost = _lost_workers(task, failure.reason, worker)
+    known = {
+        "lost_workers": lost,
+        "last_error": _last_error(attempt, failure),
+        "worker": worker or task.status.worker,
+        "attempts": max(task.status.attempts, attempt),
+        "unknown_handler_time": back.since if back is not None else None,
+    }
+    # A worker took it, even if its start was not seen: its time in the queue is over.
+    taken = task.model_copy(update={"status": task.status.model_copy(update={"queued_time": None})})
+    if (end := overdue(taken, now)) is not None:
+        status = stopped(task, end.phase, end.reason, end.message, now)
+        return status.model_copy(update=known)
+    summary = f"attempt {attempt}: {failure.type + ': ' if failure.type else ''}{failure.message}"
+    if back is not None:
+        status = put_back(task, back, now)
+        return _next_attempt(task, status, failure.reason, back.due, now, counts=False).model_copy(update=known)
+    if len(lost) >= max_lost_workers:
+        message = f"{len(lost)} workers in a row died while they ran it: {', '.join(lost)}; {summary}"
+        return _finished(task, c.FAILED, Phase.FAILED, Reason.POISON_TASK, message, now).model_copy(update=known)
+    counted = attempt - task.status.handbacks
+    decision = after_failure(task.spec.retry_policy, counted=counted, failure=failure, draw=draw)
+    if isinstance(decision, GiveUp):
+        if failure.reason is Reason.UNKNOWN_HANDLER and (since := task.status.unknown_handler_time) is not None:
+            summary = f"no worker had the handler from {since:%H:%M:%S} to {now:%H:%M:%S} UTC; {summary}"
+        status = _finished(task, c.FAILED, Phase.FAILED, failure.reason, summary, now)
+        return status.model_copy(update=known)
+    message = f"{summary}; attempt {attempt + 1} follows" + (
+        f" in {decision.delay_seconds} s" if decision.delay_seconds else ""
+    )
+    reason = Reason.BACKING_OFF if decision.counts else Reason.DRAIN
+    status = waiting(task, Phase.PENDING, reason, message, now)
+    due = now + timedelta(seconds=decision.delay_seconds)
+    return _next_attempt(task, status, failure.reason, due, now, counts=decision.counts).model_copy(update=known)
+
+
+def _last_error(attempt: int, failure: Failure) -> LastError:
+    return LastError(
         attempt=attempt,
         reason=failure.reason,
         type=failure.type[:MAX_TYPE_CHARS],
         message=failure.message[:MAX_MESSAGE_CHARS],
         trace=failure.trace[:MAX_TRACE_CHARS],
     )
-    summary = f"attempt {attempt}: {failure.type + ': ' if failure.type else ''}{failure.message}"
-    attempts = max(task.status.attempts, attempt)
-    # A worker took it, even if its start was not seen: its time in the queue is over.
-    taken = task.model_copy(update={"status": task.status.model_copy(update={"queued_time": None})})
-    if (end := overdue(taken, now)) is not None:
-        status = stopped(task, end.phase, end.reason, end.message, now)
-        return status.model_copy(
-            update={"last_error": error, "worker": worker or task.status.worker, "attempts": attempts}
-        )
-    decision = after_failure(policy, counted=attempt - handbacks, failure=failure, draw=draw)
-    if isinstance(decision, GiveUp):
-        status = _finished(task, c.FAILED, Phase.FAILED, failure.reason, summary, now)
-        return status.model_copy(
-            update={"last_error": error, "worker": worker or task.status.worker, "attempts": attempts}
-        )
-    due = now + timedelta(seconds=decision.delay_seconds)
-    message = f"{summary}; attempt {attempt + 1} follows" + (
-        f" in {decision.delay_seconds} s" if decision.delay_seconds else ""
-    )
-    reason = Reason.BACKING_OFF if decision.counts else Reason.DRAIN
-    status = waiting(task, Phase.PENDING, reason, message, now)
+
+
+def _lost_workers(task: Task, reason: Reason, worker: str | None) -> tuple[str, ...]:
+    """The different workers that died in a row, after an attempt that ended for this reason.
+
+    A worker that lost one process of several lives on, and counts once. A container that starts again is another
+    worker. In a pod of its own, an attempt takes no worker from others.
+    """
+    lost = task.status.lost_workers
+    if task.isolated:
+        return ()
+    if reason.worker_died:
+        return (*lost, worker) if worker and worker not in lost else lost
+    # These say nothing about what the attempt does to its worker.
+    return lost if reason in (Reason.DRAIN, Reason.UNKNOWN_HANDLER, Reason.BROKER_DATA_LOST) else ()
+
+
+def history_away(task: Task, now: datetime) -> TaskStatus:
+    """An array waits for the history."""
+    reason = Reason.HISTORY_UNAVAILABLE
+    message = "waits for the history database, which has what has ended of the array"
+    if task.status.phase is Phase.RUNNING:
+        return _with(task, Phase.RUNNING, reason, message, [(c.RUNNING, True, reason, message)], now)
+    return waiting(task, Phase.PENDING, reason, message, now)
+
+
+def put_back(task: Task, back: PutBack, now: datetime) -> TaskStatus:
+    """Waits for a worker that knows the handler."""
+    status = waiting(task, Phase.PENDING, Reason.UNKNOWN_HANDLER, back.message, now)
+    conditions = _close(status.conditions, c.RUNNING, Reason.UNKNOWN_HANDLER, task.generation, now)
+    return status.model_copy(update={"conditions": conditions, "unknown_handler_time": back.since})
+
+
+def _next_attempt(
+    task: Task, status: TaskStatus, why: Reason, due: datetime, now: datetime, *, counts: bool
+) -> TaskStatus:
+    """The status with the next attempt as the current one.
+
+    Args:
+        task: as it was.
+        status: what it waits for.
+        why: its last attempt ended.
+        due: when the next one may start.
+        now: the time.
+        counts: whether the last one counts against `maxAttempts`.
+    """
     return status.model_copy(
         update={
-            "conditions": _close(status.conditions, c.RUNNING, failure.reason, task.generation, now),
-            "attempt": attempt + 1,
-            "handbacks": handbacks if decision.counts else handbacks + 1,
+            "conditions": _close(status.conditions, c.RUNNING, why, task.generation, now),
+            "attempt": task.status.attempt + 1,
+            "handbacks": task.status.handbacks + (not counts),
             "next_attempt_time": due,
-            "last_error": error,
-            "worker": worker or task.status.worker,
-            "attempts": attempts,
             "progress": None,
         }
     )
@@ -167,6 +261,7 @@ def bare(status: TaskStatus) -> TaskStatus:
         update={
             "message": message,
             "worker": None,
+            "lost_workers": (),
             "result": None,
             "outputs": (),
             "last_error": None,
@@ -189,6 +284,7 @@ def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:
             "start_time": start,
             "attempts": max(task.status.attempts, task.status.attempt),
             "checkpoint": None,
+            "lost_workers": (),
             "duration": _duration(now - start),
         }
     )
@@ -213,6 +309,7 @@ def _finished(task: Task, condition: str, phase: Phase, reason: Reason, message:
             "completion_time": now,
             "next_attempt_time": None,
             "queued_time": None,
+            "unknown_handler_time": None,
             "duration": _duration(now - start) if start else None,
         }
     )

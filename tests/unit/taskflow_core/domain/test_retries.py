@@ -128,3 +128,9 @@ def test_errors_are_retried_by_their_type(
 def test_what_is_not_the_handlers_error_is_retried_whatever_its_type() -> None:
     wanted = RetryPolicy(retry_on=("ConnectionError",))
     assert isinstance(after_failure(wanted, counted=1, failure=failure(Reason.WORKER_LOST), draw=0.0), Retry)
+
+
+def test_of_a_worker_that_tells_no_classes_the_type_alone_counts() -> None:
+    said = failure(Reason.HANDLER_ERROR, "requests.exceptions.ReadTimeout")
+    assert isinstance(after_failure(RetryPolicy(retry_on=("ReadTimeout",)), counted=1, failure=said, draw=0.0), Retry)
+    assert isinstance(after_failure(RetryPolicy(retry_on=("Timeout",)), counted=1, failure=said, draw=0.0), GiveUp)

@@ -159,6 +159,7 @@ def test_reasons_are_one_camel_case_word_each() -> None:
         "OutputMissing",
         "ResultNotSerialisable",
         "ResultTooLarge",
+        "PoisonTask",
         "Cancelled",
         "QueueTimeout",
         "DeadlineExceeded",
@@ -176,3 +177,11 @@ def test_labels_are_read_and_no_more_of_them_than_an_event_should_carry() -> Non
     assert Task.from_object(body).labels == {"team": "a"}
     body["metadata"]["labels"] = {f"l{number:04}": "x" for number in range(5000, 0, -1)}
     assert list(Task.from_object(body).labels) == [f"l{number:04}" for number in range(1, 65)]
+
+
+def test_a_task_that_is_being_deleted_is_cancelled() -> None:
+    body = make_object(make_task())
+    assert (Task.from_object(body).deleting, Task.from_object(body).cancelled) == (False, False)
+    body["metadata"]["deletionTimestamp"] = "2026-03-01T12:00:00Z"
+    assert (Task.from_object(body).deleting, Task.from_object(body).cancelled) == (True, True)
+    assert make_task(cancel=True).cancelled

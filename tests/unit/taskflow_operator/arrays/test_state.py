@@ -309,3 +309,49 @@ def test_ends_of_chunks_that_nobody_remembers_cannot_break_what_is_fresh_into_ve
     assert said(2 * MAX_WAITING, MAX_WAITING // 2) == 0
     assert len(run.fresh) == 9 * MAX_WAITING
     assert run.fresh.ranges <= MAX_WAITING + 1
+
+
+@pytest.mark.parametrize(("policy", "failed"), [({"retry_on": ("OSError",)}, 1), ({"no_retry_on": ("OSError",)}, 1)])
+def test_items_are_retried_by_the_classes_of_their_errors(policy: dict[str, Any], failed: int) -> None:
+    run = make(2, **policy)
+    errors = [error(0), error(1) | {"type": "ConnectionRefusedError"}]
+    classes = {"ConnectionRefusedError": ["ConnectionRefusedError", "ConnectionError", "OSError", "Exception"]}
+    outcome = run.end(ended(whole(run), errors=errors, classes=classes), NOW, 0.0)
+    assert run.failed == failed
+    assert [row.first for row in outcome.rows] == ([0] if "retry_on" in policy else [1])
+
+
+def test_an_item_that_kills_its_process_takes_three_of_them_and_no_other_item_with_it() -> None:
+    run, rows, now, deaths = make(100, max_attempts=50), [], NOW, 0
+    run.sizer = run.sizer.after(1000, 0.01, cut=False)
+    while not run.over:
+        now += timedelta(hours=1)
+        for handed in run.hand_out(now, 4):
+            # An operator that starts anew knows as much.
+            notes = {naming.place(*handed.id): handed.note}
+            chunk = ArrayState(POLICY, RangeSet([(0, 99)]), ItemHistory(), notes).in_flight[handed.id]
+            run.in_flight[chunk.id] = chunk
+            deaths += 42 in chunk.items
+            rows += run.end(lost(chunk) if 42 in chunk.items else ended(chunk, ok=str(chunk.items)), now, 0.0).rows
+    (bad,) = [row for row in rows if row.state is ItemState.FAILED]
+    assert (bad.first, bad.last, bad.reason, deaths) == (42, 42, Reason.POISON_TASK, 3)
+    assert bad.message.startswith("3 processes in a row died while they ran it")
+    assert run.succeeded == 99
+
+
+def test_an_item_that_waits_after_a_death_is_noted_with_it_and_an_older_note_is_read() -> None:
+    run = make(1)
+    run.end(lost(one(run)), NOW, 0.0)
+    again = ArrayState(POLICY, RangeSet([(0, 0)]), ItemHistory(), {"waiting": run.waiting_note})
+    assert [each.deaths for each in again.waiting] == [1]
+    older = ArrayState(POLICY, RangeSet([(0, 0)]), ItemHistory(), {"waiting": '[[2, 0, 1, 0, "0"]]', "1:0": '[0, "0"]'})
+    assert [each.deaths for each in older.waiting] == [0]
+
+
+def test_deaths_with_an_end_between_them_are_not_in_a_row() -> None:
+    run, now = make(1, max_attempts=50), NOW
+    for number in range(12):
+        now += timedelta(hours=1)
+        (chunk,) = run.hand_out(now, 1)
+        run.end(ended(chunk, errors=[error(0)]) if number % 3 == 2 else lost(chunk), now, 0.0)
+    assert run.failed == 0

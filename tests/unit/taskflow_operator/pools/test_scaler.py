@@ -145,7 +145,13 @@ class World:
         kube = cast("Any", self.cluster)
         self.queues = ServedQueues()
         self.keeper = PoolController(
-            kube, self.queues, image="w", lease_seconds=15, changed=lambda _: None, events=cast("Any", None)
+            kube,
+            self.queues,
+            image="w",
+            lease_seconds=15,
+            lease_name="one/taskflow-operator",
+            changed=lambda _: None,
+            events=cast("Any", None),
         )
         self.chunks = 0, 0
         self.slots = WorkerSlots()

@@ -45,6 +45,8 @@ def test_one_that_has_not_seen_a_leader_yet_is_not_ready() -> None:
         (replace(WELL, api_server_age=16), ["API server: has not answered for 16 s"]),
         (replace(WELL, watch_down=91), ["watch: none for 91 s"]),
         (replace(WELL, confirmed=False), ["role: leader in doubt"]),
+        (replace(WELL, arrays_wait=61), ["arrays: an array has waited for PostgreSQL for 61 s"]),
+        (replace(WELL, arrays_wait=60), []),
         (replace(WELL, lags=[Lag("cr", 7, 61.0, 1, 0)]), ["events to resources: 7 waiting, the oldest for 61 s"]),
         (replace(WELL, redis_age=11, api_server_age=16), ["Redis: has", "API server: has"]),
     ],

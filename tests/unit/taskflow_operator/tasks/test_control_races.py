@@ -12,6 +12,7 @@ from taskflow_core.domain.events import Event, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Dependency, Task
 from taskflow_operator.tasks.cycles import find_cycle
+from taskflow_operator.tasks.finished_observer import FinishedObserver
 from taskflow_operator.tasks.observer import Observer
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.retention import Retention
@@ -223,6 +224,6 @@ async def test_what_a_user_deleted_does_not_count_for_the_cap() -> None:
     first = kept.ended("a", 0)
     kept.ended("b", 1)
     kept.kube.pages = [[first]]
-    await kept.retention._list()
+    await FinishedObserver(cast("Any", kept.kube), kept.retention).list()
     kept.ended("c", 2)
     assert await kept.deleted_by(9) == []

@@ -109,6 +109,12 @@ def test_a_task_is_held_until_its_time() -> None:
 
 
 @pytest.mark.parametrize("phase", [None, *(phase for phase in Phase if not phase.terminal)])
+def test_a_task_that_is_being_deleted_ends_wherever_it_is(phase: Phase | None) -> None:
+    found = decided(make_task(phase=phase, suspend=True).model_copy(update={"deleting": True}))
+    assert found == End(Phase.CANCELLED, Reason.CANCELLED, "cancelled, because the Task is being deleted")
+
+
+@pytest.mark.parametrize("phase", [None, *(phase for phase in Phase if not phase.terminal)])
 def test_a_cancelled_task_ends_wherever_it_is(phase: Phase | None) -> None:
     found = decided(make_task(phase=phase, cancel=True, suspend=True))
     assert isinstance(found, End)

@@ -23,6 +23,7 @@ from taskflow_core.domain.task import Progress, Task, TaskStatus
 from taskflow_core.domain.workerpool import WorkerPool
 from taskflow_operator.pools.status import PoolFacts, pool_status
 from taskflow_operator.tasks.rules import transitions
+from taskflow_operator.tasks.rules.unknown_handler import PutBack
 from tests.builders import NOW, make_event, make_object, make_task
 
 
@@ -100,6 +101,18 @@ TRANSITIONS: dict[str, tuple[Callable[..., TaskStatus], Callable[[], TaskStatus]
     "handed back": (
         transitions.failed,
         lambda: transitions.failed(running(), failure(Reason.DRAIN), "w", NOW, 0.0),
+    ),
+    "put back, since its worker does not know the handler": (
+        transitions.put_back,
+        lambda: transitions.put_back(running(), PutBack(NOW, NOW, "no handler"), NOW),
+    ),
+    "an array waits for the history": (
+        transitions.history_away,
+        lambda: transitions.history_away(running(), NOW),
+    ),
+    "a new array waits for the history": (
+        transitions.history_away,
+        lambda: transitions.history_away(make_task(generation=2), NOW),
     ),
     "failed for good": (
         transitions.failed,

@@ -71,6 +71,22 @@ async def test_a_task_whose_specification_cannot_be_read_is_taken_to_be_ended() 
     assert "notBefore: " in known.task.unreadable
 
 
+@pytest.mark.parametrize("generation", [1, 2], ids=["same generation", "next generation"])
+@pytest.mark.parametrize("known", [True, False], ids=["known before", "new"])
+async def test_a_task_whose_deletion_was_asked_for_is_looked_at_and_marked(generation: int, known: bool) -> None:
+    seen = Seen()
+    body = make_object(make_task(phase=Phase.RUNNING))
+    if known:
+        seen.observer.observe(body)
+    body["metadata"] |= {"generation": generation, "deletionTimestamp": "2026-03-01T12:00:00Z"}
+    seen.observer.observe(body)
+    seen.observer.observe(body)
+    found = seen.parts.tasks.get(UID)
+    assert found is not None
+    assert (found.task.deleting, found.task.cancelled, found.task.spec.cancel) == (True, True, False)
+    assert seen.woken == [UID] * (2 if known else 1)
+
+
 async def test_what_the_watch_shows_of_a_known_task_does_not_replace_what_we_know() -> None:
     seen = Seen()
     seen.observer.observe(make_object(make_task(phase=Phase.RUNNING)))

@@ -9,6 +9,7 @@ import pytest
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Unavailable
+from taskflow_operator.tasks.finished_observer import FinishedObserver
 from taskflow_operator.tasks.retention import Retention
 from tests.builders import NOW, make_object, make_task
 from tests.unit.taskflow_operator.fakes import FakeKube, at
@@ -42,6 +43,7 @@ class Kept:
             needed=[lambda task: task.uid in self.needed],
             now=lambda: self.now,
         )
+        self.observer = FinishedObserver(cast("Any", self.kube), self.retention)
 
     def finish(self, task: Task) -> None:
         self.show(task)
@@ -127,7 +129,7 @@ async def test_what_finished_while_the_operator_was_away_is_found_by_the_list() 
     kept = Kept("a")
     kept.show(done("a", ttl=3))
     kept.kube.pages = [[make_object(done("a", ttl=3))]]
-    await kept.retention._list()
+    await kept.observer.list()
     assert await kept.pass_to(at(3)) == ["a"]
 
 
@@ -150,7 +152,7 @@ async def test_less_time_given_to_a_finished_task_is_found_by_the_list() -> None
     kept.finish(done("a"))
     kept.show(done("a", ttl=10))
     kept.kube.pages = [[make_object(done("a", ttl=10))]]
-    await kept.retention._list()
+    await kept.observer.list()
     assert await kept.pass_to(at(10)) == ["a"]
 
 
@@ -179,34 +181,6 @@ async def test_a_change_between_reading_and_deleting_is_looked_at_again() -> Non
     kept.show(done("a", ttl=10))
     assert await kept.pass_to(at(20)) == ["a"]
     assert kept.kube.bodies[-1]["preconditions"] == {"uid": "a", "resourceVersion": "7"}
-
-
-async def test_a_finished_task_whose_specification_changed_is_observed_again() -> None:
-    kept = Kept()
-    changed = make_task(
-        uid="a",
-        name="a",
-        generation=2,
-        phase=Phase.SUCCEEDED,
-        status={
-            "completion_time": NOW,
-            "observed_generation": 1,
-            "conditions": [
-                {"type": "Finished", "status": "True", "reason": "R", "message": "", "last_transition_time": NOW}
-            ],
-        },
-    )
-    seen = make_task(uid="b", name="b", phase=Phase.SUCCEEDED, status={"observed_generation": 1})
-    kept.kube.pages = [[make_object(changed), make_object(seen)]]
-    await kept.retention._list()
-    assert kept.kube.asked[-1].endswith("/namespaces/team-a/tasks/a/status")
-    assert kept.kube.bodies == [
-        [
-            {"op": "test", "path": "/metadata/uid", "value": "a"},
-            {"op": "add", "path": "/status/observedGeneration", "value": 2},
-            {"op": "add", "path": "/status/conditions/0/observedGeneration", "value": 2},
-        ]
-    ]
 
 
 @pytest.mark.parametrize("per_namespace", [None, 1], ids=["its time is over", "its namespace keeps too many"])
