@@ -55,7 +55,10 @@ def test_an_accepted_request_is_leased_at_once(kind: PoolKind, monkeypatch: pyte
 
 @pytest.mark.parametrize(
     ("kind", "pool"),
-    [(PoolKind.PREFORK, "prefork"), (PoolKind.THREADS, "taskflow_worker.process.threads:CeleryThreads")],
+    [
+        (PoolKind.PREFORK, "taskflow_worker.process.pool_process:CeleryPrefork"),
+        (PoolKind.THREADS, "taskflow_worker.process.threads:CeleryThreads"),
+    ],
 )
 def test_celery_gets_the_configured_pool(kind: PoolKind, pool: str) -> None:
     assert make(kind).app.conf.worker_pool == pool
