@@ -105,6 +105,10 @@ def become_runner() -> None:
     # Celery's pool processes are daemons for `multiprocessing`, and those may have no children. What the rule is for,
     # children that stay behind, is seen to by `process_tree`.
     multiprocessing.process._current_process = _MAIN_PROCESS  # type: ignore[attr-defined]  # noqa: SLF001
+    # New interpreters (`spawn`, `forkserver`, joblib) would import the whole worker, where handlers are never defined.
+    main = sys.modules["__main__"]
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
     # Celery ignores SIGINT, and programs inherit what is ignored. A handler that does nothing is not inherited.
     signal.signal(signal.SIGINT, _do_nothing)
     os.register_at_fork(after_in_child=_reset_signals)
