@@ -171,7 +171,7 @@ def spoil(folder: str) -> int:
     tempfile.tempdir = "/spoilt"
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
-    sys.stdout = None  # type: ignore[assignment]
+    sys.stdout = None
     return os.getpid()
 
 

@@ -49,8 +49,12 @@ class _Worker(AsynWorker):  # type: ignore[misc]
 
     def _do_exit(self, pid: int, exitcode: int | None, exc: BaseException | None = None) -> None:
         if exitcode == EX_RECYCLE:
-            # billiard's own waits for a second, in which this slot would run nothing.
-            os._exit(EX_RECYCLE)
+            # As billiard's own, but without its wait of a second, in which this slot would run nothing.
+            try:
+                if self.on_exit is not None:
+                    self.on_exit(pid, exitcode)
+            finally:
+                os._exit(EX_RECYCLE)
         super()._do_exit(pid, exitcode, exc)
 
 

@@ -38,7 +38,8 @@ class Slot:
         self._offset = offset
 
     def register(self, runner: int) -> None:
-        """Runner: it exists, and may be told from other children of the main process."""
+        """Runner: it exists and runs nothing, whatever the runner before it ran when it died."""
+        self._put(_CURRENT, _IDLE)
         self._put(_RUNNER, struct.pack("<Q", runner))
 
     def begin(self, runner: int, member: str, timeout_at: float | None) -> None:
