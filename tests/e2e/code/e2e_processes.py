@@ -1,11 +1,9 @@
-# ruff: noqa: T201 - handlers print, and say what they expect
 """Handlers that do to their process what people's handlers do: fork, start programs, change global state."""
 
 from __future__ import annotations
 
 import asyncio
 import decimal
-import logging
 import multiprocessing
 import os
 import resource
@@ -53,14 +51,6 @@ async def fork_in_coroutine() -> str:
     os.waitpid(child, 0)  # noqa: ASYNC222 - it ends at once
     # The child must not have broken the loop's own wake-up.
     return await asyncio.to_thread(lambda: "parent")
-
-
-@handler("processes.fork_in_items")
-def fork_in_items(item: int) -> int:
-    child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-    return item
 
 
 def square(number: int) -> int:
@@ -178,7 +168,7 @@ def spoil(folder: str) -> int:
 @handler("processes.look")
 def look() -> dict[str, Any]:
     """What another Task could have changed."""
-    print("still heard")
+    assert sys.stdout is not None
     time.sleep(1.5)
     return {
         "pid": os.getpid(),
@@ -201,8 +191,6 @@ def look() -> dict[str, Any]:
 def leave_a_thread(daemon: bool) -> int:
     def talk() -> None:
         while True:
-            print("from the thread of another Task")
-            logging.getLogger("e2e").warning("from the thread of another Task")
             time.sleep(0.05)
 
     threading.Thread(target=talk, daemon=daemon, name="talker").start()
