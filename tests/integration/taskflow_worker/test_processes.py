@@ -75,7 +75,7 @@ def test_a_process_that_a_coroutine_forks_ends_there(worker: Workers) -> None:
 def test_a_handler_may_use_processes(worker: Workers, method: str) -> None:
     # Twice: what the first attempt leaves of multiprocessing's helpers must not disturb the second.
     for uid in (f"{method}-1", f"{method}-2"):
-        assert worker.run(uid, "processes.parallel", method=method) == [0, 1, 4] * 2
+        assert worker.run(uid, "processes.parallel", method=method) == [1, 1, 2, 6] * 2
 
 
 def test_programs_and_processes_of_a_handler_can_be_interrupted(worker: Workers) -> None:
