@@ -16,6 +16,7 @@ from taskflow_core.domain import naming
 from taskflow_core.domain.events import Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.slots import PoolKind
+from taskflow_core.errors import Unavailable
 from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings
 from taskflow_worker.process.app import Worker
 from taskflow_worker.process.runner import Unclaimed
@@ -91,14 +92,32 @@ def raising(error: Exception) -> Callable[[Any], None]:
     return execute
 
 
-def test_a_delivery_that_was_not_claimed_goes_back_to_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker, pool = make(PoolKind.PREFORK), FakePool(raising(Unclaimed("no descriptor")))
+def unclaimed(cause: Exception) -> Unclaimed:
+    error = Unclaimed(str(cause))
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause", "ends"),
+    [
+        (PoolKind.PREFORK, OSError("no descriptor"), True),
+        (PoolKind.PREFORK, Unavailable("down"), True),
+        (PoolKind.THREADS, OSError("no descriptor"), True),
+        # The whole worker would end for an outage of Redis.
+        (PoolKind.THREADS, Unavailable("down"), False),
+    ],
+)
+def test_a_delivery_that_was_not_claimed_goes_back_to_the_queue(
+    kind: PoolKind, cause: Exception, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, pool = make(kind), FakePool(raising(unclaimed(cause)))
     monkeypatch.setattr(worker, "_pool", pool)
     monkeypatch.setattr("taskflow_worker.process.app._HAND_BACK_SECONDS", 0)
     with pytest.raises(Reject) as raised:
         worker.execute(make_message().model_dump(mode="json", by_alias=True))
     assert raised.value.requeue
-    assert pool.why == ["no descriptor"]
+    assert bool(pool.why) is ends
 
 
 def test_a_runner_that_cannot_report_an_end_is_replaced_and_the_main_process_reports(

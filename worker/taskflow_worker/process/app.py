@@ -21,6 +21,7 @@ from taskflow_core.broker.app import make_app
 from taskflow_core.domain import naming
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.slots import PoolKind
+from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.connect import connect_sync
 from taskflow_core.ledger.presence import Presence
 from taskflow_core.ledger.worker import Heartbeat, WorkerLedger
@@ -108,13 +109,19 @@ class Worker:
             runner.execute(message)
         except Unclaimed as error:
             log.exception("delivery_handed_back", uid=message.uid, attempt=message.attempt)
-            self._pool.broken(str(error))
+            self._runner_broke(error.__cause__ or error)
             # If this is so in each runner, the message must not go round and round without a pause.
             time.sleep(_HAND_BACK_SECONDS)
             raise Reject(str(error), requeue=True) from error
         except Exception as error:
-            self._pool.broken(worker_error(error).message)
+            self._runner_broke(error)
             raise
+
+    def _runner_broke(self, error: BaseException) -> None:
+        # An outage of Redis is no reason to restart the whole worker. A process is replaced for it too: it may be that
+        # it has no descriptor for a connection.
+        if self._settings.pool_kind is PoolKind.PREFORK or not isinstance(error, Unavailable):
+            self._pool.broken(worker_error(error).message)
 
     def _on_heartbeat(self, answer: Heartbeat) -> None:
         self._terminator.on_heartbeat(answer)
