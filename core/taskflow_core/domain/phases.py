@@ -81,6 +81,8 @@ class Reason(StrEnum):
     """The handler raised."""
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     """The object store was unavailable for longer than a worker waits."""
+    WORKER_ERROR = "WorkerError"
+    """The worker failed outside of the handler, for lack of file descriptors for example."""
     WORKER_LOST = "WorkerLost"
     """The worker died or stopped renewing its lease."""
     POISON_TASK = "PoisonTask"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from taskflow_core.blobs.store import ObjectStore
 from taskflow_core.broker.publish import Outgoing, Publisher
 from taskflow_core.domain.attempts import Attempt, AttemptKey
 from taskflow_core.domain.event_input import read_event
-from taskflow_core.domain.events import Event, EventKind, Origin, Stream
+from taskflow_core.domain.events import Event, EventKind, Failure, Origin, Stream
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.naming import keys_of, queue_lists
 from taskflow_core.domain.phases import Phase, Reason
@@ -35,6 +36,12 @@ from tests.e2e.product import eventually
 
 T = TypeVar("T")
 CODE = Path(__file__).parents[2] / "e2e" / "code"
+PROCESS_HANDLERS = {
+    "TASKFLOW_WORKER_HANDLERS": "e2e_handlers,e2e_processes",
+    "TASKFLOW_WORKER_LEASE_SECONDS": "6",
+    "TASKFLOW_WORKER_STOP_GRACE_SECONDS": "1",
+}
+"""Variables of a worker whose handlers do things to their process."""
 LISTS = queue_lists("team-a", ["default"])
 KEYS = keys_of("team-a")
 
@@ -52,6 +59,18 @@ def log_of(store: ObjectStore, uid: str) -> list[str]:
     """Lines of the log of a first attempt, without their times."""
     text = "".join(store.get_bytes(each.key).decode() for each in store.list(f"team-a/{uid}/1/logs/"))
     return [line.split(" ", 1)[1] for line in text.splitlines()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs. One that ended and is not waited for does not."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def left(pids: Path) -> list[int]:
+    """Those of the processes in a file that run."""
+    return [int(pid) for pid in pids.read_text().split() if alive(int(pid))] if pids.exists() else []
 
 
 @dataclass
@@ -233,6 +252,22 @@ class Workers:
         eventually(
             lambda: set(uids) - {event.uid for event in self.told(EventKind.SUCCEEDED)}, lambda missing: not missing
         )
+
+    def result(self, uid: str) -> Any:
+        """Wait until the attempt succeeded. Returns the handler's result."""
+        self.succeeded(uid)
+        (event,) = [event for event in self.told(EventKind.SUCCEEDED) if event.uid == uid]
+        return event.payload.get("result")
+
+    def run(self, uid: str, handler: str, **kwargs: Any) -> Any:
+        """Run one attempt. Returns the handler's result."""
+        self.send([uid], handler, **kwargs)
+        return self.result(uid)
+
+    def failure(self, kind: EventKind, uid: str) -> Failure:
+        """Wait for the end of that kind of an attempt."""
+        told = eventually(lambda: {event.uid: event for event in self.told(kind)}, lambda found: uid in found)
+        return Failure.model_validate(told[uid].payload)
 
     def finished(self, uids: Sequence[str], seconds: float = 60) -> None:
         """Wait until these succeeded, each in one run, and no message of any attempt is left or unacknowledged."""

@@ -118,3 +118,13 @@ def test_a_thread_occupies_its_slot_while_it_lives() -> None:
     thread.join()
     # For Python the thread ends a moment earlier than for the kernel.
     eventually(slots.occupied, lambda count: count == 0, 10)
+
+
+def test_a_new_runner_has_not_what_the_one_before_it_ran_when_it_died() -> None:
+    slots = SharedSlots(2)
+    slots.slot(0).begin(77, "a:1", None)
+    slots.slot(0).register(os.getpid())
+    assert slots.runners() == {os.getpid()}
+    # Its first delivery may be refused. Then nothing else would free the slot.
+    assert slots.occupied() == 0
+    assert slots.find(77, "a:1") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -33,6 +34,7 @@ from taskflow_worker.attempts.scratch import Scratch
 from taskflow_worker.output.capture import attempt_logger
 from taskflow_worker.sdk.context import Context
 from taskflow_worker.sdk.failures import AttemptFailed, failure_of, handlers_trace
+from taskflow_worker.sdk.forks import end_if_forked, same_process
 from taskflow_worker.sdk.registry import Registry
 from taskflow_worker.sdk.runnable import ItemCall, Runnable
 from taskflow_worker.sdk.stop import Stop
@@ -122,6 +124,7 @@ class _ChunkRun:
         self._patience = patience
         self._stop = stop
         self._timeout = message.attempt_timeout_seconds
+        self._pid = os.getpid()
         self._results: list[tuple[int, Any]] = []
         self._errors: list[ItemError] = []
         self._classes: dict[str, tuple[str, ...]] = {}
@@ -167,11 +170,15 @@ class _ChunkRun:
             return True
         try:
             returned = call(item, lambda: self._context.for_item(index, item))
+            # Not `same_process`, which would cost more than the rest of an item that does nothing.
+            end_if_forked(self._pid)
             if returned is not None:
                 self._keep(index, returned)
         except AttemptFailed as error:
+            end_if_forked(self._pid, error)
             self._fail(index, error, None)
         except BaseException as error:  # noqa: BLE001 - a handler's SystemExit or KeyboardInterrupt ends the item only
+            end_if_forked(self._pid, error)
             requested = self._stop.requested()
             failed = failure_of(error, requested, self._handler.timeout_error)
             if requested is not None and failed.failure.reason is requested:
@@ -243,7 +250,7 @@ class _ChunkRun:
                 self._fail(index, AttemptFailed(Reason.ITEMS_INVALID, item.problem), None)
         items = [item for _, item in readable]
         try:
-            with self._stop.interrupts(self._handler.timeout_error):
+            with same_process(), self._stop.interrupts(self._handler.timeout_error):
                 returned = call(items, lambda: replace(self._context, item=items))
         except AttemptFailed:
             raise

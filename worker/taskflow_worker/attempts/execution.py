@@ -25,6 +25,7 @@ from taskflow_worker.attempts.scratch import Scratch
 from taskflow_worker.output.capture import attempt_logger
 from taskflow_worker.sdk.context import Context, parse_checkpoint
 from taskflow_worker.sdk.failures import AttemptFailed, failure_of, handlers_trace, message_of, type_name
+from taskflow_worker.sdk.forks import same_process
 from taskflow_worker.sdk.registry import Registry
 from taskflow_worker.sdk.stop import FixedStop, Stop
 
@@ -109,7 +110,8 @@ def _run(
         _report=report,
     )
     try:
-        returned = handler.call(values, context, stop)
+        with same_process():
+            returned = handler.call(values, context, stop)
     except AttemptFailed:
         raise
     except BaseException as error:  # a handler's SystemExit or KeyboardInterrupt ends the attempt, not the worker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ class ProgressReporter:
     """Sends what a handler reports, from its own thread: at most once a second, the latest value wins.
 
     The handler never waits: while Redis is unavailable, the latest value is kept. The thread starts with the first
-    report.
+    report. A process that the handler forks sends nothing: it has no such thread, and the connection is not its own.
 
     Args:
         send: sends a value; may raise `Unavailable`.
@@ -27,6 +28,7 @@ class ProgressReporter:
     def __init__(self, send: Callable[[Advance], None], interval: float = INTERVAL_SECONDS) -> None:
         self._send = send
         self._interval = interval
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._pending: Advance | None = None
         self._wake = threading.Event()
@@ -35,6 +37,8 @@ class ProgressReporter:
 
     def report(self, advance: Advance) -> None:
         """Accept a value. Parts that are None keep their earlier value."""
+        if os.getpid() != self._pid:
+            return
         with self._lock:
             self._pending = advance if self._pending is None else _merged(self._pending, advance)
             if self._thread is None:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import wraps
 from operator import attrgetter
 from typing import Any
 
@@ -28,6 +29,7 @@ from taskflow_core.errors import Invalid
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.sdk.context import Context
 from taskflow_worker.sdk.failures import AttemptFailed, trimmed_trace, type_name
+from taskflow_worker.sdk.forks import same_process
 from taskflow_worker.sdk.registry import Registry
 from taskflow_worker.sdk.runnable import ItemCall
 from taskflow_worker.sdk.stop import Stop
@@ -105,6 +107,8 @@ class CeleryHandler:
         self.task.update_state = self._update_state
         self.task.store_eager_result = False
         self.task.store_errors_even_if_ignored = False
+        # Inside of Celery's tracer, whose hooks and signals a forked process must not run either.
+        self.task.run = _in_same_process(self.task.run)
 
     @property
     def location(self) -> str:
@@ -216,6 +220,15 @@ class CeleryHandler:
         if found is None and len(running) != 1:
             raise RuntimeError(f"{self.name} is called outside a TaskFlow attempt")
         return found or running[0]
+
+
+def _in_same_process(run: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(run)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        with same_process():
+            return run(*args, **kwargs)
+
+    return guarded
 
 
 def _whole_number(number: Any) -> int | None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from billiard.exceptions import WorkerLostError
 from celery import Celery, signals
+from celery.exceptions import Reject
 from celery.worker import state
 from celery.worker.request import Request
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from taskflow_core.broker.app import make_app
 from taskflow_core.domain import naming
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.slots import PoolKind
+from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.connect import connect_sync
 from taskflow_core.ledger.presence import Presence
 from taskflow_core.ledger.worker import Heartbeat, WorkerLedger
@@ -30,7 +32,7 @@ from taskflow_worker.process.leases import RENEWALS_PER_LEASE, Leases
 from taskflow_worker.process.pool import Pool
 from taskflow_worker.process.prefork import Prefork
 from taskflow_worker.process.presence import Load, PresenceReporter
-from taskflow_worker.process.runner import RunnerResources
+from taskflow_worker.process.runner import RunnerResources, Unclaimed, worker_error
 from taskflow_worker.process.shared_slots import SharedSlots
 from taskflow_worker.process.termination import Terminator
 from taskflow_worker.process.threads import Threads
@@ -39,6 +41,7 @@ from taskflow_worker.settings import WorkerSettings
 
 log = get_logger(__name__)
 _DRAIN_POLL_SECONDS = 0.2
+_HAND_BACK_SECONDS = 1.0
 
 
 class Worker:
@@ -84,6 +87,7 @@ class Worker:
             "--without-heartbeat",
             f"--loglevel={self._logs.level}",
         ]
+        self._pool.prepare()
         try:
             self.app.worker_main(arguments)
         except SystemExit as stop:
@@ -97,10 +101,31 @@ class Worker:
         except ValidationError as error:
             log.error("message_invalid", error=str(error))  # noqa: TRY400 - the trace says nothing more
             return
-        self._pool.runner().execute(message)
+        try:
+            try:
+                runner = self._pool.runner()
+            except Exception as error:
+                raise Unclaimed(worker_error(error).message) from error
+            runner.execute(message)
+        except Unclaimed as error:
+            log.exception("delivery_handed_back", uid=message.uid, attempt=message.attempt)
+            self._runner_broke(error.__cause__ or error)
+            # If this is so in each runner, the message must not go round and round without a pause.
+            time.sleep(_HAND_BACK_SECONDS)
+            raise Reject(str(error), requeue=True) from error
+        except Exception as error:
+            self._runner_broke(error)
+            raise
+
+    def _runner_broke(self, error: BaseException) -> None:
+        # An outage of Redis is no reason to restart the whole worker. A process is replaced for it too: it may be that
+        # it has no descriptor for a connection.
+        if self._settings.pool_kind is PoolKind.PREFORK or not isinstance(error, Unavailable):
+            self._pool.broken(worker_error(error).message)
 
     def _on_heartbeat(self, answer: Heartbeat) -> None:
         self._terminator.on_heartbeat(answer)
+        self._pool.tend()
 
     def _new_ledger(self) -> WorkerLedger:
         return WorkerLedger(
@@ -141,7 +166,7 @@ class Worker:
     def _make_celery(self) -> Celery:
         app = make_app(self._redis, namespace=self._settings.namespace)
         app.conf.worker_pool = self._pool.celery_pool
-        leases, presence = self.leases, self._presence
+        leases, presence, pool = self.leases, self._presence, self._pool
 
         class LeasedRequest(Request):  # type: ignore[misc]
             """Tells the main process which runner runs which attempt."""
@@ -157,6 +182,10 @@ class Worker:
                 error = getattr(exc_info.exception, "exc", exc_info.exception)
                 if isinstance(error, WorkerLostError):
                     leases.process_died(self, f"the process that ran the handler died: {error}")
+                    threading.Thread(target=pool.tend, name="orphans", daemon=True).start()
+                elif not isinstance(error, Reject):
+                    # The runner could not even report it.
+                    leases.failed(self, worker_error(error))
                 return super().on_failure(exc_info, *args, **kwargs)
 
         # Not shared: a Celery application that is served here too must not get this task.

@@ -82,12 +82,16 @@ class Leases:
 
     def process_died(self, request: object, message: str) -> None:
         """The pool process that ran the request died: report it at once instead of letting the lease expire."""
+        self.failed(request, Failure(reason=Reason.WORKER_LOST, message=message))
+
+    def failed(self, request: object, failure: Failure) -> None:
+        """The runner ended the request without a report: report this failure, unless it has ended the attempt."""
         with self._lock:
             lost = [holding for holding, reference in self._held.items() if reference() is request]
             for holding in lost:
                 del self._held[holding]
         for holding in lost:
-            self._surrender(holding, EventKind.LOST, Failure(reason=Reason.WORKER_LOST, message=message))
+            self._surrender(holding, EventKind.LOST, failure)
 
     def release_all(self) -> int:
         """Give up everything that still runs, so that other workers can run it. Returns the number of attempts."""

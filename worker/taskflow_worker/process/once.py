@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import secrets
 import signal
 import threading
-from contextlib import suppress
 
 from pydantic import ValidationError
 
@@ -21,6 +19,7 @@ from taskflow_worker.attempts.retrying import retry_while_unavailable
 from taskflow_worker.output.capture import OutputCapture
 from taskflow_worker.process.leases import RENEWALS_PER_LEASE, Leases
 from taskflow_worker.process.prefork import Prefork
+from taskflow_worker.process.process_tree import kill_with_descendants
 from taskflow_worker.process.runner import RunnerResources
 from taskflow_worker.process.shared_slots import SharedSlots
 from taskflow_worker.process.termination import Terminator
@@ -85,6 +84,7 @@ class OnceWorker:
 
     def _supervise(self, message: Message) -> int:
         # Fork before any thread of ours starts: a lock that a thread holds during the fork stays locked in the child.
+        self._pool.prepare()
         self._child = child = multiprocessing.get_context("fork").Process(target=self._execute, args=(message,))
         child.start()
         assert child.pid is not None, "it was started"  # noqa: S101 - a mistake of ours, not of a user
@@ -99,12 +99,12 @@ class OnceWorker:
             self._leases.process_died(child, f"the process that ran the handler died: {_describe_exit(code)}")
         self._terminator.stop()
         self._leases.stop()
+        self._pool.finish(code)
         log.info("attempt_left", member=message.member, exit_code=code)
         return _EXIT_FAILED if code > 0 else _EXIT_OK
 
     def _execute(self, message: Message) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._pool.runner().execute(message)
 
     def _new_ledger(self) -> WorkerLedger:
@@ -128,9 +128,7 @@ class OnceWorker:
         if self._child is None or self._child.pid is None:
             return
         log.info("worker_gave_up", handed_back=self._leases.release_all())
-        # The child leads its own process group, so programs that the handler started end with it.
-        with suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL)
+        kill_with_descendants(self._child.pid)
 
 
 def _describe_exit(code: int) -> str:

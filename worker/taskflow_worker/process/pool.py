@@ -28,13 +28,22 @@ class RunnerControl(Protocol):
 
 
 class Pool(RunnerControl, Protocol):
-    """The runners of a worker. All methods but `runner` are called in the main process."""
+    """The runners of a worker. All methods but `runner` and `broken` are called in the main process."""
 
     celery_pool: str
     """Celery's name of the pool, or the location of its class."""
 
     def runner(self) -> Runner:
         """The runner of the calling process or thread, which belongs to this pool."""
+
+    def prepare(self) -> None:
+        """Called once, before the first runner starts."""
+
+    def tend(self) -> None:
+        """End what runners that died have left. Called from time to time, by any thread."""
+
+    def broken(self, why: str) -> None:
+        """Called in a runner: something failed outside of the handler, so it should run no further attempt."""
 
     def given_up(self) -> int:
         """The number of runners that were given up and still run."""

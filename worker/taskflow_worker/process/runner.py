@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import decimal
 import logging
 import time
+from contextvars import copy_context
 from dataclasses import dataclass
 
 from structlog.contextvars import bound_contextvars
 
 from taskflow_core.blobs.store import ObjectStore
-from taskflow_core.domain.events import EventKind, Failure
+from taskflow_core.domain.events import Advance, EventKind, Failure
 from taskflow_core.domain.message import Message
+from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.worker import Claim, Outcome, WorkerLedger
 from taskflow_core.settings import LogSettings, StorageSettings
@@ -23,9 +26,12 @@ from taskflow_worker.attempts.retrying import retry_while_unavailable
 from taskflow_worker.output.attempt_log import LOG_CONTENT_TYPE
 from taskflow_worker.output.capture import OutputCapture
 from taskflow_worker.output.log_shipping import LogShipper
+from taskflow_worker.process.housekeeping import Housekeeping
 from taskflow_worker.process.shared_slots import Slot
 from taskflow_worker.process.slot_stop import SlotStop
 from taskflow_worker.process.stop_rules import event_kind
+from taskflow_worker.sdk.failures import AttemptFailed, message_of, type_name
+from taskflow_worker.sdk.forks import same_process
 from taskflow_worker.sdk.registry import REGISTRY
 from taskflow_worker.settings import WorkerSettings
 
@@ -70,6 +76,10 @@ class RunnerResources:
         )
 
 
+class Unclaimed(Exception):  # noqa: N818 - a state of the delivery
+    """The worker failed before it claimed the attempt: nothing has begun, and another runner can take the message."""
+
+
 class Runner:
     """Runs attempts, one at a time.
 
@@ -77,10 +87,12 @@ class Runner:
         ident: of the process or thread; see `Holding.runner`.
         slot: used by this runner and the main process.
         resources: shared with the other runners of the process.
+        housekeeping: cleans up after each attempt.
     """
 
-    def __init__(self, ident: int, slot: Slot, resources: RunnerResources) -> None:
+    def __init__(self, ident: int, slot: Slot, resources: RunnerResources, housekeeping: Housekeeping) -> None:
         self.ident = ident
+        self._housekeeping = housekeeping
         self._slot = slot
         self._ledger = resources.ledger
         self._objects = resources.objects
@@ -90,13 +102,17 @@ class Runner:
         self._items = ItemReader()
 
     def execute(self, message: Message) -> None:
-        """Process one delivery: claim the attempt, run it, report its end."""
+        """Process one delivery: claim the attempt, run it, report its end.
+
+        Raises:
+            Unclaimed: the attempt could not be claimed, and was not refused.
+            Unavailable: its end could not be reported.
+        """
         fields = {"task": f"{message.namespace}/{message.name}", "uid": message.uid, "attempt": message.attempt}
         if (trace := trace_id(message.traceparent)) is not None:
             fields["trace_id"] = trace
         with bound_contextvars(**fields):
-            candidate = self._ledger.candidate(message, self.ident)
-            claim = retry_while_unavailable(lambda: self._ledger.claim(candidate), what="claim", seconds=self._patience)
+            claim = self._claim(message)
             if claim is None:
                 log.info("delivery_refused")
                 return
@@ -107,13 +123,33 @@ class Runner:
             finally:
                 self._slot.end(message.member)
 
+    def _claim(self, message: Message) -> Claim | None:
+        try:
+            candidate = self._ledger.candidate(message, self.ident)
+            return retry_while_unavailable(lambda: self._ledger.claim(candidate), what="claim", seconds=self._patience)
+        except Exception as error:
+            raise Unclaimed(worker_error(error).message) from error
+
     def _run(self, claim: Claim) -> None:
         message = claim.message
         log.info("attempt_started", handler=message.handler)
         reporter = ProgressReporter(lambda advance: self._ledger.advance(claim, advance))
-        with self._shipper.shipping(message, self._log_level):
-            outcome = self._outcome(message, reporter)
-        self._send_last_progress(claim, reporter)
+        outcome: Outcome | None = None
+        unsent: Advance | None = None
+        try:
+            with self._shipper.shipping(message, self._log_level), self._housekeeping.around(_package(message)):
+                try:
+                    with same_process():
+                        outcome = copy_context().run(self._outcome, message, reporter)
+                finally:
+                    unsent = reporter.close()
+        except Exception as error:
+            # Nothing of the handler comes here. If it has ended, its outcome stands.
+            log.exception("attempt_broken")
+            failure = worker_error(error)
+            self._housekeeping.broken(failure.message)
+            outcome = outcome or failure
+        self._send_last_progress(claim, unsent)
         kind = event_kind(outcome.reason) if isinstance(outcome, Failure) else EventKind.SUCCEEDED
         counted = retry_while_unavailable(
             lambda: self._ledger.finish(claim, kind, outcome), what="finish", seconds=self._patience
@@ -127,6 +163,8 @@ class Runner:
         )
 
     def _outcome(self, message: Message, reporter: ProgressReporter) -> Outcome:
+        # Of this attempt's own: `getcontext` returns an object that can be changed.
+        decimal.setcontext(decimal.getcontext().copy())
         stop = SlotStop(self._slot, message.member)
         if message.chunk is not None:
             return run_chunk(
@@ -134,8 +172,7 @@ class Runner:
             )
         return run_attempt(message, REGISTRY, self._objects, patience=self._patience, stop=stop, report=reporter.report)
 
-    def _send_last_progress(self, claim: Claim, reporter: ProgressReporter) -> None:
-        advance = reporter.close()
+    def _send_last_progress(self, claim: Claim, advance: Advance | None) -> None:
         if advance is None:
             return
         try:
@@ -144,3 +181,19 @@ class Runner:
             )
         except Unavailable as error:
             log.warning("progress_lost", error=str(error))
+
+
+def worker_error(error: BaseException) -> Failure:
+    """The end of an attempt whose worker failed outside of the handler."""
+    message = f"the worker failed outside of the handler: {type_name(error)}: {message_of(error)}"
+    return AttemptFailed(Reason.WORKER_ERROR, message, type_name(error)).failure
+
+
+def _package(message: Message) -> str:
+    """Top-level package of the handler. Empty if there is no such handler."""
+    try:
+        handler = REGISTRY.find(message.handler)
+    except AttemptFailed:
+        return ""
+    # The last word, because a location may begin with a description.
+    return handler.location.rpartition(" ")[2].partition(".")[0]

@@ -37,6 +37,11 @@ class Slot:
         self._memory = memory
         self._offset = offset
 
+    def register(self, runner: int) -> None:
+        """Runner: it exists and runs nothing, whatever the runner before it ran when it died."""
+        self._put(_CURRENT, _IDLE)
+        self._put(_RUNNER, struct.pack("<Q", runner))
+
     def begin(self, runner: int, member: str, timeout_at: float | None) -> None:
         """Runner: start this attempt, which times out at that moment of the monotonic clock."""
         self._put(_TERMINATING, b"\0")
@@ -68,7 +73,7 @@ class Slot:
 
     def runs(self, runner: int, member: str) -> bool:
         """Main process: whether that runner runs that attempt."""
-        return self._runner() == runner and self._get(_CURRENT, _DIGEST_BYTES) == _digest(member)
+        return self.runner == runner and self._get(_CURRENT, _DIGEST_BYTES) == _digest(member)
 
     @property
     def occupied(self) -> bool:
@@ -76,7 +81,7 @@ class Slot:
         if self._get(_CURRENT, _DIGEST_BYTES) == _IDLE:
             return False
         try:
-            os.kill(self._runner(), 0)
+            os.kill(self.runner, 0)
         except ProcessLookupError:
             return False
         return True
@@ -102,7 +107,9 @@ class Slot:
         """Main process: let the runner continue."""
         self._put(_TERMINATING, b"\0")
 
-    def _runner(self) -> int:
+    @property
+    def runner(self) -> int:
+        """Main process: the runner that registered last. 0 if there was none."""
         (runner,) = struct.unpack("<Q", self._get(_RUNNER, 8))
         return int(runner)
 
@@ -129,6 +136,10 @@ class SharedSlots:
     def occupied(self) -> int:
         """The number of runners that run an attempt."""
         return sum(slot.occupied for slot in self._slots)
+
+    def runners(self) -> set[int]:
+        """All runners that registered and were not replaced."""
+        return {slot.runner for slot in self._slots} - {0}
 
     def find(self, runner: int, member: str) -> Slot | None:
         """The slot of the runner that runs this attempt. None if it does not run it, or not yet."""

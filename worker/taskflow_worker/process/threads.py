@@ -19,7 +19,9 @@ from celery.concurrency.thread import ApplyResult, TaskPool
 from taskflow_core.ledger.worker import Holding
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.output.capture import OutputCapture
+from taskflow_worker.process.housekeeping import ThreadHousekeeping
 from taskflow_worker.process.pool import MakeResources
+from taskflow_worker.process.process_tree import end_started_by
 from taskflow_worker.process.runner import Runner
 from taskflow_worker.process.shared_slots import SharedSlots, Slot
 
@@ -91,8 +93,20 @@ class Threads:
         if found is None:
             # Celery's pool never has more threads than slots, and none of them ends before the pool does.
             slot = self._slots.slot(next(self._indices))
-            found = self._own.runner = Runner(threading.get_native_id(), slot, self._resources)
+            found = self._own.runner = Runner(
+                threading.get_native_id(), slot, self._resources, ThreadHousekeeping(self._restart)
+            )
         return found
+
+    def prepare(self) -> None:
+        """See `Pool`."""
+
+    def tend(self) -> None:
+        """Nothing: the runners live as long as the worker."""
+
+    def broken(self, why: str) -> None:
+        """See `Pool`."""
+        ThreadHousekeeping(self._restart).broken(why)
 
     def interrupt(self, runner: int) -> None:
         """Do nothing. An exception raised in another thread cannot end a blocking call, and may break locks."""
@@ -103,6 +117,8 @@ class Threads:
         with self._lock:
             self._given_up.append(given_up)
         log.warning("attempt_given_up", member=holding.member, thread=holding.runner, seconds=self._return_seconds)
+        # It may be waiting for a program.
+        end_started_by(holding.runner, grace=0)
         # Let it continue: reports of this attempt are refused, and the thread is free for the next one.
         slot.clear_terminating()
         timer = threading.Timer(self._return_seconds, self._check_returned, (given_up,))
@@ -136,7 +152,11 @@ class Threads:
         os._exit(code)
 
     def _check_returned(self, given_up: _GivenUpThread) -> None:
-        if given_up.still_runs and not self._failed:
+        if given_up.still_runs:
             log.error("thread_lost", member=given_up.holding.member, thread=given_up.holding.runner)
+            self._restart()
+
+    def _restart(self) -> None:
+        if not self._failed:
             self._failed = True
             self._stop()

@@ -21,6 +21,7 @@ from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Invalid
 from taskflow_worker.sdk.context import Context
 from taskflow_worker.sdk.failures import AttemptFailed, Stopped
+from taskflow_worker.sdk.forks import in_same_process
 from taskflow_worker.sdk.runnable import ItemCall
 from taskflow_worker.sdk.stop import FixedStop, Stop
 
@@ -247,7 +248,7 @@ class _ItemArguments:
 
 async def _until_stopped(work: Coroutine[Any, Any, R], stop: Stop) -> R:
     """Run a coroutine. Cancel it once when a stop is requested."""
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(in_same_process(work))
     cancelled = False
     while not task.done():
         if not cancelled and stop.requested() is not None:
