@@ -155,8 +155,15 @@ class PoolController:
         for kept in self.pools.values():
             if kept.pool.namespace == namespace:
                 kept.found = replace(kept.found, set_aside=(datetime.now(UTC), why))
-                about = Regarding("WorkerPool", namespace, kept.pool.name, kept.pool.uid)
-                self._events.warn(about, "StreamReset", why, action="ReadEvents")
+                self.warn(kept, "StreamReset", why, action="ReadEvents")
+
+    def note(self, kept: PoolState, reason: str, note: str, *, action: str) -> None:
+        """Record a Normal Event about the pool."""
+        self._events.note(_regarding(kept.pool), reason, note, action=action)
+
+    def warn(self, kept: PoolState, reason: str, note: str, *, action: str) -> None:
+        """Record a Warning about the pool."""
+        self._events.warn(_regarding(kept.pool), reason, note, action=action)
 
     async def apply(self, body: Mapping[str, Any]) -> None:
         """Apply the pool's Deployment. If the API server refuses it, the pool's Stalled condition says so.
@@ -258,12 +265,15 @@ class PoolController:
             self._changed(pool.namespace)
         stalled, before = _stalled(status), _stalled(former)
         if stalled and stalled != before:
-            about = Regarding("WorkerPool", pool.namespace, pool.name, pool.uid)
-            self._events.warn(about, *stalled, action="Deploy")
+            self.warn(kept, *stalled, action="Deploy")
 
 
 def _deployment_path(pool: WorkerPool) -> str:
     return resource_path("apis/apps/v1", "deployments", pool.namespace, deployment_name(pool.name))
+
+
+def _regarding(pool: WorkerPool) -> Regarding:
+    return Regarding("WorkerPool", pool.namespace, pool.name, pool.uid)
 
 
 def _blocked(kept: PoolState) -> str | None:

@@ -12,11 +12,12 @@ from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.ledger.presence import WorkerName, WorkerReport, WorkerSnapshot
 from taskflow_operator.pools.controller import PoolController
 from taskflow_operator.pools.demand import DemandView
-from taskflow_operator.pools.scaler import DELETION_COST, LOOK_SECONDS, SHOW_SECONDS, Scaler
+from taskflow_operator.pools.scaler import DELETION_COST, LOOK_SECONDS, REPORT_SECONDS, SHOW_SECONDS, Scaler
 from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.pools.status import PoolFacts
 from taskflow_operator.pools.worker_slots import WorkerSlots
 from taskflow_operator.runtime.demand_signal import DemandSignal
+from taskflow_operator.runtime.event_recorder import Regarding
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.work_queue import WorkQueue
 from tests.builders import NOW, NOW_MS, make_task
@@ -135,6 +136,19 @@ class View:
         await self.resume_intake(workers)
 
 
+@dataclass
+class Recorded:
+    """The Events: reason and note."""
+
+    all: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self, about: Regarding, reason: str, note: str, *, action: str) -> None:
+        assert (about.kind, about.name, bool(action)) == ("WorkerPool", "main", True)
+        self.all.append((reason, note))
+
+    warn = note
+
+
 class World:
     def __init__(self, **spec: Any) -> None:
         self.now, self.made = NOW, 0
@@ -144,8 +158,9 @@ class World:
         self.view = View(self.cluster)
         kube = cast("Any", self.cluster)
         self.queues = ServedQueues()
+        self.events = Recorded()
         self.keeper = PoolController(
-            kube, self.queues, image="w", lease_seconds=15, changed=lambda _: None, events=cast("Any", None)
+            kube, self.queues, image="w", lease_seconds=15, changed=lambda _: None, events=cast("Any", self.events)
         )
         self.chunks = 0, 0
         self.slots = WorkerSlots()
@@ -300,9 +315,32 @@ async def test_without_scaling_the_number_is_the_users_and_figures_are_shown_nev
     assert "lastDecision" not in status
 
 
+async def test_each_change_of_the_number_of_pods_is_an_event_that_says_why() -> None:
+    world = await at_four()
+    assert world.events.all == [
+        ("ScaledUp", "from 0 to 4 pods: Demand, 4 slots wanted (4 ready, 0 running, 0 due soon)")
+    ]
+    world.end_all()
+    await world.tick(400)
+    reason, note = world.events.all[-1]
+    assert (reason, note.partition(" pods")[0]) == ("ScaledDown", "from 1 to 0")
+
+
+async def test_after_an_outage_of_redis_workers_have_time_to_report() -> None:
+    world = await at_four()
+    await world.tick(REPORT_SECONDS)
+    world.view.silent = set(world.cluster.pods)
+    # What the loop does when Redis did not answer.
+    world.scaler._answers_since = None
+    await world.tick(REPORT_SECONDS)
+    assert world.cluster.removed == []
+    world.view.silent = set()
+    await world.tick(LOOK_SECONDS)
+    assert world.cluster.removed == []
+
+
 async def test_a_pod_that_cannot_start_stalls_its_pool_and_tells_those_who_wait() -> None:
     world = await at_four()
-    world.keeper._events = cast("Any", _Ignored())
     waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
     for pod in world.cluster.pods.values():
         pod["status"] = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}
@@ -315,7 +353,6 @@ async def test_a_pod_that_cannot_start_stalls_its_pool_and_tells_those_who_wait(
 
 async def test_a_pool_without_logins_says_what_to_do_and_so_do_those_who_wait() -> None:
     world = await at_four()
-    world.keeper._events = cast("Any", _Ignored())
     waiting = {"reason": "CreateContainerConfigError", "message": 'secret "taskflow-worker" not found'}
     for pod in world.cluster.pods.values():
         pod["status"] = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}
@@ -326,18 +363,14 @@ async def test_a_pool_without_logins_says_what_to_do_and_so_do_those_who_wait() 
     assert "taskflow.dev/workers=enabled" in (world.queues.blocked("team-a", "default") or "")
 
 
-class _Ignored:
-    def warn(self, *_: Any, **__: Any) -> None:
-        """Nobody looks at Events here."""
-
-
 async def test_a_worker_that_takes_nothing_or_says_nothing_is_replaced() -> None:
     world = await at_four()
     silent = min(world.cluster.pods)
     world.view.silent = {silent}
-    await world.tick(LOOK_SECONDS + 1)
+    await world.tick(REPORT_SECONDS + LOOK_SECONDS)
     assert world.cluster.removed == [silent]
     assert silent in world.view.forgotten
+    assert ("WorkerReplaced", f"pod {silent} did not report for 60 s") in world.events.all
     await world.tick(70)
     assert len(world.cluster.removed) >= 4, "all are deaf: what waits has waited for more than a minute"
 
