@@ -13,7 +13,7 @@ from pydantic import Field
 
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.plain_text import PlainText
-from taskflow_core.domain.resource import Model, RunMs, Time
+from taskflow_core.domain.resource import Count, Model, RunMs, Time
 from taskflow_core.domain.task import MAX_OUTPUTS, Progress, StoredOutput
 
 
@@ -121,6 +121,8 @@ class Failure(Model):
     trace: PlainText = ""
     """The last frames of the handler's traceback."""
     run_ms: RunMs = 0
+    beside: Count = 0
+    """How many more attempts were lost with it, of which any may be the cause."""
 
 
 class TaskSnapshot(Model):

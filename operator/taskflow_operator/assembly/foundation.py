@@ -28,8 +28,8 @@ from taskflow_operator.runtime.status_writer import StatusWriter
 from taskflow_operator.settings import OperatorSettings
 
 CLOSE_SECONDS = 3.0
-WATCHED_KINDS = 1
-"""Kinds with a `KindWatch`: Tasks."""
+WATCHED_KINDS = 2
+"""Kinds with a `KindWatch`: Tasks and the Pods of workers."""
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,7 @@ class EventRecorder:
         """Post a Normal Event soon, unless there are too many; does not wait."""
         self._record(about, reason, note, action, "Normal")
 
-    def _record(
-        self, about: Regarding, reason: str, note: str, action: str, kind: Kind
-    ) -> None:
+    def _record(self, about: Regarding, reason: str, note: str, action: str, kind: Kind) -> None:
         if not self._allowed(about, reason) or len(self._waiting) >= BACKLOG:
             metrics.K8S_EVENTS.labels(result="dropped").inc()
             return

@@ -48,6 +48,8 @@ class KindWatch:
         plural: of the kind, such as `tasks`.
         observer: takes in each resource.
         selector: field selector; only these resources are watched.
+        labels: label selector, likewise.
+        group: path of the API group and version.
         clock: monotonic seconds.
         sleep: how to wait.
     """
@@ -59,14 +61,16 @@ class KindWatch:
         observer: Observer,
         *,
         selector: str = "",
+        labels: str = "",
+        group: str = f"apis/{naming.API_VERSION}",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._kube = kube
         self.plural = plural
-        self._path = resource_path(f"apis/{naming.API_VERSION}", plural)
+        self._path = resource_path(group, plural)
         self._observer = observer
-        self._selector = selector
+        self._selectors = selector, labels
         self._clock = clock
         self._sleep = sleep
         self._version: str | None = None
@@ -129,7 +133,7 @@ class KindWatch:
         return None
 
     async def _follow(self, version: str) -> None:
-        async for events in self._kube.watch(self._path, version, self._selector):
+        async for events in self._kube.watch(self._path, version, *self._selectors):
             self.latest, self._down_since = self._clock(), None
             self._errors.check()
             for event in events:

@@ -26,7 +26,7 @@ def last_words(text: str) -> str:
     At most `MAX_CHARS` characters, of which the last are kept. Control characters and logins in URLs are replaced.
     """
     lines = [line for line in (_readable(each) for each in plain(text).splitlines()) if line.strip()]
-    kept = _error(lines) or lines[-_LINES:]
+    kept = _error(lines) or _distinct(lines)
     words = _LOGIN.sub("***@", " / ".join(line.strip() for line in kept))
     return words if len(words) <= MAX_CHARS else "…" + words[1 - MAX_CHARS :]
 
@@ -43,6 +43,15 @@ def _readable(line: str) -> str:
         return line
     said = [str(record[name]).strip().rpartition("\n")[2] for name in _JSON_FIELDS if record.get(name)]
     return ": ".join(said) or line
+
+
+def _distinct(lines: list[str]) -> list[str]:
+    """The last lines, without those that a later one repeats."""
+    kept: list[str] = []
+    for line in lines[: -_LINES - 1 : -1]:
+        if not any(line.strip() in later for later in kept):
+            kept.insert(0, line)
+    return kept
 
 
 def _error(lines: list[str]) -> list[str]:

@@ -66,7 +66,7 @@ def wait_for(
         sleep: waits for seconds.
     """
     mark.remove()
-    began = clock()
+    began, said = clock(), ""
     while True:
         try:
             ping()
@@ -77,10 +77,12 @@ def wait_for(
         else:
             mark.remove()
             return None
+        if why != said:
+            log.warning("waiting", what="redis", error=why)
+            said = why
         mark.not_ready(why)
         if clock() - began >= (REFUSED_SECONDS if refused else SECONDS):
             return why
-        log.warning("waiting", what="redis", error=why)
         sleep(PAUSE_SECONDS)
 
 

@@ -134,7 +134,9 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
         return status.model_copy(
             update={"last_error": error, "worker": worker or task.status.worker, "attempts": attempts}
         )
-    decision = after_failure(policy, counted=attempt - handbacks, failure=failure, draw=draw)
+    decision = after_failure(
+        policy, counted=attempt - handbacks, failure=failure, draw=draw, spared=_spared(task, failure)
+    )
     if isinstance(decision, GiveUp):
         status = _finished(task, c.FAILED, Phase.FAILED, failure.reason, summary, now)
         return status.model_copy(
@@ -144,7 +146,7 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
     message = f"{summary}; attempt {attempt + 1} follows" + (
         f" in {decision.delay_seconds} s" if decision.delay_seconds else ""
     )
-    reason = Reason.BACKING_OFF if decision.counts else Reason.DRAIN
+    reason = Reason.DRAIN if failure.reason is Reason.DRAIN else Reason.BACKING_OFF
     status = waiting(task, Phase.PENDING, reason, message, now)
     return status.model_copy(
         update={
@@ -158,6 +160,15 @@ def failed(task: Task, failure: Failure, worker: str | None, now: datetime, draw
             "progress": None,
         }
     )
+
+
+def _spared(task: Task, failure: Failure) -> bool:
+    """Whether the attempt does not count, since one beside it may have used up the memory of their container. A Task to
+    which that happens twice in a row is more likely the cause.
+    """
+    last = task.status.last_error
+    beside = failure.reason is Reason.OUT_OF_MEMORY and failure.beside > 0
+    return beside and (last is None or last.reason != failure.reason)
 
 
 def bare(status: TaskStatus) -> TaskStatus:

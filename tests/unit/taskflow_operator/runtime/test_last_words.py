@@ -28,6 +28,7 @@ ModuleNotFoundError: No module named 'weather_handlers'
             "died: ModuleNotFoundError: No module named 'weather_handlers'",
         ),
         ("{not json", "{not json"),
+        ("no disk\nno disk\nprogram: no disk\n", "program: no disk"),
         ("[1]\n{}", "[1] / {}"),
     ],
 )
