@@ -162,7 +162,6 @@ class LostWorkers:
 def _failure(death: Death, beside: int) -> Failure:
     if death.reason is not Reason.OUT_OF_MEMORY or beside == 0:
         return Failure(reason=death.reason, message=death.message)
-    message = (
-        f"{death.message}. {beside} more attempts ran in the container; which of them used the memory is not known"
-    )
+    others = f"{beside} more attempt{'s' if beside > 1 else ''} ran in the container"
+    message = f"{death.message}. {others}; which of them used the memory is not known"
     return Failure(reason=death.reason, message=message, beside=beside)

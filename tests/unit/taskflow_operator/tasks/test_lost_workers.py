@@ -132,7 +132,7 @@ async def test_attempts_that_died_together_for_want_of_memory_know_of_each_other
     await lost.look()
     assert [ledger.failures[AttemptKey("team-a", uid, 1)].beside for uid in "abc"] == [1, 1, 0]
     assert ledger.failures[AttemptKey("team-a", "a", 1)].message == (
-        "pod w-1 died. 1 more attempts ran in the container; which of them used the memory is not known"
+        "pod w-1 died. 1 more attempt ran in the container; which of them used the memory is not known"
     )
 
 
