@@ -315,30 +315,6 @@ async def test_without_scaling_the_number_is_the_users_and_figures_are_shown_nev
     assert "lastDecision" not in status
 
 
-async def test_each_change_of_the_number_of_pods_is_an_event_that_says_why() -> None:
-    world = await at_four()
-    assert world.events.all == [
-        ("ScaledUp", "from 0 to 4 pods: Demand, 4 slots wanted (4 ready, 0 running, 0 due soon)")
-    ]
-    world.end_all()
-    await world.tick(400)
-    reason, note = world.events.all[-1]
-    assert (reason, note.partition(" pods")[0]) == ("ScaledDown", "from 1 to 0")
-
-
-async def test_after_an_outage_of_redis_workers_have_time_to_report() -> None:
-    world = await at_four()
-    await world.tick(REPORT_SECONDS)
-    world.view.silent = set(world.cluster.pods)
-    # What the loop does when Redis did not answer.
-    world.scaler._answers_since = None
-    await world.tick(REPORT_SECONDS)
-    assert world.cluster.removed == []
-    world.view.silent = set()
-    await world.tick(LOOK_SECONDS)
-    assert world.cluster.removed == []
-
-
 async def test_a_pod_that_cannot_start_stalls_its_pool_and_tells_those_who_wait() -> None:
     world = await at_four()
     waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
