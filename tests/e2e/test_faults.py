@@ -56,7 +56,7 @@ def test_a_task_that_kills_each_worker_that_it_meets_ends_after_three_of_them(pr
     product.kubectl("delete", "tfp", pool.name)
 
 
-def test_a_killed_worker_is_noticed_by_its_lease(product: Product, tmp_path: Path) -> None:
+def test_a_killed_worker_is_noticed_by_its_pod(product: Product, tmp_path: Path) -> None:
     gate, record = start_gated(product, "kill-worker", tmp_path, retryPolicy=SOON)
     for pid in product.worker_pids():
         os.kill(pid, signal.SIGKILL)
@@ -64,7 +64,7 @@ def test_a_killed_worker_is_noticed_by_its_lease(product: Product, tmp_path: Pat
     found = product.finished("kill-worker")
     assert found["status"]["phase"] == "Succeeded"
     assert found["status"]["attempt"] == 2
-    assert "stopped renewing its lease" in found["status"]["lastError"]["message"]
+    assert "on node local ended with exit code 137" in found["status"]["lastError"]["message"]
     assert [line["attempt"] for line in records(record, "start")] == [1, 2]
 
 

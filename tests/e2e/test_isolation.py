@@ -166,7 +166,7 @@ def test_an_attempt_has_its_time_and_no_more(alone: Product, tmp_path: Path, han
 
 
 @pytest.mark.parametrize(
-    ("whom", "words"), [("main", "stopped renewing its lease"), ("child", "the process that ran the handler died")]
+    ("whom", "words"), [("main", "ended with exit code 137"), ("child", "the process that ran the handler died")]
 )
 def test_a_kill_costs_one_attempt_and_the_next_has_a_pod_of_its_own(
     alone: Product, tmp_path: Path, whom: str, words: str

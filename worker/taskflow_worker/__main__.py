@@ -2,7 +2,8 @@
 
 Exit codes:
     0: the worker was stopped, or the end of its one attempt was reported.
-    1: the attempt could not start or its end could not be reported, or a thread did not return.
+    1: Redis did not answer at the start, the attempt could not start or its end could not be reported, or a thread did
+       not return; stderr or the log says why.
     2: settings or handlers are unusable; stderr says why.
 """
 
@@ -22,6 +23,7 @@ from taskflow_worker.handlers.celery_tasks import adopt
 from taskflow_worker.output import own_logging
 from taskflow_worker.process.app import Worker
 from taskflow_worker.process.once import OnceWorker
+from taskflow_worker.process.reach import reach_redis
 from taskflow_worker.process.threads import PROCESS_OUTPUT
 from taskflow_worker.sdk.registry import REGISTRY, discover
 from taskflow_worker.settings import WorkerSettings
@@ -60,6 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Invalid as error:
         print(f"taskflow-worker: {error}", file=sys.stderr)
         return 2
+    if (why := reach_redis(all_settings[1], settings.name)) is not None:
+        # The last words of the container: the pool, and the Tasks that wait for it, show them.
+        print(f"taskflow-worker: {why}", file=sys.stderr)
+        return 1
     # The variable decides: the pool's own command may drop the argument, and this pod must not serve a queue.
     if settings.once is not None:
         return OnceWorker(settings.once, *all_settings).run()

@@ -102,6 +102,24 @@ class State:
 
 
 @dataclass(frozen=True)
+class Held:
+    """An attempt that a worker holds."""
+
+    key: AttemptKey
+    claim: str
+    """Who holds it: worker|runner|nonce."""
+    until_ms: int
+    """When its lease runs out, by Redis' clock."""
+    now_ms: int
+    """The time, by that clock."""
+
+    @property
+    def worker(self) -> str:
+        """The process that holds it: the name of its pod, a colon, and a nonce."""
+        return self.claim.partition("|")[0]
+
+
+@dataclass(frozen=True)
 class Attempt:
     """One attempt, with the Task as the history should show it."""
 

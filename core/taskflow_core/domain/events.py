@@ -13,7 +13,7 @@ from pydantic import Field
 
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.plain_text import PlainText
-from taskflow_core.domain.resource import Model, RunMs, Time
+from taskflow_core.domain.resource import Count, Model, RunMs, Time
 from taskflow_core.domain.task import MAX_OUTPUTS, MAX_TYPE_CHARS, Progress, StoredOutput
 
 
@@ -132,6 +132,8 @@ class Failure(Model):
     classes: ErrorClasses = ()
     """Of the error that the handler raised, for `retryOn` and `noRetryOn`."""
     run_ms: RunMs = 0
+    beside: Count = 0
+    """How many more attempts were lost with it, of which any may be the cause."""
 
 
 class TaskSnapshot(Model):

@@ -85,6 +85,16 @@ class Reason(StrEnum):
     """The worker failed outside of the handler, for lack of file descriptors for example."""
     WORKER_LOST = "WorkerLost"
     """The worker died or stopped renewing its lease."""
+    OUT_OF_MEMORY = "OutOfMemory"
+    """The kernel killed the process or the container that ran it, because its memory limit was used up."""
+    EVICTED = "Evicted"
+    """The node of the worker's pod evicted it."""
+    PREEMPTED = "Preempted"
+    """The scheduler removed the worker's pod in favour of another one."""
+    NODE_LOST = "NodeLost"
+    """The node of the worker's pod is gone or does not report."""
+    POD_DELETED = "PodDeleted"
+    """The worker's pod was deleted, and the worker had no time to hand the attempt back."""
     POISON_TASK = "PoisonTask"
     """Several different workers in a row died while they ran it: as many as the operator's setting
     `TASKFLOW_MAX_LOST_WORKERS` says. So it ends, whatever `maxAttempts` allows. Final."""
@@ -124,7 +134,7 @@ class Reason(StrEnum):
         return self in _FINAL
 
 
-_DEATHS = frozenset({Reason.WORKER_LOST})
+_DEATHS = frozenset({Reason.WORKER_LOST, Reason.OUT_OF_MEMORY})
 _FINAL = frozenset(
     {
         Reason.POISON_TASK,

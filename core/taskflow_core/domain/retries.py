@@ -34,7 +34,9 @@ class GiveUp:
     """The Task fails."""
 
 
-def after_failure(policy: RetryPolicy, *, counted: int, failure: Failure, draw: float) -> Retry | GiveUp:
+def after_failure(
+    policy: RetryPolicy, *, counted: int, failure: Failure, draw: float, spared: bool = False
+) -> Retry | GiveUp:
     """What follows an attempt that ended badly.
 
     Args:
@@ -42,12 +44,13 @@ def after_failure(policy: RetryPolicy, *, counted: int, failure: Failure, draw: 
         counted: attempts that count so far, the one that ended included.
         failure: how it ended.
         draw: a random number of [0, 1).
+        spared: another attempt may have caused the failure, so this one does not count.
 
     The delay before attempt n+1 is min(max, backoff * factor^(n-1)) seconds, longer by at most `jitterPercent`.
     """
     if failure.reason is Reason.DRAIN:
         return Retry(delay_seconds=0, counts=False)
-    if failure.reason.final or counted >= policy.max_attempts or not _may_retry(policy, failure):
+    if not spared and (failure.reason.final or counted >= policy.max_attempts or not _may_retry(policy, failure)):
         return GiveUp()
     delay = policy.backoff_seconds
     for _ in range(counted - 1):
@@ -55,7 +58,7 @@ def after_failure(policy: RetryPolicy, *, counted: int, failure: Failure, draw: 
             break
         delay *= policy.backoff_factor
     delay = min(delay, policy.max_backoff_seconds)
-    return Retry(delay_seconds=delay + int(delay * draw * policy.jitter_percent / 100), counts=True)
+    return Retry(delay_seconds=delay + int(delay * draw * policy.jitter_percent / 100), counts=not spared)
 
 
 def _may_retry(policy: RetryPolicy, failure: Failure) -> bool:

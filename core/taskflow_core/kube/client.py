@@ -277,7 +277,9 @@ class KubeClient:
     def _mine(self, body: Mapping[str, Any]) -> bool:
         return self._hooks.cares_for(body.get("metadata", {}).get("namespace", ""))
 
-    async def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
+    async def watch(
+        self, path: str, version: str, field_selector: str = "", label_selector: str = ""
+    ) -> AsyncIterator[Sequence[dict[str, Any]]]:
         """Events after that version as they arrive, `{"type", "object"}`, with bookmarks; ends when the
         server ends it.
 
@@ -289,16 +291,17 @@ class KubeClient:
             Unavailable, Forbidden: no answer, or a refusal; the watch may be begun again where it was.
         """
         watches = {
-            namespace: self._watch(where, version, field_selector)
+            namespace: self._watch(where, version, field_selector, label_selector)
             for namespace, where in scoped(path, self._hooks.namespaces).items()
         }
         only = watches.get("")
         async for batch in merged(watches, version) if only is None else only:
             yield batch
 
-    async def _watch(self, path: str, version: str, field_selector: str) -> AsyncGenerator[Batch]:
+    async def _watch(self, path: str, version: str, field_selector: str, label_selector: str) -> AsyncGenerator[Batch]:
         params = {"watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(WATCH_SECONDS)}
-        params |= {"resourceVersion": version} | ({"fieldSelector": field_selector} if field_selector else {})
+        selectors = {"fieldSelector": field_selector, "labelSelector": label_selector}
+        params |= {"resourceVersion": version} | {name: text for name, text in selectors.items() if text}
         headers = await self._authorization()
         try:
             async with self._session.request(

@@ -9,7 +9,7 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.attempts import Attempt, AttemptKey, Entered, Entry, State, Survey
+from taskflow_core.domain.attempts import Attempt, AttemptKey, Entered, Entry, Held, State, Survey
 from taskflow_core.domain.events import EventKind, Failure, TaskSnapshot
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.naming import keys_of
@@ -24,6 +24,11 @@ MAX_MEMBER_BYTES = 128
 MAX_CLAIM_CHARS = 511
 MAX_MESSAGE_BYTES = 256 * 1024
 """A longer message is none of ours: arguments and items are at most 16 KiB."""
+_FAR_MS = 1e18
+"""A worker may have written any number for the end of its lease."""
+_SILENT = Failure(
+    reason=Reason.WORKER_LOST, message="the worker stopped renewing its lease: it died, hung or was cut off"
+)
 SERVE_SECONDS = 30
 """After this time without its operator, another one may use this Redis."""
 
@@ -49,6 +54,7 @@ class OperatorLedger:
         self._stop = client.register_script(script("stop"))
         self._survey = BatchScript(client, "survey")
         self._expire = BatchScript(client, "expire")
+        self._held = BatchScript(client, "held")
         self._peek = BatchScript(client, "peek")
         self._worker_scripts = WorkerScripts(client)
 
@@ -153,29 +159,50 @@ class OperatorLedger:
         answers = await self._survey.call(calls)
         return [_survey(namespace, answer) for namespace, answer in zip(namespaces, answers, strict=True)]
 
-    async def expire(self, expired: Sequence[AttemptKey], nobodys: Sequence[tuple[str, str]] = ()) -> list[AttemptKey]:
+    async def held(self, namespace: str, pod: str, *, limit: int) -> list[Held]:
+        """What the workers that ran in a pod hold, among the first leases of the namespace to run out."""
+        keys = keys_of(namespace)
+        (answer,) = await self._held.call(
+            [([keys.leases], [keys.claim_prefix, f"{pod}:", limit, MAX_MEMBER_BYTES])],
+        )
+        if isinstance(answer, RedisError):
+            return []
+        now_ms, *rest = answer
+        return [
+            Held(key, claim, int(min(float(until), _FAR_MS)), int(now_ms))
+            for member, claim, until in zip(rest[0::3], rest[1::3], rest[2::3], strict=True)
+            if (key := AttemptKey.of(namespace, member)) is not None
+        ]
+
+    async def expire(
+        self,
+        expired: Sequence[AttemptKey],
+        nobodys: Sequence[tuple[str, str]] = (),
+        *,
+        failures: Mapping[AttemptKey, Failure] | None = None,
+        holders: Mapping[AttemptKey, str] | None = None,
+    ) -> list[AttemptKey]:
         """Declare attempts lost whose lease ran out; each becomes a `lost` event. Returns those that are.
 
         Args:
             expired: what `survey` found.
             nobodys: namespaces and names among their leases that are no attempts of theirs; only removed.
+            failures: why, where that is known.
+            holders: claims whose holder is dead: these attempts are lost although their lease has not run out, if the
+                claim is still the same.
         """
-        failure = Failure(
-            reason=Reason.WORKER_LOST, message="the worker stopped renewing its lease: it died, hung or was cut off"
-        )
-        payload = failure.model_dump_json(by_alias=True)
-        by_namespace: dict[str, list[tuple[str, str, str, str]]] = {}
+        by_namespace: dict[str, list[tuple[str, str, str, str, str, str]]] = {}
         for key in expired:
-            fields = key.member, key.uid, key.place, self._token(key)
+            payload = (failures or {}).get(key, _SILENT).model_dump_json(by_alias=True)
+            fields = key.member, key.uid, key.place, self._token(key), payload, (holders or {}).get(key, "")
             by_namespace.setdefault(key.namespace, []).append(fields)
         for namespace, member in nobodys:
-            by_namespace.setdefault(namespace, []).append((member, "", "", ""))
+            by_namespace.setdefault(namespace, []).append((member, "", "", "", "", ""))
         calls: list[Call] = []
         for namespace, members in by_namespace.items():
             of = keys_of(namespace)
             claims = [of.claim_prefix + member for member, *_ in members]
             arguments: list[str | int] = [
-                payload,
                 TOMBSTONE_SECONDS,
                 MAX_STREAM_LENGTH,
                 *(text for each in members for text in each),

@@ -90,7 +90,7 @@ class Presence:
         self, client: redis.Redis, name: str, namespace: str, queues: Sequence[str], slots: int, *, pool: str = ""
     ) -> None:
         self._client = client
-        self._name = name
+        self.name = name
         self._keys = keys_of(namespace)
         self._fixed: dict[str, Any] = {"namespace": namespace, "pool": pool, "queues": tuple(queues), "slots": slots}
         self._report = client.register_script(script("presence"))
@@ -108,7 +108,7 @@ class Presence:
             answer = self._report(
                 keys=[self._keys.workers, self._keys.intake],
                 args=[
-                    self._name,
+                    self.name,
                     report.model_dump_json(by_alias=True, exclude={"claimed_ms", "at_ms"}),
                     "" if claimed_ago_ms is None else claimed_ago_ms,
                 ],
@@ -118,7 +118,7 @@ class Presence:
     def leave(self) -> None:
         """Remove the report: the worker ends."""
         with redis_errors():
-            self._client.hdel(self._keys.workers, self._name)
+            self._client.hdel(self._keys.workers, self.name)
 
 
 class PoolView:

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from taskflow_local import processes
 from taskflow_local.kube import Object
 from taskflow_local.node.pods import Base, ConfigError, ProcessSpec, Sources, containers, process, references
+from taskflow_local.node.probes import follow, readiness, termination_message
 from taskflow_local.node.status import (
     Container,
     Kind,
@@ -98,7 +100,7 @@ class PodRunner:
                 await self._pause(_CONFIG_RETRY_SECONDS)
                 continue
             began = now()
-            ended = await self._execute(name, spec)
+            ended = await self._execute(container, spec)
             self._set_state(name, ended)
             if self._stopping.is_set() or not should_restart(self.policy, ended.exit_code):
                 return
@@ -124,10 +126,12 @@ class PodRunner:
                 self._set_state(container["name"], state)
             return None
 
-    async def _execute(self, name: str, spec: ProcessSpec) -> State:
+    async def _execute(self, container: Object, spec: ProcessSpec) -> State:
         """Start the process, wait for its end, and leave nothing of its session behind."""
-        began = now()
-        with (self.folder / f"{name}.log").open("ab") as output:
+        name, began = container["name"], now()
+        logs = self.folder / f"{name}.log"
+        with logs.open("ab") as output:
+            began_at = output.tell()
             try:
                 child = await asyncio.create_subprocess_exec(
                     *spec.argv,
@@ -144,10 +148,29 @@ class PodRunner:
         record = self.folder / f"{name}{RECORD_SUFFIX}"
         identity = processes.write_record(record, child.pid)
         label = f"process://{child.pid}"
+        probe = readiness(container)
+        self.containers[name] = replace(self.containers[name], passes=probe is None)
         self._set_state(name, State(Kind.RUNNING, started_at=began, process=label))
-        code = await self._follow(child, identity)
+        probing = asyncio.create_task(follow(probe, spec, partial(self._show_ready, name))) if probe else None
+        try:
+            code = await self._follow(child, identity)
+        finally:
+            if probing is not None:
+                probing.cancel()
         record.unlink(missing_ok=True)
-        return terminated(code, began, now(), label)
+        return terminated(code, began, now(), label, termination_message(container, code, logs, began_at))
+
+    def _show_ready(self, name: str, passes: bool, said: str) -> None:
+        self.containers[name] = replace(self.containers[name], passes=passes)
+        metadata = self.pod["metadata"]
+        log.info(
+            "container_ready" if passes else "container_not_ready",
+            namespace=metadata["namespace"],
+            pod=metadata["name"],
+            container=name,
+            said=said,
+        )
+        self._services.changed(metadata["uid"])
 
     async def _follow(self, child: asyncio.subprocess.Process, identity: processes.Identity) -> int:
         ended = asyncio.ensure_future(child.wait())

@@ -1,6 +1,7 @@
 """Computes a Pod's status from the states of its containers, with the phases of the Pod lifecycle documentation.
 
-Pure. A container is ready when its process runs: there are no probes.
+Pure. A container is ready when its process runs and its readiness probe passes, if it has one that runs a command.
+There are no other probes.
 """
 
 import datetime as dt
@@ -60,6 +61,13 @@ class Container:
     state: State = CREATING
     last: State | None = None
     restarts: int = 0
+    passes: bool = True
+    """Its readiness probe, if it has one."""
+
+    @property
+    def ready(self) -> bool:
+        """It runs, and its readiness probe passes."""
+        return self.state.kind is Kind.RUNNING and self.passes
 
     def becomes(self, state: State) -> "Container":
         """Change the state. The state of an ended run becomes the last state."""
@@ -74,7 +82,7 @@ class Container:
             "image": self.image,
             "imageID": "",
             "restartCount": self.restarts,
-            "ready": running,
+            "ready": self.ready,
             "started": running,
             "state": self.state.to_json(),
             "lastState": self.last.to_json() if self.last else {},
@@ -82,11 +90,13 @@ class Container:
         return found | _present(containerID=self.state.process)
 
 
-def terminated(exit_code: int, started: dt.datetime, finished: dt.datetime, process: str = "") -> State:
+def terminated(
+    exit_code: int, started: dt.datetime, finished: dt.datetime, process: str = "", message: str = ""
+) -> State:
     """The state of an ended run. In Python a negative code means "killed by that signal"."""
     code = 128 - exit_code if exit_code < 0 else exit_code
     reason = "Completed" if code == 0 else "Error"
-    return State(Kind.TERMINATED, reason, "", code, started, finished, process)
+    return State(Kind.TERMINATED, reason, message, code, started, finished, process)
 
 
 def should_restart(policy: str, exit_code: int) -> bool:
@@ -117,8 +127,8 @@ def phase(policy: str, containers: Sequence[Container]) -> str:
 
 
 def is_ready(containers: Sequence[Container]) -> bool:
-    """Whether all containers run."""
-    return all(container.state.kind is Kind.RUNNING for container in containers)
+    """Whether all containers are ready."""
+    return all(container.ready for container in containers)
 
 
 def shows_ready(pod: Object) -> bool:
@@ -136,7 +146,7 @@ def pod_status(
     ready = is_ready(containers)
     done = what in ("Succeeded", "Failed")
     reason = "" if ready else ("PodCompleted" if what == "Succeeded" else "ContainersNotReady")
-    waiting = [container.name for container in containers if container.state.kind is not Kind.RUNNING]
+    waiting = [container.name for container in containers if not container.ready]
     message = "" if ready or done else f"containers with unready status: [{' '.join(waiting)}]"
     wanted = [
         ("PodScheduled", True, "", ""),

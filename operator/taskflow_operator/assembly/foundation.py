@@ -28,8 +28,8 @@ from taskflow_operator.runtime.status_writer import StatusWriter
 from taskflow_operator.settings import OperatorSettings
 
 CLOSE_SECONDS = 3.0
-WATCHES = 2
-"""Each is a `KindWatch`: of open Tasks, and of finished ones."""
+WATCHES = 3
+"""Each is a `KindWatch`: of open Tasks, of finished ones, and of the pods of workers."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from taskflow_core.domain.task import Isolation
 from taskflow_core.errors import TaskflowError
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator.assembly import isolated
+from taskflow_operator.assembly import evidence, isolated
 from taskflow_operator.assembly.arrays import ArrayFeature
 from taskflow_operator.assembly.foundation import CLOSE_SECONDS, Foundation
 from taskflow_operator.assembly.history import HistoryFeature
@@ -46,12 +46,13 @@ class Operator:
         self._arrays = arrays = ArrayFeature.build(base, core, served, slots)
         self._pools = pools = PoolFeature.build(base, core, served, slots, arrays.controller)
         launcher = isolated.build_launcher(base, core, pools.controller)
+        pods, watched_pods = evidence.build(base)
         self._tasks = tasks = TaskFeature.build(
-            base, core, history, served, arrays.controller, {Isolation.POD: launcher}
+            base, core, history, served, arrays.controller, {Isolation.POD: launcher}, pods
         )
         tasks.streams.set_aside.append(pools.controller.namespace_set_aside)
         jobs = isolated.build_controller(base, core, launcher, tasks.delivery)
-        parts = (base.part, history.part, arrays.part, pools.part, tasks.part, jobs)
+        parts = (base.part, history.part, arrays.part, pools.part, tasks.part, jobs, watched_pods)
         self._loops = all_loops(parts)
         self._watches = [watch for part in parts for watch in part.watches]
         self._collectors = [collector for part in parts for collector in part.collectors]

@@ -14,6 +14,7 @@ from taskflow_core.telemetry import metrics
 from taskflow_operator.assembly.foundation import Foundation
 from taskflow_operator.assembly.history import HistoryFeature
 from taskflow_operator.assembly.part import Part
+from taskflow_operator.evidence.pod_observer import PodObserver
 from taskflow_operator.process.leader_election import LEASE_NAME
 from taskflow_operator.runtime.acknowledgements import Acknowledgements
 from taskflow_operator.runtime.demand_signal import DemandSignal
@@ -29,6 +30,7 @@ from taskflow_operator.tasks.dispatcher import Dispatcher, PoolChanges
 from taskflow_operator.tasks.event_consumer import EventConsumer
 from taskflow_operator.tasks.finished import Finished, count_finished
 from taskflow_operator.tasks.finished_observer import FinishedObserver
+from taskflow_operator.tasks.lost_workers import LostWorkers
 from taskflow_operator.tasks.message_queue import MessageQueue, WarmWorkers
 from taskflow_operator.tasks.observer import Observer
 from taskflow_operator.tasks.open_tasks import OpenTasks
@@ -112,6 +114,7 @@ class TaskFeature:
         pools: Pools,
         arrays: ArrayExecution,
         starters: Mapping[Isolation, AttemptStarter],
+        pods: PodObserver,
     ) -> Self:
         """Build it over the other controllers."""
         delivery = _delivery(base, core, pools, starters)
@@ -133,6 +136,8 @@ class TaskFeature:
             base.namespaces, (group, history.group), core.tasks.namespaces, base.ledger.now_ms, base.redis
         )
         base.namespaces.opened.append(monitor.watch)
+        lost_workers = LostWorkers(core.tasks, base.ledger, pods, lease_seconds=base.settings.lease_seconds)
+        pods.ended.append(lost_workers.worker_ended)
         reconciler = Reconciler(
             core.tasks,
             base.ledger,
@@ -141,6 +146,7 @@ class TaskFeature:
             arrays,
             observer,
             recovery,
+            lost_workers,
             lease_name=f"{base.settings.leader_namespace}/{LEASE_NAME}",
             namespaces=base.namespaces,
             resync_seconds=base.settings.resync_seconds,
@@ -156,6 +162,7 @@ class TaskFeature:
             "dispatch": dispatcher.run,
             "resources": core.acknowledgements.run,
             "reconcile": lambda: run_all(reconciler.loops()),
+            "lost-workers": lost_workers.run,
             "retention": retention.run,
             "watch-finished-tasks": late.run,
             "finished-tasks": finished.run,

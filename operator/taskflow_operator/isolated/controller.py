@@ -13,9 +13,10 @@ from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, NotFound, TaskflowError
 from taskflow_core.kube.client import KubeClient, delete_options, resource_path
+from taskflow_core.kube.events import EVENTS
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator.isolated.jobs import BATCH, RETRY_SECONDS, SELECTOR, Job, problem
+from taskflow_operator.isolated.jobs import BATCH, RETRY_SECONDS, SELECTOR, Job, late, problem, refusal
 from taskflow_operator.isolated.launcher import JobLauncher
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.runtime.supervisor import ConsecutiveErrors
@@ -24,6 +25,9 @@ from taskflow_operator.tasks.ports import Ledger
 
 log = get_logger(__name__)
 LOOK_SECONDS = 2.0
+ASK_SECONDS = 15.0
+"""The time between two looks at the Events of a Job without a pod."""
+MOST_EVENTS = 20
 SLACK_SECONDS = 10.0
 """An attempt that nobody has held for a lease and this long loses its Job."""
 
@@ -66,6 +70,8 @@ class JobController:
         self._clock = clock
         self._unheld: dict[str, float] = {}
         """Running Jobs whose attempt nobody holds, by uid, and since when."""
+        self._refusals: dict[str, tuple[float, str]] = {}
+        """Why Jobs have no pod, by uid, and when that was asked."""
         self._any_jobs = True
         self._errors = ConsecutiveErrors("jobs")
 
@@ -102,6 +108,7 @@ class JobController:
         await self._check(states)
         uids = {each.uid for each in jobs}
         self._unheld = {uid: since for uid, since in self._unheld.items() if uid in uids}
+        self._refusals = {uid: known for uid, known in self._refusals.items() if uid in uids}
         self._launcher.forget_except({*waiting, *self._waiting()})
 
     def _waiting(self) -> dict[AttemptKey, Task]:
@@ -140,7 +147,9 @@ class JobController:
         pods = await self._pods() if slow else {}
         for each, state in states.items():
             if state.waiting:
-                self._launcher.report(each.key, problem(each, pods.get(each.uid), now) if each in slow else None)
+                pod = pods.get(each.uid)
+                refused = await self._refusal(each) if each in slow and pod is None and late(each, now) else ""
+                self._launcher.report(each.key, problem(each, pod, now, refused) if each in slow else None)
             if state.waiting or state.leased:
                 self._unheld.pop(each.uid, None)
                 if state.waiting and each.ended and (now - each.ended).total_seconds() > RETRY_SECONDS:
@@ -149,6 +158,23 @@ class JobController:
                 since = self._unheld.setdefault(each.uid, self._clock())
                 if self._clock() - since > self._patience:
                     await self._delete(each, "nobody holds its attempt")
+
+    async def _refusal(self, job: Job) -> str:
+        """Why a Job has no pod, by its Events, which are asked for from time to time."""
+        asked, known = self._refusals.get(job.uid, (float("-inf"), ""))
+        if self._clock() - asked < ASK_SECONDS:
+            return known
+        selector = f"regarding.uid={job.uid},reason=FailedCreate"
+        path = resource_path(EVENTS, "events", job.namespace)
+        try:
+            found = await self._kube.request("GET", path, params={"fieldSelector": selector, "limit": str(MOST_EVENTS)})
+        except TaskflowError as error:
+            # Only a message depends on it.
+            dependency_health.failed(error)
+        else:
+            known = refusal(found["items"]) or known
+        self._refusals[job.uid] = self._clock(), known
+        return known
 
     async def _pods(self) -> dict[str, Mapping[str, Any]]:
         """The latest pod of each Job, by the Job's uid."""

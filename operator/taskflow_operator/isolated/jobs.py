@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.attempts import AttemptKey
+from taskflow_core.domain.plain_text import plain
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Invalid
-from taskflow_operator.runtime.pod import Pod
+from taskflow_operator.runtime.pod import Pod, how_it_ended, worker_status
 
 BATCH = "apis/batch/v1"
 LINGER_SECONDS = 30
 """How long a finished Job stays: long enough to look at its pod."""
+START_SECONDS = 10.0
+"""A pod that runs for this long and has not taken its attempt is worth a word."""
 RETRY_SECONDS = 15.0
 """The time until the next Job, after one that ended without taking its attempt or was refused."""
 POD_SECONDS = 10.0
 """A Job that has no pod after this time does not get one by itself."""
 _NAME_CHARS = 40
 """Characters of the Task's name in its Job's name, which is also a label value of at most 63."""
+_POD_NAME = re.compile(r'^Error creating: pods "[^"]*" is ')
 MANAGED = {naming.LABEL_MANAGED_BY: naming.MANAGED_BY}
 SELECTOR = f"{naming.LABEL_MANAGED_BY}={naming.MANAGED_BY},{naming.LABEL_TASK_UID}"
 
@@ -87,8 +92,10 @@ def _once(container: Mapping[str, Any], task: Task) -> dict[str, Any]:
         raise Invalid(f"container worker: args: expected list, found {type(arguments).__name__}")
     # Only the name of the message: many users may read Pods.
     key = naming.keys_of(task.namespace).once(task.uid, task.status.attempt)
+    # Nobody waits for this pod to be ready, and it serves no queue.
+    kept = {field: value for field, value in container.items() if field != "readinessProbe"}
     return {
-        **container,
+        **kept,
         "args": [*arguments, "--once"],
         "env": [*variables, {"name": name, "value": key}],
     }
@@ -140,31 +147,49 @@ class Job:
         )
 
 
-def problem(found: Job, pod: Mapping[str, Any] | None, now: datetime) -> str | None:
+def late(found: Job, now: datetime) -> bool:
+    """Whether a Job without a pod does not get one by itself."""
+    return found.ended is not None or (now - found.created).total_seconds() > POD_SECONDS
+
+
+def refusal(events: Sequence[Mapping[str, Any]]) -> str:
+    """Why a Job has no pod, from its Events `FailedCreate`; empty if there are none. The pod's name, which changes with
+    each try, is left out.
+    """
+    latest = max(events, key=_time_of, default=None)
+    note = plain((latest or {}).get("note") or "").strip()
+    return _POD_NAME.sub("its pod is ", note)
+
+
+def _time_of(event: Mapping[str, Any]) -> str:
+    series = event.get("series") or {}
+    return str(series.get("lastObservedTime") or event.get("deprecatedLastTimestamp") or event.get("eventTime") or "")
+
+
+def problem(found: Job, pod: Mapping[str, Any] | None, now: datetime, refused: str = "") -> str | None:
     """Why an attempt that is still in the ledger does not start; None if there is no problem.
 
     Args:
         found: the Job of the attempt.
         pod: its latest pod, as the API server shows it, if it has one.
         now: the time.
+        refused: why the Job has no pod, if that is known.
     """
     if pod is None:
-        late = found.ended is not None or (now - found.created).total_seconds() > POD_SECONDS
-        return f"Job {found.name} has no pod; its events say why" if late else None
+        known = f": {refused}" if refused else "; its events say why"
+        return f"Job {found.name} has no pod{known}" if late(found, now) else None
     name, status = pod["metadata"]["name"], pod.get("status") or {}
+    state = worker_status(status).get("state") or {}
     if found.ended is not None:
-        return f"pod {name} ended{_exit(status)} before it took the attempt, see its log; another follows"
+        ended = state.get("terminated")
+        how = f", with {how_it_ended(ended)}" if ended else ""
+        return f"pod {name} ended without taking the attempt{how}; another follows"
     if (why := Pod.from_object(pod).problem or _unscheduled(status)) is not None:
         return f"pod {name}: {why}"
+    started = (state.get("running") or {}).get("startedAt")
+    if started and (now - datetime.fromisoformat(started)).total_seconds() > START_SECONDS:
+        return f"pod {name} runs since {started} and has not taken the attempt: it starts, or does not reach Redis"
     return None
-
-
-def _exit(status: Mapping[str, Any]) -> str:
-    for container in status.get("containerStatuses") or ():
-        ended = (container.get("state") or {}).get("terminated") or {}
-        if container.get("name") == naming.WORKER_CONTAINER and "exitCode" in ended:
-            return f" with exit code {ended['exitCode']}"
-    return ""
 
 
 def _unscheduled(status: Mapping[str, Any]) -> str | None:

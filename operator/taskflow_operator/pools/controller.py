@@ -178,8 +178,15 @@ class PoolController:
         for kept in self.pools.values():
             if kept.pool.namespace == namespace:
                 kept.found = replace(kept.found, set_aside=(datetime.now(UTC), why))
-                about = Regarding("WorkerPool", namespace, kept.pool.name, kept.pool.uid)
-                self._events.warn(about, "StreamReset", why, action="ReadEvents")
+                self.warn(kept, "StreamReset", why, action="ReadEvents")
+
+    def note(self, kept: PoolState, reason: str, note: str, *, action: str) -> None:
+        """Record a Normal Event about the pool."""
+        self._events.note(_regarding(kept.pool), reason, note, action=action)
+
+    def warn(self, kept: PoolState, reason: str, note: str, *, action: str) -> None:
+        """Record a Warning about the pool."""
+        self._events.warn(_regarding(kept.pool), reason, note, action=action)
 
     def _note_rollout(self, kept: PoolState) -> None:
         self._queues.put_rollout(kept.pool.namespace, kept.pool.name, datetime.now(UTC), going=_rolls_out(kept))
@@ -291,8 +298,7 @@ class PoolController:
             self._changed(pool.namespace)
         stalled, before = _stalled(status), _stalled(former)
         if stalled and stalled != before:
-            about = Regarding("WorkerPool", pool.namespace, pool.name, pool.uid)
-            self._events.warn(about, *stalled, action="Deploy")
+            self.warn(kept, *stalled, action="Deploy")
 
 
 def _deployment_path(pool: WorkerPool) -> str:
@@ -307,6 +313,10 @@ def _rolls_out(kept: PoolState) -> bool:
     state = found.get("status") or {}
     behind = (found.get("metadata") or {}).get("generation", 0) > state.get("observedGeneration", 0)
     return bool(behind or state.get("replicas", 0) > state.get("updatedReplicas", 0))
+
+
+def _regarding(pool: WorkerPool) -> Regarding:
+    return Regarding("WorkerPool", pool.namespace, pool.name, pool.uid)
 
 
 def _blocked(kept: PoolState) -> str | None:

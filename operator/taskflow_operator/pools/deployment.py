@@ -13,6 +13,18 @@ GRACE_SECONDS = 60
 SCRATCH = "taskflow-scratch"
 DRAIN_MARGIN_SECONDS = 10
 """What a worker needs after its drain time to hand back attempts and exit, within the grace period of the pod."""
+READINESS_PROBE = {
+    "exec": {"command": ["python", "-m", "taskflow_worker.readiness"]},
+    "periodSeconds": 5,
+    # A Python that starts on a node without free CPU takes longer than the default of 1 s.
+    "timeoutSeconds": 5,
+    "failureThreshold": 3,
+}
+"""A worker is ready while it takes messages; what the program prints is in the pod's Event `Unhealthy`."""
+RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
+"""Without requests a pod is BestEffort: the first to be evicted or killed when its node has no memory left."""
+LAST_WORDS = {"terminationMessagePolicy": "FallbackToLogsOnError"}
+"""A container that fails leaves the end of its log in the pod's status."""
 
 T = TypeVar("T")
 
@@ -62,6 +74,7 @@ def pod_template(pool: WorkerPool, *, image: str, lease_seconds: int) -> dict[st
     own = next((c for c in containers if c.get("name") == naming.WORKER_CONTAINER), {})
     others = [c for c in containers if c.get("name") != naming.WORKER_CONTAINER]
     worker = _worker_container(pool, own, image=image, lease_seconds=lease_seconds, grace_seconds=grace)
+    initial = _objects(pod, "initContainers", "spec.template.spec")
     return {
         "metadata": {
             "labels": dict(metadata.get("labels") or {}),
@@ -76,7 +89,8 @@ def pod_template(pool: WorkerPool, *, image: str, lease_seconds: int) -> dict[st
             "automountServiceAccountToken": False,
             "terminationGracePeriodSeconds": grace,
             "volumes": [{"name": SCRATCH, "emptyDir": {}}, *_objects(pod, "volumes", "spec.template.spec")],
-            "containers": [worker, *others],
+            "containers": [LAST_WORDS | each for each in (worker, *others)],
+            **({"initContainers": [LAST_WORDS | each for each in initial]} if initial else {}),
         },
     }
 
@@ -106,6 +120,8 @@ def _worker_container(
         "image": image,
         "command": ["python", "-m", "taskflow_worker"],
         "securityContext": security,
+        "resources": RESOURCES,
+        "readinessProbe": READINESS_PROBE,
         **own,
         "name": naming.WORKER_CONTAINER,
         "env": [*ours, *theirs],

@@ -14,7 +14,7 @@ from taskflow_operator.runtime.pod import Pod
 FRESH_SECONDS = 10.0
 """An older report is ignored; workers report every second."""
 SILENT_SECONDS = 60.0
-"""A worker that ran and did not report for this long is replaced."""
+"""A worker that ran and did not report for this long, or stopped being ready that long ago, is replaced."""
 DEAF_SECONDS = 60.0
 """A worker that took nothing for this long, while work waited for it all the time, is replaced."""
 
@@ -88,6 +88,13 @@ class Fault(StrEnum):
     SILENT = "silent"
     DEAF = "deaf"
 
+    @property
+    def explained(self) -> str:
+        """What the worker did wrong, for people."""
+        if self is Fault.SILENT:
+            return f"did not report for {SILENT_SECONDS:.0f} s"
+        return f"had free slots and took nothing for {DEAF_SECONDS:.0f} s, while work waited for it"
+
 
 def find_faulty(pods: Sequence[Pod], workers: Workers, waiting_seconds: float, now: datetime) -> dict[str, Fault]:
     """Workers that run and do no work, by the name of the pod.
@@ -105,7 +112,9 @@ def find_faulty(pods: Sequence[Pod], workers: Workers, waiting_seconds: float, n
             continue
         report = workers.reports.get(pod.name)
         if report is None:
-            # It never reported: it may still be starting, and if it cannot start, its container ends by itself.
+            # One that was never ready may still be starting, and if it cannot start, its container ends by itself.
+            if pod.fell_mute is not None and (now - pod.fell_mute).total_seconds() > SILENT_SECONDS:
+                found[pod.name] = Fault.SILENT
             continue
         if workers.now_ms - report.at_ms > SILENT_SECONDS * 1000:
             found[pod.name] = Fault.SILENT

@@ -35,6 +35,8 @@ SHOW_SECONDS = 5.0
 LOOK_SECONDS = 5.0
 """The time between two looks at the pods of a pool that is not healthy."""
 REMOVAL_SECONDS = 30.0
+REPORT_SECONDS = 15.0
+"""After an outage of Redis, workers have this time to report before they are taken for silent."""
 FORGET_SECONDS = 600.0
 """A worker that did not report for this long is forgotten: its pod is gone."""
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
@@ -92,6 +94,8 @@ class Scaler:
         self._clock = clock
         self._memories: dict[str, _PoolMemory] = {}
         self._errors = ConsecutiveErrors("scaling")
+        self._answers_since: float | None = None
+        """Since when Redis has answered without a break."""
 
     async def run(self) -> None:
         """Decide until cancelled."""
@@ -100,6 +104,7 @@ class Scaler:
             try:
                 await self._tick()
             except TaskflowError as error:
+                self._answers_since = None
                 dependency_health.failed(error)
                 await asyncio.sleep(TICK_SECONDS)
             else:
@@ -118,6 +123,8 @@ class Scaler:
         lists = {place: queue_lists(place[0], [place[1]]) for place in queues}
         namespaces = sorted({kept.pool.namespace for kept in pools})
         snapshot = await self._view.snapshot(namespaces, [name for names in lists.values() for name in names])
+        if self._answers_since is None:
+            self._answers_since = self._clock()
         depths = {place: sum(snapshot.lengths[name] for name in names) for place, names in lists.items()}
         self._slots.publish(serving_slots(snapshot))
         limit = snapshot.now_ms - FORGET_SECONDS * 1000
@@ -230,6 +237,12 @@ class Scaler:
             reason=reason.value,
             why=message,
         )
+        self._pools.note(
+            kept,
+            "ScaledUp" if replicas > former else "ScaledDown",
+            f"from {former} to {replicas} pods: {reason.value}, {message}",
+            action="Scale",
+        )
 
     async def _look_at_pods(self, kept: PoolState, memory: _PoolMemory, workers: Workers) -> None:
         """Find pods that cannot start, and workers that do no work."""
@@ -243,11 +256,14 @@ class Scaler:
         if problem != kept.found.problem:
             kept.found = replace(kept.found, problem=problem)
             await self._pools.show(kept)
+        if self._answers_since is None or self._clock() - self._answers_since < REPORT_SECONDS:
+            return
         waiting = (self._now() - memory.waits_since).total_seconds() if memory.waits_since else 0.0
         uids = {pod.name: pod.uid for pod in pods}
         for name, fault in find_faulty(pods, workers, waiting, self._now()).items():
             log.warning("worker_replaced", pod=f"{kept.pool.namespace}/{name}", fault=fault.value)
             metrics.WORKERS_REPLACED.labels(fault=fault.value).inc()
+            self._pools.warn(kept, "WorkerReplaced", f"pod {name} {fault.explained}", action="Replace")
             await self._delete(kept.pool.namespace, name, uids[name])
             await self._view.forget(_named(kept.pool, [name]))
 

@@ -1,4 +1,5 @@
-"""Records Kubernetes Events for people on call: Tasks that failed for good, pools that cannot get their workers.
+"""Records Kubernetes Events for people on call: Tasks that failed for good, pools that cannot get their workers or that
+were scaled.
 
 Each Event is a write that the API server keeps for an hour, so there are few: a token bucket for all, of which a
 namespace gets at most half, and a pause for each object. Events are hints, not records: those that cannot be posted are
@@ -13,7 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.phases import Phase
@@ -35,6 +36,7 @@ NAMESPACES = 1000
 SHARE = 0.5
 """Of all, for one namespace: the others have theirs, whatever fails in that one."""
 BACKLOG = 200
+Kind = Literal["Normal", "Warning"]
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,17 @@ class EventRecorder:
 
     def warn(self, about: Regarding, reason: str, note: str, *, action: str) -> None:
         """Post a Warning soon, unless there are too many; does not wait."""
+        self._record(about, reason, note, action, "Warning")
+
+    def note(self, about: Regarding, reason: str, note: str, *, action: str) -> None:
+        """Post a Normal Event soon, unless there are too many; does not wait."""
+        self._record(about, reason, note, action, "Normal")
+
+    def _record(self, about: Regarding, reason: str, note: str, action: str, kind: Kind) -> None:
         if not self._allowed(about, reason) or len(self._waiting) >= BACKLOG:
             metrics.K8S_EVENTS.labels(result="dropped").inc()
             return
-        self._waiting.append(self._event(about, reason, note, action))
+        self._waiting.append(self._event(about, reason, note, action, kind))
         self._arrived.set()
 
     async def run(self) -> None:
@@ -136,6 +145,6 @@ class EventRecorder:
             self._latest.popitem(last=False)
         return True
 
-    def _event(self, about: Regarding, reason: str, note: str, action: str) -> dict[str, Any]:
+    def _event(self, about: Regarding, reason: str, note: str, action: str, kind: Kind) -> dict[str, Any]:
         regarding = {"apiVersion": naming.API_VERSION, **asdict(about)}
-        return event_body(self._reporter, regarding, reason, note, action=action, now=self._now())
+        return event_body(self._reporter, regarding, reason, note, action=action, now=self._now(), kind=kind)

@@ -49,6 +49,8 @@ class KindWatch:
         observer: takes in each resource.
         selector: field selector; only these resources are watched.
         name: of the watch, in logs and metrics; by default the plural.
+        labels: label selector, likewise.
+        group: path of the API group and version.
         clock: monotonic seconds.
         sleep: how to wait.
     """
@@ -61,15 +63,17 @@ class KindWatch:
         *,
         selector: str = "",
         name: str = "",
+        labels: str = "",
+        group: str = f"apis/{naming.API_VERSION}",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._kube = kube
         self.name = name or plural
         self._plural = plural
-        self._path = resource_path(f"apis/{naming.API_VERSION}", plural)
+        self._path = resource_path(group, plural)
         self._observer = observer
-        self._selector = selector
+        self._selectors = selector, labels
         self._clock = clock
         self._sleep = sleep
         self._version: str | None = None
@@ -132,7 +136,7 @@ class KindWatch:
         return None
 
     async def _follow(self, version: str) -> None:
-        async for events in self._kube.watch(self._path, version, self._selector):
+        async for events in self._kube.watch(self._path, version, *self._selectors):
             self.latest, self._down_since = self._clock(), None
             self._errors.check()
             for event in events:

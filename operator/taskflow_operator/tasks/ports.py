@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from taskflow_core.broker.publish import Outgoing
-from taskflow_core.domain.attempts import Attempt, AttemptKey, Entered, State, Survey
+from taskflow_core.domain.attempts import Attempt, AttemptKey, Entered, Held, State, Survey
 from taskflow_core.domain.events import Event, EventKind, Failure
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Task
@@ -54,11 +54,52 @@ class RecoveryLedger(Protocol):
     async def survey(self, namespaces: Mapping[str, int], *, grace_ms: int, limit: int) -> list[Survey]:
         """Leases that ran out, and attempts that wait, of each namespace."""
 
-    async def expire(self, expired: Sequence[AttemptKey], nobodys: Sequence[tuple[str, str]] = ()) -> list[AttemptKey]:
+    async def expire(
+        self,
+        expired: Sequence[AttemptKey],
+        nobodys: Sequence[tuple[str, str]] = (),
+        *,
+        failures: Mapping[AttemptKey, Failure] | None = None,
+    ) -> list[AttemptKey]:
         """Declare attempts lost whose lease ran out."""
 
     async def oldest_messages(self, lists: Sequence[str]) -> list[str | None]:
         """The next message of each list."""
+
+
+class HoldingsLedger(Protocol):
+    """Who holds which attempts. Methods raise `Unavailable` and may be repeated; see `OperatorLedger`."""
+
+    async def states(self, attempts: Sequence[AttemptKey]) -> list[State]:
+        """What is known of each attempt."""
+
+    async def held(self, namespace: str, pod: str, *, limit: int) -> list[Held]:
+        """What the workers that ran in a pod hold."""
+
+    async def expire(
+        self,
+        expired: Sequence[AttemptKey],
+        nobodys: Sequence[tuple[str, str]] = (),
+        *,
+        failures: Mapping[AttemptKey, Failure] | None = None,
+        holders: Mapping[AttemptKey, str] | None = None,
+    ) -> list[AttemptKey]:
+        """Declare attempts lost whose lease ran out, or whose holder is dead."""
+
+
+@dataclass(frozen=True)
+class Death:
+    """Why a worker died, or what is known of it."""
+
+    reason: Reason
+    message: str
+
+
+class WorkerDeaths(Protocol):
+    """What is known of the pods of workers."""
+
+    def death(self, namespace: str, pod: str) -> Death | None:
+        """Why the worker of that pod died; None if nothing is known of the pod."""
 
 
 class MessagePublisher(Protocol):

@@ -20,6 +20,7 @@ from taskflow_operator.runtime import dependency_health
 from taskflow_operator.runtime.log_fields import log_fields
 from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 from taskflow_operator.tasks.delivery import Delivery
+from taskflow_operator.tasks.lost_workers import LostWorkers, is_open_attempt
 from taskflow_operator.tasks.observer import Observer
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.ports import ChunkController, RecoveryLedger
@@ -88,6 +89,7 @@ class Reconciler:
         arrays: send the lost messages of their chunks again.
         observer: lists the open Tasks.
         recovery: restores what Redis lost.
+        lost_workers: know why leases ran out.
         lease_name: names this operator in Redis.
         namespaces: which have keys there.
         resync_seconds: the least pause between two lists of all open Tasks.
@@ -105,6 +107,7 @@ class Reconciler:
         arrays: ChunkController,
         observer: Observer,
         recovery: Recovery,
+        lost_workers: LostWorkers,
         *,
         lease_name: str,
         namespaces: Namespaces,
@@ -120,6 +123,7 @@ class Reconciler:
         self._arrays = arrays
         self._observer = observer
         self._recovery = recovery
+        self._lost_workers = lost_workers
         self._lease_name = lease_name
         self._resync = self.pause = resync_seconds
         """The least pause between two lists of all open Tasks, and the present one."""
@@ -203,7 +207,7 @@ class Reconciler:
         for each in surveys:
             nobodys += [(each.namespace, name) for name in each.nobodys]
             for attempt in each.expired:
-                if self._is_attempt(attempt):
+                if is_open_attempt(self._tasks, attempt):
                     expired.append(attempt)
                 else:
                     nobodys.append((attempt.namespace, attempt.member))
@@ -211,7 +215,7 @@ class Reconciler:
             log.warning("leases_removed", count=removed, namespace=(nobodys or [("", "")])[0][0])
         if not expired and not nobodys:
             return
-        lost = await self._ledger.expire(expired, nobodys)
+        lost = await self._ledger.expire(expired, nobodys, failures=await self._lost_workers.explain(expired))
         for number, attempt in enumerate(lost):
             known = self._tasks.get(attempt.uid)
             queue = metrics.queue_label(known.task.spec.queue) if known else metrics.UNKNOWN
@@ -219,17 +223,6 @@ class Reconciler:
                 fields = log_fields(known.task) if known else {}
                 log.warning("lease_expired", member=attempt.member, of=len(lost), **fields)
             metrics.LOST.labels(queue=queue).inc()
-
-    def _is_attempt(self, attempt: AttemptKey) -> bool:
-        """Whether it may be one that runs. A worker may enter any name, and whatever is declared lost gets a token of
-        ours: so only the attempt of an open Task of the namespace is.
-        """
-        known = self._tasks.get(attempt.uid)
-        if known is None or known.task.namespace != attempt.namespace:
-            return False
-        if known.task.spec.array is not None:
-            return attempt.chunk is not None
-        return attempt.chunk is None and attempt.attempt == known.task.status.attempt
 
     async def _check_epoch(self) -> None:
         if (other := await self._ledger.serve(self._lease_name)) != self._lease_name:

@@ -126,3 +126,39 @@ async def test_scores_that_are_no_times_are_told_as_they_are(settings: RedisSett
     async with operator(settings) as side:
         assert sorted(await side.expire()) == ["a:1", "b:1", "e:1"]
     assert sorted(str(each) for each in raw.zrange(KEYS.leases, 0, -1)) == ["c:1", "d:1"]
+
+
+async def test_what_a_dead_worker_holds_is_lost_before_its_lease_runs_out(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    late: Any = {f"{UID}:1": 9e15, f"{UID}:2": "+inf", f"{UID}:3": 9e15, "nobody": 9e15, f"{UID}:4": 9e15}
+    raw.zadd(KEYS.leases, late)
+    raw.set(KEYS.claim(UID, 1), "pod-1:aa|7|x")
+    raw.set(KEYS.claim(UID, 2), b"pod-1:bb|7|\xff")
+    raw.set(KEYS.claim(UID, 3), "pod-10:aa|7|x")
+    raw.hset(KEYS.claim(UID, 4), "of another", "type")
+    failure = Failure(reason=Reason.OUT_OF_MEMORY, message="killed", beside=1)
+    async with operator(settings) as side:
+        await side.namespaces.ensure([NAMESPACE])
+        held = await side.ledger.held(NAMESPACE, "pod-1", limit=100)
+        assert sorted((each.key, each.worker) for each in held) == [(key(1), "pod-1:aa"), (key(2), "pod-1:bb")]
+        holders = {each.key: each.claim for each in held}
+        assert await side.expire() == []
+        lost = await side.ledger.expire(list(holders), failures={key(1): failure}, holders=holders)
+        assert set(lost) == {key(1), key(2)}
+        assert await side.ledger.held(NAMESPACE, "pod-1", limit=100) == []
+    first, second = told(raw)
+    assert Failure.model_validate(first.payload) == failure
+    assert Failure.model_validate(second.payload).reason is Reason.WORKER_LOST
+    assert (first.kind, first.worker, second.worker) == (EventKind.LOST, "pod-1:aa", "pod-1:bb")
+
+
+async def test_an_attempt_that_another_worker_holds_meanwhile_is_not_lost(
+    settings: RedisSettings, raw: redis.Redis
+) -> None:
+    raw.zadd(KEYS.leases, {f"{UID}:1": 9e15})
+    raw.set(KEYS.claim(UID, 1), "pod-1:cc|8|y")
+    async with operator(settings) as side:
+        assert await side.ledger.expire([key()], holders={key(): "pod-1:aa|7|x"}) == []
+        raw.zrem(KEYS.leases, f"{UID}:1")
+        assert await side.ledger.expire([key()], holders={key(): "pod-1:cc|8|y"}) == [], "nobody holds it"

@@ -96,6 +96,39 @@ def test_a_crash_loop_is_reported_with_its_exit_code(stack: Stack) -> None:
     kubectl(stack, "delete", "pod", "crash", "--wait=true", "--timeout=10s")
 
 
+def test_a_container_that_fails_leaves_the_end_of_its_log_where_it_asks_for_that(stack: Stack) -> None:
+    asks = {"terminationMessagePolicy": "FallbackToLogsOnError"}
+    said = "import sys; print('x' * 5000); print('no such module'); sys.exit(3)"
+    apply(stack, make_pod("last-words", script(said), container=asks))
+    apply(stack, make_pod("no-words", script(said)))
+
+    def message(name: str) -> str | None:
+        found = status_of(stack, name).get("containerStatuses") or [{}]
+        ended = (found[0].get("lastState") or {}).get("terminated")
+        return None if ended is None else str(ended.get("message", ""))
+
+    words = wait_for("the end of the first run", lambda: message("last-words") or "")
+    assert words.endswith("xxx\nno such module\n")
+    assert len(words) == 2048
+    wait_for("the end of the first run", lambda: message("no-words") is not None)
+    assert message("no-words") == ""
+    kubectl(stack, "delete", "pod", "last-words", "no-words")
+
+
+def test_a_pod_is_ready_while_its_probe_passes(stack: Stack, tmp_path: Path) -> None:
+    file = tmp_path / "ready"
+    program = f"import os, sys; sys.exit(0 if os.path.exists({str(file)!r}) else 1)"
+    probe = {"exec": {"command": ["python", "-c", program]}, "periodSeconds": 1, "failureThreshold": 1}
+    apply(stack, make_pod("probed", script("import time; time.sleep(600)"), container={"readinessProbe": probe}))
+    wait_for("a running container", lambda: "running" in container_state(stack, "probed"))
+    assert not any(is_ready(pod) for pod in pods(stack, "probed"))
+    file.touch()
+    wait_for("a ready pod", lambda: [pod for pod in pods(stack, "probed") if is_ready(pod)])
+    file.unlink()
+    wait_for("a pod that is not ready", lambda: [pod for pod in pods(stack, "probed") if not is_ready(pod)])
+    kubectl(stack, "delete", "pod", "probed")
+
+
 def test_a_missing_secret_is_reported_and_the_pod_starts_once_it_exists(stack: Stack) -> None:
     container = {"envFrom": [{"secretRef": {"name": "late"}}]}
     apply(

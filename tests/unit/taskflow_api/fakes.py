@@ -103,7 +103,9 @@ class FakeKube:
         self.objects[path] = changed
         return changed
 
-    async def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
+    async def watch(
+        self, path: str, version: str, field_selector: str = "", labels: str = ""
+    ) -> AsyncIterator[Sequence[dict[str, Any]]]:
         self.calls.append(("WATCH", path, field_selector))
         yield ()
         for batch in self.batches:

@@ -76,7 +76,9 @@ class WatchedKube(FakeKube):
     def compact(self) -> None:
         self.compacted = self.version
 
-    async def watch(self, path: str, version: str, field_selector: str = "") -> AsyncIterator[Sequence[dict[str, Any]]]:
+    async def watch(
+        self, path: str, version: str, field_selector: str = "", labels: str = ""
+    ) -> AsyncIterator[Sequence[dict[str, Any]]]:
         place = int(version)
         if self.away:
             raise Unavailable("away")

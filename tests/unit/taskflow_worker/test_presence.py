@@ -25,6 +25,7 @@ class FakePresence:
     answers: list[bool | Exception] = field(default_factory=lambda: [False])
     reports: list[Report] = field(default_factory=list)
     left_after: int | None = None
+    name: str = "w"
     enough: Event = field(default_factory=Event)
 
     def report(self, *, busy: int, serving: bool, claimed_ago_ms: int | None) -> bool:

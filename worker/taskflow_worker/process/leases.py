@@ -12,6 +12,7 @@ from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.worker import Heartbeat, Holding, WorkerLedger
 from taskflow_core.telemetry.logs import get_logger
+from taskflow_worker.process.memory import MemoryKills
 
 log = get_logger(__name__)
 RENEWALS_PER_LEASE = 3
@@ -45,6 +46,7 @@ class Leases:
         self._active = active
         self._on_heartbeat = on_heartbeat
         self._claimed = claimed
+        self._memory_kills = MemoryKills()
         self._held: dict[Holding, weakref.ref[object]] = {}
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -82,7 +84,7 @@ class Leases:
 
     def process_died(self, request: object, message: str) -> None:
         """The pool process that ran the request died: report it at once instead of letting the lease expire."""
-        self.failed(request, Failure(reason=Reason.WORKER_LOST, message=message))
+        self.failed(request, self._memory_kills.failure(message))
 
     def failed(self, request: object, failure: Failure) -> None:
         """The runner ended the request without a report: report this failure, unless it has ended the attempt."""
@@ -123,6 +125,7 @@ class Leases:
     def _renew_loop(self) -> None:
         while not self._stop.wait(self._interval):
             started = time.monotonic()
+            self._memory_kills.look()
             current = self.current()
             # After Redis lost its data, an attempt that was only delivered must not be entered again: its claim will be
             # refused, and another worker may run it.

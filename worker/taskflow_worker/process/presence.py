@@ -13,6 +13,7 @@ from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.presence import PRESENCE_SECONDS, Presence
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.process.intake import Intake
+from taskflow_worker.readiness import Mark
 
 log = get_logger(__name__)
 _LEAVE_SECONDS = 3.0
@@ -36,14 +37,20 @@ class PresenceReporter:
         presence: used by this thread only.
         load: the worker's current load. Called from this thread.
         clock: monotonic seconds.
+        mark: what the readiness probe reads.
     """
 
     def __init__(
-        self, presence: Presence, load: Callable[[], Load], clock: Callable[[], float] = time.monotonic
+        self,
+        presence: Presence,
+        load: Callable[[], Load],
+        clock: Callable[[], float] = time.monotonic,
+        mark: Mark | None = None,
     ) -> None:
         self._presence = presence
         self._load = load
         self._clock = clock
+        self._mark = mark or Mark(presence.name)
         self._changed = threading.Event()
         self._intake = Intake(self._changed.set)
         self._claimed_at: float | None = None
@@ -99,15 +106,23 @@ class PresenceReporter:
         while not self._leaving:
             # Before the report, so that a change during the report leads to another one.
             self._changed.clear()
-            self._safely(self.report)
+            if (why := self._safely(self.report)) is None:
+                self._mark.ready()
+            else:
+                self._mark.not_ready(f"the worker cannot report: {why}")
             self._changed.wait(PRESENCE_SECONDS)
+        self._mark.remove()
         self._safely(self._presence.leave)
 
-    def _safely(self, act: Callable[[], None]) -> None:
+    def _safely(self, act: Callable[[], None]) -> str | None:
+        """Returns what went wrong, if anything did."""
         try:
             act()
         except Unavailable as error:
             log.warning("presence_failed", error=str(error))
-        except Exception:
+            return str(error)
+        except Exception as error:
             # Go on after any error: the operator replaces a worker that does not report.
             log.exception("presence_failed")
+            return type(error).__name__
+        return None

@@ -153,7 +153,8 @@ def failed(
         max_lost_workers: likewise.
     """
     attempt = task.status.attempt
-    lost = _lost_workers(task, failure.reason, worker)
+    spared = _spared(task, failure)
+    lost = task.status.lost_workers if spared else _lost_workers(task, failure.reason, worker)
     known = {
         "lost_workers": lost,
         "last_error": _last_error(attempt, failure),
@@ -174,7 +175,7 @@ def failed(
         message = f"{len(lost)} workers in a row died while they ran it: {', '.join(lost)}; {summary}"
         return _finished(task, c.FAILED, Phase.FAILED, Reason.POISON_TASK, message, now).model_copy(update=known)
     counted = attempt - task.status.handbacks
-    decision = after_failure(task.spec.retry_policy, counted=counted, failure=failure, draw=draw)
+    decision = after_failure(task.spec.retry_policy, counted=counted, failure=failure, draw=draw, spared=spared)
     if isinstance(decision, GiveUp):
         if failure.reason is Reason.UNKNOWN_HANDLER and (since := task.status.unknown_handler_time) is not None:
             summary = f"no worker had the handler from {since:%H:%M:%S} to {now:%H:%M:%S} UTC; {summary}"
@@ -183,7 +184,7 @@ def failed(
     message = f"{summary}; attempt {attempt + 1} follows" + (
         f" in {decision.delay_seconds} s" if decision.delay_seconds else ""
     )
-    reason = Reason.BACKING_OFF if decision.counts else Reason.DRAIN
+    reason = Reason.DRAIN if failure.reason is Reason.DRAIN else Reason.BACKING_OFF
     status = waiting(task, Phase.PENDING, reason, message, now)
     due = now + timedelta(seconds=decision.delay_seconds)
     return _next_attempt(task, status, failure.reason, due, now, counts=decision.counts).model_copy(update=known)
@@ -252,6 +253,15 @@ def _next_attempt(
             "progress": None,
         }
     )
+
+
+def _spared(task: Task, failure: Failure) -> bool:
+    """Whether the attempt does not count, since one beside it may have used up the memory of their container. A Task to
+    which that happens twice in a row is more likely the cause.
+    """
+    last = task.status.last_error
+    beside = failure.reason is Reason.OUT_OF_MEMORY and failure.beside > 0
+    return beside and (last is None or last.reason != failure.reason)
 
 
 def bare(status: TaskStatus) -> TaskStatus:

@@ -15,8 +15,8 @@ from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import Page
-from taskflow_operator.isolated.controller import SLACK_SECONDS, JobController
-from taskflow_operator.isolated.jobs import RETRY_SECONDS
+from taskflow_operator.isolated.controller import ASK_SECONDS, SLACK_SECONDS, JobController
+from taskflow_operator.isolated.jobs import POD_SECONDS, RETRY_SECONDS
 from taskflow_operator.isolated.launcher import WAITING_MESSAGE, JobLauncher
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from tests.builders import NOW, TOKEN_KEY, UID, make_task
@@ -32,6 +32,8 @@ class Cluster:
     pods: list[dict[str, Any]] = field(default_factory=list)
     failures: list[TaskflowError] = field(default_factory=list)
     deleted: list[dict[str, Any]] = field(default_factory=list)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
     async def request(self, method: str, path: str, body: Any = None, *, params: Any = None) -> dict[str, Any]:
         if self.failures:
@@ -49,6 +51,9 @@ class Cluster:
             del self.jobs[name]
             self.deleted.append(body)
             return {}
+        if path == "/apis/events.k8s.io/v1/namespaces/team-a/events":
+            self.asked.append(params["fieldSelector"])
+            return {"items": self.events}
         return {"items": self.pods}
 
     async def list_pages(self, path: str, *, label_selector: str) -> AsyncIterator[Page]:
@@ -201,6 +206,28 @@ async def test_a_pod_that_cannot_start_is_told(world: World) -> None:
     await world.keeper.look()
     assert world.launcher.waiting_message(world.task) == "pod p: ImagePullBackOff: no such image"
     assert len(world.cluster.jobs) == 1
+
+
+async def test_a_pod_that_a_quota_refuses_is_told_and_asked_for_from_time_to_time(world: World) -> None:
+    await world.launch()
+    note = 'Error creating: pods "report-1-{}" is forbidden: exceeded quota: few, requested: pods=1, used: pods=2'
+    world.cluster.events = [
+        {"note": note.format("x"), "deprecatedLastTimestamp": "2026-01-01T00:00:02Z"},
+        {"note": "Error creating: something else", "eventTime": "2026-01-01T00:00:01.000000Z"},
+    ]
+    world.pass_time(POD_SECONDS + 1)
+    await world.keeper.look()
+    (job,) = world.cluster.jobs
+    told = f"Job {job} has no pod: its pod is forbidden: exceeded quota: few, requested: pods=1, used: pods=2"
+    assert world.launcher.waiting_message(world.task) == told
+    world.cluster.events[0] = {**world.cluster.events[0], "note": note.format("y")}
+    world.pass_time(ASK_SECONDS - 1)
+    await world.keeper.look()
+    assert world.cluster.asked == ["regarding.uid=j0,reason=FailedCreate"]
+    world.pass_time(1)
+    await world.keeper.look()
+    assert len(world.cluster.asked) == 2
+    assert world.shown == [UID], "the name of the pod is no news"
 
 
 async def test_a_job_that_ended_without_its_attempt_is_replaced_after_a_while(world: World) -> None:

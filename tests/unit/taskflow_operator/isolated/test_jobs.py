@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -140,10 +140,29 @@ def test_what_a_pod_waits_for_is_told(status: dict[str, Any], words: str | None)
     assert problem(seen(), pod(**status), NOW) == words
 
 
-def test_a_pod_that_ended_without_its_attempt_is_told_with_its_exit_code() -> None:
-    ended = pod(containerStatuses=[{"name": "worker", "state": {"terminated": {"exitCode": 2}}}])
-    told = problem(seen(type="Failed"), ended, NOW)
-    assert told == "pod p ended with exit code 2 before it took the attempt, see its log; another follows"
+def test_a_pod_that_ended_without_its_attempt_is_told_with_its_exit_code_and_last_words() -> None:
+    ended = {"exitCode": 1, "reason": "Error", "message": "taskflow-worker: Redis at r:6379 refuses the login\n"}
+    status = pod(containerStatuses=[{"name": "worker", "state": {"terminated": ended}}])
+    assert problem(seen(type="Failed"), status, NOW) == (
+        "pod p ended without taking the attempt, with exit code 1: taskflow-worker: Redis at r:6379 refuses the login; "
+        "another follows"
+    )
+
+
+def test_a_pod_that_runs_and_does_not_take_its_attempt_is_told_after_a_while() -> None:
+    running = pod(containerStatuses=[{"name": "worker", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}])
+    started = datetime.fromisoformat("2026-01-01T00:00:00Z")
+    assert problem(seen(), running, started + timedelta(seconds=9)) is None
+    assert problem(seen(), running, started + timedelta(seconds=11)) == (
+        "pod p runs since 2026-01-01T00:00:00Z and has not taken the attempt: it starts, or does not reach Redis"
+    )
+
+
+def test_nobody_asks_the_pod_of_a_task_whether_it_is_ready() -> None:
+    containers = job(isolated(), template())["spec"]["template"]["spec"]["containers"]
+    container = next(each for each in containers if each["name"] == "worker")
+    assert "readinessProbe" not in container
+    assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
 def test_a_job_without_a_pod_is_told_after_a_while() -> None:

@@ -101,6 +101,24 @@ def test_the_template_overrides_image_command_and_resources() -> None:
     assert (found["image"], found["command"], found["resources"]) == ("mine:2", ["run"], resources)
 
 
+def test_a_worker_says_when_it_takes_messages_and_asks_for_resources() -> None:
+    assert worker()["readinessProbe"]["exec"]["command"] == ["python", "-m", "taskflow_worker.readiness"]
+    assert worker()["resources"] == {"requests": {"cpu": "100m", "memory": "128Mi"}}
+    own = {"exec": {"command": ["true"]}}
+    assert worker(with_worker(readinessProbe=own))["readinessProbe"] == own
+
+
+def test_every_container_leaves_its_last_words_unless_it_says_otherwise() -> None:
+    template = {"spec": {"initContainers": [{"name": "fetch"}], "containers": [{"name": "proxy"}]}}
+    found = pod(template)
+    policies = {
+        each["name"]: each["terminationMessagePolicy"] for each in found["initContainers"] + found["containers"]
+    }
+    assert policies == dict.fromkeys(("fetch", "worker", "proxy"), "FallbackToLogsOnError")
+    assert worker(with_worker(terminationMessagePolicy="File"))["terminationMessagePolicy"] == "File"
+    assert "initContainers" not in pod()
+
+
 def test_the_template_adds_variables_and_cannot_replace_ours() -> None:
     given = [{"name": "MODE", "value": "fast"}, {"name": "TASKFLOW_WORKER_QUEUES", "value": "everything"}]
     source = {"configMapRef": {"name": "more"}}
@@ -118,7 +136,7 @@ def test_further_containers_volumes_and_rules_are_taken_as_they_are() -> None:
     }
     found = made(template)["spec"]["template"]
     assert [each["name"] for each in found["spec"]["containers"]] == ["worker", "proxy"]
-    assert found["spec"]["containers"][1] == sidecar
+    assert found["spec"]["containers"][1] == {"terminationMessagePolicy": "FallbackToLogsOnError", **sidecar}
     assert found["spec"]["volumes"] == [{"name": "taskflow-scratch", "emptyDir": {}}, {"name": "v"}]
     assert found["spec"]["nodeSelector"] == {"disk": "ssd"}
     assert found["metadata"]["labels"] == {

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -98,9 +98,81 @@ def test_a_worker_that_fell_silent_is_found_and_one_that_starts_is_not() -> None
     assert find_faulty(old, workers(), 300, NOW) == {}
 
 
+def test_a_worker_that_was_ready_and_is_not_any_more_is_found_though_nobody_has_its_report() -> None:
+    mute = [pod("w", created=NOW - timedelta(hours=1), fell_mute=NOW - timedelta(seconds=61))]
+    assert find_faulty(mute, workers(), 0, NOW) == {"w": Fault.SILENT}
+    assert find_faulty(mute, workers(), 0, NOW - timedelta(seconds=2)) == {}
+    assert find_faulty(mute, workers(w=report()), 0, NOW) == {}, "it reports: its probe is at fault"
+
+
+META = {"name": "w", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {}}
+TRACEBACK = """Traceback (most recent call last):
+  File "/app/main.py", line 3, in <module>
+    import weather_handlers
+ModuleNotFoundError: No module named 'weather_handlers'
+"""
+
+
+def crashed(*, words: str = TRACEBACK, seconds: int = 2, restarts: int = 3, **fields: Any) -> dict[str, Any]:
+    """The status of a worker's container that ended that many seconds after it started."""
+    ended = {
+        "exitCode": 1,
+        "reason": "Error",
+        "message": words,
+        "startedAt": "2026-01-01T01:00:00Z",
+        "finishedAt": f"2026-01-01T01:{seconds // 60:02}:{seconds % 60:02}Z",
+    }
+    running = {"running": {"startedAt": "2026-01-01T02:00:00Z"}}
+    fields = {"ready": False, "state": running, "lastState": {"terminated": ended}} | fields
+    return {"name": "worker", "restartCount": restarts, **fields}
+
+
+def problem_of(*containers: dict[str, Any]) -> str | None:
+    return Pod.from_object(
+        {"metadata": META, "status": {"phase": "Running", "containerStatuses": [*containers]}}
+    ).problem
+
+
+def test_a_crash_loop_is_told_with_the_last_words_of_the_container() -> None:
+    words = "container worker ended with exit code 1: ModuleNotFoundError: No module named 'weather_handlers'"
+    backing_off = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s restarting"}}
+    assert problem_of(crashed(state=backing_off)) == f"CrashLoopBackOff: {words}"
+
+
+def test_the_problem_stays_the_same_while_the_container_is_started_again() -> None:
+    waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting"}}
+    ended = crashed()["lastState"]
+    found = {problem_of(crashed(state=state)) for state in (waiting, crashed()["state"], ended)}
+    assert len(found) == 1
+    assert found != {None}
+
+
+def test_a_container_that_is_ready_or_had_run_well_is_no_problem() -> None:
+    assert problem_of(crashed(ready=True)) is None
+    assert problem_of(crashed(seconds=600)) is None, "it did not fail to start"
+    assert problem_of(crashed(restarts=0, lastState={})) is None
+    assert problem_of(crashed(lastState={})) is None
+
+
+def test_a_crash_without_words_has_its_exit_code() -> None:
+    assert problem_of(crashed(words="")) == "CrashLoopBackOff: container worker ended with exit code 1"
+    assert problem_of({"name": "worker", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}) == "CrashLoopBackOff"
+
+
+def test_a_worker_fell_mute_when_it_was_ready_in_the_same_container() -> None:
+    def mute(since: str, started: str = "2026-01-01T01:00:00Z") -> datetime | None:
+        condition = {"type": "Ready", "status": "False", "lastTransitionTime": since}
+        worker = {"name": "worker", "ready": False, "state": {"running": {"startedAt": started}}}
+        status = {"phase": "Running", "conditions": [condition], "containerStatuses": [worker]}
+        return Pod.from_object({"metadata": META, "status": status}).fell_mute
+
+    assert mute("2026-01-01T01:05:00Z") == datetime(2026, 1, 1, 1, 5, tzinfo=UTC)
+    assert mute("2026-01-01T00:59:59Z") is None, "it was never ready since its start"
+
+
 def test_why_a_pod_cannot_start_is_read_from_its_containers() -> None:
-    body = {
-        "metadata": {"name": "w", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z", "labels": {}},
+    body: dict[str, Any] = {
+        "metadata": META,
         "status": {
             "phase": "Pending",
             "containerStatuses": [

@@ -12,11 +12,12 @@ from taskflow_core.errors import NotFound, Unavailable
 from taskflow_core.ledger.presence import WorkerName, WorkerReport, WorkerSnapshot
 from taskflow_operator.pools.controller import PoolController
 from taskflow_operator.pools.demand import DemandView
-from taskflow_operator.pools.scaler import DELETION_COST, LOOK_SECONDS, SHOW_SECONDS, Scaler
+from taskflow_operator.pools.scaler import DELETION_COST, LOOK_SECONDS, REPORT_SECONDS, SHOW_SECONDS, Scaler
 from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.pools.status import PoolFacts
 from taskflow_operator.pools.worker_slots import WorkerSlots
 from taskflow_operator.runtime.demand_signal import DemandSignal
+from taskflow_operator.runtime.event_recorder import Regarding
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.work_queue import WorkQueue
 from tests.builders import NOW, NOW_MS, make_task
@@ -135,6 +136,19 @@ class View:
         await self.resume_intake(workers)
 
 
+@dataclass
+class Recorded:
+    """The Events: reason and note."""
+
+    all: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self, about: Regarding, reason: str, note: str, *, action: str) -> None:
+        assert (about.kind, about.name, bool(action)) == ("WorkerPool", "main", True)
+        self.all.append((reason, note))
+
+    warn = note
+
+
 class World:
     def __init__(self, **spec: Any) -> None:
         self.now, self.made = NOW, 0
@@ -144,6 +158,7 @@ class World:
         self.view = View(self.cluster)
         kube = cast("Any", self.cluster)
         self.queues = ServedQueues()
+        self.events = Recorded()
         self.keeper = PoolController(
             kube,
             self.queues,
@@ -151,7 +166,7 @@ class World:
             lease_seconds=15,
             lease_name="one/taskflow-operator",
             changed=lambda _: None,
-            events=cast("Any", None),
+            events=cast("Any", self.events),
         )
         self.chunks = 0, 0
         self.slots = WorkerSlots()
@@ -308,7 +323,6 @@ async def test_without_scaling_the_number_is_the_users_and_figures_are_shown_nev
 
 async def test_a_pod_that_cannot_start_stalls_its_pool_and_tells_those_who_wait() -> None:
     world = await at_four()
-    world.keeper._events = cast("Any", _Ignored())
     waiting = {"reason": "ImagePullBackOff", "message": "no such image"}
     for pod in world.cluster.pods.values():
         pod["status"] = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}
@@ -321,7 +335,6 @@ async def test_a_pod_that_cannot_start_stalls_its_pool_and_tells_those_who_wait(
 
 async def test_a_pool_without_logins_says_what_to_do_and_so_do_those_who_wait() -> None:
     world = await at_four()
-    world.keeper._events = cast("Any", _Ignored())
     waiting = {"reason": "CreateContainerConfigError", "message": 'secret "taskflow-worker" not found'}
     for pod in world.cluster.pods.values():
         pod["status"] = {"phase": "Pending", "containerStatuses": [{"state": {"waiting": waiting}}]}
@@ -332,18 +345,14 @@ async def test_a_pool_without_logins_says_what_to_do_and_so_do_those_who_wait() 
     assert "taskflow.dev/workers=enabled" in (world.queues.blocked("team-a", "default") or "")
 
 
-class _Ignored:
-    def warn(self, *_: Any, **__: Any) -> None:
-        """Nobody looks at Events here."""
-
-
 async def test_a_worker_that_takes_nothing_or_says_nothing_is_replaced() -> None:
     world = await at_four()
     silent = min(world.cluster.pods)
     world.view.silent = {silent}
-    await world.tick(LOOK_SECONDS + 1)
+    await world.tick(REPORT_SECONDS + LOOK_SECONDS)
     assert world.cluster.removed == [silent]
     assert silent in world.view.forgotten
+    assert ("WorkerReplaced", f"pod {silent} did not report for 60 s") in world.events.all
     await world.tick(70)
     assert len(world.cluster.removed) >= 4, "all are deaf: what waits has waited for more than a minute"
 

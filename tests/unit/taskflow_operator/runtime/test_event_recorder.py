@@ -47,6 +47,16 @@ def counted(result: str) -> float:
     return REGISTRY.get_sample_value("taskflow_k8s_events_total", {"result": result}) or 0.0
 
 
+async def test_what_is_in_order_is_a_normal_event() -> None:
+    api = FakeApi()
+    events = make(api, Clock())
+    events.note(POOL, "ScaledUp", "from 0 to 4 pods", action="Scale")
+    events.note(POOL, "ScaledUp", "from 4 to 8 pods", action="Scale")
+    await post_all(events)
+    (event,) = api.posted
+    assert (event["type"], event["reason"], event["note"]) == ("Normal", "ScaledUp", "from 0 to 4 pods")
+
+
 async def test_a_failed_task_becomes_a_warning_with_its_reason_and_message() -> None:
     api = FakeApi()
     events = make(api, Clock())

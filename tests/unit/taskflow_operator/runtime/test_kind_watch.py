@@ -49,7 +49,7 @@ class FakeServer:
     asked: list[str] = field(default_factory=list)
     idle: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def watch(self, path: str, version: str, selector: str) -> AsyncIterator[Batch]:
+    async def watch(self, path: str, version: str, selector: str, labels: str = "") -> AsyncIterator[Batch]:
         assert "status.phase!=Succeeded" in selector
         self.asked.append(version)
         if not self.watches:

@@ -40,3 +40,14 @@ async def test_names_among_the_leases_that_are_no_attempts_are_only_removed() ->
     await world.reconciler._tick()
     assert world.ledger.nobodys == [("a", name) for name in hostile]
     assert world.ledger.expired == [AttemptKey("b", "uid-of-b", 1)]
+
+
+async def test_an_attempt_whose_worker_is_known_to_have_died_ends_with_the_cause() -> None:
+    world = World("a", "b")
+    dead, unknown = AttemptKey("a", "uid-of-a", 1), AttemptKey("b", "uid-of-b", 1)
+    world.ledger.claims = {dead: "dead:1f|7|x", unknown: "other:2e|7|x"}
+    world.find("a", expired=(dead,))
+    world.find("b", expired=(unknown,))
+    await world.reconciler._tick()
+    assert world.ledger.expired == [dead, unknown]
+    assert {key: each.reason for key, each in world.ledger.failures.items()} == {dead: "Evicted"}

@@ -9,11 +9,14 @@ import pytest
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.attempts import AttemptKey, State, Survey
+from taskflow_core.domain.events import Failure
 from taskflow_core.domain.message import HEADER_ENTERED
-from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Unavailable
+from taskflow_operator.tasks.lost_workers import LostWorkers
 from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.ports import Death
 from taskflow_operator.tasks.reconciler import (
     ALL_TICKS,
     AT_ONCE,
@@ -43,6 +46,8 @@ class Ledger:
         self.asked: list[dict[str, int]] = []
         self.limits: list[int] = []
         self.expired: list[AttemptKey] = []
+        self.failures: dict[AttemptKey, Failure] = {}
+        self.claims: dict[AttemptKey, str] = {}
         self.nobodys: list[tuple[str, str]] = []
         self.heads: dict[str, str] = {}
 
@@ -60,10 +65,20 @@ class Ledger:
         self.limits.append(limit)
         return [self.surveys.get(name, Survey(name)) for name in namespaces]
 
-    async def expire(self, expired: Sequence[AttemptKey], nobodys: Sequence[tuple[str, str]] = ()) -> list[AttemptKey]:
+    async def expire(
+        self,
+        expired: Sequence[AttemptKey],
+        nobodys: Sequence[tuple[str, str]] = (),
+        *,
+        failures: Mapping[AttemptKey, Failure],
+    ) -> list[AttemptKey]:
         self.expired += expired
+        self.failures |= failures
         self.nobodys += nobodys
         return list(expired)
+
+    async def states(self, attempts: Sequence[AttemptKey]) -> list[State]:
+        return [State(self.claims.get(key, ""), leased=True, waiting=False) for key in attempts]
 
     async def oldest_messages(self, lists: Sequence[str]) -> list[str | None]:
         return [self.heads.get(name) for name in lists]
@@ -100,6 +115,13 @@ class Sent:
         self.uids += [task.uid for task in tasks]
 
 
+class Deaths:
+    """The worker of the pod `dead` died."""
+
+    def death(self, namespace: str, pod: str) -> Death | None:
+        return Death(Reason.EVICTED, f"pod {pod} was evicted") if pod == "dead" else None
+
+
 class World:
     """A reconciler over a ledger in memory, with what its test is about and nothing else."""
 
@@ -127,6 +149,7 @@ class World:
             self.arrays,
             cast("Any", observer),
             recovery,
+            LostWorkers(self.tasks, cast("Any", ledger or self.ledger), Deaths(), lease_seconds=15),
             lease_name="ns/lease",
             namespaces=cast("Any", self.registry),
             resync_seconds=60,

@@ -139,6 +139,30 @@ def test_a_final_reason_fails_the_task_at_its_first_attempt() -> None:
     assert (status.phase, status.reason, status.attempt) == (Phase.FAILED, "InvalidArguments", 1)
 
 
+def out_of_memory(attempt: int, beside: int) -> Event:
+    return make_event(EventKind.LOST, attempt=attempt, reason=Reason.OUT_OF_MEMORY, message="killed", beside=beside)
+
+
+def test_an_attempt_that_died_beside_others_for_want_of_memory_does_not_count_once() -> None:
+    task = running_task(attempt=3)
+    status = transitions.ended(task, out_of_memory(3, beside=1), 0.0)
+    assert (status.phase, status.reason, status.attempt, status.handbacks) == (Phase.PENDING, "BackingOff", 4, 1)
+    assert status.last_error is not None
+    assert status.last_error.reason == "OutOfMemory"
+    again = with_status(task, status)
+    assert transitions.ended(again, out_of_memory(4, beside=1), 0.0).phase is Phase.FAILED, "it happens to this one"
+
+
+def test_an_attempt_that_died_alone_for_want_of_memory_counts() -> None:
+    status = transitions.ended(running_task(attempt=3), out_of_memory(3, beside=0), 0.0)
+    assert (status.phase, status.reason) == (Phase.FAILED, "OutOfMemory")
+
+
+def test_no_other_failure_is_free_whatever_a_worker_says() -> None:
+    event = make_event(EventKind.FAILED, attempt=3, reason=Reason.HANDLER_ERROR, beside=5)
+    assert transitions.ended(running_task(attempt=3), event, 0.0).phase is Phase.FAILED
+
+
 def test_a_handback_is_followed_at_once_and_does_not_count() -> None:
     task = running_task(attempt=3)
     event = make_event(EventKind.RELEASED, attempt=3, reason=Reason.DRAIN, message="stopping")

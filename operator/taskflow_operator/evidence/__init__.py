@@ -1,0 +1,1 @@
+"""Watches the pods of workers, to tell why attempts died with them."""
