@@ -12,11 +12,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
 from taskflow_core.domain.slots import PoolKind
 from taskflow_core.errors import Invalid
-from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings, explain
+from taskflow_core.settings import UNUSABLE, LogSettings, RedisSettings, StorageSettings, explain
 from taskflow_core.telemetry.logs import own_stdout, setup_logging
 from taskflow_worker.handlers.celery_tasks import adopt
 from taskflow_worker.process.app import Worker
@@ -51,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         discover(settings.handlers)
         if settings.app is not None:
             adopt(settings.app, REGISTRY)
-    except ValidationError as error:
+    except UNUSABLE as error:
         print(*explain(error), sep="\n", file=sys.stderr)
         return 2
     except Invalid as error:
