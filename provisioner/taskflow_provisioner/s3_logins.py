@@ -21,6 +21,7 @@ from minio.minioadmin import MinioAdmin
 from pydantic import SecretStr
 from urllib3.exceptions import HTTPError
 
+from taskflow_core.blobs.failures import connection_failure
 from taskflow_core.blobs.policy import worker_policy
 from taskflow_core.blobs.store import ObjectStore, S3Login, tls_context
 from taskflow_core.broker import acl
@@ -198,7 +199,9 @@ class TemporaryLogins:
         try:
             found = provider.retrieve()
         except HTTPError as error:
-            raise Unavailable(f"object store: {type(error).__name__}: AssumeRole", Dependency.OBJECT_STORE) from error
+            raise Unavailable(
+                f"object store: {connection_failure(error)}: AssumeRole", Dependency.OBJECT_STORE
+            ) from error
         except ValueError as error:
             # The library has no error of its own; what the server said is in its text.
             raise Forbidden(f"object store: AssumeRole: {error}") from error
@@ -311,7 +314,7 @@ def admin_errors() -> Iterator[None]:
             f"object store: {code} {said}; if it is not MinIO, set TASKFLOW_PROVISIONER_S3_LOGINS to sts or shared"
         ) from error
     except HTTPError as error:
-        raise Unavailable(f"object store: {type(error).__name__}: admin API", Dependency.OBJECT_STORE) from error
+        raise Unavailable(f"object store: {connection_failure(error)}: admin API", Dependency.OBJECT_STORE) from error
 
 
 def _said(body: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cache
@@ -25,7 +26,6 @@ CONNECT_SECONDS = 5
 POOL_WAIT_SECONDS = 5
 DEAD_PEER_MS = 15_000
 _VERIFYING = ("verify-ca", "verify-full")
-_KEPT: list[Any] = []
 _UNMIGRATED = {"42P01", "42703", "3F000"}
 # Class of SQLSTATE -> the same call may succeed later. https://www.postgresql.org/docs/current/errcodes-appendix.html
 # 08 connection, 25 read-only standby, 28 and 3D while being set up, 40 deadlock, 53 resources, 55 lock, 57 shutdown or
@@ -97,11 +97,15 @@ def _authorities(ca: str) -> str:
     public = os.environ.get("SSL_CERT_FILE") or certifi.where()
     if not ca:
         return public
-    # Kept open, and so there, until the process ends.
-    file = NamedTemporaryFile(prefix="taskflow-authorities-", suffix=".pem")  # noqa: SIM115 - see above
-    file.write(Path(public).read_bytes() + b"\n" + ca.encode())
-    file.flush()
-    _KEPT.append(file)
+    content = Path(public).read_bytes() + b"\n" + ca.encode()
+    if sys.platform == "linux":
+        # In memory: the file system of a container may be read-only.
+        memory = os.memfd_create("authorities")
+        with open(memory, "wb", closefd=False) as file:  # noqa: PTH123 - no path
+            file.write(content)
+        return f"/proc/self/fd/{memory}"
+    with NamedTemporaryFile(prefix="taskflow-authorities-", suffix=".pem", delete=False) as file:
+        file.write(content)
     return file.name
 
 
