@@ -34,6 +34,10 @@ class RedisLogin(redis.CredentialProvider):
             raise RedisConnectionError("the URL of Redis has no password any more")
         return (login.password,) if login.user is None else (login.user, login.password)
 
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        """The same, for asyncio; a small file keeps no loop waiting."""
+        return self.get_credentials()
+
 
 def redis_login(url: SecretStr) -> RedisLogin | None:
     """How to log in by a URL; None if it has no password."""
