@@ -101,7 +101,7 @@ def _authorities(ca: str) -> str:
     if sys.platform == "linux":
         # In memory: the file system of a container may be read-only.
         memory = os.memfd_create("authorities")
-        with open(memory, "wb", closefd=False) as file:  # noqa: PTH123 - no path
+        with open(memory, "wb", closefd=False) as file:
             file.write(content)
         return f"/proc/self/fd/{memory}"
     with NamedTemporaryFile(prefix="taskflow-authorities-", suffix=".pem", delete=False) as file:
