@@ -5,13 +5,32 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from gen_settings import CLASSES
-from taskflow_core.settings import ComponentSettings, explain
+from taskflow_api.settings import ApiSettings, LimitSettings
+from taskflow_core.settings import (
+    CacheSettings,
+    ComponentSettings,
+    DatabaseSettings,
+    RedisSettings,
+    StorageSettings,
+    explain,
+)
+from taskflow_provisioner.settings import ProvisionerSettings
 
-URLS = [(owner, name) for owner, _ in CLASSES for name in owner.model_fields if name.endswith(("url", "endpoint"))]
+CLASSES: tuple[type[ComponentSettings], ...] = (
+    ApiSettings,
+    CacheSettings,
+    DatabaseSettings,
+    LimitSettings,
+    ProvisionerSettings,
+    RedisSettings,
+    StorageSettings,
+)
+URLS = [(owner, name) for owner in CLASSES for name in owner.model_fields if name.endswith(("url", "endpoint"))]
 
 
-def test_they_are_found() -> None:
+def test_no_class_with_a_url_is_left_out() -> None:
+    others = set(ComponentSettings.__subclasses__()) - set(CLASSES)
+    assert [name for each in others for name in each.model_fields if name.endswith(("url", "endpoint"))] == []
     assert len(URLS) == 10
 
 
