@@ -308,7 +308,7 @@ def tls_context(settings: StorageSettings) -> ssl.SSLContext:
     return context
 
 
-class S3Login(Provider):  # type: ignore[misc] - the library has no types
+class S3Login(Provider):  # type: ignore[misc]
     """The key of the settings, looked up for each request: if it is in files, it may have changed."""
 
     def __init__(self, settings: StorageSettings) -> None:

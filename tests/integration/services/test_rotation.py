@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from psycopg import sql
@@ -67,9 +68,9 @@ def workers(redis_stack: Stack, tmp_path: Path) -> Iterator[Workers]:
 
 def rotate(workers: Workers) -> None:
     """The worker's user has another password, and none of its connections is left."""
-    user = acl.worker_user("team-a")
-    workers.raw.execute_command("ACL", "SETUSER", user, "resetpass", f">{NEW}")
-    workers.raw.execute_command("CLIENT", "KILL", "USER", user)
+    user, raw = acl.worker_user("team-a"), cast("Any", workers.raw)
+    raw.execute_command("ACL", "SETUSER", user, "resetpass", f">{NEW}")
+    raw.execute_command("CLIENT", "KILL", "USER", user)
 
 
 def test_a_worker_goes_on_with_the_new_password_of_redis(workers: Workers, files: Path) -> None:
@@ -103,7 +104,8 @@ async def test_clients_and_publishers_go_on_with_the_new_password_of_redis(worke
     url = workers.own_settings.url.get_secret_value()
     file.write_text(url)
     settings = RedisSettings()
-    workers.raw.execute_command("ACL", "SETUSER", acl.worker_user("team-a"), "allcommands", "allkeys")
+    raw = cast("Any", workers.raw)
+    raw.execute_command("ACL", "SETUSER", acl.worker_user("team-a"), "allcommands", "allkeys")
     several, one, publisher = connect_async(settings), connect_sync(settings), Publisher(settings)
 
     async def use() -> None:
@@ -166,8 +168,9 @@ def test_a_store_goes_on_with_the_new_key_of_s3(minio: Minio, files: Path) -> No
     key = logins.make("team-r", None)
     files.joinpath("TASKFLOW_S3_ACCESS_KEY").write_text(key.access_key)
     files.joinpath("TASKFLOW_S3_SECRET_KEY").write_text(key.secret_key)
+    # The rest is in files.
     store = ObjectStore(
-        StorageSettings(**minio.settings().model_dump(include={"endpoint", "bucket", "ca"}))  # type: ignore[arg-type] - the rest is in files
+        StorageSettings.model_validate(minio.settings().model_dump(include={"endpoint", "bucket", "ca"}))
     )
     store.put_bytes(f"{prefix}x", b"content")
     key = logins.make("team-r", None)
