@@ -55,6 +55,8 @@ class ExternalDatabase(Model):
     key: str = "database-url"
     """Key in the Secret. Its value is `postgresql+psycopg://user:password@host:port/database`, if needed with
     `?sslmode=verify-full`."""
+    ca_key: str = "database-ca"
+    """Key in the Secret with further authorities (PEM), by which the server is then always verified."""
 
 
 class ExternalRedis(Model):
@@ -104,6 +106,9 @@ class ExternalS3(Model):
     of MinIO."""
     secret_key_key: str = "s3-secret-key"  # noqa: S105 - the name of a key, not a secret
     """Key in the Secret whose value is the secret key."""
+    ca_key: str = "s3-ca"
+    """Key in the Secret with further authorities (PEM) by which `https://` is verified. Without it: the well-known
+    authorities."""
 
 
 class Persistence(Model):

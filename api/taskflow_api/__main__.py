@@ -15,7 +15,6 @@ import sys
 import uvicorn
 import uvloop
 from prometheus_client import start_http_server
-from pydantic import ValidationError
 from starlette.types import ASGIApp
 
 from taskflow_api.app import create_app
@@ -30,7 +29,7 @@ from taskflow_api.settings import ApiSettings, LimitSettings, OidcSettings, Regi
 from taskflow_api.webhooks import process
 from taskflow_api.wiring import Settings, connected
 from taskflow_core.errors import Invalid
-from taskflow_core.settings import CacheSettings, DatabaseSettings, LogSettings, StorageSettings
+from taskflow_core.settings import UNUSABLE, CacheSettings, DatabaseSettings, LogSettings, StorageSettings, explain
 from taskflow_core.telemetry.logs import setup_logging
 
 DRAIN_SECONDS = 20
@@ -126,9 +125,8 @@ def main() -> int:
             WebhookSettings(),
         )
         uvloop.run(serve(settings))
-    except ValidationError as error:
-        for each in error.errors(include_input=False):
-            print(f"taskflow_api: {error.title}: {'.'.join(map(str, each['loc']))}: {each['msg']}", file=sys.stderr)
+    except UNUSABLE as error:
+        print(*(f"taskflow_api: {line}" for line in explain(error)), sep="\n", file=sys.stderr)
         return 2
     except Invalid as error:
         print(f"taskflow_api: {error}", file=sys.stderr)

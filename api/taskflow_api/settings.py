@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from taskflow_api.urls import safe_url
 from taskflow_core.errors import Invalid
-from taskflow_core.settings import RedisUrl
+from taskflow_core.settings import ComponentSettings, RedisUrl
 
 MIN_SIGNING_KEY_BYTES = 32
 
 
-class ApiSettings(BaseSettings):
+class ApiSettings(ComponentSettings):
     """Where the REST API listens, and which Kubernetes tokens it accepts."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_API_", frozen=True)
@@ -66,7 +66,7 @@ class ApiSettings(BaseSettings):
         return value
 
 
-class LimitSettings(BaseSettings):
+class LimitSettings(ComponentSettings):
     """Rate limits of the REST API. A read costs 1 unit, a list 2, a write 5, a batch 100."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_LIMITS_", frozen=True)
@@ -96,7 +96,7 @@ class LimitSettings(BaseSettings):
         return {name: int(number) for name, _, number in pairs}
 
 
-class OidcSettings(BaseSettings):
+class OidcSettings(ComponentSettings):
     """The accepted OIDC issuer, and how its tokens map to identities, like the `--oidc-*` options of kube-apiserver."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_OIDC_", frozen=True)
@@ -135,7 +135,7 @@ class OidcSettings(BaseSettings):
         return self
 
 
-class RegisterSettings(BaseSettings):
+class RegisterSettings(ComponentSettings):
     """Accounts with a password, for installations without an identity provider."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_REGISTER_", frozen=True)
@@ -173,7 +173,7 @@ class RegisterSettings(BaseSettings):
         return found
 
 
-class WebhookSettings(BaseSettings):
+class WebhookSettings(ComponentSettings):
     """Webhooks that report finished Tasks. The API stores the endpoints, the notifier calls them."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_WEBHOOKS_", frozen=True)

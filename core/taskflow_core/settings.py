@@ -1,46 +1,72 @@
 """Settings that several components compose. Read once in a component's `__main__`, passed down, never read again.
 
-Every value comes from the environment, so that no secret stands in an argument or a file of ours.
+Every value comes from the environment or from a file of a mounted Secret, so that no secret stands in an argument or a
+file of ours.
 """
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from taskflow_core import service_urls
+from taskflow_core.secret_files import SecretFiles
 
-def _verifying(url: SecretStr) -> SecretStr:
-    """Refuse a URL that asks for less than a verified certificate of the right name.
-
-    Raises:
-        ValueError: it does; the message has no part of the URL that may be secret.
-    """
-    for name, value in parse_qsl(urlsplit(url.get_secret_value()).query, keep_blank_values=True):
-        if name == "ssl_cert_reqs" and value != "required":
-            raise ValueError("ssl_cert_reqs may only be 'required': the certificate of Redis is always verified")
-        if name == "ssl_check_hostname" and value.lower() != "true":
-            raise ValueError("ssl_check_hostname may only be 'true': the host name of Redis is always verified")
-    return url
+UNUSABLE = (ValidationError, SettingsError)
+"""What reading settings raises; see `explain`."""
 
 
-RedisUrl = Annotated[SecretStr, AfterValidator(_verifying)]
+def _checked(check: Callable[[str], str]) -> AfterValidator:
+    def checked(url: SecretStr) -> SecretStr:
+        found = url.get_secret_value()
+        usable = check(found)
+        # The same object: that of a file reads it again.
+        return url if usable == found else SecretStr(usable)
+
+    return AfterValidator(checked)
+
+
+RedisUrl = Annotated[SecretStr, _checked(service_urls.redis_url)]
 """URL of a Redis, whose certificate is verified if it has one."""
+HttpEndpoint = Annotated[str, AfterValidator(service_urls.http_endpoint)]
+"""http(s)://host:port, or empty."""
 
 
 def _certificates(text: str) -> str:
     try:
         if text:
             ssl.create_default_context(cadata=text)
-    except ssl.SSLError as error:
-        raise ValueError("expected certificates in PEM format") from error
+    except (ssl.SSLError, ValueError):
+        raise ValueError("expected certificates in PEM format") from None
     return text
 
 
-class RedisSettings(BaseSettings):
+Certificates = Annotated[str, AfterValidator(_certificates)]
+"""Certificates of authorities in PEM format, the text itself; empty for none."""
+
+
+class ComponentSettings(BaseSettings):
+    """Settings of a component, from the environment and from the files of `TASKFLOW_SECRETS_DIR`, which win."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where values come from, the first first."""
+        return init_settings, SecretFiles(settings_cls), env_settings
+
+
+class RedisSettings(ComponentSettings):
     """The broker's Redis: queues, ledger, claims, leases, event stream. Not for caches: it must never evict."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_REDIS_", frozen=True)
@@ -48,7 +74,7 @@ class RedisSettings(BaseSettings):
     url: RedisUrl
     """redis:// or rediss:// URL with user, password and database. With rediss:// the certificate and the host name are
     always verified, by the system's authorities; `?ssl_ca_certs=/path` adds those in a file."""
-    ca: Annotated[str, AfterValidator(_certificates)] = ""
+    ca: Certificates = ""
     """Certificates in PEM format, the text itself, of further authorities for every rediss:// URL of the component."""
 
     @property
@@ -61,7 +87,7 @@ class RedisSettings(BaseSettings):
         return options | {"ssl_ca_data": self.ca} if self.ca else options
 
 
-class CacheSettings(BaseSettings):
+class CacheSettings(ComponentSettings):
     """Answers that the REST API keeps. The operator and the API need the same one: the former says what changed."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_CACHE_", frozen=True)
@@ -71,37 +97,43 @@ class CacheSettings(BaseSettings):
     kept."""
 
 
-class DatabaseSettings(BaseSettings):
+class DatabaseSettings(ComponentSettings):
     """The history database."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_DATABASE_", frozen=True)
 
-    url: SecretStr
-    """SQLAlchemy URL, `postgresql+psycopg://user:password@host:port/database`."""
+    url: Annotated[SecretStr, _checked(service_urls.database_url)]
+    """SQLAlchemy URL, `postgresql+psycopg://user:password@host:port/database`. What follows `?` are options of libpq,
+    such as `sslmode=verify-full`, which trusts the public authorities if there is no `sslrootcert`."""
+    ca: Certificates = ""
+    """Certificates in PEM format, the text itself, of further authorities. With them, the certificate and the host name
+    of the server are always verified."""
 
 
-class StorageSettings(BaseSettings):
+class StorageSettings(ComponentSettings):
     """The object store: any server that speaks S3."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_S3_", frozen=True)
 
-    endpoint: str
+    endpoint: HttpEndpoint = Field(min_length=1)
     """http(s)://host:port, without a path."""
-    bucket: str
+    bucket: str = Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9.:_-]{0,61}[A-Za-z0-9])?$")
     """Exists already."""
-    access_key: SecretStr
+    access_key: SecretStr = Field(min_length=1)
     """May read, write and list in the bucket."""
-    secret_key: SecretStr
+    secret_key: SecretStr = Field(min_length=1)
     """Belongs to the access key."""
     session_token: SecretStr | None = None
     """Belongs to a temporary access key; unset for one that lasts."""
-    public_endpoint: str = ""
+    public_endpoint: HttpEndpoint = ""
     """http(s)://host:port by which clients outside reach it, for the links that the API gives; empty is `endpoint`."""
     region: str = "us-east-1"
     """Signed into each request; most servers other than AWS take any."""
+    ca: Certificates = ""
+    """Certificates in PEM format, the text itself, of further authorities for https."""
 
 
-class LogSettings(BaseSettings):
+class LogSettings(ComponentSettings):
     """How a component logs."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_LOG_", frozen=True)
@@ -112,12 +144,22 @@ class LogSettings(BaseSettings):
     """`json` for machines, one object a line; `text` for a person at a terminal."""
 
 
-def explain(error: ValidationError) -> list[str]:
-    """Unusable settings in words, one line each, with the setting's name and never its value."""
+def explain(error: ValidationError | SettingsError) -> list[str]:
+    """Unusable settings in words, one line each, with the variable's name and never its value."""
+    if isinstance(error, SettingsError):
+        # Of the library, or of `SecretFiles`; the values are in its cause alone.
+        return [str(error)]
+    prefix = _prefixes().get(error.title)
     lines: list[str] = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        field = ".".join(map(str, problem["loc"]))
-        lines.append(
-            f"{error.title}: {field}: {problem['msg']}; it is read from the environment, see its documentation"
-        )
+        first, *rest = [*map(str, problem["loc"]), ""]
+        name = f"{error.title}: {first}" if prefix is None else f"{prefix}{first.upper()}"
+        field = ".".join((name.rstrip("_: "), *rest[:-1]))
+        said = problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{field}: {said}; it is read from the environment, see its documentation")
     return lines
+
+
+def _prefixes() -> dict[str, str]:
+    """Of the variables of each class of settings, by its name."""
+    return {each.__name__: each.model_config.get("env_prefix", "") for each in ComponentSettings.__subclasses__()}

@@ -10,10 +10,8 @@ import asyncio
 import signal
 import sys
 
-from pydantic import ValidationError
-
 from taskflow_core.errors import Invalid
-from taskflow_core.settings import CacheSettings, DatabaseSettings, LogSettings, RedisSettings, explain
+from taskflow_core.settings import UNUSABLE, CacheSettings, DatabaseSettings, LogSettings, RedisSettings, explain
 from taskflow_core.telemetry.logs import setup_logging
 from taskflow_core.telemetry.tracing import setup_tracing
 from taskflow_operator.assembly.foundation import Foundation
@@ -45,7 +43,7 @@ def main() -> int:
         logs = LogSettings()
         settings, redis, database = OperatorSettings(), RedisSettings(), DatabaseSettings()
         caching = CacheSettings()
-    except ValidationError as error:
+    except UNUSABLE as error:
         print(*explain(error), sep="\n", file=sys.stderr)
         return Exit.UNUSABLE
     setup_logging(logs, "operator")

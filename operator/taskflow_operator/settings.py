@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from taskflow_core.settings import ComponentSettings
 
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
@@ -21,7 +23,7 @@ def _own_namespace() -> str:
         return "taskflow-system"
 
 
-class OperatorSettings(BaseSettings):
+class OperatorSettings(ComponentSettings):
     """The operator itself, besides its Redis, database and logs."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_", frozen=True)

@@ -15,12 +15,10 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 
-from pydantic import ValidationError
-
 from taskflow_core.errors import Invalid
 from taskflow_core.kube.client import KubeClient
 from taskflow_core.ledger.connect import connect_async
-from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings, explain
+from taskflow_core.settings import UNUSABLE, LogSettings, RedisSettings, StorageSettings, explain
 from taskflow_core.telemetry.logs import setup_logging
 from taskflow_provisioner import health
 from taskflow_provisioner.cluster import Cluster
@@ -88,7 +86,7 @@ def main() -> int:
     try:
         logs = LogSettings()
         settings, redis, storage = ProvisionerSettings(), RedisSettings(), StorageSettings()
-    except ValidationError as error:
+    except UNUSABLE as error:
         print(*explain(error), sep="\n", file=sys.stderr)
         return 2
     setup_logging(logs, "provisioner")

@@ -7,7 +7,6 @@ session policy, and where there is neither, all namespaces share one key.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,16 +14,16 @@ from datetime import UTC, timedelta
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-import certifi
 import urllib3
-from minio.credentials import AssumeRoleProvider, StaticProvider
+from minio.credentials import AssumeRoleProvider
 from minio.error import MinioAdminException
 from minio.minioadmin import MinioAdmin
 from pydantic import SecretStr
 from urllib3.exceptions import HTTPError
 
+from taskflow_core.blobs.failures import connection_failure
 from taskflow_core.blobs.policy import worker_policy
-from taskflow_core.blobs.store import ObjectStore
+from taskflow_core.blobs.store import ObjectStore, S3Login, tls_context
 from taskflow_core.broker import acl
 from taskflow_core.domain import naming
 from taskflow_core.errors import Dependency, Forbidden, Invalid, NotFound, Unavailable
@@ -84,8 +83,8 @@ class MinioLogins:
             endpoint=url.netloc,
             region=storage.region,
             secure=url.scheme == "https",
-            credentials=StaticProvider(storage.access_key.get_secret_value(), storage.secret_key.get_secret_value()),
-            http_client=_connections(),
+            credentials=S3Login(storage),
+            http_client=_connections(storage),
         )
         self._right: set[str] = set()
         """Users whose policy was set by this process."""
@@ -195,12 +194,14 @@ class TemporaryLogins:
             role_arn=self._role or None,
             # At most 64 characters, and a namespace has up to 63.
             role_session_name=f"tf-{namespace}"[:64],
-            http_client=_connections(),
+            http_client=_connections(self._storage),
         )
         try:
             found = provider.retrieve()
         except HTTPError as error:
-            raise Unavailable(f"object store: {type(error).__name__}: AssumeRole", Dependency.OBJECT_STORE) from error
+            raise Unavailable(
+                f"object store: {connection_failure(error)}: AssumeRole", Dependency.OBJECT_STORE
+            ) from error
         except ValueError as error:
             # The library has no error of its own; what the server said is in its text.
             raise Forbidden(f"object store: AssumeRole: {error}") from error
@@ -234,7 +235,13 @@ class SharedLogin:
     """
 
     def __init__(self, storage: StorageSettings) -> None:
-        self._key = S3Key(storage.access_key.get_secret_value(), storage.secret_key.get_secret_value(), "shared")
+        self._storage = storage
+
+    @property
+    def _key(self) -> S3Key:
+        # If it is in files, it may have changed.
+        storage = self._storage
+        return S3Key(storage.access_key.get_secret_value(), storage.secret_key.get_secret_value(), "shared")
 
     def fits(self, namespace: str, key: S3Key) -> bool:  # noqa: ARG002 - the port's signature
         """See `S3Logins`."""
@@ -277,12 +284,11 @@ def _as(storage: StorageSettings, key: S3Key) -> StorageSettings:
     return storage.model_copy(update=login)
 
 
-def _connections() -> urllib3.PoolManager:
+def _connections(storage: StorageSettings) -> urllib3.PoolManager:
     return urllib3.PoolManager(
         timeout=_TIMEOUT,
         retries=urllib3.Retry(total=1, connect=1, read=0, status=0, other=0, redirect=0),
-        cert_reqs="CERT_REQUIRED",
-        ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+        ssl_context=tls_context(storage),
     )
 
 
@@ -308,7 +314,7 @@ def admin_errors() -> Iterator[None]:
             f"object store: {code} {said}; if it is not MinIO, set TASKFLOW_PROVISIONER_S3_LOGINS to sts or shared"
         ) from error
     except HTTPError as error:
-        raise Unavailable(f"object store: {type(error).__name__}: admin API", Dependency.OBJECT_STORE) from error
+        raise Unavailable(f"object store: {connection_failure(error)}: admin API", Dependency.OBJECT_STORE) from error
 
 
 def _said(body: str) -> str:

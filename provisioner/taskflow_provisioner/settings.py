@@ -6,12 +6,13 @@ from datetime import timedelta
 from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from taskflow_core.settings import ComponentSettings, HttpEndpoint, RedisUrl
 from taskflow_provisioner.worker_secret import INSTALLATION
 
 
-class ProvisionerSettings(BaseSettings):
+class ProvisionerSettings(ComponentSettings):
     """The provisioner. Its Redis and object store are those of the workers, with an administrator's login."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_PROVISIONER_", frozen=True)
@@ -29,7 +30,7 @@ class ProvisionerSettings(BaseSettings):
     s3_logins: Literal["minio", "sts", "shared"] = "minio"
     """What a namespace gets: a user of MinIO; a temporary key by AssumeRole with a session policy; or the key of the
     provisioner itself, which all share and with which each can read the objects of the others."""
-    sts_endpoint: str = ""
+    sts_endpoint: HttpEndpoint = ""
     """http(s)://host:port of the service for AssumeRole. Empty: the endpoint of the object store."""
     sts_role: str = ""
     """ARN of the role that workers assume; MinIO needs none."""
@@ -45,9 +46,9 @@ class ProvisionerSettings(BaseSettings):
     resync_seconds: float = Field(default=60.0, ge=0.1, le=3600)
     """How often namespaces, Secrets and the keys of the object store are compared. Changes of a label are noticed at
     once."""
-    operator_redis_url: SecretStr | None = None
+    operator_redis_url: RedisUrl | None = None
     """The operator's Redis URL. If its user is `taskflow-operator`, the provisioner keeps that user too."""
-    api_redis_url: SecretStr | None = None
+    api_redis_url: RedisUrl | None = None
     """The REST API's Redis URL. If its user is `taskflow-api`, the provisioner keeps that user too."""
     api_s3_access_key: str = ""
     """The REST API's access key. If it is `taskflow-api`, the provisioner keeps that user of MinIO too, with a policy

@@ -73,7 +73,8 @@ def s3_values(storage: StorageSettings, key: S3Key) -> dict[str, str]:
         "TASKFLOW_S3_ACCESS_KEY": key.access_key,
         "TASKFLOW_S3_SECRET_KEY": key.secret_key,
     }
-    return values | ({"TASKFLOW_S3_SESSION_TOKEN": key.session_token} if key.session_token else {})
+    optional = {"TASKFLOW_S3_SESSION_TOKEN": key.session_token, "TASKFLOW_S3_CA": storage.ca}
+    return values | {name: value for name, value in optional.items() if value}
 
 
 def manifest(

@@ -28,7 +28,13 @@ def test_every_pod_keeps_to_the_restricted_standard(name: str, which: str) -> No
     assert security["runAsUser"] > 0
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
-    assert {kind for volume in pod.get("volumes", []) for kind in volume} <= {"name", "emptyDir", "configMap", "secret"}
+    assert {kind for volume in pod.get("volumes", []) for kind in volume} <= {
+        "name",
+        "emptyDir",
+        "configMap",
+        "secret",
+        "projected",
+    }
     for container in containers(pod):
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,

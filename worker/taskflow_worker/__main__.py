@@ -13,11 +13,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
 from taskflow_core.domain.slots import PoolKind
 from taskflow_core.errors import Invalid
-from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings, explain
+from taskflow_core.settings import UNUSABLE, LogSettings, RedisSettings, StorageSettings, explain
 from taskflow_core.telemetry.logs import own_stdout, setup_logging
 from taskflow_worker.handlers.celery_tasks import adopt
 from taskflow_worker.output import own_logging
@@ -56,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if settings.app is not None:
             adopt(settings.app, REGISTRY)
         own_logging.enable()
-    except ValidationError as error:
+    except UNUSABLE as error:
         print(*explain(error), sep="\n", file=sys.stderr)
         return 2
     except Invalid as error:

@@ -6,12 +6,13 @@ import socket
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from taskflow_core.domain.slots import PoolKind
+from taskflow_core.settings import ComponentSettings
 
 
-class WorkerSettings(BaseSettings):
+class WorkerSettings(ComponentSettings):
     """Settings of one worker. The operator sets them in the pods of a WorkerPool."""
 
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_WORKER_", frozen=True)

@@ -25,7 +25,7 @@ from taskflow_api.identity.schemas import ServiceAccountName
 from taskflow_api.identity.service_accounts import ServiceAccounts
 from taskflow_core.errors import Invalid, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import KubeClient
-from taskflow_core.settings import DatabaseSettings, explain
+from taskflow_core.settings import UNUSABLE, DatabaseSettings, explain
 from taskflow_core.store.engine import create_engine
 
 DONE, RETRY, USAGE, REFUSED = 0, 1, 2, 3
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         for line in asyncio.run(_run(chosen)):
             print(line)  # noqa: T201 - this is a command
-    except ValidationError as error:
+    except UNUSABLE as error:
         return _fail(USAGE, *explain(error))
     except Invalid as error:
         return _fail(USAGE, str(error))

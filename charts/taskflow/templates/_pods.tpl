@@ -58,6 +58,10 @@
     secretKeyRef:
       name: {{ ternary (include "taskflow.devSecret" .) .Values.externalDatabase.existingSecret .Values.devServices.enabled }}
       key: {{ ternary "database-url" .Values.externalDatabase.key .Values.devServices.enabled }}
+{{- if not .Values.devServices.enabled }}
+- name: TASKFLOW_DATABASE_CA
+  valueFrom: {secretKeyRef: {name: {{ .Values.externalDatabase.existingSecret }}, key: {{ .Values.externalDatabase.caKey }}, optional: true}}
+{{- end }}
 {{- end -}}
 
 {{- define "taskflow.env.redis" -}}
@@ -117,6 +121,10 @@
   value: {{ .Values.externalS3.bucket | quote }}
 - name: TASKFLOW_S3_REGION
   value: {{ .Values.externalS3.region | quote }}
+{{- if not .Values.devServices.enabled }}
+- name: TASKFLOW_S3_CA
+  valueFrom: {secretKeyRef: {name: {{ .Values.externalS3.existingSecret }}, key: {{ .Values.externalS3.caKey }}, optional: true}}
+{{- end }}
 {{- end -}}
 
 {{- define "taskflow.env.s3" -}}
@@ -127,6 +135,39 @@
   valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ ternary "s3-access-key" .Values.externalS3.accessKeyKey $dev }}}}
 - name: TASKFLOW_S3_SECRET_KEY
   valueFrom: {secretKeyRef: {name: {{ $secret }}, key: {{ ternary "s3-secret-key" .Values.externalS3.secretKeyKey $dev }}}}
+{{- end -}}
+
+{{/* Volume with files of the Secrets of external services, named as the variables, which they win over. Kubernetes
+updates the files, so that credentials can change under a running process. Takes a list of $ and a dictionary of the
+variables, each with its Secret and key. */}}
+{{- define "taskflow.secretFiles" -}}
+{{- $root := index . 0 -}}
+{{- if not $root.Values.devServices.enabled }}
+- name: credentials
+  projected:
+    sources:
+      {{- range $name, $where := index . 1 }}
+      {{- if index $where 0 }}
+      - secret:
+          name: {{ index $where 0 }}
+          items: [{key: {{ index $where 1 }}, path: {{ $name }}}]
+          optional: true
+      {{- end }}
+      {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "taskflow.env.secretFiles" -}}
+{{- if not .Values.devServices.enabled }}
+- name: TASKFLOW_SECRETS_DIR
+  value: /var/run/secrets/taskflow
+{{- end }}
+{{- end -}}
+
+{{- define "taskflow.secretMount" -}}
+{{- if not .Values.devServices.enabled }}
+- {name: credentials, mountPath: /var/run/secrets/taskflow, readOnly: true}
+{{- end }}
 {{- end -}}
 
 {{/* Egress rule for DNS. */}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -35,10 +36,21 @@ def object_errors(key: str = "") -> Iterator[None]:
         raise translated(error._code, "", "an answer that is not S3's", key) from error  # noqa: SLF001 - has no public name
     except HTTPError as error:
         raise Unavailable(
-            f"object store: {type(error).__name__}: {key or 'bucket'}", Dependency.OBJECT_STORE
+            f"object store: {connection_failure(error)}: {key or 'bucket'}", Dependency.OBJECT_STORE
         ) from error
     except ValueError as error:
         raise Invalid(f"object store: {key!r}: {error}") from error
+
+
+def connection_failure(error: HTTPError) -> str:
+    """Why there was no answer, without an address: what is wrong with the certificate, or the kind of the error."""
+    cause: object = error
+    while isinstance(cause, HTTPError):
+        # Both libraries wrap it, one as an attribute and one as an argument.
+        cause = getattr(cause, "reason", None) or next(iter(cause.args[:1]), None)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the certificate is refused: {cause.verify_message}"
+    return type(error).__name__
 
 
 def translated(status: int, code: str, message: str, key: str) -> TaskflowError:

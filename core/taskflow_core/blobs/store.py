@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 import certifi
 import urllib3
 from minio import Minio
+from minio.credentials import Credentials, Provider
 from minio.deleteobjects import DeleteObject
 
 from taskflow_core.blobs.failures import object_errors
@@ -84,20 +86,18 @@ class ObjectStore:
         self._bucket = settings.bucket
         self._client: Any = _client(
             settings,
-            "TASKFLOW_S3_ENDPOINT",
             settings.endpoint,
             urllib3.PoolManager(
                 maxsize=max(connections, 16),
                 timeout=urllib3.Timeout(connect=connect_seconds, read=read_seconds),
                 retries=urllib3.Retry(total=1, connect=1, read=0, status=0, other=0, redirect=0),
-                cert_reqs="CERT_REQUIRED",
-                ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
+                ssl_context=tls_context(settings),
             ),
         )
         # The host is part of what is signed, so a link for clients outside is signed for the host that they ask.
         self._signer: Any = self._client
         if settings.public_endpoint:
-            self._signer = _client(settings, "TASKFLOW_S3_PUBLIC_ENDPOINT", settings.public_endpoint, None)
+            self._signer = _client(settings, settings.public_endpoint, None)
 
     def multipart(self) -> MultipartUploads:
         """Uploads in parts."""
@@ -300,15 +300,43 @@ class ObjectStore:
             return bool(answer.status == 404)  # noqa: PLR2004 - the source
 
 
-def _client(settings: StorageSettings, variable: str, endpoint: str, http: urllib3.PoolManager | None) -> Any:
+def tls_context(settings: StorageSettings) -> ssl.SSLContext:
+    """Verifies the server by the public authorities, or those in `SSL_CERT_FILE`, and by those of the settings."""
+    context = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
+    if settings.ca:
+        context.load_verify_locations(cadata=settings.ca)
+    return context
+
+
+class S3Login(Provider):  # type: ignore[misc]
+    """The key of the settings, looked up for each request: if it is in files, it may have changed."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self._settings = settings
+
+    def retrieve(self) -> Credentials:
+        """The key as it is now.
+
+        Raises:
+            Unavailable: a file cannot be read.
+        """
+        token = self._settings.session_token
+        try:
+            return Credentials(
+                self._settings.access_key.get_secret_value(),
+                self._settings.secret_key.get_secret_value(),
+                None if token is None else token.get_secret_value(),
+            )
+        except (OSError, ValueError) as error:
+            said = error.strerror if isinstance(error, OSError) else "it is empty or not UTF-8"
+            raise Unavailable(f"object store: its key cannot be read again: {said}", Dependency.OBJECT_STORE) from None
+
+
+def _client(settings: StorageSettings, endpoint: str, http: urllib3.PoolManager | None) -> Any:
     url = urlsplit(endpoint)
-    if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/"):
-        raise Invalid(f"{variable}: expected http(s)://host:port, found {endpoint!r}")
     client = Minio(
         url.netloc,
-        access_key=settings.access_key.get_secret_value(),
-        secret_key=settings.secret_key.get_secret_value(),
-        session_token=None if settings.session_token is None else settings.session_token.get_secret_value(),
+        credentials=S3Login(settings),
         secure=url.scheme == "https",
         region=settings.region,
         http_client=http,

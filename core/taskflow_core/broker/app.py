@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from celery import Celery
 
 from taskflow_core.domain import naming
+from taskflow_core.redis_login import redis_login
+from taskflow_core.service_urls import without_login
 from taskflow_core.settings import RedisSettings
 
 VISIBILITY_TIMEOUT = 600
@@ -25,7 +29,9 @@ def make_app(settings: RedisSettings, *, namespace: str = "", socket_timeout: fl
             have it.
     """
     unacked = naming.keys_of(namespace).unacked
-    app = Celery("taskflow", broker=settings.url.get_secret_value(), set_as_current=False)
+    app = Celery("taskflow", broker=without_login(settings.url.get_secret_value()), set_as_current=False)
+    # Celery has no setting for it.
+    app.amqp.Connection = partial(app.amqp.Connection, credential_provider=redis_login(settings.url))
     app.conf.update(
         broker_use_ssl=settings.tls or None,
         accept_content=["json"],

@@ -56,7 +56,9 @@ class Publisher:
                     self._send(item)
         except (KombuError, RedisError, OSError) as error:
             self._drop()
-            raise Unavailable(f"broker: {str(error) or type(error).__name__}", Dependency.REDIS) from error
+            # A batch that failed says that alone; its cause is what Redis said.
+            cause = error.__cause__ or error
+            raise Unavailable(f"broker: {str(cause) or type(cause).__name__}", Dependency.REDIS) from error
 
     def _drop(self) -> None:
         connection, self._connection, self._producer = self._connection, None, None

@@ -16,6 +16,8 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from taskflow_core.errors import Dependency, Unavailable
+from taskflow_core.redis_login import redis_login
+from taskflow_core.service_urls import without_login
 from taskflow_core.settings import RedisSettings
 
 MAX_STREAM_LENGTH = 1_000_000
@@ -31,7 +33,8 @@ _SOCKET_TIMEOUT = 5
 def connect_sync(settings: RedisSettings) -> redis.Redis:
     """A client that fails within seconds and leaves retries to its caller."""
     pool = redis.BlockingConnectionPool.from_url(
-        settings.url.get_secret_value(),
+        without_login(settings.url.get_secret_value()),
+        credential_provider=redis_login(settings.url),
         decode_responses=True,
         # Others write keys that we read. Bytes that are no UTF-8 become lone surrogates, which no check lets through,
         # instead of an error that hides the whole answer.
@@ -51,7 +54,8 @@ def connect_sync(settings: RedisSettings) -> redis.Redis:
 def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
     """The same for asyncio; a blocking stream read may last up to its own BLOCK time within the socket timeout."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(
-        settings.url.get_secret_value(),
+        without_login(settings.url.get_secret_value()),
+        credential_provider=redis_login(settings.url),
         decode_responses=True,
         encoding_errors="surrogateescape",
         max_connections=16,

@@ -18,14 +18,12 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from pydantic import ValidationError
-from sqlalchemy import Engine, NullPool, create_engine, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import Engine, NullPool, create_engine
 
 from taskflow_core import resources
-from taskflow_core.errors import Dependency, TaskflowError, Unavailable
-from taskflow_core.settings import DatabaseSettings
-from taskflow_core.store.engine import CONNECT_SECONDS, DRIVER, database_errors
+from taskflow_core.errors import Dependency, Invalid, TaskflowError, Unavailable
+from taskflow_core.settings import UNUSABLE, DatabaseSettings, explain
+from taskflow_core.store.engine import CONNECT_SECONDS, database_errors, engine_url, log_in_anew
 
 ADVISORY_LOCK = 0x7461736B666C6F77
 """Key of the lock that all migrators of this schema take; the bytes of "taskflow"."""
@@ -127,12 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return check_schema(engine) if action == "wait" else migrate(engine, action, revision)
 
         print(retry_until_available(act, chosen.patience), end="")  # noqa: T201 - a command line prints
-    except ValidationError as error:
-        missing = ", ".join(f"TASKFLOW_DATABASE_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
-        return _fail(USAGE, f"settings: {missing}")
-    except ArgumentError:
-        return _fail(USAGE, "TASKFLOW_DATABASE_URL: expected postgresql+psycopg://user:password@host:port/database")
-    except CommandError as error:
+    except UNUSABLE as error:
+        return _fail(USAGE, *explain(error))
+    except (CommandError, Invalid) as error:
         return _fail(USAGE, str(error))
     except Unavailable as error:
         return _fail(RETRY, str(error))
@@ -142,19 +137,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _engine() -> Engine:
-    url = make_url(DatabaseSettings().url.get_secret_value())
-    if url.drivername != DRIVER:
-        raise ArgumentError(url.drivername)
-    return create_engine(
-        url,
+    settings = DatabaseSettings()
+    engine = create_engine(
+        engine_url(settings),
         poolclass=NullPool,
         hide_parameters=True,
         connect_args={"connect_timeout": CONNECT_SECONDS, "application_name": APPLICATION_NAME},
     )
+    log_in_anew(engine, settings)
+    return engine
 
 
-def _fail(code: int, message: str) -> int:
-    print(f"migrate: {message}", file=sys.stderr)  # noqa: T201 - a command line prints
+def _fail(code: int, *lines: str) -> int:
+    print(*(f"migrate: {line}" for line in lines), sep="\n", file=sys.stderr)  # noqa: T201 - a command line prints
     return code
 
 

@@ -37,7 +37,8 @@ def test_an_unusable_setting_is_named_without_its_value(monkeypatch: pytest.Monk
     with pytest.raises(ValidationError) as caught:
         OperatorSettings()
     (line,) = explain(caught.value)
-    assert line.startswith(f"OperatorSettings: {name}: ")
+    first, dot, rest = name.partition(".")
+    assert line.startswith(f"TASKFLOW_{first.upper()}{dot}{rest}: ")
     assert value not in line or value == "0"
 
 
@@ -45,7 +46,7 @@ def test_a_missing_key_is_named() -> None:
     with pytest.raises(ValidationError) as caught:
         OperatorSettings()
     (line,) = explain(caught.value)
-    assert line.startswith("OperatorSettings: token_key: Field required")
+    assert line.startswith("TASKFLOW_TOKEN_KEY: Field required")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ STORAGE = StorageSettings(
 
 def test_lacking_settings_are_named_and_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main() == 2
-    assert "RedisSettings: url" in capsys.readouterr().err
+    assert "TASKFLOW_REDIS_URL: Field required" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,9 @@ def test_workers_get_the_address_of_the_administrator_and_a_login_of_their_own()
     assert "administrator" not in str(values)
     assert "TASKFLOW_S3_SESSION_TOKEN" not in values
     assert worker_values("team-a", ADMIN, STORAGE, TEMPORARY)["TASKFLOW_S3_SESSION_TOKEN"] == "token"
+    assert "TASKFLOW_S3_CA" not in values
+    private = STORAGE.model_copy(update={"ca": "certificates"})
+    assert worker_values("team-a", ADMIN, private, PLAIN)["TASKFLOW_S3_CA"] == "certificates"
 
 
 @pytest.mark.parametrize("login", [PLAIN, ROTATED, TEMPORARY, replace(PLAIN, served_request="x")])

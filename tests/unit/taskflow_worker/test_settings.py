@@ -35,7 +35,7 @@ def test_the_defaults_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_more_threads_than_processes_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(monkeypatch, pool_kind="Threads", concurrency="256").concurrency == 256
     assert problems(monkeypatch, pool_kind="Prefork", concurrency="256")[0].startswith(
-        "WorkerSettings: concurrency: Value error, expected at most 64 in a pool of kind Prefork, found 256"
+        "TASKFLOW_WORKER_CONCURRENCY: expected at most 64 in a pool of kind Prefork, found 256"
     )
 
 
@@ -59,14 +59,17 @@ def test_more_threads_than_processes_are_allowed(monkeypatch: pytest.MonkeyPatch
 )
 def test_an_unusable_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     (line,) = problems(monkeypatch, **{name: value})
-    assert line.startswith(f"WorkerSettings: {name}: ")
+    assert line.startswith(f"TASKFLOW_WORKER_{name.upper()}: ")
     assert "environment" in line
 
 
 def test_a_missing_setting_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError) as caught:
         WorkerSettings()
-    assert {line.split(":")[1].strip() for line in explain(caught.value)} == {"namespace", "queues"}
+    assert {line.partition(":")[0] for line in explain(caught.value)} == {
+        "TASKFLOW_WORKER_NAMESPACE",
+        "TASKFLOW_WORKER_QUEUES",
+    }
 
 
 def test_a_secret_never_shows_in_an_explanation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,12 +35,6 @@ def _store(client: Any) -> ObjectStore:
     return store
 
 
-@pytest.mark.parametrize("endpoint", ["127.0.0.1:9000", "ftp://x", "http://", "http://x/path"])
-def test_an_endpoint_has_to_be_a_url_without_a_path(endpoint: str) -> None:
-    with pytest.raises(Invalid, match="TASKFLOW_S3_ENDPOINT"):
-        ObjectStore(_settings(endpoint))
-
-
 def test_a_download_that_ends_early_is_unavailable_and_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         _store(_Client(b"half", 8)).get_to_file("x", tmp_path / "x")
