@@ -78,6 +78,8 @@ class DatabaseSettings(BaseSettings):
 
     url: SecretStr
     """SQLAlchemy URL, `postgresql+psycopg://user:password@host:port/database`."""
+    ensure_schema: bool = False
+    """The operator makes the schema again when the database has lost it. Needs the rights of the migrations."""
 
 
 class StorageSettings(BaseSettings):

@@ -39,6 +39,7 @@ class PoolFeature:
             served,
             image=base.settings.worker_image,
             lease_seconds=base.settings.lease_seconds,
+            env={"TASKFLOW_LOG_LEVEL": base.logs.level, "TASKFLOW_LOG_FORMAT": base.logs.format},
             changed=core.pool_changes.changed,
             events=base.events,
         )

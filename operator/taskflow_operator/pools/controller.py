@@ -16,7 +16,7 @@ from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, Taskflo
 from taskflow_core.kube.client import JSON_PATCH, MERGE_PATCH, KubeClient, resource_path, status_patch
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator.pools.deployment import deployment, deployment_name, pod_template
+from taskflow_operator.pools.deployment import NO_ENV, deployment, deployment_name, pod_template
 from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.pools.status import STALLED, PoolFacts, pool_status
 from taskflow_operator.runtime import dependency_health
@@ -53,6 +53,7 @@ class PoolController:
         queues: the queues that pools serve, for admission.
         image: of workers whose pool sets none.
         lease_seconds: passed to the workers.
+        env: variables of workers whose pool does not set them.
         changed: called with a namespace when the queues that are served in it change, or whether their pools get
             workers.
         events: records pools that cannot get their workers.
@@ -65,6 +66,7 @@ class PoolController:
         *,
         image: str,
         lease_seconds: int,
+        env: Mapping[str, str] = NO_ENV,
         changed: Callable[[str], None],
         events: EventRecorder,
     ) -> None:
@@ -72,6 +74,7 @@ class PoolController:
         self._queues = queues
         self._image = image
         self._lease_seconds = lease_seconds
+        self._env = env
         self._changed = changed
         self._events = events
         self.pools: dict[tuple[str, str], PoolState] = {}
@@ -93,7 +96,7 @@ class PoolController:
                 continue
             try:
                 if (why := _closed(kept.pool)) is None:
-                    return pod_template(kept.pool, image=self._image, lease_seconds=self._lease_seconds)
+                    return pod_template(kept.pool, image=self._image, lease_seconds=self._lease_seconds, env=self._env)
             except Invalid as error:
                 why = f"WorkerPool {kept.pool.name!r}: {error}"
             refusals.append(why)
@@ -171,7 +174,8 @@ class PoolController:
         pool = kept.pool
         path = _deployment_path(pool)
         try:
-            wanted = deployment(pool, await self._replicas(kept), image=self._image, lease_seconds=self._lease_seconds)
+            replicas = await self._replicas(kept)
+            wanted = deployment(pool, replicas, image=self._image, lease_seconds=self._lease_seconds, env=self._env)
             found = await self._kube.apply(path, wanted)
         except (Invalid, Forbidden, Conflict) as error:
             log.warning("deployment_refused", pool=f"{pool.namespace}/{pool.name}", error=str(error))
