@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -104,94 +102,77 @@ def test_two_field_managers_agree_on_the_same_rendering(prepared: Server, name: 
 
 
 class Helm:
-    """Helm with access to the server, which runs no pods: nothing is waited for."""
+    """Helm as it renders with access to the server. Nothing is installed: this server runs no pods."""
 
     def __init__(self, server: Server) -> None:
         self._kubeconfig = server.stack.env()["KUBECONFIG"]
 
-    def run(self, *arguments: str) -> str:
-        done = helm(*arguments, "--namespace", NAMESPACE, kubeconfig=self._kubeconfig)
+    def rendered(self, *arguments: str) -> list[Object]:
+        return [each for each in yaml.safe_load_all(self._run("template", *arguments)) if each]
+
+    def notes(self, *arguments: str) -> str:
+        return self._run("install", *arguments, "--set", "crds.enabled=false").partition("NOTES:")[2]
+
+    def _run(self, command: str, *arguments: str) -> str:
+        where = (RELEASE, str(CHART), "--namespace", NAMESPACE, "--dry-run=server")
+        done = helm(command, *where, *arguments, kubeconfig=self._kubeconfig)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def manifest(self) -> list[Object]:
-        found = self.run("get", "manifest", RELEASE)
-        return [each for each in yaml.safe_load_all(found) if each]
-
 
 @pytest.fixture
-def release(prepared: Server) -> Iterator[Helm]:
-    """Of what this API server has: the definitions of the CRDs are there already."""
-    release = Helm(prepared)
-    yield release
-    release.run("uninstall", RELEASE, "--ignore-not-found")
-    prepared.kubectl("delete", "jobs,secrets,statefulsets,pvc", "--all", "-n", NAMESPACE)
+def chart(prepared: Server) -> Iterator[Helm]:
+    yield Helm(prepared)
+    prepared.kubectl("delete", "jobs,secrets,statefulsets", "--all", "-n", NAMESPACE)
 
 
-CHART_ONLY = ("--set", "crds.enabled=false", "--set", "flowSchema.enabled=false", "--set", "rbac.aggregate=false")
+def _names(objects: list[Object]) -> set[str]:
+    return {each["metadata"]["name"] for each in jobs(objects)}
 
 
-def _names(server: Server) -> dict[str, Any]:
-    found = json.loads(server.kubectl("get", "jobs", "-n", NAMESPACE, "-o", "json").stdout)["items"]
-    return {each["metadata"]["name"]: each for each in found}
-
-
-def test_an_installation_after_a_failed_one_takes_no_former_job_for_done(prepared: Server, release: Helm) -> None:
-    release.run("install", RELEASE, str(CHART), *DEV, *CHART_ONLY)
-    left = jobs(release.manifest())
-    release.run("uninstall", RELEASE)
-    # As a failed upgrade leaves them: of this name, with the annotations of the release, and not in its manifest.
-    owned = {"meta.helm.sh/release-name": RELEASE, "meta.helm.sh/release-namespace": NAMESPACE}
-    for each in left:
-        each["metadata"]["annotations"] |= owned
-    prepared.apply(left)
-    former = {each["metadata"]["uid"] for each in _names(prepared).values()}
-    assert len(former) == 2
-    release.run("install", RELEASE, str(CHART), *DEV, *CHART_ONLY)
-    ours = [_names(prepared)[each["metadata"]["name"]]["metadata"]["uid"] for each in jobs(release.manifest())]
-    assert len(ours) == 2
-    assert former.isdisjoint(ours)
+def test_an_installation_after_a_failed_one_takes_no_former_job_for_done(prepared: Server, chart: Helm) -> None:
+    first = chart.rendered(*DEV)
+    assert chart.rendered(*DEV) == first
+    # As a failed upgrade leaves them, which are in the manifest of no release.
+    prepared.apply(jobs(first))
+    again = chart.rendered(*DEV)
+    assert len(_names(again)) == 2
+    assert _names(again).isdisjoint(_names(first))
     # And they go by themselves.
-    assert all(each["spec"]["ttlSecondsAfterFinished"] for each in _names(prepared).values())
+    assert all(each["spec"]["ttlSecondsAfterFinished"] for each in jobs(first))
 
 
-def _template(objects: list[Object], name: str) -> Object:
-    found: Object = one(objects, "Deployment", name)["spec"]["template"]
-    return found
+def _secret(name: str, value: str) -> Object:
+    metadata = {"name": name, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"key": value}}
 
 
-def _secret(name: str, **values: str) -> Object:
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "stringData": values,
-    }
-
-
-def test_an_upgrade_after_a_change_of_a_secret_replaces_the_pods_that_have_it(prepared: Server, release: Helm) -> None:
+def test_an_upgrade_after_a_change_of_a_secret_replaces_the_pods_that_have_it(prepared: Server, chart: Helm) -> None:
     values = yaml.safe_load(Path(EXTERNAL).read_text())
-    names = {key: found["existingSecret"] for key, found in values.items() if "existingSecret" in found}
-    prepared.apply([_secret(name, key="one") for name in sorted(set(names.values()))])
-    arguments = (str(CHART), "--values", EXTERNAL, *CHART_ONLY)
-    release.run("install", RELEASE, *arguments)
+    names = {key: found["existingSecret"] for key, found in values.items()}
+    prepared.apply([_secret(name, "one") for name in names.values()])
 
     def templates() -> dict[str, Object]:
-        return {name: _template(release.manifest(), f"{RELEASE}-{name}") for name in ("operator", "api", "provisioner")}
+        objects = chart.rendered("--values", EXTERNAL)
+        workloads = ("operator", "api", "provisioner")
+        return {each: one(objects, "Deployment", f"{RELEASE}-{each}")["spec"]["template"] for each in workloads}
 
-    def changed(secret: str | None) -> set[str]:
-        before = templates()
-        if secret is not None:
-            prepared.apply([_secret(secret, key="two")])
-        release.run("upgrade", RELEASE, *arguments)
-        return {name for name, template in templates().items() if template != before[name]}
+    before = templates()
 
-    assert changed(None) == set()
-    assert changed(names["externalDatabase"]) == {"operator", "api"}
-    assert changed(names["externalRedis"]) == {"operator", "api", "provisioner"}
-    assert changed(names["externalS3"]) == {"api", "provisioner"}
-    assert changed(names["provisioner"]) == {"provisioner"}
-    assert changed(None) == set()
+    def changed() -> set[str]:
+        nonlocal before
+        former, before = before, templates()
+        return {name for name, template in before.items() if template != former[name]}
+
+    assert changed() == set()
+    for name, having in (
+        ("externalDatabase", {"operator", "api"}),
+        ("externalRedis", {"operator", "api", "provisioner"}),
+        ("externalS3", {"api", "provisioner"}),
+        ("provisioner", {"provisioner"}),
+    ):
+        prepared.apply([_secret(names[name], "two")])
+        assert changed() == having, name
 
 
 def _claims(objects: list[Object]) -> set[bool]:
@@ -199,7 +180,7 @@ def _claims(objects: list[Object]) -> set[bool]:
 
 
 def test_development_services_have_volumes_where_there_is_a_default_storage_class(
-    prepared: Server, release: Helm
+    prepared: Server, chart: Helm
 ) -> None:
     storage = {
         "apiVersion": "storage.k8s.io/v1",
@@ -207,27 +188,19 @@ def test_development_services_have_volumes_where_there_is_a_default_storage_clas
         "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
         "provisioner": "kubernetes.io/no-provisioner",
     }
+    lacking = "They have no volume, because the cluster has no default StorageClass"
     assert _claims(rendered()) == {True}, "without access to the cluster"
-    said = release.run("install", RELEASE, str(CHART), *DEV, *CHART_ONLY)
-    assert "They have no volume, because the cluster has no default StorageClass" in said
-    assert _claims(release.manifest()) == {False}
+    without = chart.rendered(*DEV)
+    assert _claims(without) == {False}
+    assert lacking in chart.notes(*DEV)
     prepared.apply([storage])
     try:
+        assert _claims(chart.rendered(*DEV)) == {True}
+        assert lacking not in chart.notes(*DEV)
         # What a StatefulSet claims cannot be changed, so an upgrade leaves it.
-        release.run("upgrade", RELEASE, str(CHART), *DEV, *CHART_ONLY)
-        assert _claims(release.manifest()) == {False}
-        release.run("uninstall", RELEASE, "--wait")
-        said = release.run("install", RELEASE, str(CHART), *DEV, *CHART_ONLY)
-        assert "They have no volume" not in said
-        assert _claims(release.manifest()) == {True}
+        prepared.apply([each for each in without if each["kind"] == "StatefulSet"])
+        assert _claims(chart.rendered(*DEV)) == {False}
     finally:
         prepared.kubectl("delete", "storageclass", "standard")
-    release.run("upgrade", RELEASE, str(CHART), *DEV, *CHART_ONLY)
-    assert _claims(release.manifest()) == {True}
-
-
-@pytest.mark.parametrize(("value", "claims"), [("true", True), ("false", False)])
-def test_volumes_may_be_chosen_without_looking(release: Helm, value: str, claims: bool) -> None:
-    chosen = ("--set", f"devServices.persistence.enabled={value}")
-    release.run("install", RELEASE, str(CHART), *DEV, *CHART_ONLY, *chosen)
-    assert _claims(release.manifest()) == {claims}
+    for value, claims in (("true", True), ("false", False)):
+        assert _claims(chart.rendered(*DEV, "--set", f"devServices.persistence.enabled={value}")) == {claims}
