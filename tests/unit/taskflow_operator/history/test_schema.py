@@ -25,6 +25,9 @@ class Database:
         self.asked += 1
         self.found = self.found or "head"
 
+    def becomes(self, revision: str | None) -> None:
+        self.found = revision
+
     def _made(self) -> None:
         self.made += 1
 
@@ -39,7 +42,7 @@ async def test_a_schema_that_is_there_is_looked_at_once_and_never_made() -> None
 async def test_a_schema_that_was_lost_is_made_and_what_is_there_is_mirrored_again() -> None:
     database = Database("head")
     await database.keeper.check()
-    database.found = None
+    database.becomes(None)
     for _ in range(3):
         await database.keeper.check()
     assert (database.found, database.asked, database.made) == ("head", 2, 1)
@@ -48,7 +51,7 @@ async def test_a_schema_that_was_lost_is_made_and_what_is_there_is_mirrored_agai
 async def test_an_older_schema_is_brought_up_and_its_history_kept() -> None:
     database = Database("head")
     await database.keeper.check()
-    database.found = "before"
+    database.becomes("before")
     await database.keeper.check()
     assert (database.asked, database.made) == (2, 0)
 
