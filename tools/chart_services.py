@@ -114,8 +114,9 @@ class ExternalS3(Model):
 class Persistence(Model):
     """Volumes of the development services."""
 
-    enabled: bool = True
-    """Turn off to lose the data when the pod is deleted."""
+    enabled: bool | Literal["auto"] = "auto"
+    """`auto`: if the cluster has a default StorageClass, or `storageClass` is set, or Helm has no access to the cluster
+    (`helm template`, Argo CD); an upgrade changes nothing. `false`: the data is lost when the pod is deleted."""
     size: str = "2Gi"
     """Size of each volume."""
     storage_class: str = ""

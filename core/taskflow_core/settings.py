@@ -108,6 +108,8 @@ class DatabaseSettings(ComponentSettings):
     ca: Certificates = ""
     """Certificates in PEM format, the text itself, of further authorities. With them, the certificate and the host name
     of the server are always verified."""
+    ensure_schema: bool = False
+    """The operator makes the schema again when the database has lost it. Needs the rights of the migrations."""
 
 
 class StorageSettings(ComponentSettings):

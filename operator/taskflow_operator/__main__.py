@@ -22,13 +22,17 @@ from taskflow_operator.settings import OperatorSettings
 
 
 async def serve(
-    settings: OperatorSettings, redis: RedisSettings, caching: CacheSettings, database: DatabaseSettings
+    settings: OperatorSettings,
+    redis: RedisSettings,
+    caching: CacheSettings,
+    database: DatabaseSettings,
+    logs: LogSettings,
 ) -> Exit:
     """Run until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    base = await Foundation.connect(settings, redis, caching, database, setup_tracing("operator"))
+    base = await Foundation.connect(settings, redis, caching, database, setup_tracing("operator"), logs)
     operator = Operator(base)
     await operator.open()
     try:
@@ -49,7 +53,7 @@ def main() -> int:
     setup_logging(logs, "operator")
     gc_tuning.collect_rarely()
     try:
-        return asyncio.run(serve(settings, redis, caching, database))
+        return asyncio.run(serve(settings, redis, caching, database, logs))
     except Invalid as error:
         print(f"taskflow-operator: {error}", file=sys.stderr)
         return Exit.UNUSABLE

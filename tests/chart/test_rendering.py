@@ -127,7 +127,7 @@ def test_a_budget_exists_only_where_it_would_not_block_a_node() -> None:
 def test_each_operator_pod_stands_for_leadership_under_its_own_name() -> None:
     (container,) = one(shape("production"), "Deployment", "taskflow-operator")["spec"]["template"]["spec"]["containers"]
     (identity,) = [each for each in container["env"] if each["name"] == "TASKFLOW_LEADER_IDENTITY"]
-    assert identity["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+    assert identity["valueFrom"] == {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}}
 
 
 def test_images_come_from_the_registry_that_was_named_and_a_digest_wins() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from taskflow_local.programs import Resolver
+from tests.e2e.product import eventually
 
 HERE = Path(__file__).parent
 CHART = HERE.parents[1] / "charts" / "taskflow"
@@ -149,3 +150,20 @@ class Load:
                 self.refused.append(str(error))
             self.names += names
             self._stop.wait(began + 1 - time.monotonic())
+
+
+def all_succeeded(cluster: Cluster, load: Load, *others: str) -> None:
+    """All of the load, and the other Tasks named, were created and succeed; prints which took more than one attempt."""
+    assert load.refused == []
+    names = [*load.names, *others]
+
+    def unfinished() -> set[str]:
+        items = cluster.json("-n", WORK, "tasks.taskflow.dev")["items"]
+        ended = {"Succeeded", "Failed", "Cancelled"}
+        return set(names) - {i["metadata"]["name"] for i in items if i.get("status", {}).get("phase") in ended}
+
+    eventually(unfinished, lambda left: not left, 120)
+    items = {item["metadata"]["name"]: item for item in cluster.json("-n", WORK, "tasks.taskflow.dev")["items"]}
+    assert {name: items[name]["status"]["phase"] for name in names} == dict.fromkeys(names, "Succeeded")
+    again = {name: items[name]["status"] for name in names if items[name]["status"]["attempt"] != 1}
+    print(f"\n{len(names)} Tasks under way: none lost, none failed; more than one attempt: {again or 'none'}")

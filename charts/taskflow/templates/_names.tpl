@@ -49,3 +49,27 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- define "taskflow.tokenSecret" -}}
 {{- default (printf "%s-token-key" (include "taskflow.fullname" .)) .Values.operator.tokenKey.existingSecret -}}
 {{- end -}}
+
+{{/*
+Name of a Job; takes (list $ component spec). The template of a Job is immutable, so whatever reaches its spec makes
+another name, and each revision has its own Job. One that a former release of this name left would be taken for done.
+*/}}
+{{- define "taskflow.jobName" -}}
+{{- $root := index . 0 -}}
+{{- $prefix := printf "%s-%s" (include "taskflow.fullname" $root) (index . 1) -}}
+{{- $content := printf "%d %s" (int $root.Release.Revision) (index . 2) -}}
+{{- $name := printf "%s-%s" $prefix ($content | sha256sum | trunc 10) -}}
+{{- with lookup "batch/v1" "Job" $root.Release.Namespace $name -}}
+  {{- $name = printf "%s-%s" $prefix (printf "%s %s" $content .metadata.uid | sha256sum | trunc 10) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
+{{/* Annotations by which Argo CD runs a Job with each synchronization and does not miss it afterwards. */}}
+{{- define "taskflow.jobAnnotations" -}}
+argocd.argoproj.io/hook: Sync
+argocd.argoproj.io/hook-delete-policy: BeforeHookCreation
+{{- end -}}
+
+{{/* Seconds that a finished Job stays: longer than Helm waits for an installation, which asks for its Jobs until the end. */}}
+{{- define "taskflow.jobTtl" -}}7200{{- end -}}

@@ -253,13 +253,59 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* Waits until the history has a schema that this version can use; takes $. */}}
+{{/* Makes the schema of the history, or waits until you have; takes $. Pods that come up together take turns. */}}
 {{- define "taskflow.waitForSchema" -}}
 - name: wait-for-schema
   image: {{ include "taskflow.image" (list . .Values.operator.image) }}
   imagePullPolicy: {{ .Values.operator.image.pullPolicy }}
-  command: [python, -m, taskflow_core.store.migrate, --patience, "86400", wait]
+  command: [python, -m, taskflow_core.store.migrate, --patience, "86400", {{ ternary "wait" "ensure" (eq .Values.migrations.mode "none") }}]
   env: {{- include "taskflow.env.database" . | nindent 4 }}
+  terminationMessagePolicy: FallbackToLogsOnError
   securityContext: {{- toYaml .Values.containerSecurityContext | nindent 4 }}
   resources: {{- toYaml .Values.migrations.resources | nindent 4 }}
+{{- end -}}
+
+{{/*
+Annotation that replaces a pod at an upgrade after one of its Secrets has changed; takes (list $ names). It has no part of
+the Secret's data. Secrets that the chart generates never change. Without access to the cluster (`helm template`, Argo CD)
+there is none.
+*/}}
+{{- define "taskflow.credentials" -}}
+{{- $root := index . 0 -}}
+{{- $versions := list -}}
+{{- range (index . 1) | compact | uniq -}}
+  {{- with lookup "v1" "Secret" $root.Release.Namespace . -}}
+    {{- $versions = append $versions (printf "%s/%s" .metadata.uid .metadata.resourceVersion) -}}
+  {{- end -}}
+{{- end -}}
+{{- with $versions -}}
+checksum/credentials: {{ join " " . | sha256sum }}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether the development services have volumes: `true` or empty; takes $. */}}
+{{- define "taskflow.devVolumes" -}}
+{{- $wanted := .Values.devServices.persistence.enabled | toString -}}
+{{- if ne $wanted "auto" -}}
+  {{- if eq $wanted "true" }}true{{ end -}}
+{{- else if not (lookup "v1" "Namespace" "" "kube-system") -}}
+  {{- /* No access to the cluster. */ -}}
+  true
+{{- else if .Values.devServices.persistence.storageClass -}}
+  true
+{{- else -}}
+  {{- $present := lookup "apps/v1" "StatefulSet" .Release.Namespace (printf "%s-postgresql" (include "taskflow.fullname" .)) -}}
+  {{- if $present -}}
+    {{- /* What a StatefulSet claims cannot be changed. */ -}}
+    {{- if $present.spec.volumeClaimTemplates }}true{{ end -}}
+  {{- else -}}
+    {{- $default := list -}}
+    {{- range (lookup "storage.k8s.io/v1" "StorageClass" "" "").items -}}
+      {{- if eq "true" (get (.metadata.annotations | default dict) "storageclass.kubernetes.io/is-default-class") -}}
+        {{- $default = append $default .metadata.name -}}
+      {{- end -}}
+    {{- end -}}
+    {{- if $default }}true{{ end -}}
+  {{- end -}}
+{{- end -}}
 {{- end -}}

@@ -1,8 +1,8 @@
-"""`python -m taskflow_core.store.migrate [--patience S] [upgrade [REV] | downgrade REV | current | wait]`: the schema
-of the history.
+"""`python -m taskflow_core.store.migrate [--patience S] [upgrade [REV] | downgrade REV | current | wait | ensure]`: the
+schema of the history.
 
 Exit codes: 0 done; 1 the database does not answer or is locked, so try again; 2 the call or the settings are wrong;
-3 the database refused the change.
+3 the database refused the change; 143 it was stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from alembic.util import CommandError
 from sqlalchemy import Engine, NullPool, create_engine
 
 from taskflow_core import resources
+from taskflow_core.end_on_sigterm import end_on_sigterm
 from taskflow_core.errors import Dependency, Invalid, TaskflowError, Unavailable
 from taskflow_core.settings import UNUSABLE, DatabaseSettings, explain
 from taskflow_core.store.engine import CONNECT_SECONDS, database_errors, engine_url, log_in_anew
@@ -72,6 +73,20 @@ def check_schema(engine: Engine) -> str:
     return ""
 
 
+def ensure_schema(engine: Engine) -> str:
+    """Bring the schema up if this version of the code cannot run on it; nothing to print otherwise.
+
+    Any number of programs may do so at once: one makes it, the others wait for that.
+
+    Raises:
+        Unavailable: the database does not answer, or another session held a lock for too long.
+    """
+    try:
+        return check_schema(engine)
+    except Unavailable:
+        return migrate(engine)
+
+
 def _config(output: StringIO) -> Config:
     config = Config(stdout=output, output_buffer=output)
     config.set_main_option("script_location", str(resources.path("migrations")).replace("%", "%%"))
@@ -117,12 +132,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     actions.add_parser("downgrade", help="bring the schema down; drops data").add_argument("revision")
     actions.add_parser("current", help="say which revision the database has")
     actions.add_parser("wait", help="end well once the schema is new enough for this version")
+    actions.add_parser("ensure", help="bring the schema up unless it is new enough for this version")
     chosen = parser.parse_args(arguments)
+    end_on_sigterm()
     try:
-        engine, action, revision = _engine(), chosen.action or "upgrade", getattr(chosen, "revision", "head")
+        engine = connect(DatabaseSettings())
+        action, revision = chosen.action or "upgrade", getattr(chosen, "revision", "head")
 
         def act() -> str:
-            return check_schema(engine) if action == "wait" else migrate(engine, action, revision)
+            if action in ("wait", "ensure"):
+                return check_schema(engine) if action == "wait" else ensure_schema(engine)
+            return migrate(engine, action, revision)
 
         print(retry_until_available(act, chosen.patience), end="")  # noqa: T201 - a command line prints
     except UNUSABLE as error:
@@ -136,8 +156,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return DONE
 
 
-def _engine() -> Engine:
-    settings = DatabaseSettings()
+def connect(settings: DatabaseSettings) -> Engine:
+    """For the functions of this module: a connection for each call, without a limit on the time of a statement.
+
+    Raises:
+        Invalid: an option of the URL is none of libpq.
+    """
     engine = create_engine(
         engine_url(settings),
         poolclass=NullPool,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Select, exc, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, String, column, exc, func, not_, or_, select, tuple_
+from sqlalchemy import table as sql_table
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from taskflow_core.domain.events import Event
@@ -185,6 +186,13 @@ async def get_timeline(connection: AsyncConnection, uid: str) -> list[TimelineRo
     with database_errors():
         rows = [TimelineRow(**row) for row in (await connection.execute(query)).mappings()]
     return sorted(rows, key=lambda row: stream_position(row.event_id))
+
+
+async def revision(connection: AsyncConnection) -> str | None:
+    """Revision of the schema; None if there is none."""
+    if await connection.scalar(select(func.to_regclass("alembic_version").cast(String))) is None:
+        return None
+    return await connection.scalar(select(column("version_num", String)).select_from(sql_table("alembic_version")))
 
 
 async def check(connection: AsyncConnection) -> None:

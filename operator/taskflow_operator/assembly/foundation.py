@@ -16,7 +16,7 @@ from taskflow_core.ledger.cache_versions import CacheVersions
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.ledger.namespaces import Namespaces
 from taskflow_core.ledger.operator import OperatorLedger
-from taskflow_core.settings import CacheSettings, DatabaseSettings, RedisSettings
+from taskflow_core.settings import CacheSettings, DatabaseSettings, LogSettings, RedisSettings
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.tracing import Tracing
 from taskflow_operator.assembly.part import Part
@@ -50,6 +50,9 @@ class Foundation:
     events: EventRecorder
     writer: StatusWriter
     tracing: Tracing
+    logs: LogSettings
+    """Of the operator, and of workers whose pool says nothing else."""
+    database_settings: DatabaseSettings
 
     @classmethod
     async def connect(
@@ -59,6 +62,7 @@ class Foundation:
         caching: CacheSettings,
         database: DatabaseSettings,
         tracing: Tracing,
+        logs: LogSettings,
     ) -> Self:
         """Open the connections.
 
@@ -95,6 +99,8 @@ class Foundation:
             events=EventRecorder(kube, settings.leader_identity),
             writer=StatusWriter(kube, settings.status_writes_per_second, weight=settings.weight),
             tracing=tracing,
+            logs=logs,
+            database_settings=database,
         )
 
     @property

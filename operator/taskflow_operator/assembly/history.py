@@ -7,9 +7,11 @@ from typing import Self
 
 from taskflow_core.kube.client import tasks_path
 from taskflow_core.ledger.stream import StreamReader
+from taskflow_core.store.migrate import connect, ensure_schema
 from taskflow_operator.assembly.foundation import Foundation
-from taskflow_operator.assembly.part import Part
+from taskflow_operator.assembly.part import Loop, Part
 from taskflow_operator.history.mirror import HistoryMirror
+from taskflow_operator.history.schema import SchemaKeeper
 from taskflow_operator.runtime.stream_group import StreamGroup
 
 GATHER_SECONDS = 0.25
@@ -36,4 +38,13 @@ class HistoryFeature:
         )
         base.namespaces.unmirrored.append(mirror.mirror_again)
         group = StreamGroup(reader, mirror.take, base.leadership.until_confirmed, gather_seconds=GATHER_SECONDS)
-        return cls(Part({"history": mirror.run}), mirror, group)
+        loops: dict[str, Loop] = {"history": mirror.run}
+        if base.database_settings.ensure_schema:
+            engine = connect(base.database_settings)
+            keeper = SchemaKeeper(
+                base.database.revision,
+                lambda: ensure_schema(engine),
+                lambda: mirror.mirror_again(base.namespaces.known),
+            )
+            loops["schema"] = keeper.run
+        return cls(Part(loops), mirror, group)

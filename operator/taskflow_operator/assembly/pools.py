@@ -41,6 +41,7 @@ class PoolFeature:
             image=base.settings.worker_image,
             lease_seconds=base.settings.lease_seconds,
             lease_name=f"{base.settings.leader_namespace}/{LEASE_NAME}",
+            env={"TASKFLOW_LOG_LEVEL": base.logs.level, "TASKFLOW_LOG_FORMAT": base.logs.format},
             changed=core.pool_changes.changed,
             events=base.events,
         )

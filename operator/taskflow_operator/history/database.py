@@ -77,6 +77,11 @@ class Database:
         async with transaction(self._engine) as connection:
             await items.store_items(connection, ended, datetime.now(UTC))
 
+    async def revision(self) -> str | None:
+        """Revision of the schema; None if there is none."""
+        async with transaction(self._engine) as connection:
+            return await repository.revision(connection)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._engine.dispose()

@@ -4,7 +4,7 @@
 manifest holds one, and installing again changes none. `pools` applies the WorkerPools; it may be repeated.
 
 Exit codes: 0 done; 1 the API server does not answer or refuses, so try again; 2 the file or the credentials are
-unusable.
+unusable; 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 from taskflow_core.broker import acl
 from taskflow_core.domain import naming
 from taskflow_core.domain.resource import Model
+from taskflow_core.end_on_sigterm import end_on_sigterm
 from taskflow_core.errors import Conflict, Invalid, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import APPLY_PATCH, KubeClient, Requests, resource_path
 from taskflow_core.settings import explain
@@ -155,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("action", choices=("secrets", "pools"))
     parser.add_argument("file", type=Path, help="the plan, JSON")
     chosen = parser.parse_args(arguments)
+    end_on_sigterm()
     try:
         plan = Plan.model_validate_json(chosen.file.read_bytes())
         done = asyncio.run(_run(chosen.action, plan))

@@ -1,7 +1,7 @@
 """`python -m taskflow_operator.install.smoke`: one Task through the REST API; what `helm test` and `skaffold verify`
 run in a pod.
 
-Exit codes: 0 it succeeded, 1 it did not, or the API refused it.
+Exit codes: 0 it succeeded, 1 it did not, or the API refused it, 143 stopped by SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import urllib.error
 import urllib.request
 import uuid
 from pathlib import Path
+
+from taskflow_core.end_on_sigterm import end_on_sigterm
 
 TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 TIMEOUT_SECONDS = 240
@@ -50,6 +52,7 @@ def call_with_retries(method: str, path: str, body: object = None) -> dict[str, 
 
 def main() -> int:
     """0 when the Task succeeded."""
+    end_on_sigterm()
     tasks = f"/v1/namespaces/{os.environ['TASKFLOW_NAMESPACE']}/tasks"
     name = f"smoke-{uuid.uuid4().hex[:8]}"
     spec = {"handler": "taskflow.echo", "kwargs": {"value": name}, "queue": os.environ["TASKFLOW_QUEUE"]}

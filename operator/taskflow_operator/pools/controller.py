@@ -16,7 +16,7 @@ from taskflow_core.errors import Conflict, Forbidden, Invalid, NotFound, Taskflo
 from taskflow_core.kube.client import JSON_PATCH, MERGE_PATCH, KubeClient, resource_path, status_patch
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.logs import get_logger
-from taskflow_operator.pools.deployment import deployment, deployment_name, pod_template
+from taskflow_operator.pools.deployment import NO_ENV, deployment, deployment_name, pod_template
 from taskflow_operator.pools.foreign_operator import MARK, explanation, foreign_operator
 from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.pools.status import STALLED, PoolFacts, pool_status
@@ -57,6 +57,7 @@ class PoolController:
         image: of workers whose pool sets none.
         lease_seconds: passed to the workers.
         lease_name: names this operator in the status of pools.
+        env: variables of workers whose pool does not set them.
         changed: called with a namespace when the queues that are served in it change, or whether their pools get
             workers.
         events: records pools that cannot get their workers.
@@ -70,6 +71,7 @@ class PoolController:
         image: str,
         lease_seconds: int,
         lease_name: str,
+        env: Mapping[str, str] = NO_ENV,
         changed: Callable[[str], None],
         events: EventRecorder,
     ) -> None:
@@ -78,6 +80,7 @@ class PoolController:
         self._image = image
         self._lease_seconds = lease_seconds
         self._lease_name = lease_name
+        self._env = env
         self._changed = changed
         self._events = events
         self.pools: dict[tuple[str, str], PoolState] = {}
@@ -99,7 +102,7 @@ class PoolController:
                 continue
             try:
                 if (why := _closed(kept.pool)) is None:
-                    return pod_template(kept.pool, image=self._image, lease_seconds=self._lease_seconds)
+                    return pod_template(kept.pool, image=self._image, lease_seconds=self._lease_seconds, env=self._env)
             except Invalid as error:
                 why = f"WorkerPool {kept.pool.name!r}: {error}"
             refusals.append(why)
@@ -204,7 +207,8 @@ class PoolController:
         pool = kept.pool
         path = _deployment_path(pool)
         try:
-            wanted = deployment(pool, await self._replicas(kept), image=self._image, lease_seconds=self._lease_seconds)
+            replicas = await self._replicas(kept)
+            wanted = deployment(pool, replicas, image=self._image, lease_seconds=self._lease_seconds, env=self._env)
             found = await self._kube.apply(path, wanted)
         except (Invalid, Forbidden, Conflict) as error:
             log.warning("deployment_refused", pool=f"{pool.namespace}/{pool.name}", error=str(error))

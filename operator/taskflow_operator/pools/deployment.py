@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from taskflow_core.domain import naming
@@ -26,16 +27,20 @@ RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}}
 LAST_WORDS = {"terminationMessagePolicy": "FallbackToLogsOnError"}
 """A container that fails leaves the end of its log in the pod's status."""
 
+NO_ENV: Mapping[str, str] = MappingProxyType({})
+
 T = TypeVar("T")
 
 
-def deployment(pool: WorkerPool, replicas: int, *, image: str, lease_seconds: int) -> dict[str, Any]:
-    """The pool's Deployment, for server-side apply.
+def deployment(
+    pool: WorkerPool, replicas: int, *, image: str, lease_seconds: int, env: Mapping[str, str] = NO_ENV
+) -> dict[str, Any]:
+    """The pool's Deployment, for server-side apply. Arguments as of `pod_template`.
 
     Raises:
         Invalid: as `pod_template` does.
     """
-    template = pod_template(pool, image=image, lease_seconds=lease_seconds)
+    template = pod_template(pool, image=image, lease_seconds=lease_seconds, env=env)
     template["metadata"]["labels"] |= pool.selector
     return {
         "apiVersion": "apps/v1",
@@ -58,8 +63,16 @@ def deployment(pool: WorkerPool, replicas: int, *, image: str, lease_seconds: in
     }
 
 
-def pod_template(pool: WorkerPool, *, image: str, lease_seconds: int) -> dict[str, Any]:
+def pod_template(
+    pool: WorkerPool, *, image: str, lease_seconds: int, env: Mapping[str, str] = NO_ENV
+) -> dict[str, Any]:
     """Pod template of the pool, without the pool's labels: its own template over defaults of restricted Pod Security.
+
+    Args:
+        pool: whose template it is.
+        image: of the worker, unless the pool names one.
+        lease_seconds: passed to the worker.
+        env: variables of the worker that the pool does not set itself.
 
     Raises:
         Invalid: a field of the template that has to be read is no PodSpec field; the API server validates the rest.
@@ -73,7 +86,7 @@ def pod_template(pool: WorkerPool, *, image: str, lease_seconds: int) -> dict[st
     containers = _objects(pod, "containers", "spec.template.spec")
     own = next((c for c in containers if c.get("name") == naming.WORKER_CONTAINER), {})
     others = [c for c in containers if c.get("name") != naming.WORKER_CONTAINER]
-    worker = _worker_container(pool, own, image=image, lease_seconds=lease_seconds, grace_seconds=grace)
+    worker = _worker_container(pool, own, image=image, lease_seconds=lease_seconds, grace_seconds=grace, defaults=env)
     initial = _objects(pod, "initContainers", "spec.template.spec")
     return {
         "metadata": {
@@ -96,7 +109,13 @@ def pod_template(pool: WorkerPool, *, image: str, lease_seconds: int) -> dict[st
 
 
 def _worker_container(
-    pool: WorkerPool, own: dict[str, Any], *, image: str, lease_seconds: int, grace_seconds: int
+    pool: WorkerPool,
+    own: dict[str, Any],
+    *,
+    image: str,
+    lease_seconds: int,
+    grace_seconds: int,
+    defaults: Mapping[str, str],
 ) -> dict[str, Any]:
     ours: list[dict[str, Any]] = [
         {"name": "TASKFLOW_WORKER_NAMESPACE", "value": pool.namespace},
@@ -110,6 +129,8 @@ def _worker_container(
     ]
     fixed = {variable["name"] for variable in ours}
     theirs = [variable for variable in _objects(own, "env", "container worker") if variable.get("name") not in fixed]
+    set_by_pool = {variable.get("name") for variable in theirs}
+    ours += [{"name": name, "value": value} for name, value in defaults.items() if name not in set_by_pool]
     secret = {"secretRef": {"name": naming.WORKER_SECRET}}
     security = {
         "allowPrivilegeEscalation": False,

@@ -9,10 +9,14 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, MetaData, NullPool, create_engine, inspect, text
 
 from taskflow_api.webhooks.tables import deliveries
+from taskflow_core.end_on_sigterm import STOPPED
 from taskflow_core.errors import Unavailable
+from taskflow_core.ledger.cache_versions import CacheVersions
 from taskflow_core.settings import DatabaseSettings
-from taskflow_core.store.migrate import ADVISORY_LOCK, APPLICATION_NAME, check_schema, migrate
+from taskflow_core.store.migrate import ADVISORY_LOCK, APPLICATION_NAME, check_schema, ensure_schema, migrate
 from taskflow_core.store.tables import metadata as of_the_history
+from taskflow_operator.history.database import Database
+from taskflow_operator.history.schema import SchemaKeeper
 
 pytestmark = pytest.mark.integration
 METADATA = MetaData(naming_convention=of_the_history.naming_convention)
@@ -148,3 +152,61 @@ def test_waiting_ends_with_1_when_the_time_is_over(database: DatabaseSettings) -
     _, said = waiting.communicate(timeout=60)
     assert waiting.returncode == 1
     assert "schema none" in said
+
+
+def test_pods_that_come_up_together_make_the_schema_once(database: DatabaseSettings) -> None:
+    together = [_command(database, "--patience", "60", "ensure") for _ in range(3)]
+    answers = [process.communicate(timeout=120) for process in together]
+    assert [process.returncode for process in together] == [0, 0, 0], answers
+    check_schema(_engine(database))
+
+
+def test_a_newer_schema_is_left_as_it_is(database: DatabaseSettings) -> None:
+    engine = _engine(database)
+    migrate(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = 'of_the_future'"))
+    assert ensure_schema(engine) == ""
+
+
+@pytest.mark.parametrize("action", ["wait", "ensure"])
+def test_sigterm_ends_it_at_once(action: str) -> None:
+    nowhere = DatabaseSettings.model_validate({"url": "postgresql+psycopg://u:p@127.0.0.1:1/db"})
+    waiting = _command(nowhere, "--patience", "600", action)
+    assert waiting.stderr is not None
+    assert "Connection refused" in waiting.stderr.readline()
+    waiting.terminate()
+    assert waiting.wait(timeout=60) == STOPPED
+    waiting.communicate()
+
+
+async def test_the_operator_sees_that_the_schema_is_gone(database: DatabaseSettings) -> None:
+    history = Database(database, CacheVersions(None))
+    try:
+        assert await history.revision() is None
+        migrate(_engine(database))
+        assert await history.revision() == "0011"
+    finally:
+        await history.close()
+
+
+async def test_a_schema_that_the_database_loses_is_made_again_while_the_operator_runs(
+    database: DatabaseSettings,
+) -> None:
+    history, engine = Database(database, CacheVersions(None)), _engine(database)
+    lost: list[None] = []
+    keeper = SchemaKeeper(history.revision, lambda: ensure_schema(engine), lambda: lost.append(None))
+    migrate(engine)
+    try:
+        await keeper.check()
+        assert lost == []
+        with engine.begin() as connection:
+            connection.execute(text("DROP SCHEMA public CASCADE"))
+            connection.execute(text("CREATE SCHEMA public"))
+        with pytest.raises(Unavailable):
+            await history.stored(["uid"])
+        await keeper.check()
+        assert await history.stored(["uid"]) == set()
+        assert lost == [None]
+    finally:
+        await history.close()

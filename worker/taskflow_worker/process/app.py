@@ -78,6 +78,8 @@ class Worker:
         queues = [naming.broker_queue(self._settings.namespace, queue) for queue in self._settings.queues]
         log.info("worker_starting", worker=self._identity, queues=queues, handlers=REGISTRY.names)
         arguments = [
+            # Without Celery's banner: every line of the log is of one format.
+            "--quiet",
             "worker",
             f"--concurrency={self._settings.concurrency}",
             f"--queues={','.join(queues)}",

@@ -257,3 +257,16 @@ def test_a_worker_has_room_to_write_although_its_root_is_read_only() -> None:
 def test_a_template_that_is_no_pod_spec_is_refused_with_its_field(spec: Any) -> None:
     with pytest.raises(Invalid, match=r"expected .*, found "):
         made({"spec": spec})
+
+
+def test_a_worker_logs_as_the_operator_unless_its_pool_says_how() -> None:
+    defaults = {"TASKFLOW_LOG_LEVEL": "DEBUG", "TASKFLOW_LOG_FORMAT": "json"}
+
+    def logging_of(template: dict[str, Any]) -> dict[str, str]:
+        found = deployment(pool(template), 2, image="i", lease_seconds=15, env=defaults)
+        (container,) = found["spec"]["template"]["spec"]["containers"]
+        return {each["name"]: each["value"] for each in container["env"] if each["name"] in defaults}
+
+    assert logging_of({}) == defaults
+    own = with_worker(env=[{"name": "TASKFLOW_LOG_LEVEL", "value": "WARNING"}])
+    assert logging_of(own) == defaults | {"TASKFLOW_LOG_LEVEL": "WARNING"}
