@@ -98,12 +98,6 @@ class Reason(StrEnum):
     POISON_TASK = "PoisonTask"
     """Several different workers in a row died while they ran it: as many as the operator's setting
     `TASKFLOW_MAX_LOST_WORKERS` says. So it ends, whatever `maxAttempts` allows. Final."""
-    POISON_TASK = "PoisonTask"
-    """Several different workers in a row died while they ran it: as many as the operator's setting
-    `TASKFLOW_MAX_LOST_WORKERS` says. So it ends, whatever `maxAttempts` allows. Final."""
-    POISON_TASK = "PoisonTask"
-    """Several different workers in a row died while they ran it: as many as the operator's setting
-    `TASKFLOW_MAX_LOST_WORKERS` says. So it ends, whatever `maxAttempts` allows. Final."""
     CANCELLED = "Cancelled"
     """`spec.cancel` is true, or the Task is being deleted. Final."""
     QUEUE_TIMEOUT = "QueueTimeout"

@@ -13,7 +13,7 @@ from taskflow_core.ledger.stream import StreamReader
 from taskflow_core.telemetry import metrics
 from taskflow_operator.assembly.foundation import Foundation
 from taskflow_operator.assembly.history import HistoryFeature
-from taskflow_operator.assembly.part import Part
+from taskflow_operator.assembly.part import Loop, Part
 from taskflow_operator.evidence.pod_observer import PodObserver
 from taskflow_operator.process.leader_election import LEASE_NAME
 from taskflow_operator.runtime.acknowledgements import Acknowledgements
@@ -153,22 +153,24 @@ class TaskFeature:
             caught_up=group.caught_up,
             read_again=monitor.read_again,
         )
-        retention = _retention(base, core)
-        finished = FinishedObserver(base.kube, retention)
-        # Not among the part's watches: nothing waits until all finished Tasks are read, and there may be many.
-        late = KindWatch(base.kube, Task.PLURAL, finished, selector=FINISHED_SELECTOR, name="finished-tasks")
         metrics.WATCH_AGE.set_function(lambda: time.monotonic() - watch.latest)
         loops = {
             "dispatch": dispatcher.run,
             "resources": core.acknowledgements.run,
             "reconcile": lambda: run_all(reconciler.loops()),
             "lost-workers": lost_workers.run,
-            "retention": retention.run,
-            "watch-finished-tasks": late.run,
-            "finished-tasks": finished.run,
             "streams": lambda: run_all(monitor.loops()),
+            **_finished_loops(base, core),
         }
         return cls(Part(loops, (watch,)), delivery, reconciler, monitor)
+
+
+def _finished_loops(base: Foundation, core: TaskCore) -> dict[str, Loop]:
+    retention = _retention(base, core)
+    finished = FinishedObserver(base.kube, retention)
+    # Not among the part's watches: nothing waits until all finished Tasks are read, and there may be many.
+    watch = KindWatch(base.kube, Task.PLURAL, finished, selector=FINISHED_SELECTOR, name="finished-tasks")
+    return {"retention": retention.run, "watch-finished-tasks": watch.run, "finished-tasks": finished.run}
 
 
 def _delivery(base: Foundation, core: TaskCore, pools: Pools, starters: Mapping[Isolation, AttemptStarter]) -> Delivery:

@@ -10,6 +10,8 @@ from pydantic import SecretStr
 from taskflow_core.ledger.connect import connect_sync
 from taskflow_core.settings import DatabaseSettings, RedisSettings
 from taskflow_local.stack import Stack
+from taskflow_operator.arrays import driver, history_wait
+from taskflow_operator.runtime import dependency_health
 from tests.integration.arrays.site import Site
 
 
@@ -34,3 +36,10 @@ async def site(redis_stack: Stack, migrated: DatabaseSettings) -> AsyncIterator[
     yield made
     await made.close()
     pools.reset()
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dependency_health, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(history_wait, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(driver, "STOCK_SECONDS", 0.5)

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr, ValidationError
+from pydantic_settings import SettingsError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from taskflow_core.redis_login import redis_login
-from taskflow_core.settings import UNUSABLE, CacheSettings, DatabaseSettings, RedisSettings, StorageSettings, explain
+from taskflow_core.settings import CacheSettings, DatabaseSettings, RedisSettings, StorageSettings, explain
 
 
 @pytest.mark.parametrize(
@@ -106,11 +107,11 @@ def test_every_secret_and_text_may_be_a_file(files: Path, monkeypatch: pytest.Mo
 
 def test_a_folder_or_a_file_that_cannot_be_read_is_named(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (files / "TASKFLOW_REDIS_URL").write_bytes(b"redis://:\xff@redis/0")
-    with pytest.raises(UNUSABLE) as caught:
+    with pytest.raises(SettingsError) as caught:
         RedisSettings()
     assert explain(caught.value) == ["TASKFLOW_SECRETS_DIR: TASKFLOW_REDIS_URL: expected UTF-8"]
     monkeypatch.setenv("TASKFLOW_SECRETS_DIR", str(files / "none"))
-    with pytest.raises(UNUSABLE) as caught:
+    with pytest.raises(SettingsError) as caught:
         RedisSettings()
     assert explain(caught.value) == ["TASKFLOW_SECRETS_DIR: expected a folder, found none"]
 

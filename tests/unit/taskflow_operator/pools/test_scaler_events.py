@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskflow_operator.pools.scaler import LOOK_SECONDS, REPORT_SECONDS
-from tests.unit.taskflow_operator.pools.test_scaler import at_four
+from tests.unit.taskflow_operator.pools.scaling_world import at_four
 
 
 async def test_each_change_of_the_number_of_pods_is_an_event_that_says_why() -> None:
