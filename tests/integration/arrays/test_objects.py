@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from taskflow_core.domain.message import Message
 from taskflow_operator.tasks.rules.decision import Enqueue
 from tests.builders import UID
 from tests.integration.arrays.accounts import accounted

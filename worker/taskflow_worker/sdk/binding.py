@@ -255,6 +255,8 @@ async def _until_stopped(work: Coroutine[Any, Any, R], stop: Stop) -> R:
             cancelled = True
             task.cancel()
         await asyncio.wait({task}, timeout=_STOP_POLL_SECONDS)
+    # Cancelled before its first step it was not begun.
+    work.close()
     return task.result()
 
 

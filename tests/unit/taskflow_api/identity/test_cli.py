@@ -41,7 +41,7 @@ def test_wrong_arguments_give_one_line_and_exit_code_2(
 
 def test_a_missing_database_url_is_named_with_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["keys", "list", "--namespace", "a"]) == cli.USAGE
-    assert "DatabaseSettings: url" in capsys.readouterr().err
+    assert "TASKFLOW_DATABASE_URL: Field required" in capsys.readouterr().err
 
 
 def test_missing_kubernetes_credentials_are_reported_with_exit_code_2(
