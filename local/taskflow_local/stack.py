@@ -194,7 +194,7 @@ class Stack:
         for name in dict.fromkeys(name for each in self._components for name in each.programs):
             self._programs[name] = resolver.resolve(name)
         if any(each.name == "kube-apiserver" for each in self._components):
-            self._programs["kubectl"] = resolver.resolve("kubectl")
+            self._programs["kubectl"] = resolver.resolve("kubectl").resolve()  # PATH may lead to our own link
 
     def _choose_ports(self, ports: Ports, waiting: Sequence[Component]) -> set[str]:
         remembered = dict(self._state.ports)

@@ -89,7 +89,9 @@ def test_the_database_of_a_migration_is_part_of_its_name() -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_two_field_managers_agree_on_the_same_rendering(prepared: Server, name: str) -> None:
-    done = helm("template", "managers", str(CHART), "-n", NAMESPACE, "-f", str(CHART / "ci" / f"{name}-values.yaml"))
+    done = helm(
+        "template", f"managers-{name}", str(CHART), "-n", NAMESPACE, "-f", str(CHART / "ci" / f"{name}-values.yaml")
+    )
     assert done.returncode == 0, done.stderr
     # In one namespace: those of others are not there.
     objects = [

@@ -81,9 +81,3 @@ def test_links_are_for_the_host_that_clients_reach(settings: StorageSettings, fo
     assert http.request("GET", link).data == b"hello"
     assert http.request("GET", link.replace("localhost", "127.0.0.1")).status == 403
     assert urlsplit(outside.multipart().presigned_part(folder + "x", "u", 1)).netloc == f"localhost:{port}"
-
-
-@pytest.mark.parametrize("endpoint", ["files.example", "ftp://files", "https://files/path"])
-def test_a_public_endpoint_is_a_scheme_and_a_host(settings: StorageSettings, endpoint: str) -> None:
-    with pytest.raises(Invalid, match="TASKFLOW_S3_PUBLIC_ENDPOINT"):
-        ObjectStore(settings.model_copy(update={"public_endpoint": endpoint}))

@@ -101,7 +101,8 @@ def test_a_killed_operator_goes_on_where_it_was(product: Product, tmp_path: Path
     eventually(lambda: records(record, "end"), lambda ends: len(ends) == 1)
     product.apply(task("meanwhile", "taskflow.echo", kwargs={"value": 7}))
     product.stack.start("operator")
-    assert product.finished("kill-operator")["status"]["attempt"] == 1
+    status = product.finished("kill-operator")["status"]
+    assert status["attempt"] == 1, status
     assert product.finished("meanwhile")["status"]["result"] == 7
     assert len(records(record, "start")) == 1
     assert product.history("kill-operator", "Succeeded")["attempts"][0]["outcome"] == "succeeded"

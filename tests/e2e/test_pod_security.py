@@ -109,7 +109,7 @@ def test_the_same_holds_for_tasks_in_pods_of_their_own(guarded: Product) -> None
     create(guarded, body)
     eventually(
         lambda: get(guarded, "tft", "alone").get("status", {}).get("message", ""),
-        lambda message: message.endswith("has no pod; its events say why"),
+        lambda message: 'its pod is forbidden: violates PodSecurity "restricted:latest"' in message,
         60,
     )
     assert f"{POD_SECURITY}host namespaces" in guarded.kubectl("get", "events", "-n", NAMESPACE)

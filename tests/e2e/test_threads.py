@@ -136,7 +136,8 @@ def test_another_kind_of_pool_is_a_rollout_that_costs_no_attempt(threads: Produc
     threads.kubectl("patch", "tfp", "threads", "--type=merge", "-p", '{"spec":{"pool":"Prefork","concurrency":2}}')
     eventually(lambda: threads.pool("threads").get("slots"), lambda slots: slots == 2, 60)
     for name in names:
-        assert threads.finished(name)["status"]["attempts"] == 1
+        status = threads.finished(name)["status"]
+        assert status["attempts"] == 1, status
     assert len(records(record, "start")) == len(records(record, "end")) == len(names)
     since = time.monotonic()
     assert threads.run("thr-forked", "taskflow.echo", queue="threads")["status"]["phase"] == "Succeeded"

@@ -48,8 +48,8 @@ def stalled(product: Product, name: str) -> str:
 
 
 def test_a_crash_loop_is_told_with_the_last_words_of_its_container(product: Product) -> None:
-    words = "ModuleNotFoundError: No module named 'weather_handlers'"
-    product.apply(pool("broken", **with_variable("TASKFLOW_WORKER_HANDLERS", "weather_handlers")))
+    words = "ModuleNotFoundError: No module named 'no_such_handlers'"
+    product.apply(pool("broken", **with_variable("TASKFLOW_WORKER_HANDLERS", "no_such_handlers")))
     product.apply(task("on-broken", "taskflow.echo", queue="broken"))
     eventually(lambda: stalled(product, "broken"), lambda text: text.endswith(words), 120)
     eventually(lambda: message(product, "on-broken"), lambda text: text.endswith(words), 30)

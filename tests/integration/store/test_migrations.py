@@ -52,10 +52,11 @@ def _catalogue(engine: Engine) -> list[tuple[str, ...]]:
         return [tuple(row) for row in connection.execute(_CATALOGUE) if "alembic_version" not in row[1] + row[2]]
 
 
-def _command(database: DatabaseSettings, *arguments: str) -> subprocess.Popen[str]:
+def _command(database: DatabaseSettings | str, *arguments: str) -> subprocess.Popen[str]:
+    url = database if isinstance(database, str) else database.url.get_secret_value()
     return subprocess.Popen(
         [sys.executable, "-m", "taskflow_core.store.migrate", *arguments],
-        env=os.environ | {"TASKFLOW_DATABASE_URL": database.url.get_secret_value()},
+        env=os.environ | {"TASKFLOW_DATABASE_URL": url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -121,8 +122,7 @@ def test_a_table_that_somebody_holds_ends_the_migration_with_the_code_for_try_ag
 def test_exit_codes_tell_try_again_from_a_wrong_call(
     database: DatabaseSettings, url: str | None, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
-    settings = database if url is None else DatabaseSettings.model_validate({"url": url})
-    process = _command(settings, *arguments)
+    process = _command(database if url is None else url, *arguments)
     _, error = process.communicate(timeout=60)
     assert (process.returncode, said in error, "hunter2" in error) == (code, True, False)
 

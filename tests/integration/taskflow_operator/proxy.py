@@ -9,9 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import aiohttp
 from aiohttp import web
+
+from taskflow_core.domain.phases import OPEN_SELECTOR
 
 _HOP = {"connection", "transfer-encoding", "content-length", "host", "content-encoding"}
 
@@ -32,7 +35,8 @@ class Asked:
 
     @property
     def watches_tasks(self) -> bool:
-        return "watch=true" in self.query and self.path.endswith("/tasks")
+        """Of the two watches, that of open Tasks."""
+        return "watch=true" in self.query and self.path.endswith("/tasks") and OPEN_SELECTOR in unquote(self.query)
 
 
 class Proxy:
