@@ -102,7 +102,7 @@ def test_a_killed_operator_goes_on_where_it_was(product: Product, tmp_path: Path
     product.apply(task("meanwhile", "taskflow.echo", kwargs={"value": 7}))
     product.stack.start("operator")
     status = product.finished("kill-operator")["status"]
-    assert status["attempt"] == 1, status
+    assert status["attempt"] == 1, status.get("lastError")
     assert product.finished("meanwhile")["status"]["result"] == 7
     assert len(records(record, "start")) == 1
     assert product.history("kill-operator", "Succeeded")["attempts"][0]["outcome"] == "succeeded"

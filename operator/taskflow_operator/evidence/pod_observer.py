@@ -21,8 +21,8 @@ GONE = 5000
 SLACK = timedelta(seconds=60)
 """How long after a lease ran out the end of a container still explains it: clocks differ, and statuses come late."""
 
-Ended = Callable[[str, str, datetime | None], None]
-"""Called with namespace, pod, and since when another container runs in it, if one does."""
+Ended = Callable[[str, str, datetime], None]
+"""Called with namespace, pod, and when its container ended."""
 
 
 class PodObserver:
@@ -62,7 +62,7 @@ class PodObserver:
         known = before.ended_at if before is not None and before.uid == pod.uid else None
         if pod.ended_at is not None and pod.ended_at != known and self._now() - pod.ended_at < self._recent:
             for tell in self.ended:
-                tell(pod.namespace, pod.name, pod.running_since)
+                tell(pod.namespace, pod.name, pod.ended_at)
 
     def _forget(self, pod: WorkerPod) -> None:
         place = pod.namespace, pod.name

@@ -21,7 +21,8 @@ from taskflow_operator.tasks.ports import Death, HoldingsLedger, WorkerDeaths
 log = get_logger(__name__)
 LOOK_SECONDS = 1.0
 LOOKS = 20
-"""How often the attempts of a dead worker are looked for: a claim may arrive after the news of its death."""
+"""How often the attempts of a dead worker are looked for, besides while they may be renewed yet: a claim may arrive
+after the news of its death."""
 MISSED_RENEWALS = 1.2
 """A worker that lives has renewed its leases within this many of its intervals."""
 RENEWALS_PER_LEASE = 3
@@ -41,21 +42,19 @@ def is_open_attempt(tasks: OpenTasks, attempt: AttemptKey) -> bool:
     return attempt.chunk is None and attempt.attempt == known.task.status.attempt
 
 
-def void(held: Held, lease_ms: int, running_since: datetime | None) -> bool:
-    """Whether the holder of an attempt is dead, given that the container of its pod ended.
+def void(held: Held, lease_ms: int, ended: datetime) -> bool:
+    """Whether the holder of an attempt is dead, given that a container of its pod ended.
 
     Args:
         held: the attempt.
         lease_ms: how long a lease lasts without renewal.
-        running_since: since when another container runs in the pod; None if none does.
+        ended: when the container ended, by the clock of its node, in whole seconds.
     """
-    if running_since is None:
-        return True
     renewed_ms = held.until_ms - lease_ms
-    # The claim does not say which container made it. That of the one that runs now was renewed after its start, and is
-    # renewed again in time, whatever the clock of the node says.
+    # The claim does not say which container made it, and the next one may have started before anybody knows. What that
+    # one holds was renewed after the end, and is renewed again in time, whatever the clock of the node says.
     missed = held.now_ms - renewed_ms > MISSED_RENEWALS * lease_ms / RENEWALS_PER_LEASE
-    return missed and renewed_ms < running_since.timestamp() * 1000
+    return missed and renewed_ms < (ended.timestamp() + 1) * 1000
 
 
 class LostWorkers:
@@ -83,14 +82,15 @@ class LostWorkers:
         self._deaths = deaths
         self._lease_ms = int(lease_seconds * 1000)
         self._sleep = sleep
-        self._dead: dict[tuple[str, str], tuple[datetime | None, int]] = {}
-        """Pods whose container ended: since when another one runs, and the looks that are left."""
+        self._looks = LOOKS + int(lease_seconds * MISSED_RENEWALS / RENEWALS_PER_LEASE / LOOK_SECONDS)
+        self._dead: dict[tuple[str, str], tuple[datetime, int]] = {}
+        """Pods whose container ended: when, and the looks that are left."""
         self._changed = asyncio.Event()
         self._errors = ConsecutiveErrors("lost-workers")
 
-    def worker_ended(self, namespace: str, pod: str, running_since: datetime | None) -> None:
+    def worker_ended(self, namespace: str, pod: str, ended: datetime) -> None:
         """The container of a worker ended; what it held is looked for soon."""
-        self._dead[namespace, pod] = running_since, LOOKS
+        self._dead[namespace, pod] = ended, self._looks
         self._changed.set()
 
     async def run(self) -> None:
@@ -117,10 +117,10 @@ class LostWorkers:
         Raises:
             Unavailable: Redis does not answer.
         """
-        for (namespace, pod), (since, looks) in list(self._dead.items()):
+        for (namespace, pod), (ended, looks) in list(self._dead.items()):
             found = await self._ledger.held(namespace, pod, limit=MAX_HELD)
             dead = [
-                each for each in found if is_open_attempt(self._tasks, each.key) and void(each, self._lease_ms, since)
+                each for each in found if is_open_attempt(self._tasks, each.key) and void(each, self._lease_ms, ended)
             ]
             if dead:
                 holders = {each.key: each.claim for each in dead}
@@ -128,10 +128,10 @@ class LostWorkers:
                 lost = await self._ledger.expire(list(holders), failures=failures, holders=holders)
                 for key in lost:
                     self._count(key, pod)
-            if self._dead.get((namespace, pod)) == (since, looks):
+            if self._dead.get((namespace, pod)) == (ended, looks):
                 del self._dead[namespace, pod]
                 if looks > 1:
-                    self._dead[namespace, pod] = since, looks - 1
+                    self._dead[namespace, pod] = ended, looks - 1
 
     async def explain(self, expired: Sequence[AttemptKey]) -> dict[AttemptKey, Failure]:
         """Why attempts whose lease ran out were lost, as far as is known.

@@ -122,7 +122,7 @@ class Pods:
         yield SimpleNamespace(version="7", items=self.items)
 
 
-def observer(pods: Pods | None = None) -> tuple[PodObserver, list[tuple[str, str, datetime | None]]]:
+def observer(pods: Pods | None = None) -> tuple[PodObserver, list[tuple[str, str, datetime]]]:
     made, told = PodObserver(cast("Any", pods or Pods()), lease_seconds=15, now=lambda: NOW), list[Any]()
     made.ended.append(lambda *ended: told.append(ended))
     return made, told
@@ -135,17 +135,17 @@ def test_the_end_of_a_container_is_told_once() -> None:
     dead = body(containerStatuses=[container(state={"terminated": terminated()})])
     pods.observe(dead)
     pods.observe(dead)
-    assert told == [("team-a", "w-1", None)]
+    assert told == [("team-a", "w-1", NOW - timedelta(seconds=5))]
     restarted = {"running": {"startedAt": at(-1)}}
     pods.observe(body(containerStatuses=[container(state=restarted, lastState={"terminated": terminated()})]))
     assert len(told) == 1, "it is the same end"
 
 
-def test_an_end_that_was_missed_is_told_with_the_start_of_the_next_container() -> None:
+def test_an_end_that_was_missed_is_told_when_the_next_container_runs() -> None:
     pods, told = observer()
     restarted = {"running": {"startedAt": at(-2)}}
     pods.observe(body(containerStatuses=[container(state=restarted, lastState={"terminated": terminated()})]))
-    assert told == [("team-a", "w-1", NOW - timedelta(seconds=2))]
+    assert told == [("team-a", "w-1", NOW - timedelta(seconds=5))]
 
 
 def test_an_end_of_yesterday_is_no_news() -> None:

@@ -15,10 +15,10 @@ from taskflow_operator.tasks.ports import Death
 from tests.builders import NOW_MS, make_task
 
 LEASE_MS = 15_000
-STARTED = datetime.fromtimestamp(NOW_MS / 1000, UTC)
+ENDED = datetime.fromtimestamp(NOW_MS / 1000, UTC)
 
 
-def held(uid: str, worker: str = "w-1:aa", *, renewed_ago: int = 0) -> Held:
+def held(uid: str, worker: str = "w-1:aa", *, renewed_ago: int = 7000) -> Held:
     return Held(
         AttemptKey("team-a", uid, 1),
         f"{worker}|7|nonce",
@@ -27,26 +27,22 @@ def held(uid: str, worker: str = "w-1:aa", *, renewed_ago: int = 0) -> Held:
     )
 
 
-def test_what_a_dead_container_holds_is_void_at_once() -> None:
-    assert void(held("a"), LEASE_MS, None)
-
-
 @pytest.mark.parametrize(
-    ("renewed_ago", "started_ago", "expected"),
-    [(7000, 3, True), (3000, 2, False), (7000, 8, False)],
-    ids=["of the former container", "may be renewed yet", "claimed by the one that runs"],
+    ("renewed_ago", "ended_ago", "expected"),
+    [(7000, 3, True), (7000, 7.9, True), (3000, 2, False), (7000, 9, False)],
+    ids=["of the container", "within the second of its end", "may be renewed yet", "claimed by the next one"],
 )
-def test_what_a_restarted_pod_holds_is_void_if_it_is_of_the_former_container(
-    renewed_ago: int, started_ago: float, expected: bool
+def test_what_a_pod_holds_is_void_if_it_is_of_the_container_that_ended(
+    renewed_ago: int, ended_ago: float, expected: bool
 ) -> None:
-    started = datetime.fromtimestamp(NOW_MS / 1000 - started_ago, UTC)
-    assert void(held("a", renewed_ago=renewed_ago), LEASE_MS, started) is expected
+    ended = datetime.fromtimestamp(NOW_MS / 1000 - ended_ago, UTC)
+    assert void(held("a", renewed_ago=renewed_ago), LEASE_MS, ended) is expected
 
 
 @pytest.mark.parametrize("skew", [-3600, 3600])
 def test_a_worker_that_renews_keeps_what_it_holds_whatever_the_clock_of_its_node_says(skew: int) -> None:
-    started = datetime.fromtimestamp(NOW_MS / 1000 + skew, UTC)
-    assert not void(held("a", renewed_ago=5000), LEASE_MS, started)
+    ended = datetime.fromtimestamp(NOW_MS / 1000 + skew, UTC)
+    assert not void(held("a", renewed_ago=5000), LEASE_MS, ended)
 
 
 @dataclass
@@ -96,10 +92,19 @@ def world(*uids: str, reason: Reason = Reason.OUT_OF_MEMORY) -> tuple[LostWorker
     return LostWorkers(tasks, ledger, Deaths(reason), lease_seconds=15), ledger
 
 
-async def test_the_attempts_of_a_dead_worker_are_lost_at_once_and_those_of_others_stay() -> None:
+async def test_what_the_next_container_of_the_pod_claims_is_its_own() -> None:
+    lost, ledger = world("a")
+    lost.worker_ended("team-a", "w-1", datetime.fromtimestamp(NOW_MS / 1000 - 9, UTC))
+    ledger.held_now = [held("a", renewed_ago=7000)]
+    for _ in range(LOOKS):
+        await lost.look()
+    assert ledger.expired == []
+
+
+async def test_the_attempts_of_a_dead_worker_are_lost_soon_and_those_of_others_stay() -> None:
     lost, ledger = world("a", "b")
     ledger.held_now = [held("a"), held("b", "w-10:bb")]
-    lost.worker_ended("team-a", "w-1", None)
+    lost.worker_ended("team-a", "w-1", ENDED)
     await lost.look()
     key = AttemptKey("team-a", "a", 1)
     assert ledger.expired == [key]
@@ -109,18 +114,18 @@ async def test_the_attempts_of_a_dead_worker_are_lost_at_once_and_those_of_other
 
 async def test_a_claim_that_arrives_late_is_found_and_then_no_more_is_asked() -> None:
     lost, ledger = world("a")
-    lost.worker_ended("team-a", "w-1", None)
+    lost.worker_ended("team-a", "w-1", ENDED)
     await lost.look()
     ledger.held_now = [held("a")]
-    for _ in range(LOOKS + 5):
+    for _ in range(LOOKS + 10):
         await lost.look()
-    assert (len(ledger.expired), ledger.asked) == (1, LOOKS)
+    assert (len(ledger.expired), ledger.asked) == (1, LOOKS + 6)
 
 
 async def test_a_name_that_is_no_attempt_of_an_open_task_gets_no_token() -> None:
     lost, ledger = world("a")
     ledger.held_now = [held("forged")]
-    lost.worker_ended("team-a", "w-1", None)
+    lost.worker_ended("team-a", "w-1", ENDED)
     await lost.look()
     assert ledger.expired == []
 
@@ -128,7 +133,7 @@ async def test_a_name_that_is_no_attempt_of_an_open_task_gets_no_token() -> None
 async def test_attempts_that_died_together_for_want_of_memory_know_of_each_other() -> None:
     lost, ledger = world("a", "b", "c")
     ledger.held_now = [held("a"), held("b"), held("c", "w-1:former")]
-    lost.worker_ended("team-a", "w-1", None)
+    lost.worker_ended("team-a", "w-1", ENDED)
     await lost.look()
     assert [ledger.failures[AttemptKey("team-a", uid, 1)].beside for uid in "abc"] == [1, 1, 0]
     assert ledger.failures[AttemptKey("team-a", "a", 1)].message == (
