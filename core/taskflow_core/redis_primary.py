@@ -1,0 +1,135 @@
+"""Redis with Sentinels: each connection asks them where the primary is when it is made.
+
+Connections are redis-py's own for Sentinels: one whose server became a replica meanwhile is closed, which is an error
+that passes like any lost connection. Its `Sentinel` is not used: several tasks or threads that ask at the same time may
+take a server off its list for good (https://github.com/redis/redis-py/blob/v8.1.0/redis/sentinel.py), and its
+connections to the Sentinels stay open.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+import redis.asyncio.sentinel
+import redis.sentinel
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from taskflow_core.service_urls import Sentinels, of_one_server, sentinels_of
+from taskflow_core.settings import RedisSettings
+
+_SECONDS = 1.0
+"""How long a Sentinel may take: one that is gone must not keep the others from being asked."""
+_QUESTION = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME")
+
+
+class _Asked:
+    """What redis-py's connections want of their pool, from which they learn where the primary is."""
+
+    is_master = True
+    check_connection = False
+
+    def __init__(self, sentinels: Sentinels, settings: RedisSettings) -> None:
+        self._name = sentinels.name
+        self._first = 0
+        url = urlsplit(of_one_server(settings.url.get_secret_value()))
+        hosts = [(f"[{host}]" if ":" in host else host, port) for host, port in sentinels.addresses]
+        self._urls = [url._replace(netloc=f"{host}:{port}", path="").geturl() for host, port in hosts]
+        self._options: dict[str, Any] = {
+            **settings.tls,
+            "socket_timeout": _SECONDS,
+            "socket_connect_timeout": _SECONDS,
+            "decode_responses": True,
+        }
+
+    def _turns(self) -> list[int]:
+        """Each Sentinel once, first the one that knew the primary last."""
+        first, count = self._first, len(self._urls)
+        return [(first + turn) % count for turn in range(count)]
+
+    def _read(self, turn: int, answer: Any) -> tuple[str, int]:
+        if not answer:
+            raise RedisConnectionError("it does not know it")
+        self._first = turn
+        host, port = answer
+        return str(host), int(port)
+
+    def _unknown(self, problems: dict[int, Exception]) -> RedisConnectionError:
+        said = "; ".join(f"{urlsplit(self._urls[turn]).netloc}: {error}" for turn, error in problems.items())
+        return RedisConnectionError(f"no Sentinel says where the primary {self._name} is: {said}")
+
+
+class Primary(_Asked):
+    """The primary, for connections that block. Threads may share it."""
+
+    def get_master_address(self) -> tuple[str, int]:
+        """Host and port, as a Sentinel says now; the name is redis-py's.
+
+        Raises:
+            redis.exceptions.ConnectionError: none of them says it.
+        """
+        problems: dict[int, Exception] = {}
+        for turn in self._turns():
+            try:
+                with redis.Redis.from_url(self._urls[turn], **self._options, retry=Retry(NoBackoff(), 0)) as sentinel:
+                    return self._read(turn, sentinel.execute_command(*_QUESTION, self._name))
+            except (RedisError, OSError) as error:
+                problems[turn] = error
+        raise self._unknown(problems)
+
+
+class AsyncPrimary(_Asked):
+    """The same for asyncio."""
+
+    async def get_master_address(self) -> tuple[str, int]:
+        """Host and port, as a Sentinel says now; the name is redis-py's.
+
+        Raises:
+            redis.exceptions.ConnectionError: none of them says it.
+        """
+        problems: dict[int, Exception] = {}
+        for turn in self._turns():
+            # Typed loosely: redis-py publishes no types for single commands.
+            client: Any = redis.asyncio.Redis.from_url(
+                self._urls[turn], **self._options, retry=AsyncRetry(NoBackoff(), 0)
+            )
+            try:
+                async with client as sentinel:
+                    return self._read(turn, await sentinel.execute_command(*_QUESTION, self._name))
+            except (RedisError, OSError) as error:
+                problems[turn] = error
+        raise self._unknown(problems)
+
+
+def primary_of(settings: RedisSettings) -> Primary | None:
+    """The primary that the Sentinels in a URL know; None if the URL has the address of Redis itself."""
+    sentinels = sentinels_of(settings.url.get_secret_value())
+    return None if sentinels is None else Primary(sentinels, settings)
+
+
+def follow_sync(settings: RedisSettings) -> dict[str, Any]:
+    """Options of a pool whose connections go to the primary; none if the URL has the address of Redis itself."""
+    if (primary := primary_of(settings)) is None:
+        return {}
+    connection = redis.sentinel.SentinelManagedConnection
+    return {
+        "connection_class": redis.sentinel.SentinelManagedSSLConnection if settings.tls else connection,
+        "connection_pool": primary,
+    }
+
+
+def follow_async(settings: RedisSettings) -> dict[str, Any]:
+    """The same for asyncio."""
+    if (sentinels := sentinels_of(settings.url.get_secret_value())) is None:
+        return {}
+    connection = redis.asyncio.sentinel.SentinelManagedConnection
+    return {
+        "connection_class": redis.asyncio.sentinel.SentinelManagedSSLConnection if settings.tls else connection,
+        "connection_pool": AsyncPrimary(sentinels, settings),
+    }
