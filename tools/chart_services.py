@@ -66,8 +66,8 @@ class ExternalRedis(Model):
     """Secret with the URL. Required without `devServices`."""
     key: str = "redis-url"
     """Key in the Secret. Its value is `redis://user:password@host:port/0`, or `rediss://` for TLS, or with Sentinels
-    `redis+sentinel://user:password@host:port,host:port/name/0`. If the user is `taskflow-operator`, the provisioner makes
-    it."""
+    `redis+sentinel://user:password@host:port,host:port/name/0`. If the user is `taskflow-operator`, the provisioner
+    makes it."""
     api_key: str = "redis-api-url"
     """Key in the Secret with the same URL for the API's read-only user, `taskflow-api`. Without it the API reports no
     queue positions."""

@@ -18,7 +18,7 @@ import redis.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from taskflow_core.service_urls import Sentinels, of_one_server, sentinels_of
@@ -107,6 +107,29 @@ class AsyncPrimary(_Asked):
         raise self._unknown(problems)
 
 
+class PrimaryConnection(redis.sentinel.SentinelManagedConnection):
+    """A connection to the primary."""
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """As redis-py's.
+
+        Raises:
+            redis.exceptions.ConnectionError: also if the server became a replica within a command that waits, which
+                kombu would take for an error of the command, and end the worker.
+        """
+        try:
+            return super().read_response(*arguments, **options)
+        except ResponseError as error:
+            if not str(error).startswith("UNBLOCKED"):
+                raise
+            self.disconnect()  # type: ignore[no-untyped-call]
+            raise RedisConnectionError(f"the primary became a replica: {error}") from error
+
+
+class PrimarySSLConnection(PrimaryConnection, redis.sentinel.SentinelManagedSSLConnection):
+    """The same by TLS."""
+
+
 def primary_of(settings: RedisSettings) -> Primary | None:
     """The primary that the Sentinels in a URL know; None if the URL has the address of Redis itself."""
     sentinels = sentinels_of(settings.url.get_secret_value())
@@ -117,9 +140,8 @@ def follow_sync(settings: RedisSettings) -> dict[str, Any]:
     """Options of a pool whose connections go to the primary; none if the URL has the address of Redis itself."""
     if (primary := primary_of(settings)) is None:
         return {}
-    connection = redis.sentinel.SentinelManagedConnection
     return {
-        "connection_class": redis.sentinel.SentinelManagedSSLConnection if settings.tls else connection,
+        "connection_class": PrimarySSLConnection if settings.tls else PrimaryConnection,
         "connection_pool": primary,
     }
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from kombu.transport import redis as kombu_redis
-from redis.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 
-from taskflow_core.redis_primary import Primary
+from taskflow_core.redis_primary import Primary, PrimaryConnection, PrimarySSLConnection
 
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]
     """A channel that takes the transport option `primary`."""
 
     from_transport_options = (*kombu_redis.Channel.from_transport_options, "primary")
-    connection_class = SentinelManagedConnection
-    connection_class_ssl = SentinelManagedSSLConnection
+    connection_class = PrimaryConnection
+    connection_class_ssl = PrimarySSLConnection
     primary: Primary
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
