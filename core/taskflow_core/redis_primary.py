@@ -1,9 +1,9 @@
 """Redis with Sentinels: each connection asks them where the primary is when it is made.
 
-Connections are redis-py's own for Sentinels: one whose server became a replica meanwhile is closed, which is an error
-that passes like any lost connection. Its `Sentinel` is not used: several tasks or threads that ask at the same time may
-take a server off its list for good (https://github.com/redis/redis-py/blob/v8.1.0/redis/sentinel.py), and its
-connections to the Sentinels stay open.
+redis-py has a client for Sentinels, which is not used (https://github.com/redis/redis-py/blob/v8.1.0/redis/sentinel.py):
+a connection that is lost within a command goes back to the same server, and reads from it for good if that is a replica
+now; several tasks or threads that ask at the same time may take a Sentinel off its list; and its connections to the
+Sentinels stay open.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
-import redis.asyncio.sentinel
-import redis.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from taskflow_core.service_urls import Sentinels, of_one_server, sentinels_of
@@ -30,10 +28,7 @@ _QUESTION = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME")
 
 
 class _Asked:
-    """What redis-py's connections want of their pool, from which they learn where the primary is."""
-
-    is_master = True
-    check_connection = False
+    """The Sentinels, and how they are asked."""
 
     def __init__(self, sentinels: Sentinels, settings: RedisSettings) -> None:
         self._name = sentinels.name
@@ -68,8 +63,8 @@ class _Asked:
 class Primary(_Asked):
     """The primary, for connections that block. Threads may share it."""
 
-    def get_master_address(self) -> tuple[str, int]:
-        """Host and port, as a Sentinel says now; the name is redis-py's.
+    def address(self) -> tuple[str, int]:
+        """Host and port, as a Sentinel says now.
 
         Raises:
             redis.exceptions.ConnectionError: none of them says it.
@@ -87,8 +82,8 @@ class Primary(_Asked):
 class AsyncPrimary(_Asked):
     """The same for asyncio."""
 
-    async def get_master_address(self) -> tuple[str, int]:
-        """Host and port, as a Sentinel says now; the name is redis-py's.
+    async def address(self) -> tuple[str, int]:
+        """Host and port, as a Sentinel says now.
 
         Raises:
             redis.exceptions.ConnectionError: none of them says it.
@@ -107,27 +102,74 @@ class AsyncPrimary(_Asked):
         raise self._unknown(problems)
 
 
-class PrimaryConnection(redis.sentinel.SentinelManagedConnection):
-    """A connection to the primary."""
+class PrimaryConnection(redis.Connection):
+    """A connection to the primary, by options of redis-py."""
+
+    def __init__(self, *, primary: Primary, **options: Any) -> None:
+        self._primary = primary
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+
+    def connect_check_health(self, *arguments: Any, **options: Any) -> None:
+        """As redis-py's, whenever a connection is opened, to where the primary is then."""
+        if not self.is_connected:
+            self.host, self.port = self._primary.address()
+        super().connect_check_health(*arguments, **options)
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         """As redis-py's.
 
         Raises:
-            redis.exceptions.ConnectionError: also if the server became a replica within a command that waits, which
-                kombu would take for an error of the command, and end the worker.
+            redis.exceptions.ConnectionError: also if the server is not the primary any more. kombu would take that for
+                an error of the command, and end the worker.
         """
         try:
             return super().read_response(*arguments, **options)
         except ResponseError as error:
-            if not str(error).startswith("UNBLOCKED"):
+            if not _displaced(error):
                 raise
             self.disconnect()  # type: ignore[no-untyped-call]
-            raise RedisConnectionError(f"the primary became a replica: {error}") from error
+            raise RedisConnectionError(str(error)) from error
 
 
-class PrimarySSLConnection(PrimaryConnection, redis.sentinel.SentinelManagedSSLConnection):
+class PrimarySSLConnection(PrimaryConnection, redis.SSLConnection):
     """The same by TLS."""
+
+
+class AsyncPrimaryConnection(redis.asyncio.Connection):
+    """The same for asyncio."""
+
+    def __init__(self, *, primary: AsyncPrimary, **options: Any) -> None:
+        self._primary = primary
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+
+    async def connect_check_health(self, *arguments: Any, **options: Any) -> None:
+        """As redis-py's, whenever a connection is opened, to where the primary is then."""
+        if not self.is_connected:
+            self.host, self.port = await self._primary.address()
+        await super().connect_check_health(*arguments, **options)
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """As redis-py's.
+
+        Raises:
+            redis.exceptions.ConnectionError: also if the server is not the primary any more.
+        """
+        try:
+            return await super().read_response(*arguments, **options)
+        except ResponseError as error:
+            if not _displaced(error):
+                raise
+            await self.disconnect()
+            raise RedisConnectionError(str(error)) from error
+
+
+class AsyncPrimarySSLConnection(AsyncPrimaryConnection, redis.asyncio.SSLConnection):
+    """The same by TLS."""
+
+
+def _displaced(error: ResponseError) -> bool:
+    """Whether it became a replica, maybe within a command that waits, or has lost its replicas to another primary."""
+    return isinstance(error, ReadOnlyError) or str(error).startswith(("UNBLOCKED", "NOREPLICAS"))
 
 
 def primary_of(settings: RedisSettings) -> Primary | None:
@@ -140,18 +182,12 @@ def follow_sync(settings: RedisSettings) -> dict[str, Any]:
     """Options of a pool whose connections go to the primary; none if the URL has the address of Redis itself."""
     if (primary := primary_of(settings)) is None:
         return {}
-    return {
-        "connection_class": PrimarySSLConnection if settings.tls else PrimaryConnection,
-        "connection_pool": primary,
-    }
+    return {"connection_class": PrimarySSLConnection if settings.tls else PrimaryConnection, "primary": primary}
 
 
 def follow_async(settings: RedisSettings) -> dict[str, Any]:
     """The same for asyncio."""
     if (sentinels := sentinels_of(settings.url.get_secret_value())) is None:
         return {}
-    connection = redis.asyncio.sentinel.SentinelManagedConnection
-    return {
-        "connection_class": redis.asyncio.sentinel.SentinelManagedSSLConnection if settings.tls else connection,
-        "connection_pool": AsyncPrimary(sentinels, settings),
-    }
+    connection = AsyncPrimarySSLConnection if settings.tls else AsyncPrimaryConnection
+    return {"connection_class": connection, "primary": AsyncPrimary(sentinels, settings)}

@@ -22,7 +22,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     primary: Primary
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        return {**super()._connparams(asynchronous), "connection_pool": self.primary}
+        return {**super()._connparams(asynchronous), "primary": self.primary}
 
 
 class Transport(kombu_redis.Transport):  # type: ignore[misc]
