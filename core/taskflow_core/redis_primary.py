@@ -140,7 +140,7 @@ class AsyncPrimaryConnection(redis.asyncio.Connection):
 
     def __init__(self, *, primary: AsyncPrimary, **options: Any) -> None:
         self._primary = primary
-        super().__init__(**options)  # type: ignore[no-untyped-call]
+        super().__init__(**options)
 
     async def connect_check_health(self, *arguments: Any, **options: Any) -> None:
         """As redis-py's, whenever a connection is opened, to where the primary is then."""
@@ -178,16 +178,15 @@ def primary_of(settings: RedisSettings) -> Primary | None:
     return None if sentinels is None else Primary(sentinels, settings)
 
 
-def follow_sync(settings: RedisSettings) -> dict[str, Any]:
-    """Options of a pool whose connections go to the primary; none if the URL has the address of Redis itself."""
-    if (primary := primary_of(settings)) is None:
-        return {}
-    return {"connection_class": PrimarySSLConnection if settings.tls else PrimaryConnection, "primary": primary}
+def follow_sync(pool: redis.ConnectionPool, settings: RedisSettings) -> None:
+    """Let the connections of a new pool go to the primary, if the URL has Sentinels."""
+    if (primary := primary_of(settings)) is not None:
+        pool.connection_class = PrimarySSLConnection if settings.tls else PrimaryConnection
+        pool.connection_kwargs["primary"] = primary
 
 
-def follow_async(settings: RedisSettings) -> dict[str, Any]:
-    """The same for asyncio."""
-    if (sentinels := sentinels_of(settings.url.get_secret_value())) is None:
-        return {}
-    connection = AsyncPrimarySSLConnection if settings.tls else AsyncPrimaryConnection
-    return {"connection_class": connection, "primary": AsyncPrimary(sentinels, settings)}
+def follow_async(pool: redis.asyncio.ConnectionPool, settings: RedisSettings) -> None:
+    """The same for asyncio, where options of a pool could not say it: the class of its URL would win."""
+    if (sentinels := sentinels_of(settings.url.get_secret_value())) is not None:
+        pool.connection_class = AsyncPrimarySSLConnection if settings.tls else AsyncPrimaryConnection
+        pool.connection_kwargs["primary"] = AsyncPrimary(sentinels, settings)

@@ -46,10 +46,10 @@ def connect_sync(settings: RedisSettings) -> redis.Redis:
         socket_connect_timeout=_CONNECT_TIMEOUT,
         health_check_interval=15,
         **settings.tls,
-        **follow_sync(settings),
         # One immediate retry: an idle connection that the server closed is noticed only by using it.
         retry=Retry(NoBackoff(), 1),
     )
+    follow_sync(pool, settings)
     return redis.Redis.from_pool(pool)
 
 
@@ -66,9 +66,9 @@ def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
         socket_connect_timeout=_CONNECT_TIMEOUT,
         health_check_interval=15,
         **settings.tls,
-        **follow_async(settings),
         retry=AsyncRetry(NoBackoff(), 1),
     )
+    follow_async(pool, settings)
     return redis.asyncio.Redis.from_pool(pool)
 
 
