@@ -23,7 +23,7 @@ from taskflow_local.stack import Stack
 from tests.api_server import TASKS
 from tests.e2e.own_stack import own_stack
 from tests.e2e.product import Product, eventually, has_condition, records, task
-from tests.integration.taskflow_worker.test_tls import CLIENTS
+from tests.integration.taskflow_worker.test_tls import CLIENTS, ping, ping_async
 
 pytestmark = pytest.mark.integration
 NAME = "main"
@@ -263,11 +263,10 @@ def cache_status(product: Product, path: str) -> str:
         return str(answer.headers.get("Cache-Status", ""))
 
 
-@pytest.mark.parametrize("client", CLIENTS)
-def test_sentinels_and_primary_are_verified_by_the_given_authorities(
-    client: Callable[[RedisSettings], None], authority: Path, tmp_path: Path
-) -> None:
-    servers, primary, sentinel = Servers(tmp_path), free_port(), free_port()
+@pytest.fixture(scope="module")
+def secure(authority: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSettings]:
+    """A Redis and a Sentinel, both by TLS only, after a Sentinel that is not there."""
+    servers, primary, sentinel = Servers(tmp_path_factory.mktemp("secure")), free_port(), free_port()
     tls = (
         "port 0",
         f"tls-cert-file {authority / 'server.crt'}",
@@ -277,23 +276,40 @@ def test_sentinels_and_primary_are_verified_by_the_given_authorities(
         "tls-replication yes",
     )
     url = f"rediss+sentinel://:word@{HOST}:1,{HOST}:{sentinel}/{NAME}/0"
-    ca = (authority / "ca.crt").read_text()
+    settings = RedisSettings(url=SecretStr(url), ca=(authority / "ca.crt").read_text())
     try:
         servers.start(primary, *tls, f"tls-port {primary}", "requirepass word")
         lines = (f"sentinel monitor {NAME} {HOST} {primary} 1", f"sentinel auth-pass {NAME} word")
         servers.start(sentinel, *tls, f"tls-port {sentinel}", *lines, sentinel=True)
-        eventually(lambda: refusal(client, url, ca), lambda said: said == "")
-        assert "CERTIFICATE_VERIFY_FAILED" in refusal(client, url, "")
-        unknown = url.replace(f"/{NAME}/", "/other/")
-        assert f"no Sentinel says where the primary other is: {HOST}:1: " in refusal(client, unknown, ca)
+        eventually(lambda: refusal(ping, settings), lambda said: said == "")
+        yield settings
     finally:
         servers.end()
 
 
-def refusal(client: Callable[[RedisSettings], None], url: str, ca: str) -> str:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_sentinels_and_primary_are_verified_by_the_given_authorities(
+    client: Callable[[RedisSettings], None], secure: RedisSettings
+) -> None:
+    client(secure)
+    assert "CERTIFICATE_VERIFY_FAILED" in refusal(client, RedisSettings(url=secure.url))
+
+
+@pytest.mark.parametrize("client", [ping, ping_async])
+def test_a_primary_that_no_sentinel_knows_is_named(
+    client: Callable[[RedisSettings], None], secure: RedisSettings
+) -> None:
+    other = SecretStr(secure.url.get_secret_value().replace(f"/{NAME}/", "/other/"))
+    said = refusal(client, RedisSettings(url=other, ca=secure.ca))
+    assert f"no Sentinel says where the primary other is: {HOST}:1: " in said
+    assert said.endswith("it does not know it")
+    assert "word" not in said
+
+
+def refusal(client: Callable[[RedisSettings], None], settings: RedisSettings) -> str:
     """Why it fails, if it does."""
     try:
-        client(RedisSettings(url=SecretStr(url), ca=ca))
+        client(settings)
     except Unavailable as error:
         return str(error)
     return ""
