@@ -34,7 +34,7 @@ UNENCODED = [
 ]
 """Passwords that end the host, or mean something else, unless they are encoded."""
 PORTS = ["secret", "0", "65536", "-1", "63 79", "6379x", "", "6379:6380"]
-URLS: dict[Callable[[str], str], tuple[str, str]] = {
+URLS: dict[Callable[[str], str], tuple[str, ...]] = {
     redis_url: (
         "redis://{login}host:{port}/0",
         "rediss://{login}host:{port}/0",
