@@ -19,6 +19,7 @@ _FIRST = (
     "e2e",
     "attack",
     "chart",
+    "integration/services/test_sentinel.py",
     "integration/api",
     "integration/local",
     "integration/taskflow_operator",

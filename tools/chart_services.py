@@ -65,13 +65,14 @@ class ExternalRedis(Model):
     existing_secret: str = ""
     """Secret with the URL. Required without `devServices`."""
     key: str = "redis-url"
-    """Key in the Secret. Its value is `redis://user:password@host:port/0`, or `rediss://` for TLS. If the user is
-    `taskflow-operator`, the provisioner makes it."""
+    """Key in the Secret. Its value is `redis://user:password@host:port/0`, or `rediss://` for TLS, or with Sentinels
+    `redis+sentinel://user:password@host:port,host:port/name/0`. If the user is `taskflow-operator`, the provisioner
+    makes it."""
     api_key: str = "redis-api-url"
     """Key in the Secret with the same URL for the API's read-only user, `taskflow-api`. Without it the API reports no
     queue positions."""
     egress: Egress = Egress(ports=[6379, 6380])
-    """Where workers reach it."""
+    """Where workers reach it, and its Sentinels."""
     ca_key: str = "redis-ca"
     """Key in the Secret with further authorities (PEM) by which `rediss://` is verified, also for `cacheRedis`. Without
     it: the well-known authorities."""

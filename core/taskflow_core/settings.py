@@ -73,14 +73,15 @@ class RedisSettings(ComponentSettings):
 
     url: RedisUrl
     """redis:// or rediss:// URL with user, password and database. With rediss:// the certificate and the host name are
-    always verified, by the system's authorities; `?ssl_ca_certs=/path` adds those in a file."""
+    always verified, by the system's authorities; `?ssl_ca_certs=/path` adds those in a file. With Redis Sentinel:
+    `redis+sentinel://user:password@sentinel:26379,sentinel2:26379/name/database`, or rediss+sentinel://."""
     ca: Certificates = ""
     """Certificates in PEM format, the text itself, of further authorities for every rediss:// URL of the component."""
 
     @property
     def tls(self) -> dict[str, Any]:
         """Options of the connections, by redis-py's names, which kombu's are too; empty without TLS."""
-        if urlsplit(self.url.get_secret_value()).scheme != "rediss":
+        if not urlsplit(self.url.get_secret_value()).scheme.startswith("rediss"):
             return {}
         # Said, and not left to defaults: kombu's own is not to verify.
         options: dict[str, Any] = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
@@ -93,8 +94,7 @@ class CacheSettings(ComponentSettings):
     model_config = SettingsConfigDict(env_prefix="TASKFLOW_CACHE_", frozen=True)
 
     url: RedisUrl | None = None
-    """redis:// or rediss:// URL, a database or an instance beside the broker's, or the broker's. Unset: no answer is
-    kept."""
+    """URL as of the broker's Redis: a database or an instance beside it, or the same. Unset: no answer is kept."""
 
 
 class DatabaseSettings(ComponentSettings):

@@ -20,12 +20,13 @@ CODE = Path(__file__).parent / "code"
 
 
 @contextmanager
-def own_stack(*more: str, audited: bool = True, **environ: str) -> Iterator[Product]:
+def own_stack(*more: str, audited: bool = True, kind: type[Stack] = Stack, **environ: str) -> Iterator[Product]:
     """A stack of its own, with short times.
 
     Args:
         more: components besides those that there are by default.
         audited: what its components ask of the API server counts among the rights that are used.
+        kind: of the stack.
         environ: further settings.
     """
     # Not pytest's own folder: PostgreSQL, which root cannot run, has to pass through.
@@ -38,7 +39,7 @@ def own_stack(*more: str, audited: bool = True, **environ: str) -> Iterator[Prod
         "TASKFLOW_RESYNC_SECONDS": "5",
         **environ,
     }
-    stack = Stack(folder / "stack", (*ALL, *more), environ=whole)
+    stack = kind(folder / "stack", (*ALL, *more), environ=whole)
     if audited:
         audit.begin(stack)
     product = Product(stack, folder)

@@ -8,7 +8,8 @@ from celery import Celery
 
 from taskflow_core.domain import naming
 from taskflow_core.redis_login import redis_login
-from taskflow_core.service_urls import without_login
+from taskflow_core.redis_primary import primary_of
+from taskflow_core.service_urls import of_one_server
 from taskflow_core.settings import RedisSettings
 
 VISIBILITY_TIMEOUT = 600
@@ -29,10 +30,12 @@ def make_app(settings: RedisSettings, *, namespace: str = "", socket_timeout: fl
             have it.
     """
     unacked = naming.keys_of(namespace).unacked
-    app = Celery("taskflow", broker=without_login(settings.url.get_secret_value()), set_as_current=False)
+    primary = primary_of(settings)
+    app = Celery("taskflow", broker=of_one_server(settings.url.get_secret_value()), set_as_current=False)
     # Celery has no setting for it.
     app.amqp.Connection = partial(app.amqp.Connection, credential_provider=redis_login(settings.url))
     app.conf.update(
+        broker_transport=None if primary is None else "taskflow_core.broker.transport:Transport",
         broker_use_ssl=settings.tls or None,
         accept_content=["json"],
         task_serializer="json",
@@ -67,6 +70,7 @@ def make_app(settings: RedisSettings, *, namespace: str = "", socket_timeout: fl
             "socket_connect_timeout": 5,
             "socket_timeout": socket_timeout,
             "socket_keepalive": True,
+            "primary": primary,
         },
     )
     return app

@@ -100,7 +100,8 @@ class KeyChanges:
             asking.result()
         finally:
             asking.cancel()
-            with suppress(asyncio.CancelledError, RedisError, OSError):
+            # AttributeError: redis-py's, of a connection that it closes while something is sent.
+            with suppress(asyncio.CancelledError, RedisError, OSError, AttributeError):
                 await asking
 
     async def _ask(self, connection: Any, asked: list[Collection[str]]) -> None:

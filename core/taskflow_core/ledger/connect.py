@@ -17,7 +17,8 @@ from redis.retry import Retry
 
 from taskflow_core.errors import Dependency, Unavailable
 from taskflow_core.redis_login import redis_login
-from taskflow_core.service_urls import without_login
+from taskflow_core.redis_primary import follow_async, follow_sync
+from taskflow_core.service_urls import of_one_server
 from taskflow_core.settings import RedisSettings
 
 MAX_STREAM_LENGTH = 1_000_000
@@ -33,7 +34,7 @@ _SOCKET_TIMEOUT = 5
 def connect_sync(settings: RedisSettings) -> redis.Redis:
     """A client that fails within seconds and leaves retries to its caller."""
     pool = redis.BlockingConnectionPool.from_url(
-        without_login(settings.url.get_secret_value()),
+        of_one_server(settings.url.get_secret_value()),
         credential_provider=redis_login(settings.url),
         decode_responses=True,
         # Others write keys that we read. Bytes that are no UTF-8 become lone surrogates, which no check lets through,
@@ -48,13 +49,14 @@ def connect_sync(settings: RedisSettings) -> redis.Redis:
         # One immediate retry: an idle connection that the server closed is noticed only by using it.
         retry=Retry(NoBackoff(), 1),
     )
+    follow_sync(pool, settings)
     return redis.Redis.from_pool(pool)
 
 
 def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
     """The same for asyncio; a blocking stream read may last up to its own BLOCK time within the socket timeout."""
     pool = redis.asyncio.BlockingConnectionPool.from_url(
-        without_login(settings.url.get_secret_value()),
+        of_one_server(settings.url.get_secret_value()),
         credential_provider=redis_login(settings.url),
         decode_responses=True,
         encoding_errors="surrogateescape",
@@ -66,6 +68,7 @@ def connect_async(settings: RedisSettings) -> redis.asyncio.Redis:
         **settings.tls,
         retry=AsyncRetry(NoBackoff(), 1),
     )
+    follow_async(pool, settings)
     return redis.asyncio.Redis.from_pool(pool)
 
 

@@ -8,7 +8,17 @@ from kombu.utils.url import parse_url
 from redis.asyncio.connection import parse_url as parse_redis_url
 from sqlalchemy import make_url
 
-from taskflow_core.service_urls import Login, database_url, http_endpoint, login_of, redis_url, without_login
+from taskflow_core.service_urls import (
+    Login,
+    Sentinels,
+    database_url,
+    http_endpoint,
+    login_of,
+    of_one_server,
+    redis_url,
+    sentinels_of,
+    without_login,
+)
 
 UNENCODED = [
     "se/cret",
@@ -24,8 +34,12 @@ UNENCODED = [
 ]
 """Passwords that end the host, or mean something else, unless they are encoded."""
 PORTS = ["secret", "0", "65536", "-1", "63 79", "6379x", "", "6379:6380"]
-URLS: dict[Callable[[str], str], tuple[str, str]] = {
-    redis_url: ("redis://{login}host:{port}/0", "rediss://{login}host:{port}/0"),
+URLS: dict[Callable[[str], str], tuple[str, ...]] = {
+    redis_url: (
+        "redis://{login}host:{port}/0",
+        "rediss://{login}host:{port}/0",
+        "redis+sentinel://{login}host:26379,host:{port}/main/0",
+    ),
     database_url: ("postgresql+psycopg://{login}host:{port}/database",) * 2,
 }
 
@@ -45,9 +59,10 @@ def test_an_unencoded_password_is_refused_without_being_shown(check: Callable[[s
 @pytest.mark.parametrize("port", PORTS)
 def test_a_port_that_is_none_is_refused_without_being_shown(check: Callable[[str], str], port: str) -> None:
     for login in ("user:word@", ""):
-        with pytest.raises(ValueError, match=r"the port is not a number|space|host") as caught:
-            check(URLS[check][0].format(login=login, port=port))
-        assert "secret" not in str(caught.value)
+        for form in URLS[check]:
+            with pytest.raises(ValueError, match=r"the port is not a number|space|host") as caught:
+                check(form.format(login=login, port=port))
+            assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +73,6 @@ def test_a_port_that_is_none_is_refused_without_being_shown(check: Callable[[str
         "redis:/host:6379/0",
         "http://host:6379/0",
         "unix:///var/run/redis.sock",
-        "sentinel://host:26379/0",
         "redis://",
         "redis://:secret@/0",
         "redis://:secret@:6379/0",
@@ -75,12 +89,68 @@ def test_a_port_that_is_none_is_refused_without_being_shown(check: Callable[[str
         "redis://:se\ncret@host:6379/0",
         "redis://:se\tcret@host:6379/0",
         "redis://:secret@ho\u2100st:6379/0",
+        "redis://:secret@host:6379,host2:6379/0",
     ],
 )
 def test_another_malformed_url_of_redis_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ValueError, match="expected redis://") as caught:
         redis_url(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sentinel://:secret@host:26379/0",
+        "sentinel://:secret@host:26379;sentinel://host2:26379",
+        "redis+sentinel://:secret@host:26379",
+        "redis+sentinel://:secret@host:26379/",
+        "redis+sentinel://:secret@host:26379/0/main",
+        "redis+sentinel://:secret@host:26379/main/secret",
+        "redis+sentinel://:secret@host:26379/main/0/1",
+        "redis+sentinel://:secret@host:26379/ma%20in/0",
+        "redis+sentinel://:secret@host:26379,/main/0",
+        "redis+sentinel://:secret@,host:26379/main/0",
+        "redis+sentinel://:secret@host:26379,:26379/main/0",
+        "redis+sentinel://:secret@/main/0",
+        "redis+sentinel://:secret@host:26379/main/0?ssl_ca_certs=/ca.crt",
+        "rediss+sentinel://:secret@host:26379/main/0?master=secret",
+        "redis+sentinel://:secret@host:26379;host2:26379/main/0",
+    ],
+)
+def test_a_malformed_url_of_sentinels_is_refused_without_being_shown(url: str) -> None:
+    with pytest.raises(ValueError, match=re.escape("expected redis+sentinel://")) as caught:
+        redis_url(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "sentinels", "one"),
+    [
+        ("redis+sentinel://host/main", Sentinels((("host", 26379),), "main"), "redis://host:26379"),
+        (
+            "redis+sentinel://user:p%2Fw,d@one:26379,two:26380,three/my-main.1/3",
+            Sentinels((("one", 26379), ("two", 26380), ("three", 26379)), "my-main.1"),
+            "redis://one:26379/3",
+        ),
+        (
+            " rediss+sentinel://user:p%2Fw@[::1]:26379,[::2]/0/0?ssl_ca_certs=/ca.crt\n",
+            Sentinels((("::1", 26379), ("::2", 26379)), "0"),
+            "rediss://[::1]:26379/0?ssl_ca_certs=/ca.crt",
+        ),
+    ],
+)
+def test_a_url_of_sentinels_has_all_of_them_and_is_for_libraries_that_of_one(
+    url: str, sentinels: Sentinels, one: str
+) -> None:
+    found = redis_url(url)
+    assert (found, sentinels_of(found), of_one_server(found)) == (url.strip(), sentinels, one)
+    assert redis_url(one) == one
+
+
+def test_a_url_of_redis_itself_has_no_sentinels() -> None:
+    assert sentinels_of("redis://:word@host:6379/0") is None
+    assert of_one_server("redis://:word@host:6379/0") == "redis://host:6379/0"
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,15 @@ from taskflow_core.settings import CacheSettings, DatabaseSettings, RedisSetting
         "ssl_check_hostname=0",
     ],
 )
+@pytest.mark.parametrize(
+    "where", ["rediss://user:hidden@redis:6380/0", "rediss+sentinel://user:hidden@one:26379,two:26379/main/0"]
+)
 @pytest.mark.parametrize("settings", [RedisSettings, CacheSettings])
 def test_a_url_that_switches_verification_off_is_refused_without_being_shown(
-    settings: type[RedisSettings | CacheSettings], query: str
+    settings: type[RedisSettings | CacheSettings], where: str, query: str
 ) -> None:
     with pytest.raises(ValidationError) as refused:
-        settings(url=SecretStr(f"rediss://user:hidden@redis:6380/0?{query}"))
+        settings(url=SecretStr(f"{where}?{query}"))
     (line,) = explain(refused.value)
     assert line.startswith(settings.model_config["env_prefix"] + "URL: ")
     assert "always verified" in line
@@ -40,6 +43,8 @@ def test_only_rediss_has_tls_and_it_verifies() -> None:
     assert RedisSettings(url=SecretStr("redis://redis:6379/0")).tls == {}
     asked = RedisSettings(url=SecretStr("rediss://redis:6380/0?ssl_cert_reqs=required&ssl_ca_certs=/etc/ca.crt"))
     assert asked.tls == {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
+    assert RedisSettings(url=SecretStr("rediss+sentinel://one,two/main/0")).tls == asked.tls
+    assert RedisSettings(url=SecretStr("redis+sentinel://one,two/main/0")).tls == {}
 
 
 def test_an_authority_that_is_no_certificate_is_refused() -> None:

@@ -46,6 +46,10 @@ def test_workers_get_the_address_of_the_administrator_and_a_login_of_their_own()
     assert "TASKFLOW_S3_CA" not in values
     private = STORAGE.model_copy(update={"ca": "certificates"})
     assert worker_values("team-a", ADMIN, private, PLAIN)["TASKFLOW_S3_CA"] == "certificates"
+    behind = worker_values("team-a", "redis+sentinel://:administrator@one:26379,two:26379/main/0", STORAGE, PLAIN)
+    assert behind["TASKFLOW_REDIS_URL"] == (
+        "redis+sentinel://taskflow-worker-team-a:pass%2Fword@one:26379,two:26379/main/0"
+    )
 
 
 @pytest.mark.parametrize("login", [PLAIN, ROTATED, TEMPORARY, replace(PLAIN, served_request="x")])

@@ -65,3 +65,5 @@ def test_a_login_that_is_refused_ends_the_worker_sooner_and_its_readiness_says_w
 def test_the_place_of_redis_has_no_part_of_the_login() -> None:
     settings = RedisSettings(url=SecretStr("redis://user:pa55@redis.example/0"))
     assert place(settings) == "Redis at redis.example:6379"
+    settings = RedisSettings(url=SecretStr("redis+sentinel://user:pa55@one.example,two.example:5/main/0"))
+    assert place(settings) == "Redis main of the Sentinels one.example:26379, two.example:5"

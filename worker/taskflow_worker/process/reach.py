@@ -18,6 +18,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.connect import connect_sync, redis_errors
+from taskflow_core.service_urls import sentinels_of
 from taskflow_core.settings import RedisSettings
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.readiness import Mark
@@ -87,8 +88,12 @@ def wait_for(
 
 
 def place(settings: RedisSettings) -> str:
-    """Host and port of Redis, for people."""
-    url = urlsplit(settings.url.get_secret_value())
+    """Host and port of Redis, or of its Sentinels, for people."""
+    found = settings.url.get_secret_value()
+    if (sentinels := sentinels_of(found)) is not None:
+        where = ", ".join(f"{host}:{port}" for host, port in sentinels.addresses)
+        return f"Redis {sentinels.name} of the Sentinels {where}"
+    url = urlsplit(found)
     return f"Redis at {url.hostname}:{url.port or 6379}"
 
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 from celery import Celery
+from kombu.transport.redis import Transport as KombuTransport
 from pydantic import SecretStr
 
 from taskflow_core.broker.app import make_app
+from taskflow_core.broker.transport import Transport
 from taskflow_core.domain import naming
 from taskflow_core.settings import RedisSettings
 
@@ -48,6 +50,27 @@ def test_it_does_not_become_the_current_app_of_the_process(app: Celery) -> None:
     from celery import current_app  # noqa: PLC0415 - a proxy that is resolved here
 
     assert current_app.main != app.main
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "port"),
+    [
+        ("redis://:word@host:6379/3", "redis", 6379),
+        ("rediss://:word@host:6380/3", "redis", 6380),
+        ("redis+sentinel://:word@host:26379,other:26380/main/3", "sentinel", 26379),
+        ("rediss+sentinel://:word@host:26379,other:26380/main/3", "sentinel", 26379),
+    ],
+)
+def test_connections_have_database_and_login_whatever_leads_to_redis(url: str, name: str, port: int) -> None:
+    made = make_app(RedisSettings(url=SecretStr(url)))
+    with made.connection_for_write() as connection:
+        assert connection.get_transport_cls() is {"redis": KombuTransport, "sentinel": Transport}[name]
+        assert (connection.hostname, connection.port, connection.virtual_host) == ("host", port, "3")
+        assert connection.password is None
+        assert connection.credential_provider.get_credentials() == ("word",)
+        assert bool(connection.ssl) is url.startswith("rediss")
+        # There are no other URLs among which kombu would take turns.
+        assert connection.alt == []
 
 
 @pytest.mark.parametrize("timeout", [None, 10.0])
