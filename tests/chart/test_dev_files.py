@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,13 @@ def test_pinned_base_images_are_the_arguments_of_a_release(tree: Path, monkeypat
         "--build-arg=GO_BASE=golang:1.26-trixie@sha256:...",
     ]
     assert len(set(lines)) == 2
+
+
+def test_the_builder_of_images_gets_all_that_the_wheel_is_made_of() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    needed = {Path(name).parts[0] for name in (*wheel["packages"], *wheel["force-include"])}
+    given = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines()}
+    assert needed <= given
 
 
 def test_the_release_builds_with_those_arguments_only() -> None:
