@@ -11,6 +11,8 @@ from taskflow_core.domain import naming
 from taskflow_core.domain.events import EventKind, TaskSnapshot
 from taskflow_core.domain.task import Task
 
+RENEWALS_PER_LEASE = 3
+"""How often a worker renews a lease in the time that it lasts."""
 _MEMBER = re.compile(f"{naming.UID}:{naming.PLACE}")
 
 

@@ -134,6 +134,11 @@ class Reason(StrEnum):
         return self in _FINAL
 
 
+MORE_MEMORY = (
+    "raise the memory limit of the container worker, lower the pool's concurrency, or give the Task a pod of its own "
+    "with isolation: Pod"
+)
+"""What to do about `OutOfMemory`, for people."""
 _DEATHS = frozenset({Reason.WORKER_LOST, Reason.OUT_OF_MEMORY})
 _FINAL = frozenset(
     {

@@ -12,15 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from taskflow_core.domain import naming
-from taskflow_core.domain.phases import Reason
+from taskflow_core.domain.phases import MORE_MEMORY, Reason
 from taskflow_core.domain.plain_text import plain
 from taskflow_operator.runtime.pod import how_it_ended, worker_status
 from taskflow_operator.tasks.ports import Death
 
-ADVICE = (
-    "raise the memory limit of the container worker, lower the pool's concurrency, or give the Task a pod of its own "
-    "with isolation: Pod"
-)
 _DISRUPTIONS = {
     "PreemptionByScheduler": (Reason.PREEMPTED, "was preempted"),
     "DeletionByTaintManager": (Reason.NODE_LOST, "was deleted with its node, which is lost or tainted"),
@@ -138,5 +134,5 @@ def _out_of_memory(pod: WorkerPod, ended: Mapping[str, Any]) -> str:
     limit = f"used its memory limit of {pod.limit}" if pod.limit else "has no memory limit, and its node had none left"
     return (
         f"container worker of {pod.where} {limit} and was killed (OOMKilled, exit code {ended.get('exitCode')}, at "
-        f"{ended.get('finishedAt')}): {ADVICE}"
+        f"{ended.get('finishedAt')}): {MORE_MEMORY}"
     )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime
 
-from taskflow_core.domain.attempts import AttemptKey, Held
+from taskflow_core.domain.attempts import RENEWALS_PER_LEASE, AttemptKey, Held
 from taskflow_core.domain.events import Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Unavailable
@@ -25,7 +25,6 @@ LOOKS = 20
 after the news of its death."""
 MISSED_RENEWALS = 1.2
 """A worker that lives has renewed its leases within this many of its intervals."""
-RENEWALS_PER_LEASE = 3
 MAX_HELD = 5000
 """Attempts of a namespace that are looked at for those of a dead worker; the leases of the others run out."""
 

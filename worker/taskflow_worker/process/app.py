@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from taskflow_core.broker.app import make_app
 from taskflow_core.domain import naming
+from taskflow_core.domain.attempts import RENEWALS_PER_LEASE
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.slots import PoolKind
 from taskflow_core.errors import Unavailable
@@ -28,7 +29,7 @@ from taskflow_core.ledger.worker import Heartbeat, WorkerLedger
 from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.output.capture import OutputCapture
-from taskflow_worker.process.leases import RENEWALS_PER_LEASE, Leases
+from taskflow_worker.process.leases import Leases
 from taskflow_worker.process.pool import Pool
 from taskflow_worker.process.prefork import Prefork
 from taskflow_worker.process.presence import Load, PresenceReporter

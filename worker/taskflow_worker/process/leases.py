@@ -15,7 +15,6 @@ from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.process.memory import MemoryKills
 
 log = get_logger(__name__)
-RENEWALS_PER_LEASE = 3
 
 
 class Leases:

@@ -10,17 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from taskflow_core.domain.events import Failure
-from taskflow_core.domain.phases import Reason
+from taskflow_core.domain.phases import MORE_MEMORY, Reason
 
 ROOT = Path("/sys/fs/cgroup")
 _UNLIMITED = 1 << 60
 """Version 1 writes a number near 2^63 for no limit."""
 _MIB = 1024 * 1024
 _SIGKILL = "signal 9"
-ADVICE = (
-    "raise the memory limit of the container worker, lower the pool's concurrency, or give the Task a pod of its own "
-    "with isolation: Pod"
-)
 
 
 class MemoryKills:
@@ -47,7 +43,7 @@ class MemoryKills:
         # Another process of the container, such as a program that a handler started, may have been killed long ago.
         if _SIGKILL not in message or self._count() <= self._before:
             return Failure(reason=Reason.WORKER_LOST, message=message)
-        return Failure(reason=Reason.OUT_OF_MEMORY, message=f"{message}: {self._usage()}; {ADVICE}")
+        return Failure(reason=Reason.OUT_OF_MEMORY, message=f"{message}: {self._usage()}; {MORE_MEMORY}")
 
     def _usage(self) -> str:
         limit = self._number("memory.max", "memory/memory.limit_in_bytes")

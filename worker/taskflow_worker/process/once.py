@@ -9,6 +9,7 @@ import threading
 
 from pydantic import ValidationError
 
+from taskflow_core.domain.attempts import RENEWALS_PER_LEASE
 from taskflow_core.domain.message import Message
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.connect import connect_sync
@@ -17,7 +18,7 @@ from taskflow_core.settings import LogSettings, RedisSettings, StorageSettings
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.attempts.retrying import retry_while_unavailable
 from taskflow_worker.output.capture import OutputCapture
-from taskflow_worker.process.leases import RENEWALS_PER_LEASE, Leases
+from taskflow_worker.process.leases import Leases
 from taskflow_worker.process.prefork import Prefork
 from taskflow_worker.process.process_tree import kill_with_descendants
 from taskflow_worker.process.runner import RunnerResources
