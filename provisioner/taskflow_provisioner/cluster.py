@@ -111,16 +111,26 @@ class Cluster:
             raise refusal
         return Found(frozenset(wanted), secrets)
 
-    async def apply_secret(self, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def apply_secret(self, body: Mapping[str, Any], former: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Apply the workers' Secret of a namespace; returns it as it is now.
 
+        Args:
+            body: what it is to be.
+            former: the Secret as it was read, if it is ours. What others changed in it is set back.
+
         Raises:
-            Conflict: somebody else keeps it; nothing of theirs is overwritten.
+            Conflict: it has changed since it was read, or somebody else made one where there was none. Nothing was
+                overwritten.
             Unavailable, Forbidden, Invalid, NotFound: as the API server says.
         """
-        params = {"fieldManager": MANAGER, "force": "false"}
-        path = _secret_path(body["metadata"]["namespace"])
-        return await self._kube.request("PATCH", path, body, content_type=APPLY_PATCH, params=params)
+        params = {"fieldManager": MANAGER, "force": "false" if former is None else "true"}
+        metadata = dict(body["metadata"])
+        if former is not None:
+            # Only over what was read: in between, somebody may have put a Secret of their own there.
+            metadata |= {key: former["metadata"][key] for key in ("uid", "resourceVersion")}
+        path = _secret_path(metadata["namespace"])
+        wanted = {**body, "metadata": metadata}
+        return await self._kube.request("PATCH", path, wanted, content_type=APPLY_PATCH, params=params)
 
     async def delete_secret(self, secret: Mapping[str, Any]) -> None:
         """Delete the workers' Secret of a namespace, unless it changed since it was read."""

@@ -163,19 +163,20 @@ class Provisioner:
         action = decide(login, request, self._now(), self._rotation, s3_fits=fits)
         try:
             if login is None or secret is None:
-                login = await self._make(namespace, request, replaces=secret is not None or namespace in self._logins)
+                login = await self._make(namespace, request, secret)
             elif action is Action.ROTATE:
-                login = await self._rotate(namespace, login, request)
+                login = await self._rotate(namespace, login, request, secret)
             elif action is Action.RETIRE:
-                login = await self._retire(namespace, login)
+                login = await self._retire(namespace, login, secret)
             elif not worker_secret.has_values(secret, self._values(namespace, login)):
                 # An address changed, or somebody changed the Secret.
-                login = await self._store(namespace, replace(login, since=self._now(), replaces=True))
+                login = await self._store(namespace, replace(login, since=self._now(), replaces=True), secret)
         except Conflict:
-            # It was made by somebody else after the list.
+            # It was made or changed by somebody else after the list. A change wakes the next round.
             self._unsure.discard(namespace)
             self._logins.pop(namespace, None)
-            await self._say_foreign(namespace)
+            if secret is None:
+                await self._say_foreign(namespace)
             return
         self._logins[namespace] = login
         if action is not Action.KEEP:
@@ -194,22 +195,23 @@ class Provisioner:
             return f"Workers have another login; the former one is valid until {login.former.until.isoformat()}"
         return "The former login is refused from now on"
 
-    async def _make(self, namespace: str, request: str, *, replaces: bool) -> Login:
+    async def _make(self, namespace: str, request: str, former: Mapping[str, Any] | None) -> Login:
         key = await asyncio.to_thread(self._s3.make, namespace, None)
+        replaces = former is not None or namespace in self._logins
         login = Login(secrets.token_hex(32), key, self._now(), replaces=replaces, served_request=request)
-        return await self._store(namespace, login)
+        return await self._store(namespace, login, former)
 
-    async def _rotate(self, namespace: str, login: Login, request: str) -> Login:
+    async def _rotate(self, namespace: str, login: Login, request: str, secret: Mapping[str, Any]) -> Login:
         key = await asyncio.to_thread(self._s3.make, namespace, login.s3)
         new = login.followed_by(secrets.token_hex(32), key, request, self._now(), self._rotation.grace)
-        return await self._store(namespace, new)
+        return await self._store(namespace, new, secret)
 
-    async def _retire(self, namespace: str, login: Login) -> Login:
+    async def _retire(self, namespace: str, login: Login, secret: Mapping[str, Any]) -> Login:
         """The login without its former one, once no server takes that any more."""
         await asyncio.to_thread(self._s3.sweep, {login.s3.access_key}, lambda name: name != namespace)
-        return await self._store(namespace, replace(login, former=None))
+        return await self._store(namespace, replace(login, former=None), secret)
 
-    async def _store(self, namespace: str, login: Login) -> Login:
+    async def _store(self, namespace: str, login: Login, secret: Mapping[str, Any] | None) -> Login:
         # Redis knows it before anybody can read it in the Secret.
         user = acl.worker_user(namespace)
         mended = await self._redis.mend({user: login.redis_rules(namespace, self._now())})
@@ -218,7 +220,8 @@ class Provisioner:
         values = self._values(namespace, login)
         # An answer that is lost leaves both open; Redis knows the former password too.
         self._unsure.add(namespace)
-        await self._cluster.apply_secret(worker_secret.manifest(namespace, values, login, self._installation))
+        wanted = worker_secret.manifest(namespace, values, login, self._installation)
+        await self._cluster.apply_secret(wanted, secret)
         self._unsure.discard(namespace)
         return login
 

@@ -8,7 +8,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from taskflow_core.domain import naming
-from taskflow_core.errors import Conflict, Forbidden, Unavailable
+from taskflow_core.errors import Forbidden, Unavailable
 from taskflow_core.kube.client import MERGE_PATCH, resource_path
 from taskflow_provisioner.s3_logins import MinioLogins, SharedLogin, TemporaryLogins
 from tests.integration.taskflow_provisioner.site import GRACE, Site, logs_in, objects
@@ -106,7 +106,7 @@ async def test_a_rotation_that_ends_before_the_secret_is_written_is_begun_again(
     former = await site.values()
     await site.annotate(rotate="now")
 
-    async def down(body: object) -> object:
+    async def down(body: object, former: object) -> object:
         raise Unavailable("no answer")
 
     monkeypatch.setattr(provisioner._cluster, "apply_secret", down)
@@ -131,8 +131,8 @@ async def test_a_rotation_whose_answer_is_lost_leaves_both_logins_valid(
     await site.annotate(rotate="now")
     apply = provisioner._cluster.apply_secret
 
-    async def lost(body: dict[str, object]) -> object:
-        await apply(body)
+    async def lost(body: dict[str, object], former: dict[str, object]) -> object:
+        await apply(body, former)
         raise Unavailable("the answer is lost")
 
     monkeypatch.setattr(provisioner._cluster, "apply_secret", lost)
@@ -162,24 +162,46 @@ async def test_deleting_the_secret_revokes_it_at_once(site: Site) -> None:
     assert await announced(site, "main")
 
 
-async def test_a_secret_that_somebody_changed_is_another_login_and_a_conflict_is_said(site: Site) -> None:
+async def test_a_secret_that_somebody_changed_is_set_back_with_another_login(site: Site) -> None:
     provisioner = site.provisioner()
     await provisioner.compare()
+    await make_pool(site, "main")
+    former = await site.values()
     body = {"data": {"TASKFLOW_REDIS_URL": "cmVkaXM6Ly90aGVpcnM="}}
     await site.admin.request("PATCH", site.path(), body, content_type=MERGE_PATCH, params={"fieldManager": "them"})
-    before = await site.secret()
+    assert await provisioner.compare()
+    assert logs_in(await site.values())
+    assert not logs_in(former)
+    assert await announced(site, "main")
+    body = {"data": {"TASKFLOW_S3_ENDPOINT": "eA=="}}
+    await site.admin.request("PATCH", site.path(), body, content_type=MERGE_PATCH, params={"fieldManager": "them"})
+    assert await provisioner.compare()
+    assert logs_in(await site.values())
+    assert reads(site, await site.values())
+
+
+async def test_a_secret_that_changed_since_it_was_read_is_looked_at_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provisioner = site.provisioner()
     await provisioner.compare()
-    assert await site.secret() == before, "they own the field now"
+    await site.annotate(rotate="now")
+    apply = provisioner._cluster.apply_secret
+
+    async def after_a_change(body: dict[str, object], former: dict[str, object] | None = None) -> object:
+        change = {"metadata": {"labels": {naming.LABEL_MANAGED_BY: "them"}}}
+        await site.admin.request("PATCH", site.path(), change, content_type=MERGE_PATCH)
+        return await apply(body, former)
+
+    monkeypatch.setattr(provisioner._cluster, "apply_secret", after_a_change)
+    before = await site.values()
+    await provisioner.compare()
+    assert await site.values() == before
+    assert "ForeignSecret" not in await site.reasons()
+    monkeypatch.undo()
+    await provisioner.compare()
+    assert await site.values() == before
     assert (await site.reasons())[-1] == "ForeignSecret"
-    with pytest.raises(Conflict):
-        await provisioner._cluster.apply_secret(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": naming.WORKER_SECRET, "namespace": site.namespace},
-                "data": {"TASKFLOW_REDIS_URL": "eA=="},
-            }
-        )
 
 
 async def test_temporary_keys_by_assume_role_reach_the_namespace_only_and_are_renewed(site: Site) -> None:
