@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 
 CROWD = "a-crowd"
 """Before `default` in every list."""
-COUNT = 2000
+COUNT = 600
 
 
 async def _create_crowd(pool: Mapping[str, object]) -> None:
