@@ -208,3 +208,35 @@ def test_an_error_that_no_retry_can_mend_ends_the_task(sdk: Product) -> None:
     assert found["status"]["reason"] == "NotRetryable"
     assert found["status"]["attempt"] == 1
     assert found["status"]["lastError"]["message"] == "the customer is gone"
+
+
+@pytest.mark.parametrize(("handler", "isolation"), [("sdk.polls", "Worker"), ("sdk.polls_async", "Pod")])
+def test_a_handler_that_raises_again_is_run_again_and_none_of_it_counts(
+    sdk: Product, handler: str, isolation: str
+) -> None:
+    name = f"again-{isolation.lower()}"
+    kwargs = {"times": 2, "seconds": 1}
+    found = sdk.run(name, handler, queue="sdk", isolation=isolation, kwargs=kwargs, retryPolicy=ONE_TRY)
+    status = found["status"]
+    assert (status["phase"], status["result"]) == ("Succeeded", {"asked": 2, "attempt": 3, "handbacks": 2})
+    assert (status["attempts"], status["handbacks"], status["continuations"]) == (3, 2, 2)
+    assert "lastError" not in status
+
+
+def test_what_waits_for_its_next_attempt_says_so_and_holds_no_slot(sdk: Product) -> None:
+    sdk.apply(task("again-later", "sdk.polls", queue="sdk", kwargs={"times": 1, "seconds": 86400}))
+    waiting = eventually(
+        lambda: sdk.task("again-later"), lambda found: found.get("status", {}).get("reason") == "Again"
+    )
+    status = waiting["status"]
+    assert (status["phase"], status["attempt"], status["checkpoint"]) == ("Pending", 2, "1")
+    assert status["message"] == "attempt 1 asked to be run again: asked 0 times; attempt 2 follows in 86400 s"
+    assert condition(waiting, "Queued")["reason"] == "Again"
+    why = sdk.get("/v1/namespaces/default/tasks/again-later/why")
+    assert (why["waiting"], why["reason"]) == (True, "Again")
+    assert why["message"].endswith("; the handler asked to be run again then")
+    # No worker has it: another Task runs, and a cancel needs no worker.
+    sdk.run("again-other", "taskflow.echo", queue="sdk", kwargs={"value": 1})
+    cancel(sdk, "again-later")
+    found = sdk.finished("again-later")
+    assert (found["status"]["phase"], found["status"]["attempt"]) == ("Cancelled", 2)

@@ -169,6 +169,8 @@ def _give_up(state: State, number: int, design: Design) -> State:
             return state
         redis, _ = scripts.give_up(state.redis, operator.member)
         return with_redis(state, redis)
+    if (operator.member, state.life) in state.asked:
+        state = state._replace(wrong="an attempt that asked to be run again was taken for a lost one")
     return _closes(state, number, _next(operator, "lost", cancel=state.cancel), None, design)
 
 
@@ -198,6 +200,8 @@ def _take(state: State, number: int, design: Design) -> Iterator[Step]:
     if counts and kind in ENDS:
         status = _next(operator, kind, cancel=state.cancel)
         after = _closes(state, number, status, event, design)
+        if kind == "lost" and (member, state.life) in state.asked:
+            after = after._replace(wrong="an attempt that asked to be run again was taken for a lost one")
         if not design.status_before_acknowledge:
             after = _acknowledged(after, event)
         yield f"operator {number} takes {kind} {member}", after

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 from tests.model.scripts import Redis
 
-ENDS = frozenset({"succeeded", "failed", "cancelled", "lost"})
+ENDS = frozenset({"succeeded", "failed", "again", "cancelled", "lost"})
 TERMINAL = frozenset({"Succeeded", "Failed", "Cancelled"})
 MAX_ATTEMPTS = 2
+"""Both after a failure and after `Again`: the third one ends the Task."""
 MAX_MESSAGES = 2
 """Messages of one attempt in the queue: one more is one more refusal. Without a second delivery one is enough."""
 
@@ -117,9 +118,11 @@ class State(NamedTuple):
     """That may still happen and, with a mark, that did."""
     life: int = 1
     ran: frozenset[tuple[str, int]] = frozenset()
-    """Executions so far: attempt and life of Redis' data. Of these last three only the checker knows."""
+    """Executions so far: attempt and life of Redis' data. Of these last four only the checker knows."""
     won: frozenset[tuple[str, int]] = frozenset()
     """Successes that `finish` accepted."""
+    asked: frozenset[tuple[str, int]] = frozenset()
+    """Likewise for `Again`, in the scope of that name."""
     wrong: str = ""
     """What must never happen and did, in the step that led here."""
 

@@ -15,8 +15,12 @@ SCOPES = (
     "operator duplicate",
     "flush cancel duplicate",
     "flush worker",
+    "again",
+    "again operator cancel",
+    "again worker duplicate",
+    "again flush",
 )
-"""Accidents that happen together, each once at any moment. `make model` looks at four of them at once."""
+"""Accidents that happen together, each once at any moment. With `again`, each attempt may end with that, too. `make model` looks at four of them at once."""
 
 MISTAKES = {
     "claim_needs_ledger": ("cancel duplicate", "an execution began after"),
@@ -56,6 +60,14 @@ def test_the_search_finds_each_mistake(mistake: str) -> None:
     found = explore(accidents(scope), Design(**dict.fromkeys(mistake.split(), False)))
     assert words in found.wrong, f"{found.states} states: {found.wrong or 'nothing'}\n" + "\n".join(found.trace)
     print("\n".join([found.wrong, *found.trace]))  # noqa: T201
+
+
+@pytest.mark.parametrize(
+    ("scope", "mistake"), [("again", "gives_up_by_event"), ("again operator", "status_before_acknowledge")]
+)
+def test_the_search_finds_what_would_take_a_continuation_for_a_loss(scope: str, mistake: str) -> None:
+    found = explore(accidents(scope), Design(**{mistake: False}))
+    assert "taken for a lost one" in found.wrong, "\n".join(found.trace)
 
 
 def test_there_is_a_mistake_for_each_part_of_the_design() -> None:

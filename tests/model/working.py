@@ -74,7 +74,7 @@ def _finish(state: State, number: int, design: Design) -> Iterator[Step]:
     """Runner._run: finish.lua."""
     worker = state.workers[number]
     member, holder, prefix = worker.attempt, f"{number}|n", f"{number}|"
-    for kind in ("succeeded", "failed"):
+    for kind in ("succeeded", "failed", *(("again",) if "again" in state.accidents else ())):
         before = state.redis
         if not design.finish_compares_holder and before.owner(member):
             before = scripts.own(before, member, holder)
@@ -84,6 +84,8 @@ def _finish(state: State, number: int, design: Design) -> Iterator[Step]:
             if not _taken_away(state, member) and any(life == state.life for _, life in state.won):
                 after = after._replace(wrong="two winners: two successes were accepted")
             after = after._replace(won=after.won if _taken_away(state, member) else state.won | {(member, state.life)})
+        if counted and kind == "again" and not _taken_away(state, member):
+            after = after._replace(asked=state.asked | {(member, state.life)})
         told = kind if counted else "stale"
         yield f"worker {number} finishes {member}: {told} (finish.lua)", after
         if not counted:

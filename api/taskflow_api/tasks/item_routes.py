@@ -11,9 +11,9 @@ from taskflow_api.http.names import TASK, Name, Namespace
 from taskflow_api.http.openapi import PROBLEMS
 from taskflow_api.http.services import InServices
 from taskflow_api.tasks.lookup import find_task
+from taskflow_core.domain.array import MAX_ARRAY_ITEMS
 from taskflow_core.domain.items import ItemRow, ItemState
 from taskflow_core.domain.resource import Model
-from taskflow_core.domain.task import MAX_ARRAY_ITEMS
 
 router = APIRouter(tags=["tasks"], responses=PROBLEMS)
 

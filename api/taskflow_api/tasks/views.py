@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Literal
 
+from taskflow_core.domain.array import ArrayStatus
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.resource import Condition, Model
-from taskflow_core.domain.task import ArrayStatus, LastError, Progress, StoredOutput, Task
+from taskflow_core.domain.task import LastError, Progress, StoredOutput, Task
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
 
 _PAYLOADS = frozenset({"args", "kwargs", "array"})

@@ -115,10 +115,12 @@ def _blocked(task: Task, dependencies: Sequence[DependencyState], now: datetime)
         return Explanation(True, Reason.DEPENDENCY_WAITING, f"waits for {len(unmet)} of spec.dependsOn: {names}")
     due = task.status.next_attempt_time
     if due is not None and due > now:
-        last = task.status.last_error
+        last, reason = task.status.last_error, task.status.delay_reason
         why = f"; attempt {last.attempt} ended with {last.reason}: {last.message}" if last else ""
+        if reason is Reason.AGAIN:
+            why = "; the handler asked to be run again then"
         message = f"attempt {task.status.attempt} follows at {due:%Y-%m-%dT%H:%M:%SZ}{why}"
-        return Explanation(True, Reason.BACKING_OFF, message, due)
+        return Explanation(True, reason, message, due)
     return None
 
 

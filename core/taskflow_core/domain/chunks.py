@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import Field
 
+from taskflow_core.domain.array import ItemsFormat
 from taskflow_core.domain.events import ErrorClasses, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.plain_text import PlainText
 from taskflow_core.domain.resource import Count, Model, RunMs
-from taskflow_core.domain.task import ItemsFormat
 
 MAX_ITEM_RESULT_BYTES = 1024
 """JSON of an item's result that is kept inline; a larger one becomes an object."""

@@ -20,6 +20,7 @@ from taskflow_core.domain.events import (
     ENDS,
     OPERATOR_KINDS,
     Advance,
+    Continuation,
     Event,
     EventKind,
     Failure,
@@ -44,6 +45,7 @@ _PAYLOADS: Mapping[EventKind, type[Model]] = {
     EventKind.FAILED: Failure,
     EventKind.CANCELLED: Failure,
     EventKind.RELEASED: Failure,
+    EventKind.AGAIN: Continuation,
     EventKind.LOST: Failure,
     **dict.fromkeys(OPERATOR_KINDS, TaskSnapshot),
 }
@@ -162,6 +164,8 @@ def _payload(event: Event, text: str | None) -> dict[str, Any]:
     model = _model(event)
     if model is None:
         return {}
+    if model is Continuation and event.chunk is not None:
+        raise ValueError("a chunk of an array cannot be continued later")
     if text is None:
         raise ValueError("the payload is missing or too long")
     try:

@@ -14,7 +14,14 @@ from pydantic import Field
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.plain_text import PlainText
 from taskflow_core.domain.resource import Count, Model, RunMs, Time
-from taskflow_core.domain.task import MAX_OUTPUTS, MAX_TYPE_CHARS, Progress, StoredOutput
+from taskflow_core.domain.task import (
+    MAX_AGAIN_SECONDS,
+    MAX_CHECKPOINT_BYTES,
+    MAX_OUTPUTS,
+    MAX_TYPE_CHARS,
+    Progress,
+    StoredOutput,
+)
 
 
 class EventKind(StrEnum):
@@ -36,6 +43,8 @@ class EventKind(StrEnum):
     """Worker: stopped on request (Failure)."""
     RELEASED = "released"
     """Worker: handed back by a worker that stops (Failure)."""
+    AGAIN = "again"
+    """Worker: the handler raised `Again` (Continuation)."""
     LOST = "lost"
     """Its lease ran out, or its process died (Failure)."""
     SETTLED = "settled"
@@ -57,6 +66,7 @@ SEQUENCE = {
     EventKind.CANCELLED: 1_000_000,
     EventKind.FAILED: 1_000_000,
     EventKind.RELEASED: 1_000_000,
+    EventKind.AGAIN: 1_000_000,
     EventKind.LOST: 1_000_000,
     EventKind.SETTLED: 1_000_001,
     EventKind.DELETED: 1_000_002,
@@ -68,7 +78,16 @@ has."""
 
 OPERATOR_KINDS = frozenset({EventKind.PENDING, EventKind.QUEUED, EventKind.SETTLED, EventKind.DELETED})
 """The kinds that only the operator may say."""
-ENDS = frozenset({EventKind.SUCCEEDED, EventKind.FAILED, EventKind.CANCELLED, EventKind.RELEASED, EventKind.LOST})
+ENDS = frozenset(
+    {
+        EventKind.SUCCEEDED,
+        EventKind.FAILED,
+        EventKind.CANCELLED,
+        EventKind.RELEASED,
+        EventKind.AGAIN,
+        EventKind.LOST,
+    }
+)
 """The kinds that end an attempt."""
 
 
@@ -104,12 +123,27 @@ class Success(Model):
     run_ms: RunMs = 0
 
 
+Checkpoint = Annotated[str, Field(max_length=MAX_CHECKPOINT_BYTES)]
+"""JSON of at most 4 KiB, given to the next attempt."""
+
+
 class Advance(Model):
     """Payload of `progress`. None leaves a value as it is."""
 
     progress: Progress | None = None
-    checkpoint: str | None = None
-    """JSON of at most 4 KiB, given to the next attempt."""
+    checkpoint: Checkpoint | None = None
+
+
+class Continuation(Model):
+    """Payload of `again`: the handler is to be run once more, later."""
+
+    seconds: int = Field(ge=0, le=MAX_AGAIN_SECONDS)
+    """Until the next attempt, counted from the end of this one."""
+    checkpoint: Checkpoint | None = None
+    """None leaves it as it is."""
+    message: PlainText = ""
+    """What it waits for, in the handler's words."""
+    run_ms: RunMs = 0
 
 
 MAX_CLASSES = 32

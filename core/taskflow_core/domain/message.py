@@ -23,6 +23,8 @@ class Message(Model):
     namespace: str
     name: str
     attempt: int
+    handbacks: int = 0
+    """Attempts before it that do not count."""
     token: str
     handler: str
     args: tuple[Any, ...] = ()

@@ -112,6 +112,12 @@ class Reason(StrEnum):
     """Redis lost its data while the attempt ran, and no worker entered it again."""
     DRAIN = "Drain"
     """A stopping worker handed the attempt back; it does not count."""
+    AGAIN = "Again"
+    """The handler raised `Again`: the next attempt starts when it asked for, and this one does not count."""
+    TOO_MANY_CONTINUATIONS = "TooManyContinuations"
+    """The handler raised `Again` more than 10,000 times. Final."""
+    AGAIN_IN_ARRAY = "AgainInArray"
+    """The handler raised `Again` for an item of an array, which cannot wait alone. Final for the item."""
 
     HISTORY_UNAVAILABLE = "HistoryUnavailable"
     """PostgreSQL does not answer. An array needs it, since it has what has ended of the array; it goes on when
@@ -161,5 +167,7 @@ _FINAL = frozenset(
         Reason.ITEMS_INVALID,
         Reason.ITEMS_FAILED,
         Reason.TOO_MANY_FAILURES,
+        Reason.TOO_MANY_CONTINUATIONS,
+        Reason.AGAIN_IN_ARRAY,
     }
 )

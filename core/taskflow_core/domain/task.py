@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from taskflow_core.domain.array import ArraySpec, ArrayStatus
 from taskflow_core.domain.naming import ANNOTATION_TRACEPARENT, GROUP
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.plain_text import PlainText
@@ -25,19 +26,20 @@ MAX_LABELS = 64
 MAX_MESSAGE_CHARS = 1024
 MAX_TRACE_CHARS = 2048
 MAX_CHECKPOINT_BYTES = 4 * 1024
+MAX_AGAIN_SECONDS = 366 * 86400
+"""The longest wait between two attempts that a handler may ask for."""
+MAX_CONTINUATIONS = 10_000
+"""How often the handler of a Task may raise `Again`."""
 TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 """https://www.w3.org/TR/trace-context/#traceparent-header"""
 MAX_TYPE_CHARS = 253
 MAX_OUTPUTS = 17
 """Declared outputs, and a result that is too large to be inline."""
-MAX_ARRAY_ITEMS = 10_000_000
 MAX_TASK_BYTES = 16 * 1024
 """args, kwargs and an array's inline items together, as compact JSON."""
 MAX_LOST_WORKERS = 3
 """A Task ends when so many different workers in a row died while they ran it, unless the operator's settings say
 otherwise."""
-MAX_FAILED_CHARS = 1024
-"""Of the failed indices that the status shows."""
 
 
 def payload_bytes(args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
@@ -95,45 +97,6 @@ class Output(Model):
 
     name: str
     content_type: str = "application/octet-stream"
-
-
-class ItemsFormat(StrEnum):
-    """How the items of an array lie in their object."""
-
-    JSON_LINES = "JSONLines"
-    """One JSON value a line; empty lines are none."""
-    CSV = "CSV"
-    """RFC 4180 with a header; an item is an object of strings by the header's names."""
-
-
-class ItemsFrom(Model):
-    """The object that has an array's items."""
-
-    key: str
-    """Key below the namespace's prefix in the bucket."""
-    format: ItemsFormat = ItemsFormat.JSON_LINES
-    delimiter: str | None = Field(default=None, pattern=r'^[^"\r\n]$')
-    """Between the fields of CSV; a comma if not said."""
-
-
-class ArraySpec(Model):
-    """Makes a Task stand for many items, each of which is given to the handler. Exactly one of the first three is
-    set.
-    """
-
-    count: int | None = Field(default=None, ge=1, le=MAX_ARRAY_ITEMS)
-    """So many items, which are their own indices, from 0."""
-    items: tuple[Any, ...] | None = None
-    items_from: ItemsFrom | None = None
-    indexes: str | None = None
-    """Only these, as ranges such as `3,7-9`; all if not said."""
-    failed_of: str | None = None
-    """Uid of an array of the same namespace that has ended: only the items that failed there."""
-    parallelism: int | None = Field(default=None, ge=1, le=10_000)
-    """Chunks handed out at a time; if not said, twice the slots of the workers of its queue."""
-    max_failures: int | None = Field(default=None, ge=0, le=MAX_ARRAY_ITEMS)
-    """More failed items than this end the Task; if not said, all items are run first, and any failed one fails the
-    Task."""
 
 
 class Isolation(StrEnum):
@@ -215,26 +178,6 @@ class Progress(Model):
     message: PlainText = ""
 
 
-class ArrayStatus(Model):
-    """How far an array is. What each item came to is in the history."""
-
-    items: str = ""
-    """For printing: ended and all items, such as `730/1000`; with the failed ones if there are any."""
-    total: int | None = Field(default=None, ge=0)
-    """None until the items of an object are counted."""
-    succeeded: int = Field(default=0, ge=0)
-    failed: int = Field(default=0, ge=0)
-    """Those that will not be run again."""
-    running: int = Field(default=0, ge=0)
-    """Items of the chunks that workers hold."""
-    retried: int = Field(default=0, ge=0)
-    """Ended items that took more than one attempt."""
-    chunk_items: int = Field(default=0, ge=0)
-    """Items that a chunk has at the moment, as measured."""
-    failed_indexes: str = ""
-    """As ranges; of too many only the first, and then it ends with `,...`."""
-
-
 class TaskStatus(Model):
     """What the operator knows of a Task; the operator is its only writer."""
 
@@ -244,6 +187,9 @@ class TaskStatus(Model):
     message: str = ""
     attempt: int = 1
     handbacks: int = 0
+    """Attempts that do not count against `maxAttempts`."""
+    continuations: int = 0
+    """Of those, the ones whose handler raised `Again`."""
     worker: str | None = None
     next_attempt_time: Time | None = None
     queued_time: Time | None = None
@@ -264,6 +210,12 @@ class TaskStatus(Model):
     result: Any = None
     outputs: tuple[StoredOutput, ...] = ()
     conditions: tuple[Condition, ...] = ()
+
+    @property
+    def delay_reason(self) -> Reason:
+        """Why the next attempt does not start at once: the last one failed, or asked for the delay."""
+        failed = self.last_error is not None and self.last_error.attempt == self.attempt - 1
+        return Reason.AGAIN if self.continuations and not failed else Reason.BACKING_OFF
 
     def to_object(self) -> dict[str, Any]:
         """The JSON that goes under `/status`; unset fields are left out."""

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import redis
 
 from taskflow_core.domain.chunks import ChunkEnd, Counted
-from taskflow_core.domain.events import Advance, EventKind, Failure, Success
+from taskflow_core.domain.events import Advance, Continuation, EventKind, Failure, Success
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.naming import keys_of
 from taskflow_core.domain.phases import Reason
 from taskflow_core.ledger.connect import CLAIM_SECONDS, MAX_STREAM_LENGTH, TOMBSTONE_SECONDS, redis_errors, script
 
-Outcome = Success | ChunkEnd | Counted | Failure
+Outcome = Success | ChunkEnd | Counted | Continuation | Failure
 """Kinds of events that end an execution."""
 
 

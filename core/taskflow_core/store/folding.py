@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from taskflow_core.domain.events import ENDS, SEQUENCE, Event, EventKind, Failure, Success, TaskSnapshot
-from taskflow_core.domain.phases import Phase
+from taskflow_core.domain.events import ENDS, SEQUENCE, Continuation, Event, EventKind, Failure, Success, TaskSnapshot
+from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskSpec
 from taskflow_core.store.fitting import fit_json, fit_text
 
@@ -133,18 +133,26 @@ def _read(event: Event) -> tuple[Row | None, Row | None, Row | None]:
         return line, _attempt(line) | {"started_at": at}, None
     if event.kind not in ENDS:
         return line, None, None
-    end = _attempt(line) | {"finished_at": at, "outcome": event.kind.value}
+    told = _told(event)
+    end = _attempt(line) | {"finished_at": at, "outcome": event.kind.value} | told
+    return line | {"reason": told.get("reason", ""), "message": told.get("message", "")}, end, None
+
+
+def _told(event: Event) -> Row:
+    """What the end of an attempt says."""
     if event.kind is EventKind.SUCCEEDED:
-        return line, end | {"run_ms": Success.model_validate(event.payload).run_ms}, None
+        return {"run_ms": Success.model_validate(event.payload).run_ms}
+    if event.kind is EventKind.AGAIN:
+        asked = Continuation.model_validate(event.payload)
+        message = fit_text(asked.message, MAX_MESSAGE_CHARS)
+        return {"reason": Reason.AGAIN.value, "message": message, "run_ms": asked.run_ms}
     failure = Failure.model_validate(event.payload)
-    message = fit_text(failure.message, MAX_MESSAGE_CHARS)
-    end |= {
+    return {
         "reason": failure.reason.value,
         "error_type": fit_text(failure.type, 253),
-        "message": message,
+        "message": fit_text(failure.message, MAX_MESSAGE_CHARS),
         "run_ms": failure.run_ms,
     }
-    return line | {"reason": failure.reason.value, "message": message}, end, None
 
 
 def _attempt(line: Row) -> Row:

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from taskflow_core.domain.array import ArraySpec
 from taskflow_core.domain.chunks import Counted
 from taskflow_core.domain.event_input import broken
 from taskflow_core.domain.events import ENDS, EntryId, Event, EventKind
 from taskflow_core.domain.items import ItemHistory, ItemRow
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
-from taskflow_core.domain.task import ArraySpec, Task, TaskStatus
+from taskflow_core.domain.task import Task, TaskStatus
 from taskflow_core.errors import Unavailable
 from taskflow_core.ledger.arrays import SOURCE, ArrayKey
 from taskflow_core.telemetry import metrics

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from taskflow_core.domain.array import MAX_FAILED_CHARS, ArraySpec, ArrayStatus
 from taskflow_core.domain.chunks import Counted
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
-from taskflow_core.domain.task import MAX_FAILED_CHARS, ArraySpec, ArrayStatus, Progress
+from taskflow_core.domain.task import Progress
 from taskflow_operator.arrays.state import ArrayState
 from taskflow_operator.tasks.rules.decision import End
 

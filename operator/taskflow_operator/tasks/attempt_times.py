@@ -10,6 +10,9 @@ from taskflow_core.domain.task import Task
 from taskflow_core.telemetry import metrics
 from taskflow_core.telemetry.tracing import AttemptSpan, Tracing
 
+_REASONS = {EventKind.SUCCEEDED: Reason.SUCCEEDED, EventKind.AGAIN: Reason.AGAIN}
+"""Of the ends whose payload has none."""
+
 
 @dataclass
 class _Times:
@@ -66,7 +69,7 @@ class AttemptTimes:
             metrics.QUEUE_WAIT.labels(queue=queue, priority=str(task.spec.priority)).observe(wait)
 
     def _ended(self, task: Task, event: Event, times: _Times) -> None:
-        reason = Reason.SUCCEEDED if event.kind is EventKind.SUCCEEDED else Reason(event.payload["reason"])
+        reason = _REASONS.get(event.kind) or Reason(event.payload["reason"])
         queue, handler = metrics.queue_label(task.spec.queue), metrics.handler_label(task.spec.handler)
         metrics.ATTEMPTS.labels(queue=queue, reason=reason.value).inc()
         started = times.started_ms

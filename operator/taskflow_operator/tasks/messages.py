@@ -25,6 +25,7 @@ def message_of(task: Task, token_key: str) -> Message:
         namespace=task.namespace,
         name=task.name,
         attempt=status.attempt,
+        handbacks=status.handbacks,
         token=attempt_token(token_key, task.namespace, task.uid, status.attempt),
         handler=spec.handler,
         args=spec.args,

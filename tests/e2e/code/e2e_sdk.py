@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from taskflow_worker.sdk import Context, NonRetryable, Stopped, handler
+from taskflow_worker.sdk import Again, Context, NonRetryable, Stopped, handler
 
 log = logging.getLogger("e2e.sdk")
 
@@ -41,6 +41,22 @@ def talk(record: str, gate: str, *, context: Context) -> int:
         time.sleep(0.05)
     print("last words")
     return context.attempt
+
+
+@handler("sdk.polls")
+def polls(times: int, seconds: int, *, context: Context) -> dict[str, int]:
+    """Ask so many times to be run again, before it is done."""
+    asked = context.last_checkpoint or 0
+    if asked < times:
+        raise Again(f"asked {asked} times", seconds=seconds, checkpoint=asked + 1)
+    return {"asked": asked, "attempt": context.attempt, "handbacks": context.handbacks}
+
+
+@handler("sdk.polls_async")
+async def polls_async(times: int, seconds: int, *, context: Context) -> dict[str, int]:
+    """The same in a coroutine."""
+    await asyncio.sleep(0)
+    return polls(times, seconds, context=context)
 
 
 @handler("sdk.chatter")

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskflow_core.domain.array import ItemsFormat
 from taskflow_core.domain.chunks import Counted, Source
 from taskflow_core.domain.events import Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
-from taskflow_core.domain.task import ItemsFormat
 from taskflow_worker.attempts import items
 from taskflow_worker.attempts.items import ItemReader, Unreadable, count_items
 from taskflow_worker.sdk.failures import AttemptFailed

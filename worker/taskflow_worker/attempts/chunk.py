@@ -32,6 +32,7 @@ from taskflow_worker.attempts.results import checked_json, inline
 from taskflow_worker.attempts.retrying import retry_while_unavailable
 from taskflow_worker.attempts.scratch import Scratch
 from taskflow_worker.output.capture import attempt_logger
+from taskflow_worker.sdk.again import Again, refused_in_array
 from taskflow_worker.sdk.context import Context
 from taskflow_worker.sdk.failures import AttemptFailed, failure_of, handlers_trace
 from taskflow_worker.sdk.forks import end_if_forked, same_process
@@ -87,6 +88,7 @@ def run_chunk(
             namespace=message.namespace,
             name=message.name,
             attempt=message.attempt,
+            handbacks=message.handbacks,
             token=message.token,
             inputs=inputs,
             outputs={},
@@ -177,6 +179,9 @@ class _ChunkRun:
         except AttemptFailed as error:
             end_if_forked(self._pid, error)
             self._fail(index, error, None)
+        except Again as error:
+            end_if_forked(self._pid, error)
+            self._fail(index, refused_in_array(), error)
         except BaseException as error:  # noqa: BLE001 - a handler's SystemExit or KeyboardInterrupt ends the item only
             end_if_forked(self._pid, error)
             requested = self._stop.requested()
@@ -254,6 +259,8 @@ class _ChunkRun:
                 returned = call(items, lambda: replace(self._context, item=items))
         except AttemptFailed:
             raise
+        except Again as error:
+            raise refused_in_array() from error
         except BaseException as error:
             attempt_logger.error("handler_raised", handler=self._message.handler, exception=handlers_trace(error))
             raise failure_of(error, self._stop.requested(), self._handler.timeout_error) from error

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 from taskflow_core.blobs.store import Stored
 from taskflow_core.domain import naming
 from taskflow_core.domain.chunks import ChunkEnd, Counted
-from taskflow_core.domain.events import Advance, Failure, Success
+from taskflow_core.domain.events import Advance, Continuation, Failure, Success
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import MAX_RESULT_BYTES, Output, StoredOutput
@@ -23,6 +23,7 @@ from taskflow_worker.attempts.results import RESULT_OUTPUT, checked_json, inline
 from taskflow_worker.attempts.retrying import retry_while_unavailable
 from taskflow_worker.attempts.scratch import Scratch
 from taskflow_worker.output.capture import attempt_logger
+from taskflow_worker.sdk.again import Again
 from taskflow_worker.sdk.context import Context, parse_checkpoint
 from taskflow_worker.sdk.failures import AttemptFailed, failure_of, handlers_trace, message_of, type_name
 from taskflow_worker.sdk.forks import same_process
@@ -30,7 +31,7 @@ from taskflow_worker.sdk.registry import Registry
 from taskflow_worker.sdk.stop import FixedStop, Stop
 
 log = get_logger(__name__)
-Ended = TypeVar("Ended", Success, ChunkEnd, Counted)
+Ended = TypeVar("Ended", Success | Continuation, ChunkEnd, Counted)
 _NEVER_STOPPED = FixedStop()
 
 
@@ -52,7 +53,7 @@ def run_attempt(
     patience: float,
     stop: Stop = _NEVER_STOPPED,
     report: Callable[[Advance], None] = lambda _: None,
-) -> Success | Failure:
+) -> Success | Continuation | Failure:
     """Fetch the inputs, run the handler and store its outputs. Never raises: every error becomes a `Failure`.
 
     Args:
@@ -91,7 +92,7 @@ def _run(
     patience: float,
     stop: Stop,
     report: Callable[[Advance], None],
-) -> Success:
+) -> Success | Continuation:
     handler = registry.find(message.handler)
     values = handler.bind(message.args, message.kwargs)
     inputs = fetch_inputs(message, objects, scratch, patience)
@@ -101,6 +102,7 @@ def _run(
         namespace=message.namespace,
         name=message.name,
         attempt=message.attempt,
+        handbacks=message.handbacks,
         token=message.token,
         inputs=inputs,
         outputs=outputs,
@@ -114,6 +116,8 @@ def _run(
             returned = handler.call(values, context, stop)
     except AttemptFailed:
         raise
+    except Again as again:
+        return again.continuation
     except BaseException as error:  # a handler's SystemExit or KeyboardInterrupt ends the attempt, not the worker
         attempt_logger.error("handler_raised", handler=message.handler, exception=handlers_trace(error))
         raise failure_of(error, stop.requested(), handler.timeout_error) from error

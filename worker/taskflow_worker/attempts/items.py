@@ -15,12 +15,12 @@ from typing import Any, Protocol
 
 from taskflow_core.blobs.store import ObjectInfo
 from taskflow_core.domain import naming
+from taskflow_core.domain.array import MAX_ARRAY_ITEMS, ItemsFormat
 from taskflow_core.domain.chunks import Counted, Source
 from taskflow_core.domain.events import Failure
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
-from taskflow_core.domain.task import MAX_ARRAY_ITEMS, ItemsFormat
 from taskflow_core.errors import Conflict, NotFound
 from taskflow_worker.attempts.execution import Objects, run_guarded
 from taskflow_worker.attempts.retrying import retry_while_unavailable

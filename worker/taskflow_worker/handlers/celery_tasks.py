@@ -2,7 +2,7 @@
 
 Celery's own tracer runs a task, so bound tasks, `self.request`, hooks (`on_failure`, `after_return`) and signals work
 as in Celery. Methods that use the application's broker or result backend are replaced: `retry` ends the attempt and
-leaves the retry to TaskFlow, `update_state` becomes progress.
+leaves the retry to TaskFlow, `update_state` becomes progress. `raise Again` works as in any other handler.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class CeleryHandler:
             "task": self.name,
             "root_id": context.uid,
             "correlation_id": context.uid,
-            "retries": context.attempt - 1,
+            "retries": context.attempt - context.handbacks - 1,
             "is_eager": False,
             "hostname": socket.gethostname(),
             "delivery_info": {},
@@ -192,7 +192,7 @@ class CeleryHandler:
         attempt = self._current()
         cause = exc if exc is not None else sys.exc_info()[1]
         limit = self.task.max_retries if max_retries is None else max_retries
-        if limit is not None and attempt.context.attempt > limit:
+        if limit is not None and attempt.context.attempt - attempt.context.handbacks > limit:
             attempt.retries_exhausted = True
             raise cause or self.task.MaxRetriesExceededError(f"{self.name} asked for more than {limit} retries")
         attempt.retry = Retry(exc=cause, when=eta or countdown)

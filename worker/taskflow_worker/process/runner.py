@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from structlog.contextvars import bound_contextvars
 
 from taskflow_core.blobs.store import ObjectStore
-from taskflow_core.domain.events import Advance, EventKind, Failure
+from taskflow_core.domain.events import Advance, Failure
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Unavailable
@@ -29,7 +29,7 @@ from taskflow_worker.output.log_shipping import LogShipper
 from taskflow_worker.process.housekeeping import Housekeeping
 from taskflow_worker.process.shared_slots import Slot
 from taskflow_worker.process.slot_stop import SlotStop
-from taskflow_worker.process.stop_rules import event_kind
+from taskflow_worker.process.stop_rules import kind_of
 from taskflow_worker.sdk.failures import AttemptFailed, message_of, type_name
 from taskflow_worker.sdk.forks import same_process
 from taskflow_worker.sdk.registry import REGISTRY
@@ -150,7 +150,7 @@ class Runner:
             self._housekeeping.broken(failure.message)
             outcome = outcome or failure
         self._send_last_progress(claim, unsent)
-        kind = event_kind(outcome.reason) if isinstance(outcome, Failure) else EventKind.SUCCEEDED
+        kind = kind_of(outcome)
         counted = retry_while_unavailable(
             lambda: self._ledger.finish(claim, kind, outcome), what="finish", seconds=self._patience
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from taskflow_core.domain.events import EventKind
+from taskflow_core.domain.events import Continuation, EventKind, Failure
 from taskflow_core.domain.phases import Reason
+from taskflow_core.ledger.worker import Outcome
 
 _CANCELLATIONS = frozenset({Reason.CANCELLED, Reason.DEADLINE_EXCEEDED, Reason.TOO_MANY_FAILURES})
 
@@ -24,6 +25,13 @@ class StopRequest:
 
     reason: Reason
     at: float
+
+
+def kind_of(outcome: Outcome) -> EventKind:
+    """The event for the end of an attempt."""
+    if isinstance(outcome, Failure):
+        return event_kind(outcome.reason)
+    return EventKind.AGAIN if isinstance(outcome, Continuation) else EventKind.SUCCEEDED
 
 
 def event_kind(reason: Reason) -> EventKind:

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 
 from taskflow_core.domain.events import Advance
 from taskflow_core.domain.phases import Reason
-from taskflow_core.domain.task import MAX_CHECKPOINT_BYTES, MAX_MESSAGE_CHARS, Progress
+from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Progress
 from taskflow_worker.sdk.failures import STOP_MESSAGES, Stopped, printable
-from taskflow_worker.sdk.json_text import as_json
+from taskflow_worker.sdk.json_text import checkpoint_text
 
 
 def _never_stopped() -> Reason | None:
@@ -51,6 +51,8 @@ class Context:
     """In an array, the item, or the list of items for a batch."""
     last_checkpoint: Any = None
     """The value that an earlier attempt saved with `checkpoint`. None if there is none."""
+    handbacks: int = 0
+    """Attempts before this one that do not count against `maxAttempts`: those that raised `Again`, for example."""
     _stop_requested: Callable[[], Reason | None] = field(default=_never_stopped, repr=False)
     _report: Callable[[Advance], None] = field(default=_discard, repr=False)
 
@@ -84,14 +86,7 @@ class Context:
         Raises:
             ValueError: the value is more than 4 KiB of JSON, or has no JSON form.
         """
-        text = as_json(value)
-        size = len(text.encode())
-        if size > MAX_CHECKPOINT_BYTES:
-            raise ValueError(
-                f"the checkpoint is {size} bytes of JSON, at most {MAX_CHECKPOINT_BYTES} are kept; "
-                "store the data elsewhere and checkpoint its location"
-            )
-        self._report(Advance(checkpoint=text))
+        self._report(Advance(checkpoint=checkpoint_text(value)))
 
     @property
     def cancelled(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from taskflow_core.domain.task import MAX_CHECKPOINT_BYTES
 from taskflow_worker.sdk.failures import type_name
 
 
@@ -25,6 +26,22 @@ def as_json(value: Any) -> str:
         _refuse_equal_keys(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{type_name(value)} has no JSON form: {error}") from error
+    return text
+
+
+def checkpoint_text(value: Any) -> str:
+    """Encode a checkpoint.
+
+    Raises:
+        ValueError: the value is more than 4 KiB of JSON, or has no JSON form.
+    """
+    text = as_json(value)
+    size = len(text.encode())
+    if size > MAX_CHECKPOINT_BYTES:
+        raise ValueError(
+            f"the checkpoint is {size} bytes of JSON, at most {MAX_CHECKPOINT_BYTES} are kept; "
+            "store the data elsewhere and checkpoint its location"
+        )
     return text
 
 

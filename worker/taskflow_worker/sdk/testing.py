@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from taskflow_core.blobs.store import Stored
-from taskflow_core.domain.events import Advance, Failure, Success
+from taskflow_core.domain.events import Advance, Continuation, Failure, Success
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import Input, Progress
@@ -42,13 +42,15 @@ class Outcome:
     result: Any
     """The result in the Task's status. None if the attempt failed."""
     failure: Failure | None
-    """Reason, error type, message and trace. None if the attempt succeeded."""
+    """Reason, error type, message and trace. None if the attempt did not fail."""
+    again: Continuation | None
+    """When the handler wants to be run again, and why. None if it did not raise `Again`."""
     outputs: Mapping[str, bytes]
     """Content of the stored outputs by name. Includes `result.json` when the result is too large for the status."""
     progress: tuple[Progress, ...]
     """Every call of `context.progress`. A worker sends at most one a second."""
     checkpoint: Any
-    """The last checkpoint. None if there is none."""
+    """The checkpoint for the next attempt, if the handler saved one. None if there is none."""
     logs: str
     """What the handler printed and logged: each line with its time and its stream or logger."""
 
@@ -134,16 +136,22 @@ _ONE_AT_A_TIME = threading.Lock()
 """The process's streams can be captured for one attempt at a time."""
 
 
-def _outcome(ended: Success | Failure, objects: _Memory, reports: list[Advance], log: AttemptLog) -> Outcome:
+def _outcome(
+    ended: Success | Continuation | Failure, objects: _Memory, reports: list[Advance], log: AttemptLog
+) -> Outcome:
     stored = (
         {output.name: objects.content[output.key] for output in ended.outputs} if isinstance(ended, Success) else {}
     )
+    saved = [advance.checkpoint for advance in reports]
+    if isinstance(ended, Continuation):
+        saved.append(ended.checkpoint)
     return Outcome(
         succeeded=isinstance(ended, Success),
         result=ended.result if isinstance(ended, Success) else None,
         failure=ended if isinstance(ended, Failure) else None,
+        again=ended if isinstance(ended, Continuation) else None,
         outputs=stored,
         progress=tuple(advance.progress for advance in reports if advance.progress is not None),
-        checkpoint=parse_checkpoint(next((a.checkpoint for a in reversed(reports) if a.checkpoint is not None), None)),
+        checkpoint=parse_checkpoint(next((text for text in reversed(saved) if text is not None), None)),
         logs=log.text(),
     )

@@ -190,11 +190,13 @@ def _backoff_over(task: Task, _facts: Facts, now: datetime) -> Hold | None:
     due = status.next_attempt_time
     if status.phase is Phase.QUEUED or due is None or due <= now:
         return None
-    if status.reason in (Reason.BACKING_OFF, Reason.DRAIN, Reason.UNKNOWN_HANDLER):
-        return Hold(Phase.PENDING, status.reason, status.message, due)
+    # A handler may ask for a longer wait than the Task's deadline leaves.
+    until = _earliest(due, _active_deadline(task))
+    if status.reason in (Reason.BACKING_OFF, Reason.DRAIN, Reason.AGAIN, Reason.UNKNOWN_HANDLER):
+        return Hold(Phase.PENDING, status.reason, status.message, until)
     # Something else held it meanwhile, such as a suspension.
     message = f"attempt {status.attempt} is due at {due:%Y-%m-%dT%H:%M:%SZ}"
-    return Hold(Phase.PENDING, Reason.BACKING_OFF, message, due)
+    return Hold(Phase.PENDING, status.delay_reason, message, until)
 
 
 def _served(task: Task, facts: Facts, _now: datetime) -> Hold | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from taskflow_core.domain import conditions as c
-from taskflow_core.domain.events import Advance, Event, EventKind, Failure, Success
+from taskflow_core.domain.events import Advance, Continuation, Event, EventKind, Failure, Success
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.resource import Condition
 from taskflow_core.domain.retries import GiveUp, after_failure
 from taskflow_core.domain.task import (
+    MAX_CONTINUATIONS,
     MAX_LOST_WORKERS,
     MAX_MESSAGE_CHARS,
     MAX_TRACE_CHARS,
@@ -20,6 +20,7 @@ from taskflow_core.domain.task import (
     TaskStatus,
 )
 from taskflow_operator.tasks.rules.decision import overdue
+from taskflow_operator.tasks.rules.phase_changes import close, duration, finished, in_phase
 from taskflow_operator.tasks.rules.unknown_handler import PutBack
 
 _REFUSALS = frozenset({Reason.INVALID_SPEC, Reason.PAYLOAD_TOO_LARGE, Reason.PAYLOAD_TOO_DEEP, Reason.DEPENDENCY_CYCLE})
@@ -37,7 +38,7 @@ def event_time(event: Event) -> datetime:
 def waiting(task: Task, phase: Phase, reason: str, message: str, now: datetime) -> TaskStatus:
     """Valid, but not in its queue: Pending or Suspended."""
     changes = [(c.ACCEPTED, True, Reason.VALID, ""), (c.QUEUED, False, reason, message)]
-    return _with(task, phase, reason, message, changes, now).model_copy(update={"queued_time": None})
+    return in_phase(task, phase, reason, message, changes, now).model_copy(update={"queued_time": None})
 
 
 def queued(task: Task, reason: Reason, message: str, now: datetime) -> TaskStatus:
@@ -46,7 +47,7 @@ def queued(task: Task, reason: Reason, message: str, now: datetime) -> TaskStatu
     # In whole seconds where no timeout counts from it: then the statuses of many Tasks are equal, and kept once.
     exact = task.spec.queue_timeout_seconds is not None
     since = task.status.queued_time or (now if exact else now.replace(microsecond=0))
-    status = _with(task, Phase.QUEUED, reason, message, changes, now)
+    status = in_phase(task, Phase.QUEUED, reason, message, changes, now)
     return status.model_copy(update={"next_attempt_time": None, "queued_time": since})
 
 
@@ -59,7 +60,7 @@ def running(task: Task, worker: str | None, now: datetime) -> TaskStatus:
         (c.QUEUED, False, Reason.STARTED, ""),
         (c.RUNNING, True, Reason.STARTED, message),
     ]
-    status = _with(task, Phase.RUNNING, Reason.STARTED, message, changes, now)
+    status = in_phase(task, Phase.RUNNING, Reason.STARTED, message, changes, now)
     return status.model_copy(
         update={
             "worker": worker,
@@ -90,12 +91,12 @@ def advanced(task: Task, advance: Advance) -> TaskStatus:
 
 def completed(task: Task, message: str, now: datetime) -> TaskStatus:
     """An array succeeded."""
-    return _finished(task, c.COMPLETE, Phase.SUCCEEDED, Reason.SUCCEEDED, message, now)
+    return finished(task, c.COMPLETE, Phase.SUCCEEDED, Reason.SUCCEEDED, message, now)
 
 
 def stopped(task: Task, phase: Phase, reason: Reason, message: str, now: datetime) -> TaskStatus:
     """Ended without another attempt: refused, cancelled, or out of time."""
-    status = _finished(task, c.CANCELLED if phase is Phase.CANCELLED else c.FAILED, phase, reason, message, now)
+    status = finished(task, c.CANCELLED if phase is Phase.CANCELLED else c.FAILED, phase, reason, message, now)
     if reason not in _REFUSALS:
         return status
     conditions = c.set_condition(
@@ -126,6 +127,8 @@ def ended(
     """
     if event.kind is EventKind.SUCCEEDED:
         return _succeeded(task, event, Success.model_validate(event.payload))
+    if event.kind is EventKind.AGAIN:
+        return _continued(task, event, Continuation.model_validate(event.payload))
     failure = Failure.model_validate(event.payload)
     worker, now = event.worker or None, event_time(event)
     return failed(task, failure, worker, now, draw, back, max_lost_workers=max_lost_workers)
@@ -162,10 +165,7 @@ def failed(
         "attempts": max(task.status.attempts, attempt),
         "unknown_handler_time": back.since if back is not None else None,
     }
-    # A worker took it, even if its start was not seen: its time in the queue is over.
-    taken = task.model_copy(update={"status": task.status.model_copy(update={"queued_time": None})})
-    if (end := overdue(taken, now)) is not None:
-        status = stopped(task, end.phase, end.reason, end.message, now)
+    if (status := _overdue(task, now)) is not None:
         return status.model_copy(update=known)
     summary = f"attempt {attempt}: {failure.type + ': ' if failure.type else ''}{failure.message}"
     if back is not None:
@@ -173,13 +173,13 @@ def failed(
         return _next_attempt(task, status, failure.reason, back.due, now, counts=False).model_copy(update=known)
     if len(lost) >= max_lost_workers:
         message = f"{len(lost)} workers in a row died while they ran it: {', '.join(lost)}; {summary}"
-        return _finished(task, c.FAILED, Phase.FAILED, Reason.POISON_TASK, message, now).model_copy(update=known)
+        return finished(task, c.FAILED, Phase.FAILED, Reason.POISON_TASK, message, now).model_copy(update=known)
     counted = attempt - task.status.handbacks
     decision = after_failure(task.spec.retry_policy, counted=counted, failure=failure, draw=draw, spared=spared)
     if isinstance(decision, GiveUp):
         if failure.reason is Reason.UNKNOWN_HANDLER and (since := task.status.unknown_handler_time) is not None:
             summary = f"no worker had the handler from {since:%H:%M:%S} to {now:%H:%M:%S} UTC; {summary}"
-        status = _finished(task, c.FAILED, Phase.FAILED, failure.reason, summary, now)
+        status = finished(task, c.FAILED, Phase.FAILED, failure.reason, summary, now)
         return status.model_copy(update=known)
     message = f"{summary}; attempt {attempt + 1} follows" + (
         f" in {decision.delay_seconds} s" if decision.delay_seconds else ""
@@ -188,6 +188,38 @@ def failed(
     status = waiting(task, Phase.PENDING, reason, message, now)
     due = now + timedelta(seconds=decision.delay_seconds)
     return _next_attempt(task, status, failure.reason, due, now, counts=decision.counts).model_copy(update=known)
+
+
+def _overdue(task: Task, now: datetime) -> TaskStatus | None:
+    """The end of the Task when its time was up as its attempt ended, or when the user had cancelled it."""
+    # A worker took it, even if its start was not seen: its time in the queue is over.
+    taken = task.model_copy(update={"status": task.status.model_copy(update={"queued_time": None})})
+    end = overdue(taken, now)
+    return None if end is None else stopped(task, end.phase, end.reason, end.message, now)
+
+
+def _continued(task: Task, event: Event, asked: Continuation) -> TaskStatus:
+    """The handler raised `Again`: another attempt follows when it asked for, and this one does not count."""
+    attempt, now = task.status.attempt, event_time(event)
+    known: dict[str, Any] = {
+        "lost_workers": (),
+        "worker": event.worker or task.status.worker,
+        "attempts": max(task.status.attempts, attempt),
+        "unknown_handler_time": None,
+        "checkpoint": task.status.checkpoint if asked.checkpoint is None else asked.checkpoint,
+    }
+    summary = f"attempt {attempt} asked to be run again" + (f": {asked.message}" if asked.message else "")
+    status = _overdue(task, now)
+    if status is None and task.status.continuations >= MAX_CONTINUATIONS:
+        message = f"the handler raised Again more than {MAX_CONTINUATIONS:,} times; {summary}"
+        status = finished(task, c.FAILED, Phase.FAILED, Reason.TOO_MANY_CONTINUATIONS, message, now)
+    if status is None:
+        due = now + timedelta(seconds=asked.seconds)
+        message = f"{summary}; attempt {attempt + 1} follows" + (f" in {asked.seconds} s" if asked.seconds else "")
+        status = waiting(task, Phase.PENDING, Reason.AGAIN, message, now)
+        status = _next_attempt(task, status, Reason.AGAIN, due, now, counts=False)
+        known |= {"continuations": task.status.continuations + 1, "progress": task.status.progress}
+    return status.model_copy(update=known)
 
 
 def _last_error(attempt: int, failure: Failure) -> LastError:
@@ -220,14 +252,14 @@ def history_away(task: Task, now: datetime) -> TaskStatus:
     reason = Reason.HISTORY_UNAVAILABLE
     message = "waits for the history database, which has what has ended of the array"
     if task.status.phase is Phase.RUNNING:
-        return _with(task, Phase.RUNNING, reason, message, [(c.RUNNING, True, reason, message)], now)
+        return in_phase(task, Phase.RUNNING, reason, message, [(c.RUNNING, True, reason, message)], now)
     return waiting(task, Phase.PENDING, reason, message, now)
 
 
 def put_back(task: Task, back: PutBack, now: datetime) -> TaskStatus:
     """Waits for a worker that knows the handler."""
     status = waiting(task, Phase.PENDING, Reason.UNKNOWN_HANDLER, back.message, now)
-    conditions = _close(status.conditions, c.RUNNING, Reason.UNKNOWN_HANDLER, task.generation, now)
+    conditions = close(status.conditions, c.RUNNING, Reason.UNKNOWN_HANDLER, task.generation, now)
     return status.model_copy(update={"conditions": conditions, "unknown_handler_time": back.since})
 
 
@@ -246,7 +278,7 @@ def _next_attempt(
     """
     return status.model_copy(
         update={
-            "conditions": _close(status.conditions, c.RUNNING, why, task.generation, now),
+            "conditions": close(status.conditions, c.RUNNING, why, task.generation, now),
             "attempt": task.status.attempt + 1,
             "handbacks": task.status.handbacks + (not counts),
             "next_attempt_time": due,
@@ -282,7 +314,7 @@ def bare(status: TaskStatus) -> TaskStatus:
 
 def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:
     now = event_time(event)
-    status = _finished(task, c.COMPLETE, Phase.SUCCEEDED, Reason.SUCCEEDED, "", now)
+    status = finished(task, c.COMPLETE, Phase.SUCCEEDED, Reason.SUCCEEDED, "", now)
     # Without a started event, the start is computed from the run time that the worker measured, if that can be.
     ran = min(timedelta(milliseconds=success.run_ms), max(now - task.created, timedelta()))
     start = task.status.start_time or now - ran
@@ -295,73 +327,6 @@ def _succeeded(task: Task, event: Event, success: Success) -> TaskStatus:
             "attempts": max(task.status.attempts, task.status.attempt),
             "checkpoint": None,
             "lost_workers": (),
-            "duration": _duration(now - start),
+            "duration": duration(now - start),
         }
     )
-
-
-def _finished(task: Task, condition: str, phase: Phase, reason: Reason, message: str, now: datetime) -> TaskStatus:
-    if condition == c.FAILED and reason is Reason.CANCELLED:
-        phase, condition = Phase.CANCELLED, c.CANCELLED
-    changes = [
-        (c.ACCEPTED, True, Reason.VALID, ""),
-        (condition, True, reason, message),
-        (c.FINISHED, True, reason, message),
-    ]
-    status = _with(task, phase, reason, message, changes, now)
-    closed = status.conditions
-    for kind in (c.QUEUED, c.RUNNING):
-        closed = _close(closed, kind, reason, task.generation, now)
-    start = task.status.start_time
-    return status.model_copy(
-        update={
-            "conditions": closed,
-            "completion_time": now,
-            "next_attempt_time": None,
-            "queued_time": None,
-            "unknown_handler_time": None,
-            "duration": _duration(now - start) if start else None,
-        }
-    )
-
-
-def _with(
-    task: Task,
-    phase: Phase,
-    reason: str,
-    message: str,
-    changes: Sequence[tuple[str, bool, str, str]],
-    now: datetime,
-) -> TaskStatus:
-    conditions = task.status.conditions
-    for kind, holds, why, text in changes:
-        conditions = c.set_condition(
-            conditions, kind, status=holds, reason=why, message=text, generation=task.generation, now=now
-        )
-    return task.status.model_copy(
-        update={
-            "observed_generation": task.generation,
-            "phase": phase,
-            "reason": str(reason),
-            "message": message[:MAX_MESSAGE_CHARS],
-            "conditions": conditions,
-        }
-    )
-
-
-def _close(
-    conditions: tuple[Condition, ...], kind: str, reason: Reason, generation: int, now: datetime
-) -> tuple[Condition, ...]:
-    """Set a condition false, if the Task ever had it."""
-    if not any(condition.type == kind for condition in conditions):
-        return conditions
-    return c.set_condition(conditions, kind, status=False, reason=reason, message="", generation=generation, now=now)
-
-
-def _duration(span: timedelta) -> str:
-    seconds = max(span.total_seconds(), 0.0)
-    if seconds < 10:  # noqa: PLR2004 - below that, tenths are worth reading
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest}s"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from taskflow_core.domain.array import MAX_ARRAY_ITEMS, ArraySpec
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import (
-    MAX_ARRAY_ITEMS,
     MAX_JSON_LEVELS,
     MAX_PAYLOAD_BYTES,
     MAX_TASK_BYTES,
-    ArraySpec,
     Isolation,
     Task,
     TaskSpec,

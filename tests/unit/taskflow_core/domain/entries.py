@@ -26,6 +26,7 @@ PAYLOADS: dict[EventKind, dict[str, Any]] = {
     EventKind.PROGRESS: {"progress": {"done": 1}},
     EventKind.SUCCEEDED: {"result": 3, "runMs": 20},
     **{kind: {"reason": "HandlerError", "message": "no"} for kind in ENDS - {EventKind.SUCCEEDED}},
+    EventKind.AGAIN: {"seconds": 60, "checkpoint": "[1]", "message": "not ready"},
     **dict.fromkeys(OPERATOR_KINDS, SNAPSHOT),
 }
 SAID_BY_WORKERS = sorted(set(EventKind) - OPERATOR_KINDS)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from taskflow_core.domain.chunks import MAX_ITEM_RESULT_BYTES
 from taskflow_core.domain.event_input import Refusal, RefusedEntryError, broken
 from taskflow_core.domain.events import ENDS, EventKind, Failure, Stream
-from taskflow_core.domain.task import MAX_OUTPUTS, MAX_RESULT_BYTES
+from taskflow_core.domain.task import MAX_AGAIN_SECONDS, MAX_CHECKPOINT_BYTES, MAX_OUTPUTS, MAX_RESULT_BYTES
 from tests.builders import UID, make_event
 from tests.unit.taskflow_core.domain.entries import (
     OPERATOR,
@@ -79,6 +79,11 @@ def test_what_the_operator_says_without_a_payload_is_refused(text: str) -> None:
         (EventKind.FAILED, {"reason": ["HandlerError"]}),
         (EventKind.FAILED, {"reason": "HandlerError", "message": 3}),
         (EventKind.LOST, PAYLOADS[EventKind.SUCCEEDED]),
+        (EventKind.AGAIN, {"checkpoint": "[1]"}),
+        (EventKind.AGAIN, {"seconds": -1}),
+        (EventKind.AGAIN, {"seconds": MAX_AGAIN_SECONDS + 1}),
+        (EventKind.AGAIN, {"seconds": 1.5}),
+        (EventKind.AGAIN, {"seconds": 1, "checkpoint": "c" * (MAX_CHECKPOINT_BYTES + 1)}),
         (EventKind.SUCCEEDED, {"runMs": -1}),
         (EventKind.SUCCEEDED, {"runMs": 10**20}),
         (EventKind.SUCCEEDED, f'{{"runMs": {DIGITS}}}'),
@@ -99,6 +104,10 @@ def test_an_end_with_a_payload_of_another_kind_is_a_failure(kind: EventKind, pay
     assert unreadable(entry(kind, payload))
 
 
+def test_a_chunk_that_asks_to_be_continued_is_a_failure() -> None:
+    assert unreadable(entry(EventKind.AGAIN, att="2:100")) == "again: a chunk of an array cannot be continued later"
+
+
 @pytest.mark.parametrize(
     "payload",
     [
@@ -108,6 +117,7 @@ def test_an_end_with_a_payload_of_another_kind_is_a_failure(kind: EventKind, pay
         {"progress": {"total": 2**53 + 1}},
         {"progress": {"message": 1}},
         {"checkpoint": {"a": 1}},
+        {"checkpoint": "c" * (MAX_CHECKPOINT_BYTES + 1)},
         '{"progress": {"done": NaN}}',
         f'{{"progress": {{"done": {DIGITS}}}}}',
     ],

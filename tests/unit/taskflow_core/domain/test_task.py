@@ -164,6 +164,8 @@ def test_reasons_are_one_camel_case_word_each() -> None:
         "QueueTimeout",
         "DeadlineExceeded",
         "NotRetryable",
+        "TooManyContinuations",
+        "AgainInArray",
         "ItemsInvalid",
         "ItemsFailed",
         "TooManyFailures",

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from taskflow_core.domain.array import MAX_ARRAY_ITEMS, ArraySpec
 from taskflow_core.domain.events import EventKind
 from taskflow_core.domain.items import ItemHistory, ItemRow, ItemState
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.ranges import RangeSet
-from taskflow_core.domain.task import MAX_ARRAY_ITEMS, ArraySpec, RetryPolicy
+from taskflow_core.domain.task import RetryPolicy
 from taskflow_core.errors import Conflict, Unavailable
 from taskflow_operator.arrays.item_writer import ItemWriter
 from taskflow_operator.arrays.state import ArrayState

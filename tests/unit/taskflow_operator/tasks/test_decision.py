@@ -86,6 +86,26 @@ def test_a_backoff_is_kept_over_a_suspension() -> None:
     assert found.message == "attempt 2 is due at 2026-03-01T12:00:01Z"
 
 
+def test_what_a_handler_waits_for_keeps_its_reason_over_a_suspension() -> None:
+    status = backing_off(60, Reason.AGAIN) | {"continuations": 1, "message": "not ready"}
+    found = decided(make_task(phase=Phase.PENDING, attempt=2, status=status))
+    assert found == Hold(Phase.PENDING, Reason.AGAIN, "not ready", at(60))
+    found = decided(make_task(phase=Phase.SUSPENDED, attempt=2, status=status | {"reason": Reason.SUSPENDED}))
+    assert isinstance(found, Hold)
+    assert (found.reason, found.message) == (Reason.AGAIN, "attempt 2 is due at 2026-03-01T12:01:00Z")
+    failed = status | {"reason": Reason.SUSPENDED, "last_error": {"attempt": 1, "reason": "HandlerError"}}
+    found = decided(make_task(phase=Phase.SUSPENDED, attempt=2, status=failed))
+    assert isinstance(found, Hold)
+    assert found.reason == Reason.BACKING_OFF
+
+
+def test_a_wait_for_the_next_attempt_ends_with_the_deadline() -> None:
+    status = backing_off(3600, Reason.AGAIN) | {"start_time": at(-10)}
+    found = decided(make_task(phase=Phase.PENDING, attempt=2, status=status, activeDeadlineSeconds=30))
+    assert isinstance(found, Hold)
+    assert found.until == at(20)
+
+
 @pytest.mark.parametrize("seconds", [0, -1])
 def test_a_backoff_that_is_over_is_queued(seconds: float) -> None:
     assert decided(make_task(phase=Phase.PENDING, attempt=2, status=backing_off(seconds))) == Enqueue()

@@ -46,6 +46,8 @@ def attempts(draw: st.DrawFn, attempt: int) -> list[dict[str, Any]]:
     end = draw(st.sampled_from([*sorted(ENDS), None]))
     if end is EventKind.SUCCEEDED:
         said.append({"kind": end, "result": draw(st.integers(0, 9))})
+    elif end is EventKind.AGAIN:
+        said.append({"kind": end, "seconds": draw(st.integers(0, 9)), "checkpoint": draw(st.sampled_from(["4", None]))})
     elif end is not None:
         reason = draw(st.sampled_from(FAILURES)) if end is EventKind.FAILED else REASONS[end]
         said.append({"kind": end, "reason": reason, "type": "E", "message": "no"})
