@@ -20,7 +20,9 @@ SCOPES = (
     "again worker duplicate",
     "again flush",
 )
-"""Accidents that happen together, each once at any moment. With `again`, each attempt may end with that, too. `make model` looks at four of them at once."""
+"""Accidents that happen together, each once at any moment. `make model` looks at four of them at once. With `again`,
+each attempt may end with that, too.
+"""
 
 MISTAKES = {
     "claim_needs_ledger": ("cancel duplicate", "an execution began after"),

@@ -19,6 +19,7 @@ from tests.documents import ROOT, Block, Command, blocks, code, commands, pages,
 HANDLERS = "docs/howto/write-a-handler.md"
 WEBHOOKS = "docs/howto/webhooks.md"
 RETRIES = "docs/howto/retries-and-idempotency.md"
+WAITING = "docs/howto/wait-and-poll.md"
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +54,21 @@ def test_the_handler_of_the_howto_passes_the_test_of_the_howto() -> None:
     test = names["test_rows_are_counted"]
     assert callable(test)
     test()
+
+
+def test_the_handler_that_polls_passes_the_test_of_the_howto_and_ends_when_it_is_ready() -> None:
+    ready: set[str] = set()
+    names = page_code(
+        WAITING, start_export=lambda customer: f"of-{customer}", is_ready=ready.__contains__, download=len
+    )
+    test = names["test_it_waits_for_the_export"]
+    assert callable(test)
+    test()
+    first = run("exports.fetch", "acme")
+    assert first.again is not None
+    assert (first.again.message, first.checkpoint) == ("waits for export of-acme", "of-acme")
+    ready.add("of-acme")
+    assert run("exports.fetch", "acme", attempt=2, checkpoint=first.checkpoint).result == len("of-acme")
 
 
 def test_the_handler_that_goes_on_starts_where_it_was_told_to() -> None:

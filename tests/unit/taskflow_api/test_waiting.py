@@ -44,6 +44,13 @@ def pool(**fields: Any) -> PoolState:
             "attempt 2 follows at 2026-03-01T12:05:00Z; attempt 1 ended with HandlerError: no luck",
             False,
         ),
+        (
+            make_task(attempt=2, status={"nextAttemptTime": LATER, "continuations": 1}),
+            [BUSY],
+            "Again",
+            "attempt 2 follows at 2026-03-01T12:05:00Z; the handler asked to be run again then",
+            False,
+        ),
         (make_task(), [], "NoWorkerPool", "the namespace has no WorkerPool", False),
         (
             make_task(queue="gpu"),

@@ -62,6 +62,12 @@ def test_what_a_former_operator_saw_begin_is_counted_without_a_wait() -> None:
     assert sample("taskflow_task_queue_wait_seconds_count", queue="q", priority="0") is None
 
 
+def test_an_attempt_that_is_to_be_continued_is_counted_as_such() -> None:
+    times = AttemptTimes(NoTracing())
+    times.note(make_task(queue="polls"), make_event(EventKind.AGAIN, 900, seconds=60, runMs=5))
+    assert sample("taskflow_task_attempts_total", queue="polls", reason="Again") == 1
+
+
 def test_handlers_beyond_the_first_hundred_share_a_label() -> None:
     labels = [metrics.handler_label(f"h{number}") for number in range(metrics.MAX_HANDLERS + 50)]
     assert labels[: metrics.MAX_HANDLERS] == [f"h{number}" for number in range(metrics.MAX_HANDLERS)]

@@ -63,7 +63,7 @@ def test_a_coroutine_and_what_it_awaits_may_raise_it() -> None:
     async def waits() -> None:
         try:
             await asyncio.wait_for(poll(), timeout=5)
-        except Exception as error:  # noqa: BLE001 - as handlers do
+        except Exception as error:
             raise AssertionError("an `except Exception` swallowed it") from error
 
     outcome = run(waits)

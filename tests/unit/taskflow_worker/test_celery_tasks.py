@@ -12,7 +12,7 @@ import pytest
 from celery import Celery, Task, _state, current_app, signals
 from celery.exceptions import Ignore, Reject, Retry
 
-from taskflow_core.domain.events import Failure, Success
+from taskflow_core.domain.events import Continuation, Failure, Success
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Invalid
 from taskflow_worker.attempts.execution import run_attempt
@@ -39,7 +39,7 @@ def make_app() -> Celery:
     return Celery("people", broker="amqp://broker.invalid//", backend="redis://backend.invalid/0", set_as_current=False)
 
 
-def attempt(task: Any, *, reports: list[Any] | None = None, **message: Any) -> Success | Failure:
+def attempt(task: Any, *, reports: list[Any] | None = None, **message: Any) -> Success | Continuation | Failure:
     registry = Registry()
     register([task], registry)
     report = (reports if reports is not None else []).append
@@ -211,7 +211,7 @@ def test_concurrent_attempts_of_one_task_report_separately() -> None:
     registry = Registry()
     register([pack], registry)
 
-    def work(number: int) -> Success | Failure:
+    def work(number: int) -> Success | Continuation | Failure:
         message = make_message(handler="pack", args=(number,))
         return run_attempt(message, registry, NoObjects(), patience=0, report=reports[number].append)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taskflow_core.blobs.store import Stored
-from taskflow_core.domain.events import Failure, Success
+from taskflow_core.domain.events import Continuation, Failure, Success
 from taskflow_core.domain.message import Message
 from taskflow_core.domain.phases import Reason
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS, MAX_RESULT_BYTES, StoredOutput
@@ -62,7 +62,7 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def attempt(
     function: Callable[..., Any], objects: FakeObjects | None = None, *, patience: float = 0, **message: Any
-) -> Success | Failure:
+) -> Success | Continuation | Failure:
     registry = Registry()
     registry.add("h", function)
     return run_attempt(make_message(handler="h", **message), registry, objects or FakeObjects(), patience=patience)

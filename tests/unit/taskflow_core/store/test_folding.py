@@ -46,6 +46,15 @@ def test_a_refused_delivery_is_a_line_of_the_timeline_and_nothing_else() -> None
     assert (len(batch.timeline), batch.attempts, batch.tasks) == (2, (), ())
 
 
+def test_an_attempt_that_is_to_be_continued_says_what_it_waits_for() -> None:
+    batch = fold([event(EventKind.AGAIN, 1, seconds=60, message="not ready", runMs=9)])
+    (attempt,) = batch.attempts
+    assert (attempt["outcome"], attempt["reason"], attempt["message"]) == ("again", "Again", "not ready")
+    assert (attempt["error_type"], attempt["run_ms"]) == (None, 9)
+    (line,) = batch.timeline
+    assert (line["kind"], line["reason"], line["message"]) == ("again", "Again", "not ready")
+
+
 def test_of_two_ends_of_an_attempt_the_earlier_is_kept_whole() -> None:
     success = event(EventKind.SUCCEEDED, 1, runMs=9)
     lost = event(EventKind.LOST, 2, reason="WorkerLost", message="gone")
