@@ -36,7 +36,7 @@ class Expiry:
     name: str
     uid: str
     surplus: bool = False
-    """Its namespace keeps too many, so its time to live does not matter."""
+    """Its namespace or its owner keeps too many, so its time to live does not matter."""
 
 
 def may_go(entry: Expiry, due: datetime | None, now: datetime) -> bool:
@@ -114,6 +114,14 @@ class Retention:
         if len(kept) > self._per_namespace:
             heapq.heappush(self._due, replace(kept.pop(0), surplus=True))
 
+    def expire(self, task: Task) -> None:
+        """The Task's owner keeps too many: delete it, whatever its time to live."""
+        end = task.status.completion_time
+        if not task.finished or end is None:
+            return
+        self._known.setdefault(task.uid, Expiry(end, task.namespace, task.name, task.uid))
+        heapq.heappush(self._due, Expiry(self._now(), task.namespace, task.name, task.uid, surplus=True))
+
     def known(self) -> Collection[str]:
         """Uids of the finished Tasks that count."""
         return self._known.keys()
@@ -124,12 +132,12 @@ class Retention:
         entry = self._known.pop(uid, None)
         if entry is None:
             return
-        kept = self._kept[entry.namespace]
+        kept = self._kept.get(entry.namespace, [])
         place = bisect_left(kept, entry)
         if kept[place : place + 1] == [entry]:
             del kept[place]
         if not kept:
-            del self._kept[entry.namespace]
+            self._kept.pop(entry.namespace, None)
 
     async def run(self) -> None:
         """Delete what is due, until cancelled."""

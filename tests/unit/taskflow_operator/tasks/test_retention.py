@@ -192,3 +192,22 @@ async def test_what_its_owner_still_needs_stays_until_it_does_not(per_namespace:
     assert await kept.pass_to(at(20)) == []
     kept.needed.clear()
     assert await kept.pass_to(at(40)) == ["a"]
+
+
+async def test_a_task_that_its_owner_has_too_many_of_goes_before_its_time_but_not_before_it_is_stored() -> None:
+    kept = Kept()
+    kept.finish(task := done("a", ttl=3600))
+    kept.retention.expire(task)
+    assert await kept.pass_to(at(0)) == []
+    kept.past.uids.add("a")
+    assert await kept.pass_to(at(9)) == []
+    assert await kept.pass_to(at(10)) == ["a"]
+    assert "a" not in kept.retention.known()
+
+
+async def test_an_owner_can_have_too_many_of_tasks_without_a_time_to_live() -> None:
+    kept = Kept("a", "b")
+    kept.finish(task := done("a"))
+    kept.retention.expire(task)
+    kept.retention.expire(make_task(uid="b", name="b"))
+    assert await kept.pass_to(at(0)) == ["a"]
