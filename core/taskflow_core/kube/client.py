@@ -68,10 +68,13 @@ def _segment(name: str, longest: int) -> str:
     return quote(name, safe="")
 
 
-def status_patch(uid: str, status: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """JSON Patch that replaces the status of an object, only if it is still the one with that uid."""
+def status_patch(uid: str, status: Mapping[str, Any], version: str = "") -> list[dict[str, Any]]:
+    """JSON Patch that replaces the status of an object, only if it is still the one with that uid, and unchanged since
+    that resourceVersion if one is given.
+    """
+    tests = {"uid": uid} | ({"resourceVersion": version} if version else {})
     return [
-        {"op": "test", "path": "/metadata/uid", "value": uid},
+        *({"op": "test", "path": f"/metadata/{name}", "value": value} for name, value in tests.items()),
         {"op": "add", "path": "/status", "value": status},
     ]
 

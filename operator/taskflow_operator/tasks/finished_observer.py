@@ -47,7 +47,9 @@ class FinishedObserver:
 
     def __init__(self, kube: KubeClient, *told: FinishedTasks) -> None:
         self._kube = kube
-        self._told = told
+        self.told = list(told)
+        self.listed = False
+        """Whether all finished Tasks that there were at the start have been told."""
         self._behind: dict[str, Task] = {}
         """By uid, Tasks whose latest generation is not observed, as last seen."""
         self._changed = asyncio.Event()
@@ -70,7 +72,7 @@ class FinishedObserver:
         Raises:
             Unavailable, Conflict: the list could not be read to its end.
         """
-        gone, version = {uid for each in self._told for uid in each.known()}, ""
+        gone, version = {uid for each in self.told for uid in each.known()}, ""
         async for page in self._kube.list_pages(tasks_path(), FINISHED_SELECTOR):
             version = page.version
             for body in page.items:
@@ -78,10 +80,11 @@ class FinishedObserver:
                 self._take(body)
         for uid in gone:
             self._forget(uid)
+        self.listed = True
         return version
 
     def _forget(self, uid: str) -> None:
-        for each in self._told:
+        for each in self.told:
             each.forget(uid)
 
     def _take(self, body: Mapping[str, Any]) -> None:
@@ -90,7 +93,7 @@ class FinishedObserver:
         except ValidationError as error:
             log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
             return
-        for each in self._told:
+        for each in self.told:
             each.finished(task)
         if _is_behind(body):
             self._behind[task.uid] = task

@@ -10,7 +10,7 @@ from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Unavailable
 from taskflow_operator.tasks.finished_observer import FinishedObserver
-from taskflow_operator.tasks.retention import Retention
+from taskflow_operator.tasks.retention import Expiry, Retention
 from tests.builders import NOW, make_object, make_task
 from tests.unit.taskflow_operator.fakes import FakeKube, at
 
@@ -40,9 +40,9 @@ class Kept:
             self.past,
             default_seconds=default,
             per_namespace=per_namespace,
-            needed=[lambda task: task.uid in self.needed],
             now=lambda: self.now,
         )
+        self.retention.needed.append(lambda task: task.uid in self.needed)
         self.observer = FinishedObserver(cast("Any", self.kube), self.retention)
 
     def finish(self, task: Task) -> None:
@@ -194,20 +194,18 @@ async def test_what_its_owner_still_needs_stays_until_it_does_not(per_namespace:
     assert await kept.pass_to(at(40)) == ["a"]
 
 
-async def test_a_task_that_its_owner_has_too_many_of_goes_before_its_time_but_not_before_it_is_stored() -> None:
+def surplus(task: Task) -> Expiry:
+    assert task.status.completion_time is not None
+    return Expiry(task.status.completion_time, task.namespace, task.name, task.uid)
+
+
+@pytest.mark.parametrize("ttl", [None, 3600])
+async def test_a_task_of_which_its_owner_has_too_many_goes_at_once_but_not_before_it_is_stored(ttl: int | None) -> None:
     kept = Kept()
-    kept.finish(task := done("a", ttl=3600))
-    kept.retention.expire(task)
+    kept.finish(task := done("a", ttl=ttl))
+    kept.retention.expire(surplus(task))
     assert await kept.pass_to(at(0)) == []
     kept.past.uids.add("a")
     assert await kept.pass_to(at(9)) == []
     assert await kept.pass_to(at(10)) == ["a"]
     assert "a" not in kept.retention.known()
-
-
-async def test_an_owner_can_have_too_many_of_tasks_without_a_time_to_live() -> None:
-    kept = Kept("a", "b")
-    kept.finish(task := done("a"))
-    kept.retention.expire(task)
-    kept.retention.expire(make_task(uid="b", name="b"))
-    assert await kept.pass_to(at(0)) == ["a"]
