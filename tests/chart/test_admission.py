@@ -29,7 +29,16 @@ def guarded(server: Server) -> Iterator[Server]:
     server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     policies = [each for each in objects if each["kind"] in KINDS]
     server.apply(policies, "--force-conflicts")
-    server.apply([deployment("theirs", {}), deployment("ours", OURS), job("their-job", {}), job("our-job", OURS), POOL, task("known")])
+    server.apply(
+        [
+            deployment("theirs", {}),
+            deployment("ours", OURS),
+            job("their-job", {}),
+            job("our-job", OURS),
+            POOL,
+            task("known"),
+        ]
+    )
     # The API server reads policies a moment later.
     eventually(lambda: create(server, OPERATOR, deployment("x", {})).returncode, lambda code: code != 0)
     yield server
