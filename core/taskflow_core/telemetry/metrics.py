@@ -96,7 +96,8 @@ POOL_DEMAND = (
 """Likewise."""
 SCHEDULE_NEXT = (
     "taskflow_schedule_next_timestamp_seconds",
-    "The earliest tick of the namespace's TaskSchedules that is not decided yet (Unix time). In the past: it is late.",
+    "When the next run of the namespace's TaskSchedules is to be created, at the latest (Unix time). In the past: it is "
+    "late.",
     ("namespace",),
 )
 """Likewise."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+from taskflow_core.domain.manifests import run_manifest, same_run
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
-from taskflow_core.domain.taskschedule import TaskSchedule, run_manifest
 from taskflow_core.errors import Conflict, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import Requests, tasks_path
 from taskflow_core.telemetry import metrics
@@ -104,14 +105,12 @@ class RunCreator:
 
     async def _create_one(self, known: KnownSchedule, run: Run) -> None:
         schedule = known.schedule
-        body = run_manifest(
-            schedule, run.name, run.tick, previous=run.previous, next_=run.next, backfill=run.backfill, token=run.token
-        )
+        body = run_manifest(schedule, run)
         known.doubtful.add(run.name)
         try:
             made = await self._kube.request("POST", tasks_path(schedule.namespace), body)
         except Conflict:
-            await self._found(known, run)
+            await self._found(known, run, body)
         except Unavailable:
             raise
         except TaskflowError as error:
@@ -126,15 +125,16 @@ class RunCreator:
             metrics.SCHEDULE_TICKS.labels(namespace=schedule.namespace, outcome="created").inc()
             log.info("run_created", namespace=schedule.namespace, schedule=schedule.name, name=run.name, uid=task.uid)
 
-    async def _found(self, known: KnownSchedule, run: Run) -> None:
+    async def _found(self, known: KnownSchedule, run: Run, wanted: Mapping[str, Any]) -> None:
         """The name is taken: by the same run, or by something else."""
-        schedule = known.schedule
+        namespace = known.schedule.namespace
         try:
-            task = Task.from_object(await self._kube.request("GET", tasks_path(schedule.namespace, run.name)))
+            found = await self._kube.request("GET", tasks_path(namespace, run.name))
         except NotFound:
             # Deleted since; the history knows whether it was this run.
-            raise Unavailable(f"Task {schedule.namespace}/{run.name} was deleted a moment ago") from None
-        if is_same(schedule, run, task):
+            raise Unavailable(f"Task {namespace}/{run.name} was deleted a moment ago") from None
+        if same_run(found, wanted):
+            task = Task.from_object(found)
             self._done(known, run, Child.of(task), task.uid)
             return
         known.doubtful.discard(run.name)
@@ -151,6 +151,7 @@ class RunCreator:
         tries = known.tries[run.name] = known.tries.get(run.name, 0) + 1
         pause = min(timedelta(seconds=2 ** min(tries - 1, 10)), LONGEST_PAUSE)
         known.refused[run.name] = Refusal(reason, message, self._now() + pause)
+        known.overdue.setdefault(run.name, run.release)
         if tries == 1 and reason is not RefusalReason.HISTORY_UNAVAILABLE:
             schedule = known.schedule
             metrics.SCHEDULE_TICKS.labels(namespace=schedule.namespace, outcome="refused").inc()
@@ -162,14 +163,6 @@ class RunCreator:
                 reason=reason.value,
                 error=message,
             )
-
-
-def is_same(schedule: TaskSchedule, run: Run, task: Task) -> bool:
-    """Whether a Task is this run of a schedule, or of one that had its name before."""
-    found = task.scheduled
-    if found is None or found.schedule != schedule.name:
-        return False
-    return found.run_now == run.token if run.token else found.tick == run.tick.replace(microsecond=0)
 
 
 def _past_child(run: Run, phase: Phase) -> Child:

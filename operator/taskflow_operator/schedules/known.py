@@ -34,6 +34,8 @@ class KnownSchedule:
     schedule: TaskSchedule
     refused: dict[str, Refusal] = field(default_factory=dict)
     """By name, runs that cannot be created at the moment."""
+    overdue: dict[str, datetime] = field(default_factory=dict)
+    """By name, when runs were to be created that were refused since the cursor moved."""
     tries: dict[str, int] = field(default_factory=dict)
     """By name, how often a run was refused in a row."""
     made: dict[str, Made] = field(default_factory=dict)
@@ -56,6 +58,10 @@ class KnownSchedule:
     def written(self, schedule: TaskSchedule, at: float) -> None:
         """Its status was written, so whatever this process asked for is either in it, or refused."""
         self.schedule, self.wrote_at = schedule, at
+        for name in self.overdue.keys() - self.refused.keys():
+            # It exists, or its deadline is over.
+            del self.overdue[name]
+            self.tries.pop(name, None)
         self.doubtful.clear()
         self.rows.clear()
         for name, made in list(self.made.items()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
@@ -43,11 +43,13 @@ class ScheduleMetrics(Collector):
             if reason := _stalled(schedule):
                 stuck.append((schedule.namespace, schedule.name, reason))
                 continue
-            tick = schedule.status.next_schedule_time
-            if tick is None or schedule.spec.suspend:
+            upcoming = schedule.status.next_schedule_time
+            if schedule.spec.suspend or (upcoming is None and not known.overdue):
                 continue
-            earliest[schedule.namespace] = min(earliest.get(schedule.namespace, tick), tick)
-            seconds = (now - tick).total_seconds() - schedule.spec.jitter_seconds
+            jitter = timedelta(seconds=schedule.spec.jitter_seconds)
+            due = min([*known.overdue.values(), *([] if upcoming is None else [upcoming + jitter])])
+            earliest[schedule.namespace] = min(earliest.get(schedule.namespace, due), due)
+            seconds = (now - due).total_seconds()
             if seconds > LATE_SECONDS:
                 behind.append((seconds, schedule.namespace, schedule.name))
         for namespace, tick in sorted(earliest.items()):

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from taskflow_core.domain.task import Task
 from taskflow_core.domain.taskschedule import BackfillOrder, BackfillStatus, TaskSchedule
+from taskflow_operator.schedules.rules.status import token_digest
 
 
 def is_needed(schedule: TaskSchedule, task: Task) -> bool:
@@ -16,7 +17,7 @@ def is_needed(schedule: TaskSchedule, task: Task) -> bool:
     if run is None:
         return False
     if run.run_now:
-        return schedule.run_now == run.run_now and schedule.status.last_task_name != task.name
+        return schedule.run_now == run.run_now and token_digest(run.run_now) != schedule.status.run_now
     if run.tick is None:
         return False
     if run.backfill:

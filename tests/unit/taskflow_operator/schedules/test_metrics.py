@@ -42,6 +42,13 @@ def test_a_schedule_is_late_beyond_some_seconds_and_its_jitter() -> None:
     assert found["late_seconds"] == {("team-a", "s-1"): 11}
 
 
+def test_a_run_that_is_refused_is_late_although_the_next_tick_is_not() -> None:
+    known = KnownSchedules()
+    known.add(make_schedule(**due(60))).overdue["nightly.x"] = at(-20)
+    _, late, _ = ScheduleMetrics(known, lambda: NOW).collect()
+    assert [sample.value for sample in late.samples] == [20]
+
+
 def test_a_stalled_schedule_is_stalled_and_not_late() -> None:
     condition = {
         "type": "Stalled",
