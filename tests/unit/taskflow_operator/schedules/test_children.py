@@ -10,7 +10,7 @@ from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.retention import Expiry
 from tests.builders import make_task
 from tests.unit.taskflow_operator.fakes import at
-from tests.unit.taskflow_operator.schedules.builders import SCHEDULE_UID, make_schedule, run_of
+from tests.unit.taskflow_operator.schedules.objects import SCHEDULE_UID, make_schedule, run_of
 
 
 class Site:

@@ -7,7 +7,7 @@ from taskflow_operator.schedules.known import KnownSchedules
 from taskflow_operator.schedules.metrics import MOST, ScheduleMetrics
 from tests.builders import NOW
 from tests.unit.taskflow_operator.fakes import at
-from tests.unit.taskflow_operator.schedules.builders import make_schedule
+from tests.unit.taskflow_operator.schedules.objects import make_schedule
 
 
 def text(when: datetime) -> str:

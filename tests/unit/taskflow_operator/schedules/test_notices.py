@@ -9,7 +9,7 @@ from taskflow_operator.schedules.notices import PAUSE_SECONDS, ScheduleNotices
 from taskflow_operator.schedules.rules.runs import Skipped, Unrun, UnrunReason
 from tests.builders import NOW
 from tests.unit.taskflow_operator.fakes import FakeClock, at
-from tests.unit.taskflow_operator.schedules.builders import SCHEDULE_UID, make_schedule
+from tests.unit.taskflow_operator.schedules.objects import SCHEDULE_UID, make_schedule
 
 
 class Events:

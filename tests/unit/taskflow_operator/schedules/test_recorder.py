@@ -14,7 +14,7 @@ from taskflow_operator.schedules.rows import created_row, schedule_row
 from taskflow_operator.schedules.rules.runs import Run
 from tests.builders import NOW
 from tests.unit.taskflow_operator.fakes import at, eventually
-from tests.unit.taskflow_operator.schedules.builders import make_schedule
+from tests.unit.taskflow_operator.schedules.objects import make_schedule
 
 
 class Store:

@@ -8,7 +8,7 @@ from taskflow_core.domain.phases import Phase
 from taskflow_operator.schedules.rules.retention import is_needed
 from tests.builders import NOW, make_task
 from tests.unit.taskflow_operator.fakes import at
-from tests.unit.taskflow_operator.schedules.builders import make_schedule, run_of
+from tests.unit.taskflow_operator.schedules.objects import make_schedule, run_of
 
 
 def text(second: float) -> str:
