@@ -134,7 +134,7 @@ def test_a_run_is_asked_for_by_an_annotation_once_a_token(product: Product) -> N
     for token in ("first", "first", "second"):
         product.kubectl("annotate", "tfs", "by-hand", f"{naming.ANNOTATION_RUN_NOW}={token}", "--overwrite")
         eventually(lambda: status(product, "by-hand").get("lastTaskName", ""), bool)
-        eventually(lambda: runs(product, "by-hand"), lambda found: found and all(map(ended, found)))  # type: ignore[arg-type,return-value]
+        eventually(lambda: runs(product, "by-hand"), lambda found: bool(found) and all(map(ended, found)))
     eventually(lambda: runs(product, "by-hand"), lambda found: len(found) == 2)
     assert all(each["metadata"]["name"].startswith("by-hand.run-") for each in runs(product, "by-hand"))
 

@@ -190,12 +190,14 @@ def test_10_and_11_and_the_other_policies(site: Site) -> None:
     wait_for(lambda: len(site.children("allow")) == 2)
     # The first was cancelled, which ends it at once, and only then the second was made.
     replaced = wait_for(lambda: site.api.get(TASKS, first["replace"])["status"].get("completionTime"))
-    _, second = wait_for(lambda: found if len(found := site.children("replace")) == 2 else None)
+    wait_for(lambda: len(site.children("replace")) == 2)
+    second = site.children("replace")[1]
     assert replaced <= site.api.get(TASKS, second)["metadata"]["creationTimestamp"]
     waiting = wait_for(lambda: site.status("queue").get("waiting"))
     assert site.children("queue") == [first["queue"]]
     site.operators.kubectl("patch", "tft", first["queue"], "--type=merge", "-p", '{"spec":{"cancel":true}}')
-    _, queued = wait_for(lambda: found if len(found := site.children("queue")) == 2 else None)
+    wait_for(lambda: len(site.children("queue")) == 2)
+    queued = site.children("queue")[1]
     assert site.api.get(TASKS, queued)["metadata"]["annotations"][naming.ANNOTATION_SCHEDULED_TIME] == waiting
 
     def told() -> set[str]:
@@ -241,8 +243,8 @@ def test_ticks_while_the_api_server_is_away_are_caught_up_as_the_policy_says(sit
     wait_for(_after(22), 40)
     site.start("second")
     wait_for(lambda: len(site.children("all")) >= len(before["all"]) + 2)
-    missed = {name: wait_for(lambda name=name: site.status(name).get("missed")) for name in ("last", "none")}  # type: ignore[misc]
-    assert all(count >= 1 for count in missed.values())
+    for name in ("last", "none"):
+        wait_for(lambda name=name: site.status(name).get("missed"))  # type: ignore[misc]
     assert site.status("all").get("missed", 0) == 0
 
 
