@@ -72,8 +72,8 @@ class ScheduleNotices:
         self._events.warn(_regarding(schedule), event, note, action="Schedule")
 
 
-_QUIET = frozenset({"Suspended", "Ended"})
-"""Reasons of conditions that the user wants."""
+_QUIET = frozenset({"Suspended", "Ended", "HistoryUnavailable"})
+"""Reasons that the user wants, and one that is the same for all schedules and has an alert."""
 
 
 def _regarding(schedule: TaskSchedule) -> Regarding:
