@@ -6,6 +6,7 @@ does not answer. Every write may be repeated.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -64,7 +65,8 @@ class RunRow:
     tick: datetime
     """For a run that was asked for by hand: when it was asked for."""
     token: str = ""
-    """What tells runs apart that were asked for by hand; empty for a tick of the schedule or of a backfill."""
+    """What tells runs apart that were asked for by hand; empty for a tick of the schedule or of a backfill. Stored as a
+    digest."""
     backfill: str = ""
     """Name of the backfill that it belongs to."""
     outcome: RunOutcome
@@ -173,11 +175,20 @@ async def record_runs(connection: AsyncConnection, runs: Sequence[RunRow]) -> No
         return
     values = [
         {name: getattr(run, name) for name in _RUN_FIELDS}
-        | {"outcome": run.outcome.value, "message": fit_text(run.message, MAX_MESSAGE_CHARS)}
+        | {
+            "outcome": run.outcome.value,
+            "token": _digest(run.token),
+            "message": fit_text(run.message, MAX_MESSAGE_CHARS),
+        }
         for run in sorted(runs, key=lambda run: (run.schedule_uid, run.tick, run.token))
     ]
     with database_errors():
         await connection.execute(_RECORD_RUN, values)
+
+
+def _digest(token: str) -> str:
+    """Callers choose tokens: of any length, and with any characters."""
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()[:16] if token else ""
 
 
 async def prune_runs(connection: AsyncConnection, uids: Collection[str], *, kept: int = RUNS_KEPT) -> int:

@@ -99,9 +99,13 @@ async def test_a_missed_tick_that_a_backfill_runs_became_a_task(engine: AsyncEng
 
 
 async def test_runs_asked_for_in_the_same_second_are_two(engine: AsyncEngine) -> None:
-    by_hand = [run(1, token="a"), run(1, token="b"), run(1)]
+    long = "\0\ud800" * 100_000
+    by_hand = [run(1, token="a"), run(1, token=long), run(1)]
     await record(engine, *by_hand)
-    assert {row.token for row in await rows(engine)} == {"", "a", "b"}
+    await record(engine, *by_hand)
+    tokens = [row.token for row in await rows(engine)]
+    assert len(set(tokens)) == 3
+    assert sorted(map(len, tokens)) == [0, 16, 16]
 
 
 async def test_pages_follow_each_other_without_gap_or_repeat(engine: AsyncEngine) -> None:
