@@ -55,6 +55,8 @@ class FakeKube:
         self.batches: list[list[dict[str, Any]] | Exception] = []
         """What a watch reports before it goes silent."""
         self.answers: dict[str, dict[str, Any]] = {"/version": {"gitVersion": "v1.36.3"}}
+        self.most = 500
+        """Objects of a page of a list by label."""
         self.allowed: dict[str, str] = {"alice": "team-a"}
         """By user, the namespace where it may do everything."""
 
@@ -90,9 +92,24 @@ class FakeKube:
             if (params or {}).get("dryRun") != "All":
                 self.objects[f"{path}/{name}"] = made
             return made
-        if path not in self.objects:
-            raise NotFound(f"{path} not found")
-        return self.objects.pop(path) if method == "DELETE" else self.objects[path]
+        return self._found(method, path, params or {})
+
+    def _found(self, method: str, path: str, params: Mapping[str, str]) -> dict[str, Any]:
+        if path in self.objects:
+            return self.objects.pop(path) if method == "DELETE" else self.objects[path]
+        if method == "GET" and "labelSelector" in params:
+            return self._labelled(path, **params)
+        raise NotFound(f"{path} not found")
+
+    def _labelled(self, path: str, labelSelector: str, limit: str, **others: str) -> dict[str, Any]:  # noqa: N803
+        name, _, value = labelSelector.partition("=")
+        start, end = int(others.get("continue", 0)), int(others.get("continue", 0)) + min(int(limit), self.most)
+        found = [
+            each
+            for each_path, each in self.objects.items()
+            if each_path.startswith(path + "/") and each["metadata"].get("labels", {}).get(name) == value
+        ]
+        return {"items": found[start:end], "metadata": {"continue": str(end)} if end < len(found) else {}}
 
     def _patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         found = self.objects[path]
