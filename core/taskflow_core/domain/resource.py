@@ -20,12 +20,13 @@ def _as_utc(value: datetime) -> datetime:
         raise ValueError("in UTC it is outside the years 1 to 9999") from None
 
 
-def _rfc3339(value: datetime) -> str:
+def rfc3339(value: datetime) -> str:
+    """A time in UTC as Kubernetes writes it: whole seconds, and a `Z`."""
     # Not strftime: it writes the year 900 with three digits.
     return value.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
-Time = Annotated[datetime, AfterValidator(_as_utc), PlainSerializer(_rfc3339, when_used="json")]
+Time = Annotated[datetime, AfterValidator(_as_utc), PlainSerializer(rfc3339, when_used="json")]
 """A time with a zone; whole seconds in JSON, as Kubernetes writes them."""
 
 
