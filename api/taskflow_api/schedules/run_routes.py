@@ -24,7 +24,7 @@ from taskflow_api.tasks.lookup import find_task
 from taskflow_api.tasks.schemas import IdempotencyKey
 from taskflow_api.tasks.views import from_object
 from taskflow_core.domain import naming
-from taskflow_core.domain.calendar import calendar_of
+from taskflow_core.domain.calendar import MICROSECOND, calendar_of
 from taskflow_core.domain.manifests import run_manifest, run_now_name, same_run
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.taskschedule import ConcurrencyPolicy, TaskSchedule
@@ -86,7 +86,7 @@ async def run_schedule(
     if any(child["metadata"]["name"] == task_name for child in children):
         return await _replayed(services, response, namespace, task_name)
     policy = schedule.spec.concurrency_policy
-    unfinished = [child["metadata"]["name"] for child in children if _is_open(child)]
+    unfinished = [child["metadata"]["name"] for child in children if _blocks(child)]
     if unfinished and policy is ConcurrencyPolicy.FORBID:
         told = ", ".join(unfinished[:TOLD]) + (f" and {len(unfinished) - TOLD} more" if len(unfinished) > TOLD else "")
         detail = f"concurrencyPolicy is Forbid, and an earlier run is not finished: {told}"
@@ -122,7 +122,8 @@ async def _create(
         calendar = calendar_of(schedule.spec, schedule.namespace, schedule.name)
     except Invalid as error:
         raise ProblemError(409, f"the schedule has no ticks: {error}") from error
-    previous, following = calendar.neighbours(now)
+    # A tick of this second is one before.
+    previous, following = calendar.neighbours(now + MICROSECOND)
     manifest = run_manifest(schedule, _ManualRun(task_name, now, previous, following, token))
     try:
         made = await services.kube.request("POST", tasks_path(schedule.namespace), manifest, params=WRITING)
@@ -163,9 +164,11 @@ def _owners(child: dict[str, Any]) -> Sequence[dict[str, Any]]:
     return owners
 
 
-def _is_open(child: dict[str, Any]) -> bool:
+def _blocks(child: dict[str, Any]) -> bool:
+    """Whether the concurrency policy counts it. Backfills have a parallelism of their own."""
     phase = (child.get("status") or {}).get("phase")
-    return phase is None or not Phase(phase).terminal
+    is_open = phase is None or not Phase(phase).terminal
+    return is_open and naming.ANNOTATION_BACKFILL not in (child["metadata"].get("annotations") or {})
 
 
 async def _record(services: Services, schedule: TaskSchedule, made: dict[str, Any], token: str) -> None:

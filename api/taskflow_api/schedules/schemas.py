@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, JsonValue, StringConstraints, model_validator
 
 from taskflow_api.http.body import Body, examples
 from taskflow_api.http.names import LABEL
-from taskflow_api.tasks.schemas import Labels, TemplateSpecBody, Time
+from taskflow_api.tasks.schemas import Labels, TemplateSpecBody, Time, label_syntax
 from taskflow_core.domain.taskschedule import MAX_NAME
 
 MAX_BACKFILLS = 8
@@ -32,7 +32,10 @@ ConcurrencyPolicy = Literal["Forbid", "Allow", "Replace", "Queue"]
 Deadline = Annotated[int | None, Field(ge=1, le=31_536_000, description="A run starts this late at most.")]
 Jitter = Annotated[int, Field(ge=0, le=3600)]
 HistoryLimit = Annotated[int, Field(ge=0, le=100)]
-Argument = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+Argument = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+MAX_TEMPLATE_METADATA = 32
+TemplateLabels = Annotated[dict[str, str], Field(max_length=MAX_TEMPLATE_METADATA), AfterValidator(label_syntax)]
+Annotation = Annotated[str, StringConstraints(max_length=4096)]
 
 
 class EveryBody(Body):
@@ -78,14 +81,14 @@ class BackfillBody(Body):
 class TemplateMetadataBody(Body):
     """Metadata of the Tasks."""
 
-    labels: Labels = {}
-    annotations: Annotated[dict[str, str], Field(max_length=64)] = {}
+    labels: TemplateLabels = {}
+    annotations: Annotated[dict[str, Annotation], Field(max_length=MAX_TEMPLATE_METADATA)] = {}
 
 
 class TaskTemplateBody(Body):
     """The Tasks that the schedule creates."""
 
-    metadata: TemplateMetadataBody = TemplateMetadataBody()
+    metadata: TemplateMetadataBody | None = None
     spec: TemplateSpecBody
 
 
@@ -176,8 +179,8 @@ class TimingBody(Body):
 class TemplateMetadataChange(Body):
     """A merge patch of the metadata of the Tasks."""
 
-    labels: Annotated[dict[str, str | None], Field(max_length=64)] = {}
-    annotations: Annotated[dict[str, str | None], Field(max_length=64)] = {}
+    labels: Annotated[dict[str, str | None], Field(max_length=MAX_TEMPLATE_METADATA)] = {}
+    annotations: Annotated[dict[str, Annotation | None], Field(max_length=MAX_TEMPLATE_METADATA)] = {}
 
 
 class TaskTemplateChange(Body):

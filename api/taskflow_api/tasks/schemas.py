@@ -17,14 +17,15 @@ _LABEL_KEY, _LABEL_VALUE = re.compile(rf"({DNS_NAME}/)?{_LABEL_PART}"), re.compi
 _MAX_LABEL_KEY_CHARS = MAX_NAME_CHARS + 1 + MAX_LABEL_CHARS
 
 
-def _syntax(labels: dict[str, str]) -> dict[str, str]:
+def label_syntax(labels: dict[str, str]) -> dict[str, str]:
+    """The labels, if Kubernetes admits them. Raises `ValueError`."""
     for key, value in labels.items():
         if len(key) > _MAX_LABEL_KEY_CHARS or not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
             raise ValueError("expected labels of Kubernetes: PREFIX/NAME or NAME, and values of up to 63 characters")
     return labels
 
 
-Labels = Annotated[dict[str, str], Field(max_length=64), AfterValidator(_syntax)]
+Labels = Annotated[dict[str, str], Field(max_length=64), AfterValidator(label_syntax)]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FIRST_TIME, END_OF_TIMES = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 Time = Annotated[Instant, Field(ge=FIRST_TIME, lt=END_OF_TIMES)]

@@ -114,6 +114,8 @@ async def test_forbid_refuses_while_an_earlier_run_is_not_finished() -> None:
     api.kube.most = 1
     earlier(api, "nightly.done", "Succeeded")
     earlier(api, "nightly.former", "Running", owner="uid-of-a-former-one")
+    earlier(api, "nightly.filled")
+    api.kube.objects[f"{TASKS}/nightly.filled"]["metadata"]["annotations"] = {"taskflow.dev/backfill": "january"}
     for number in range(5):
         earlier(api, f"nightly.{number}", None if number else "Queued")
     answer = await api.call("POST", RUN)
