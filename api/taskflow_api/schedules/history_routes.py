@@ -40,14 +40,14 @@ async def list_schedule_runs(
     """From the history: which tick became which Task, and why others were skipped or missed. Runs of a deleted schedule
     are kept, and those of all schedules that had the name are in one list.
     """
+    if not await services.history.knows_schedule(namespace, name):
+        await read(services, namespace, name)
     wanted = {"outcome": outcome.value if outcome else None, "backfill": backfill}
     scope = [namespace, name, *wanted.values()]
     after = _key(cursor, scope)
     found = await services.history.list_schedule_runs(
         namespace, name, outcomes=[outcome] if outcome else [], backfill=backfill, after=after, limit=limit + 1
     )
-    if not found and not await services.history.knows_schedule(namespace, name):
-        await read(services, namespace, name)
     page, following = found[:limit], None
     if len(found) > limit:
         tick, uid, token = page[-1].key

@@ -297,6 +297,7 @@ async def test_a_cursor_belongs_to_its_list() -> None:
     api = stored()
     api.history.runs = [listed(number) for number in range(3)]
     cursor = (await api.call("GET", SCHEDULES + "/nightly/runs?limit=1")).json["nextCursor"]
+    api.history.schedules.add(("team-a", "other"))
     for url in (
         f"/other/runs?cursor={cursor}",
         f"/nightly/runs?outcome=Created&cursor={cursor}",
