@@ -84,8 +84,8 @@ def test_replace_waits_for_the_end_of_a_handler_that_ignores_its_stop(product: P
     handler = {"handler": "e2e.wait_for_file", "kwargs": {"record": str(record), "path": str(tmp_path / "never")}}
     product.apply(schedule("stubborn", handler, every={"seconds": 10}, concurrencyPolicy="Replace"))
     eventually(lambda: records(record, "start"), lambda starts: len(starts) >= 2, 90)
-    product.kubectl("delete", "tfs", "stubborn")
     first, second = runs(product, "stubborn")[:2]
+    product.kubectl("delete", "tfs", "stubborn")
     assert first["status"]["phase"] == "Cancelled"
     assert first["status"]["completionTime"] <= second["metadata"]["creationTimestamp"]
     # The handler was killed, ten seconds after it was asked to stop.

@@ -6,6 +6,7 @@ does not answer. Every write may be repeated.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from sqlalchemy import Executable, case, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from taskflow_core.domain.naming import LABEL_SCHEDULE
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS
 from taskflow_core.store.engine import database_errors
 from taskflow_core.store.fitting import fit_json, fit_text
@@ -64,7 +66,8 @@ class RunRow:
     tick: datetime
     """For a run that was asked for by hand: when it was asked for."""
     token: str = ""
-    """What tells runs apart that were asked for by hand; empty for a tick of the schedule or of a backfill."""
+    """What tells runs apart that were asked for by hand; empty for a tick of the schedule or of a backfill. Stored as a
+    digest."""
     backfill: str = ""
     """Name of the backfill that it belongs to."""
     outcome: RunOutcome
@@ -173,11 +176,20 @@ async def record_runs(connection: AsyncConnection, runs: Sequence[RunRow]) -> No
         return
     values = [
         {name: getattr(run, name) for name in _RUN_FIELDS}
-        | {"outcome": run.outcome.value, "message": fit_text(run.message, MAX_MESSAGE_CHARS)}
+        | {
+            "outcome": run.outcome.value,
+            "token": _digest(run.token),
+            "message": fit_text(run.message, MAX_MESSAGE_CHARS),
+        }
         for run in sorted(runs, key=lambda run: (run.schedule_uid, run.tick, run.token))
     ]
     with database_errors():
         await connection.execute(_RECORD_RUN, values)
+
+
+def _digest(token: str) -> str:
+    """Callers choose tokens: of any length, and with any characters."""
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()[:16] if token else ""
 
 
 async def prune_runs(connection: AsyncConnection, uids: Collection[str], *, kept: int = RUNS_KEPT) -> int:
@@ -189,7 +201,7 @@ async def prune_runs(connection: AsyncConnection, uids: Collection[str], *, kept
 
 
 async def ran(connection: AsyncConnection, namespace: str, names: Collection[str]) -> dict[str, str]:
-    """Uids of the Tasks of these names that exist or existed, by name; of several of one name, the newest.
+    """Uids of the runs of these names that exist or existed, by name; of several of one name, the newest.
 
     That is what decides whether a tick may run when its Task is not there: one that has been there does not run again.
     """
@@ -200,7 +212,12 @@ async def ran(connection: AsyncConnection, namespace: str, names: Collection[str
     )
     mirrored = (
         select(tasks.c.name, tasks.c.uid)
-        .where(tasks.c.namespace == namespace, tasks.c.name.in_(sorted(names)))
+        .where(
+            tasks.c.namespace == namespace,
+            tasks.c.name.in_(sorted(names)),
+            # Not any Task that had such a name: a run is called SCHEDULE.PART, and says of which schedule it is.
+            tasks.c.labels[LABEL_SCHEDULE].astext == func.split_part(tasks.c.name, ".", 1),
+        )
         .order_by(tasks.c.created_at, tasks.c.uid)
     )
     with database_errors():

@@ -120,8 +120,8 @@ class RunCreator:
         else:
             task = Task.from_object(made)
             self._done(known, run, Child.of(task), task.uid)
-            delay = max((self._now() - run.release).total_seconds(), 0.0)
-            metrics.SCHEDULE_DELAY.observe(delay)
+            if not run.backfill and not run.token:
+                metrics.SCHEDULE_DELAY.observe(max((self._now() - run.release).total_seconds(), 0.0))
             metrics.SCHEDULE_TICKS.labels(namespace=schedule.namespace, outcome="created").inc()
             log.info("run_created", namespace=schedule.namespace, schedule=schedule.name, name=run.name, uid=task.uid)
 
