@@ -7,17 +7,17 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from taskflow_core.domain.array import ArraySpec, ArrayStatus
 from taskflow_core.domain.naming import ANNOTATION_TRACEPARENT, GROUP
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.plain_text import PlainText
-from taskflow_core.domain.resource import Condition, Count, Model, Time
+from taskflow_core.domain.resource import Condition, Count, Model, Time, readable_fields
+from taskflow_core.domain.scheduled_run import ScheduledRun, scheduled_run
 
-M = TypeVar("M", bound=BaseModel)
 MAX_PAYLOAD_BYTES = 8 * 1024
 MAX_RESULT_BYTES = 4 * 1024
 MAX_JSON_LEVELS = 50
@@ -222,18 +222,6 @@ class TaskStatus(Model):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=False)
 
 
-def _readable(model: type[M], fields: Mapping[str, Any], required: Mapping[str, Any]) -> tuple[M, str]:
-    """The model of those fields that can be read, and what is wrong with the others; empty if nothing is."""
-    try:
-        return model.model_validate(fields), ""
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False)
-        told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found)
-        bad = {each["loc"][0] for each in found}
-        kept = {name: value for name, value in fields.items() if name not in bad}
-        return model.model_validate({**required, **kept}), told
-
-
 def _owner(meta: Mapping[str, Any]) -> Owner | None:
     for each in meta.get("ownerReferences") or ():
         if each.get("controller") and str(each.get("apiVersion")).startswith(f"{GROUP}/"):
@@ -265,6 +253,8 @@ class Task(Model):
     annotated_traceparent: str = ""
     owner: Owner | None = None
     """Its controller, if that is a resource of TaskFlow."""
+    scheduled: ScheduledRun | None = None
+    """None if it is no run of a TaskSchedule."""
     payload_too_deep: bool = False
     """args, kwargs or array.items are nested deeper than `MAX_JSON_LEVELS`, and were left out when the object was
     read."""
@@ -297,9 +287,9 @@ class Task(Model):
             # Nothing that handles it later could: serialisers and parsers give up on it, and it will be refused anyway.
             spec |= {"args": [], "kwargs": {}}
             spec.pop("array", None)
-        readable, problem = _readable(TaskSpec, spec, {"handler": ""})
+        readable, problem = readable_fields(TaskSpec, spec, {"handler": ""})
         # A status is ours and written anew as a whole; what another version left there that we cannot read is lost.
-        status, _ = _readable(TaskStatus, body.get("status") or {}, {})
+        status, _ = readable_fields(TaskStatus, body.get("status") or {}, {})
         return cls(
             uid=meta["uid"],
             namespace=meta["namespace"],
@@ -310,6 +300,7 @@ class Task(Model):
             labels=dict(sorted((meta.get("labels") or {}).items())[:MAX_LABELS]),
             annotated_traceparent=(meta.get("annotations") or {}).get(ANNOTATION_TRACEPARENT, ""),
             owner=_owner(meta),
+            scheduled=scheduled_run(meta),
             payload_too_deep=too_deep,
             unreadable=problem,
             spec=readable,
