@@ -18,6 +18,7 @@ from sqlalchemy import Executable, case, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from taskflow_core.domain.naming import LABEL_SCHEDULE
 from taskflow_core.domain.task import MAX_MESSAGE_CHARS
 from taskflow_core.store.engine import database_errors
 from taskflow_core.store.fitting import fit_json, fit_text
@@ -214,7 +215,7 @@ async def prune_runs(connection: AsyncConnection, uids: Collection[str], *, kept
 
 
 async def ran(connection: AsyncConnection, namespace: str, names: Collection[str]) -> dict[str, str]:
-    """Uids of the Tasks of these names that exist or existed, by name; of several of one name, the newest.
+    """Uids of the runs of these names that exist or existed, by name; of several of one name, the newest.
 
     That is what decides whether a tick may run when its Task is not there: one that has been there does not run again.
     """
@@ -225,7 +226,12 @@ async def ran(connection: AsyncConnection, namespace: str, names: Collection[str
     )
     mirrored = (
         select(tasks.c.name, tasks.c.uid)
-        .where(tasks.c.namespace == namespace, tasks.c.name.in_(sorted(names)))
+        .where(
+            tasks.c.namespace == namespace,
+            tasks.c.name.in_(sorted(names)),
+            # Not any Task that had such a name: a run is called SCHEDULE.PART, and says of which schedule it is.
+            tasks.c.labels[LABEL_SCHEDULE].astext == func.split_part(tasks.c.name, ".", 1),
+        )
         .order_by(tasks.c.created_at, tasks.c.uid)
     )
     with database_errors():

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from taskflow_core.domain.naming import LABEL_SCHEDULE
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import TaskStatus
 from taskflow_core.ledger.cache_versions import CacheVersions
@@ -191,13 +192,18 @@ async def test_the_run_of_an_open_task_stays(engine: AsyncEngine) -> None:
 
 async def test_a_task_that_was_there_is_found_by_its_name(engine: AsyncEngine) -> None:
     """From the mirror of Tasks or from the runs, whichever was written; not from another namespace."""
+    mirrored = {"m": ("nightly.0", "nightly"), "x": ("nightly.1", "nightly"), "stranger": ("nightly.4", "weekly")}
     async with transaction(engine) as connection:
         await repository.upsert_tasks(
-            connection, [make_task("m"), make_task("x").model_copy(update={"name": "nightly.1"})]
+            connection,
+            [
+                make_task(uid).model_copy(update={"name": name, "labels": {LABEL_SCHEDULE: schedule}})
+                for uid, (name, schedule) in mirrored.items()
+            ],
         )
     await record(engine, run(1), run(2), run(3, SKIPPED))
-    asked = ("task-m", "nightly.1", "nightly.2", "nightly.3", "never")
-    assert await ran(engine, *asked) == {"task-m": "m", "nightly.1": "x", "nightly.2": "u2"}
+    asked = ("nightly.0", "nightly.1", "nightly.2", "nightly.3", "nightly.4", "never")
+    assert await ran(engine, *asked) == {"nightly.0": "m", "nightly.1": "x", "nightly.2": "u2"}
     assert await ran(engine, *asked, namespace="other") == {}
     assert await ran(engine) == {}
 
