@@ -7,6 +7,8 @@ import signal
 import socket
 import sys
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,6 +40,11 @@ def _replace_the_environment() -> None:
     os.environ = {"A": "b"}  # type: ignore[assignment]  # noqa: B003 - as people do
 
 
+def _move_to_tokyo() -> None:
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+
+
 CHANGES: dict[str, Callable[[], object]] = {
     "timer": lambda: signal.setitimer(signal.ITIMER_REAL, 600),
     "handler": lambda: signal.signal(signal.SIGUSR2, lambda *_: None),
@@ -48,6 +55,11 @@ CHANGES: dict[str, Callable[[], object]] = {
     "folder": _in_a_removed_folder,
     "umask": lambda: os.umask(0o123),
     "limit": _lower_the_limit,
+    "limit of core dumps": lambda: resource.setrlimit(
+        resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1])
+    ),
+    "time zone": _move_to_tokyo,
+    "warnings": lambda: warnings.simplefilter("error"),
     "recursion": lambda: sys.setrecursionlimit(4321),
     "timeout": lambda: socket.setdefaulttimeout(1.5),
     "collector": gc.disable,
@@ -65,6 +77,9 @@ def seen() -> tuple[object, ...]:
         dict(os.environ),
         Path.cwd(),
         resource.getrlimit(resource.RLIMIT_NOFILE),
+        resource.getrlimit(resource.RLIMIT_CORE),
+        time.tzname,
+        list(warnings.filters),
         sys.getrecursionlimit(),
         socket.getdefaulttimeout(),
         gc.isenabled(),
