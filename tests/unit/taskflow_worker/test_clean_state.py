@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import resource
 import signal
@@ -60,6 +61,7 @@ CHANGES: dict[str, Callable[[], object]] = {
     ),
     "time zone": _move_to_tokyo,
     "warnings": lambda: warnings.simplefilter("error"),
+    "start method": lambda: multiprocessing.set_start_method("spawn", force=True),
     "recursion": lambda: sys.setrecursionlimit(4321),
     "timeout": lambda: socket.setdefaulttimeout(1.5),
     "collector": gc.disable,
@@ -80,6 +82,7 @@ def seen() -> tuple[object, ...]:
         resource.getrlimit(resource.RLIMIT_CORE),
         time.tzname,
         list(warnings.filters),
+        multiprocessing.get_start_method(allow_none=True),
         sys.getrecursionlimit(),
         socket.getdefaulttimeout(),
         gc.isenabled(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import locale
+import multiprocessing
 import os
 import resource
 import signal
@@ -121,6 +122,15 @@ def _write_temporary_folder(path: str | None) -> None:
     tempfile.tempdir = path
 
 
+def _read_start_method() -> str | None:
+    return multiprocessing.get_start_method(allow_none=True)
+
+
+def _write_start_method(method: str | None) -> None:
+    # `multiprocessing` allows to choose it once only, and using the default chooses it too.
+    multiprocessing.set_start_method(method, force=True)  # None takes the choice back
+
+
 def _write_collecting(enabled: bool) -> None:
     gc.enable() if enabled else gc.disable()
 
@@ -156,6 +166,7 @@ _PARTS = (
     _Part("garbage collector", gc.isenabled, _write_collecting),
     _Part("trace function", sys.gettrace, sys.settrace),
     _Part("warnings", lambda: tuple(warnings.filters), _write_warnings),
+    _Part("start method", _read_start_method, _write_start_method),
     _Part("standard streams", lambda: (sys.stdin, sys.stdout, sys.stderr), _write_streams),
     _Part("module path", lambda: tuple(sys.path), _write_path),
     _Part("temporary folder", lambda: tempfile.tempdir, _write_temporary_folder),
