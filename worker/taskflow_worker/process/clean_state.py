@@ -131,7 +131,14 @@ def _write_start_method(method: str | None) -> None:
     multiprocessing.set_start_method(method, force=True)  # None takes the choice back
 
 
-def _write_collecting(enabled: bool) -> None:
+def _read_collecting() -> tuple[bool, tuple[int, int, int], int]:
+    return gc.isenabled(), gc.get_threshold(), gc.get_debug()
+
+
+def _write_collecting(before: tuple[bool, tuple[int, int, int], int]) -> None:
+    enabled, threshold, debug = before
+    gc.set_debug(debug)
+    gc.set_threshold(*threshold)
     gc.enable() if enabled else gc.disable()
 
 
@@ -163,7 +170,7 @@ _PARTS = (
     _Part("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
     _Part("socket timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
     _Part("locale", lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
-    _Part("garbage collector", gc.isenabled, _write_collecting),
+    _Part("garbage collector", _read_collecting, _write_collecting),
     _Part("trace function", sys.gettrace, sys.settrace),
     _Part("warnings", lambda: tuple(warnings.filters), _write_warnings),
     _Part("start method", _read_start_method, _write_start_method),
