@@ -237,6 +237,7 @@ class Agent:
             reporter.cancel()
             del self._runners[uid], self._changes[uid]
             shutil.rmtree(runner.folder / "home", ignore_errors=True)
+            shutil.rmtree(runner.temporary, ignore_errors=True)
             self._prune()
 
     def is_running(self, folder: Path) -> bool:

@@ -50,10 +50,14 @@ class Base:
     home: Path
     node_name: str
     extra: Mapping[str, str]
+    temporary: Path | None = None
+    """The folder for temporary files; `home` if there is none. Sockets are made in it, whose paths have at most 107
+    characters."""
 
     def environment(self) -> dict[str, str]:
         """The clean environment that a container starts from."""
-        return {"LANG": "C.UTF-8", **self.extra, "PATH": self.path, "HOME": str(self.home), "TMPDIR": str(self.home)}
+        temporary = self.temporary or self.home
+        return {"LANG": "C.UTF-8", **self.extra, "PATH": self.path, "HOME": str(self.home), "TMPDIR": str(temporary)}
 
 
 def containers(pod: Object) -> list[Object]:

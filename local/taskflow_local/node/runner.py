@@ -58,7 +58,9 @@ class PodRunner:
         self.pod = pod
         self.folder = folder
         self._services = services
-        self._base = replace(services.base, home=folder / "home")
+        # `multiprocessing` makes sockets below it, and the name of the Pod's folder alone would be too long for those.
+        self.temporary = folder.parent.parent / "tmp" / pod["metadata"]["uid"][:13]
+        self._base = replace(services.base, home=folder / "home", temporary=self.temporary)
         self._stopping = asyncio.Event()
         self._deadline = float("inf")
         self.containers = {each["name"]: _resume(pod, each) for each in containers(pod)}
@@ -84,6 +86,7 @@ class PodRunner:
     async def run(self) -> None:
         """Run all containers."""
         self._base.home.mkdir(parents=True, exist_ok=True)
+        self.temporary.mkdir(parents=True, exist_ok=True)
         async with asyncio.TaskGroup() as group:
             for container in containers(self.pod):
                 group.create_task(self._keep(container))

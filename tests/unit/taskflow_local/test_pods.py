@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,8 @@ def test_a_folder_name_is_unique_and_never_too_long_for_a_file_system() -> None:
     pod = make_pod()
     pod["metadata"] |= {"name": "n" * 253, "namespace": "s" * 63, "uid": "u" * 36}
     assert len(folder_name(pod)) < 255
+
+
+def test_the_folder_for_temporary_files_may_be_another_than_the_home() -> None:
+    assert BASE.environment()["TMPDIR"] == "/pods/x/home"
+    assert replace(BASE, temporary=Path("/tmp-of-x")).environment()["TMPDIR"] == "/tmp-of-x"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -235,3 +236,39 @@ def test_concurrent_writers_lose_nothing() -> None:
     assert sorted(said.removeprefix("<").removesuffix(">").split("><")) == sorted(
         f"{name}{number}" for name in "abcd" for number in range(2000)
     )
+
+
+def test_what_interrupts_a_writer_may_write_too() -> None:
+    """A finalizer or a signal handler runs at any place, in here too."""
+
+    def now() -> datetime:
+        if not inside:
+            inside.append(True)
+            log.add("stdout", "from a finalizer")
+        return NOON
+
+    inside: list[bool] = []
+    log = AttemptLog(MANY, now)
+    log.add("stdout", "from the handler")
+    assert sorted(log.text().splitlines()) == [f"{STAMP} stdout from a finalizer", f"{STAMP} stdout from the handler"]
+
+
+def test_a_writer_waits_for_no_other() -> None:
+    """The other may be in a finalizer that waits for a lock which this one holds."""
+
+    def now() -> datetime:
+        if threading.current_thread() is other:
+            entered.set()
+            assert leave.wait(10)
+        return NOON
+
+    entered, leave = threading.Event(), threading.Event()
+    log = AttemptLog(MANY, now)
+    other = threading.Thread(target=lambda: log.add("stderr", "late"))
+    other.start()
+    assert entered.wait(10)
+    log.add("stdout", "early")
+    assert log.text() == f"{STAMP} stdout early\n"
+    leave.set()
+    other.join()
+    assert log.text() == f"{STAMP} stdout early\n{STAMP} stderr late\n"

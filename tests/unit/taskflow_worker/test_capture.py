@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import ctypes
 import gc
 import io
 import logging
@@ -142,6 +143,16 @@ def test_output_of_programs_and_c_code_is_captured(descriptor: int) -> None:
     assert lines_of(log)[-1] == "stdout no end"
     os.write(descriptor, b"after\n")
     assert os.pread(descriptor, 100, 0) == b"after\n"
+
+
+def test_what_c_code_keeps_in_its_buffer_is_in_the_log_of_its_own_attempt() -> None:
+    first, second, descriptors = make(), make(), Descriptors()
+    with descriptors.capture(first):
+        ctypes.CDLL(None).puts(b"from C")
+    with descriptors.capture(second):
+        pass
+    assert lines_of(first) == ["stdout from C"]
+    assert lines_of(second) == []
 
 
 def test_a_program_that_outlives_its_attempt_does_not_write_to_the_next_log(descriptor: int) -> None:

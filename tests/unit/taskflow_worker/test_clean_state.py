@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import resource
 import signal
 import socket
 import sys
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -38,6 +41,11 @@ def _replace_the_environment() -> None:
     os.environ = {"A": "b"}  # type: ignore[assignment]  # noqa: B003 - as people do
 
 
+def _move_to_tokyo() -> None:
+    os.environ["TZ"] = "Asia/Tokyo"
+    time.tzset()
+
+
 CHANGES: dict[str, Callable[[], object]] = {
     "timer": lambda: signal.setitimer(signal.ITIMER_REAL, 600),
     "handler": lambda: signal.signal(signal.SIGUSR2, lambda *_: None),
@@ -48,9 +56,16 @@ CHANGES: dict[str, Callable[[], object]] = {
     "folder": _in_a_removed_folder,
     "umask": lambda: os.umask(0o123),
     "limit": _lower_the_limit,
+    "limit of core dumps": lambda: resource.setrlimit(
+        resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1])
+    ),
+    "time zone": _move_to_tokyo,
+    "warnings": lambda: warnings.simplefilter("error"),
+    "start method": lambda: multiprocessing.set_start_method("spawn", force=True),
     "recursion": lambda: sys.setrecursionlimit(4321),
     "timeout": lambda: socket.setdefaulttimeout(1.5),
     "collector": gc.disable,
+    "threshold of the collector": lambda: gc.set_threshold(5),
     "stdout": lambda: setattr(sys, "stdout", None),
     "path": lambda: sys.path.append("/spoilt"),
     "temporary folder": lambda: setattr(tempfile, "tempdir", "/spoilt"),
@@ -65,9 +80,14 @@ def seen() -> tuple[object, ...]:
         dict(os.environ),
         Path.cwd(),
         resource.getrlimit(resource.RLIMIT_NOFILE),
+        resource.getrlimit(resource.RLIMIT_CORE),
+        time.tzname,
+        list(warnings.filters),
+        multiprocessing.get_start_method(allow_none=True),
         sys.getrecursionlimit(),
         socket.getdefaulttimeout(),
         gc.isenabled(),
+        gc.get_threshold(),
         sys.stdout,
         list(sys.path),
         tempfile.tempdir,

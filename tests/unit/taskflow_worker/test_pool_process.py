@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from taskflow_worker.process.pool_process import forget_vanished
+from taskflow_worker.process import pool_process
+from taskflow_worker.process.pool_process import forget_vanished, replacing_if_it_fails
 
 GONE, RUNS, FOREIGN = 10, 11, 12
 
@@ -61,3 +63,20 @@ def test_a_job_of_a_process_outside_of_the_pool_is_lost_when_that_is_gone(job: F
     pool = FakePool([GONE, RUNS], [job])
     forget_vanished(pool, lambda pid: pid in (GONE, FOREIGN))
     assert pool.lost == lost
+
+
+def test_a_process_in_which_celery_itself_fails_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[int, str] = {}
+    monkeypatch.setattr(pool_process, "_of_this_process", asked)
+
+    def run(value: int) -> int:
+        if value < 0:
+            raise RuntimeError("the registry is empty")
+        return value
+
+    guarded = replacing_if_it_fails(run)
+    assert guarded(3) == 3
+    assert asked == {}
+    with pytest.raises(RuntimeError, match="the registry is empty"):
+        guarded(-1)
+    assert asked == {os.getpid(): "Celery failed outside of its task: RuntimeError: the registry is empty"}

@@ -29,7 +29,8 @@ class ProgressReporter:
         self._send = send
         self._interval = interval
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        # Re-entrant: a signal handler or a finalizer that interrupts a thread in here may report too.
+        self._lock = threading.RLock()
         self._pending: Advance | None = None
         self._wake = threading.Event()
         self._closed = threading.Event()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -40,6 +42,9 @@ class Chunk:
 class AttemptLog:
     """The log of one attempt, kept in memory until it is stored. Any thread may call its methods.
 
+    Adding takes no lock: a finalizer or a signal handler that prints may interrupt any thread at any place, also in
+    here, and the lock could then be held by its own thread, or by one that waits for it.
+
     A line is `TIME TAG TEXT`. The time is RFC 3339 in UTC with milliseconds. The tag is `stdout`, `stderr`, or the
     level and name of a logger. Text of several lines becomes several complete lines.
 
@@ -56,6 +61,8 @@ class AttemptLog:
         self._chunk_bytes = chunk_bytes
         self._now = now
         self._lock = threading.Lock()
+        # Lines that were added and are not in a chunk yet.
+        self._added: deque[bytes] = deque()
         self._size = 0
         self._full = False
         self._dropped = 0
@@ -80,21 +87,33 @@ class AttemptLog:
             self._append(tag, line)
 
     def _append(self, tag: str, line: str) -> None:
+        if self._full:
+            self._drop(line)
+            return
+        data = self._line(tag, line)
+        if self._size + len(data) > self._limit:
+            self._full = True
+            self._drop(line)
+            data = self._line("taskflow", f"the log is cut here: at most {self._limit} bytes are kept")
+        size = len(data)
+        self._size += size
+        self._added.append(data)
+
+    def _drop(self, line: str) -> None:
+        size = len(line.encode("utf-8", "backslashreplace")) + 1
+        self._dropped += size
+
+    @contextmanager
+    def _chunked(self) -> Iterator[None]:
+        """While this context lasts, all that was added before is in chunks, and they change only here."""
         with self._lock:
-            if self._full:
-                self._dropped += len(line.encode("utf-8", "backslashreplace")) + 1
-                return
-            data = self._line(tag, line)
-            if self._size + len(data) > self._limit:
-                self._full = True
-                self._dropped += len(line.encode("utf-8", "backslashreplace")) + 1
-                data = self._line("taskflow", f"the log is cut here: at most {self._limit} bytes are kept")
-            self._keep(data)
+            while self._added:
+                self._keep(self._added.popleft())
+            yield
 
     def _keep(self, data: bytes) -> None:
         chunk = self._chunks.setdefault(self._number, bytearray())
         chunk += data
-        self._size += len(data)
         if len(chunk) >= self._chunk_bytes:
             self._number += 1
 
@@ -102,15 +121,13 @@ class AttemptLog:
         """Leave out bytes of output that nobody read, because the log had no room for as many."""
         if not self._full:
             self._append("taskflow", f"{size} bytes of output are left out here: at most {self._limit} bytes are kept")
-        with self._lock:
-            self._dropped += size
+        self._dropped += size
 
     def finish(self) -> None:
         """Say how much was dropped: the attempt has ended."""
-        with self._lock:
-            if self._dropped:
-                self._keep(self._line("taskflow", f"{self._dropped} bytes of output were dropped"))
-                self._dropped = 0
+        if self._dropped:
+            self._added.append(self._line("taskflow", f"{self._dropped} bytes of output were dropped"))
+            self._dropped = 0
 
     def _line(self, tag: str, line: str) -> bytes:
         time = self._now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -118,7 +135,7 @@ class AttemptLog:
 
     def pending(self) -> list[Chunk]:
         """The chunks with content that is not stored yet, in order."""
-        with self._lock:
+        with self._chunked():
             return [
                 Chunk(number, bytes(content))
                 for number, content in self._chunks.items()
@@ -127,14 +144,14 @@ class AttemptLog:
 
     def stored(self, chunk: Chunk) -> None:
         """Record that the chunk is stored. A closed chunk is dropped from memory once all of it is stored."""
-        with self._lock:
+        with self._chunked():
             self._stored[chunk.number] = len(chunk.content)
             if chunk.number < self._number and len(self._chunks[chunk.number]) == len(chunk.content):
                 del self._chunks[chunk.number]
 
     def text(self) -> str:
         """What is in memory: the whole log if nothing is stored yet."""
-        with self._lock:
+        with self._chunked():
             return b"".join(self._chunks.values()).decode()
 
 

@@ -21,7 +21,19 @@ _READ_BYTES = 64 * 1024
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 """From linux/falloc.h."""
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.fflush.argtypes = (ctypes.c_void_p,)
+try:
+    _stdout: ctypes.c_void_p | None = ctypes.c_void_p.in_dll(_libc, "stdout")
+except ValueError:
+    _stdout = None
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)
+
+
+def _flush_c_output() -> None:
+    """Write what `printf` keeps of standard output. It would go to the attempt in which its buffer is full."""
+    # Not of all streams: a thread that reads from one has it locked.
+    if _stdout is not None:
+        _libc.fflush(_stdout)
 
 
 class Descriptors:
@@ -46,6 +58,7 @@ class Descriptors:
     def capture(self, attempt_log: AttemptLog) -> Iterator[None]:
         """Redirect the descriptors to the log while this context lasts."""
         self._start()
+        _flush_c_output()
         saved: list[tuple[int, int]] = []
         captured: list[_CapturedDescriptor] = []
         try:
@@ -58,6 +71,7 @@ class Descriptors:
             self._capturing.set()
             yield
         finally:
+            _flush_c_output()
             self._capturing.clear()
             for number, original in saved:
                 os.dup2(original, number, inheritable=True)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import locale
+import multiprocessing
 import os
 import resource
 import signal
 import socket
 import sys
 import tempfile
+import time
+import warnings
 from _signal import getsignal  # type: ignore[import-not-found]  # `signal.getsignal` makes enums, 20 times as slow
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +22,16 @@ _MIN_FREE_DESCRIPTORS = 64
 """With fewer a process is replaced: the next attempt, or what the worker does around it, could fail for the lack."""
 _SIGNALS = tuple(number for number in range(1, 32) if number not in (signal.SIGKILL, signal.SIGSTOP))
 """Without the real-time signals."""
-_LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE)
+_LIMITS = (
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_AS,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_STACK,
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_CORE,
+    resource.RLIMIT_NPROC,
+)
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _ENVIRONMENT = os.environ
 
@@ -66,6 +78,20 @@ def _write_environment(before: tuple[Any, Mapping[bytes, bytes]]) -> None:
             os.environb[name] = value
 
 
+def _read_zone() -> tuple[object, ...]:
+    return time.tzname, time.timezone, time.altzone
+
+
+def _write_zone(_: object) -> None:
+    # The environment is restored by now. The C library keeps the zone that it read.
+    time.tzset()
+
+
+def _write_warnings(filters: Sequence[Any]) -> None:
+    warnings.resetwarnings()  # Forgets also what the filters said of earlier warnings.
+    warnings.filters[:] = filters  # type: ignore[index]
+
+
 def _write_timers(running: Sequence[bool]) -> None:
     for which, was_running in zip(_TIMERS, running, strict=True):
         if not was_running:
@@ -96,12 +122,28 @@ def _write_temporary_folder(path: str | None) -> None:
     tempfile.tempdir = path
 
 
-def _write_collecting(enabled: bool) -> None:
+def _read_start_method() -> str | None:
+    return multiprocessing.get_start_method(allow_none=True)
+
+
+def _write_start_method(method: str | None) -> None:
+    # `multiprocessing` allows to choose it once only, and using the default chooses it too.
+    multiprocessing.set_start_method(method, force=True)  # None takes the choice back
+
+
+def _read_collecting() -> tuple[bool, tuple[int, int, int], int]:
+    return gc.isenabled(), gc.get_threshold(), gc.get_debug()
+
+
+def _write_collecting(before: tuple[bool, tuple[int, int, int], int]) -> None:
+    enabled, threshold, debug = before
+    gc.set_debug(debug)
+    gc.set_threshold(*threshold)
     gc.enable() if enabled else gc.disable()
 
 
 def _read_identity() -> tuple[object, ...]:
-    return os.getresuid(), os.getresgid(), os.getpgrp()
+    return os.getresuid(), os.getresgid(), os.getgroups(), os.getpgrp()
 
 
 def _write_identity(_: object) -> None:
@@ -119,6 +161,7 @@ _PARTS = (
     _Part("signal handlers", lambda: tuple(map(getsignal, _SIGNALS)), _write_handlers),
     _Part("user and process group", _read_identity, _write_identity),
     _Part("environment", _read_environment, _write_environment),
+    _Part("time zone", _read_zone, _write_zone),
     _Part("working directory", _read_folder, _write_folder),
     _Part("umask", _read_umask, os.umask),
     _Part("limits", lambda: tuple(map(resource.getrlimit, _LIMITS)), _write_limits),
@@ -127,7 +170,10 @@ _PARTS = (
     _Part("recursion limit", sys.getrecursionlimit, sys.setrecursionlimit),
     _Part("socket timeout", socket.getdefaulttimeout, socket.setdefaulttimeout),
     _Part("locale", lambda: locale.setlocale(locale.LC_ALL), lambda name: locale.setlocale(locale.LC_ALL, name)),
-    _Part("garbage collector", gc.isenabled, _write_collecting),
+    _Part("garbage collector", _read_collecting, _write_collecting),
+    _Part("trace function", sys.gettrace, sys.settrace),
+    _Part("warnings", lambda: tuple(warnings.filters), _write_warnings),
+    _Part("start method", _read_start_method, _write_start_method),
     _Part("standard streams", lambda: (sys.stdin, sys.stdout, sys.stderr), _write_streams),
     _Part("module path", lambda: tuple(sys.path), _write_path),
     _Part("temporary folder", lambda: tempfile.tempdir, _write_temporary_folder),

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from billiard.common import _shutdown_cleanup
-from billiard.pool import EX_FAILURE, EX_RECYCLE
+from billiard.pool import EX_FAILURE, EX_RECYCLE, TASK
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.asynpool import Worker as AsynWorker
 from celery.concurrency.prefork import TaskPool
@@ -30,6 +30,23 @@ def replace_this_process(why: str) -> None:
     _of_this_process.setdefault(os.getpid(), why)
 
 
+def replacing_if_it_fails(run: Callable[..., Any]) -> Callable[..., Any]:
+    """What Celery runs for a message, by which the calling process is replaced if Celery itself fails.
+
+    The errors of a task are results for Celery, so this is one that the next message would meet too: Celery's modules
+    were imported anew, for example. Its messages would be lost one after the other, and no Task would say why.
+    """
+
+    def run_or_replace(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return run(*args, **kwargs)
+        except BaseException as error:
+            replace_this_process(f"Celery failed outside of its task: {type(error).__name__}: {error}")
+            raise
+
+    return run_or_replace
+
+
 class _Worker(AsynWorker):  # type: ignore[misc]
     """What runs in a pool process."""
 
@@ -41,7 +58,11 @@ class _Worker(AsynWorker):  # type: ignore[misc]
             if why := _of_this_process.get(os.getpid()):
                 log.info("process_replaced", pid=os.getpid(), why=why)
                 sys.exit(EX_RECYCLE)
-            return wait_for_job()
+            request = wait_for_job()
+            if request and request[0] == TASK:
+                job, part, run, args, kwargs = request[1]
+                return TASK, (job, part, replacing_if_it_fails(run), args, kwargs)
+            return request
 
         # Here the result of the last job is sent, and no other is taken. Celery gives a job that was already meant for
         # this process to another one, as with `worker_max_tasks_per_child`.
