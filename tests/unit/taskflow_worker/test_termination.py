@@ -17,7 +17,7 @@ from taskflow_core.ledger.worker import Heartbeat, Holding
 from taskflow_worker.process.prefork import Prefork
 from taskflow_worker.process.shared_slots import SharedSlots
 from taskflow_worker.process.stop_rules import Step, StopRequest, event_kind, next_step
-from taskflow_worker.process.termination import Terminator
+from taskflow_worker.process.termination import HELD_UP_SECONDS, Terminator
 
 MEMBER = "a:1"
 GRACE = 10.0
@@ -206,8 +206,35 @@ def test_its_own_timeout_stops_an_attempt(scene: Scene) -> None:
 
 
 def test_an_attempt_that_is_not_claimed_yet_is_not_touched(scene: Scene) -> None:
-    scene.slots.slot(0).end(MEMBER)
+    scene.slots.slot(0).register(scene.process.pid)
     scene.terminator.on_heartbeat(Heartbeat("e", (), {MEMBER: Reason.CANCELLED}))
     scene.terminator.check(100.0)
     scene.terminator.check(200.0)
+    assert not scene.ended
+
+
+def test_a_runner_that_does_not_return_after_its_attempt_is_replaced(scene: Scene) -> None:
+    scene.slots.slot(0).end(MEMBER)
+    scene.terminator.check(100.0)
+    scene.terminator.check(100.0 + HELD_UP_SECONDS - 1)
+    assert not scene.ended
+    scene.terminator.check(100.0 + HELD_UP_SECONDS)
+    assert scene.ended
+    assert scene.leases.running == []
+    assert scene.ledger.reported == []
+
+
+def test_a_runner_that_has_begun_the_next_attempt_is_not_held_up(scene: Scene) -> None:
+    scene.slots.slot(0).end(MEMBER)
+    scene.terminator.check(100.0)
+    scene.slots.slot(0).begin(scene.process.pid, "b:1", None)
+    scene.terminator.check(200.0)
+    assert not scene.ended
+
+
+def test_a_runner_that_has_not_begun_yet_is_not_held_up(scene: Scene) -> None:
+    scene.leases.running = [Holding("b:1", scene.process.pid, "t")]
+    scene.slots.slot(0).end(MEMBER)
+    for now in (100.0, 200.0):
+        scene.terminator.check(now)
     assert not scene.ended

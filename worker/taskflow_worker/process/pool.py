@@ -26,6 +26,9 @@ class RunnerControl(Protocol):
     def terminate(self, holding: Holding, slot: Slot) -> None:
         """The handler did not stop. Its slot is marked and its end is reported: nothing it does counts any more."""
 
+    def held_up(self, runner: int) -> None:
+        """The runner's attempt has ended long ago, and it does not take another."""
+
 
 class Pool(RunnerControl, Protocol):
     """The runners of a worker. All methods but `runner` and `broken` are called in the main process."""

@@ -90,6 +90,10 @@ class Prefork:
         log.warning("attempt_killed", member=holding.member, pid=holding.runner)
         kill_with_descendants(holding.runner)
 
+    def held_up(self, runner: int) -> None:
+        """See `RunnerControl`."""
+        kill_with_descendants(runner)
+
     def given_up(self) -> int:
         """Zero: a process can always be killed."""
         return 0

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from taskflow_core.domain.phases import Reason
 
 _REASONS = tuple(Reason)
-_SLOT_BYTES = 40
-_RUNNER, _CURRENT, _TIMEOUT, _STOP_MEMBER, _STOP_REASON, _TERMINATING = 0, 8, 16, 24, 32, 33
+_SLOT_BYTES = 48
+_RUNNER, _CURRENT, _TIMEOUT, _STOP_MEMBER, _STOP_REASON, _TERMINATING, _ENDED = 0, 8, 16, 24, 32, 33, 40
 """Offsets of the fields of a slot."""
 _DIGEST_BYTES = 8
 _IDLE = bytes(_DIGEST_BYTES)
@@ -56,6 +56,7 @@ class Slot:
 
     def end(self, member: str, sleep: Callable[[float], None] = time.sleep) -> None:
         """Runner: the attempt ended. While it is being terminated, wait until the mark is cleared or the kill comes."""
+        self._put(_ENDED, _digest(member))
         self._put(_CURRENT, _IDLE)
         waited = 0.0
         while self._get(_TERMINATING, 1) != b"\0" and self._get(_STOP_MEMBER, _DIGEST_BYTES) == _digest(member):
@@ -74,6 +75,12 @@ class Slot:
     def runs(self, runner: int, member: str) -> bool:
         """Main process: whether that runner runs that attempt."""
         return self.runner == runner and self._get(_CURRENT, _DIGEST_BYTES) == _digest(member)
+
+    def ended(self, runner: int, member: str) -> bool:
+        """Main process: whether that attempt is the last that ended in that runner, and it has begun no other."""
+        if self.runner != runner or self._get(_CURRENT, _DIGEST_BYTES) != _IDLE:
+            return False
+        return self._get(_ENDED, _DIGEST_BYTES) == _digest(member)
 
     @property
     def occupied(self) -> bool:
@@ -144,6 +151,10 @@ class SharedSlots:
     def find(self, runner: int, member: str) -> Slot | None:
         """The slot of the runner that runs this attempt. None if it does not run it, or not yet."""
         return next((slot for slot in self._slots if slot.runs(runner, member)), None)
+
+    def ended(self, runner: int, member: str) -> bool:
+        """See `Slot.ended`."""
+        return any(slot.ended(runner, member) for slot in self._slots)
 
 
 def _digest(member: str) -> bytes:

@@ -1,4 +1,6 @@
-"""Stops attempts that are cancelled, timed out or fenced: first by request, after a grace period by force."""
+"""Stops attempts that are cancelled, timed out or fenced: first by request, after a grace period by force. Frees
+runners that go on after their attempt.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +20,8 @@ from taskflow_worker.sdk.failures import STOP_MESSAGES
 
 log = get_logger(__name__)
 TICK_SECONDS = 0.2
+HELD_UP_SECONDS = 60.0
+"""After the end of its attempt, a runner only sends a result. But receivers of Celery's signals run there too."""
 
 
 class Terminator:
@@ -44,6 +48,8 @@ class Terminator:
         self._wanted: dict[str, Reason] = {}
         self._fenced: frozenset[str] = frozenset()
         self._sent: dict[str, StopRequest] = {}
+        self._ended: dict[str, float] = {}
+        """Attempts that ended in runners which have not returned: since when that is known."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._check_loop, name="termination", daemon=True)
 
@@ -73,9 +79,11 @@ class Terminator:
         running = self._leases.current()
         members = {holding.member for holding in running}
         self._sent = {member: sent for member, sent in self._sent.items() if member in members}
+        self._ended = {member: since for member, since in self._ended.items() if member in members}
         for holding in running:
             slot = self._slots.find(holding.runner, holding.member)
             if slot is None:
+                self._check_return(holding, now)
                 continue
             step = next_step(
                 timeout_at=slot.timeout_at,
@@ -90,6 +98,15 @@ class Terminator:
                 self._request(holding, slot, step[1], now)
             else:
                 self._terminate(holding, slot, step[1])
+
+    def _check_return(self, holding: Holding, now: float) -> None:
+        if not self._slots.ended(holding.runner, holding.member):
+            return
+        since = self._ended.setdefault(holding.member, now)
+        if now - since >= HELD_UP_SECONDS:
+            log.error("runner_held_up", member=holding.member, runner=holding.runner, seconds=HELD_UP_SECONDS)
+            self._leases.drop(holding)
+            self._control.held_up(holding.runner)
 
     def _request(self, holding: Holding, slot: Slot, reason: Reason, now: float) -> None:
         log.info("attempt_stopping", member=holding.member, reason=reason, grace_seconds=self._grace)

@@ -125,6 +125,10 @@ class Threads:
         timer.daemon = True
         timer.start()
 
+    def held_up(self, runner: int) -> None:  # noqa: ARG002 - the port's signature
+        """See `RunnerControl`. The worker drains and ends."""
+        self._restart()
+
     def given_up(self) -> int:
         """See `Pool`."""
         with self._lock:
