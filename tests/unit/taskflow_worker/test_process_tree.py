@@ -144,3 +144,19 @@ def test_a_process_without_children_is_told_so_by_one_call() -> None:
     script = "from taskflow_worker.process.process_tree import has_children; print(has_children())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_an_attempt_after_one_that_let_go_of_orphans_keeps_its_own() -> None:
+    script = """
+import ctypes
+from taskflow_worker.process.housekeeping import ProcessHousekeeping
+libc, found = ctypes.CDLL(None), ctypes.c_int()
+housekeeping = ProcessHousekeeping(print)
+with housekeeping.around(""):
+    libc.prctl(36, 0, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+with housekeeping.around(""):
+    libc.prctl(37, ctypes.byref(found), 0, 0, 0)  # PR_GET_CHILD_SUBREAPER
+print(found.value)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"

@@ -11,7 +11,7 @@ from typing import Protocol
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_worker.process.clean_state import ProcessState, short_of_descriptors
 from taskflow_worker.process.left_threads import left_behind
-from taskflow_worker.process.process_tree import end_below, end_started_by, has_children
+from taskflow_worker.process.process_tree import adopt_orphans, end_below, end_started_by, has_children
 
 log = get_logger(__name__)
 
@@ -43,6 +43,8 @@ class ProcessHousekeeping:
     @contextmanager
     def around(self, package: str) -> Iterator[None]:
         """See `Housekeeping`."""
+        # An earlier attempt may have undone it.
+        adopt_orphans()
         threads = set(threading.enumerate())
         state = ProcessState()
         try:
