@@ -96,8 +96,7 @@ POOL_DEMAND = (
 """Likewise."""
 SCHEDULE_NEXT = (
     "taskflow_schedule_next_timestamp_seconds",
-    "When the next run of the namespace's TaskSchedules is to be created, at the latest (Unix time). In the past: it is "
-    "late.",
+    "When the next run of a namespace's TaskSchedules is to be created, at the latest (Unix time); it is late if past.",
     ("namespace",),
 )
 """Likewise."""

@@ -66,7 +66,10 @@ class Children:
         for each in self._tasks.children(schedule_uid):
             child, uid = Child.of(each.task), each.task.uid
             known.made.pop(child.name, None)
-            found[child.name] = Existing(replace(child, cancelled=child.cancelled or uid in known.cancelled), uid)
+            # It has ended once its resource says so, which is being written.
+            phase = child.phase if child.open else Phase.RUNNING
+            cancelled = child.cancelled or uid in known.cancelled
+            found[child.name] = Existing(replace(child, phase=phase, cancelled=cancelled), uid)
         return found
 
     def added(self, task: Task) -> None:

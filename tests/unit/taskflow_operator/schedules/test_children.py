@@ -69,6 +69,13 @@ def test_a_child_that_is_asked_to_end_says_so_before_the_watch_does() -> None:
     assert site.children.of(site.known)["a"].child.cancelled
 
 
+def test_a_child_whose_end_is_being_written_has_not_ended() -> None:
+    site = Site()
+    site.tasks.add(task := run_of("a"))
+    site.tasks.set_status("a", task.status.model_copy(update={"phase": Phase.SUCCEEDED}))
+    assert site.children.of(site.known)["a"].child.open
+
+
 def test_the_end_of_a_child_changes_its_schedule_and_it_stays_until_it_is_deleted() -> None:
     site = Site()
     site.finish("a", 1)
