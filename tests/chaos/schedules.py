@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ class Schedules:
         """How many ticks ran, and what is wrong with them; after all their Tasks ended."""
         schedules = [self._ticked(number, name) for number, name in enumerate(self.names)]
         runs = list(self._runs())
-        return len({(run.schedule, run.tick) for run in runs}), list(_violations(schedules, runs))
+        return len({(run.schedule, run.tick) for run in runs}), list(_violations(schedules, runs, datetime.now(UTC)))
 
     def delete(self) -> None:
         """Their Tasks are deleted with them."""
@@ -103,10 +103,10 @@ class Schedules:
                 yield TickRun(said["schedule"], datetime.fromisoformat(said["tick"]), said["uid"])
 
 
-def _violations(schedules: Sequence[Ticked], runs: Sequence[TickRun]) -> Iterator[Violation]:
+def _violations(schedules: Sequence[Ticked], runs: Sequence[TickRun], now: datetime) -> Iterator[Violation]:
     for name, tick in twice(runs):
         yield Violation(Wrong.TICK_TWICE, name, f"two Tasks ran for {tick}")
     for name, count in lost(schedules, runs, EVERY_SECONDS):
         yield Violation(Wrong.TICK_LOST, name, f"{count} ticks neither ran nor were missed")
-    for name, tick in strangers(schedules, runs, EVERY_SECONDS):
+    for name, tick in strangers(schedules, runs, EVERY_SECONDS, now):
         yield Violation(Wrong.TICK_LOST, name, f"{tick} ran, and is no tick that was decided on")

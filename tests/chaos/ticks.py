@@ -58,7 +58,18 @@ def lost(schedules: Sequence[Ticked], runs: Iterable[TickRun], seconds: int) -> 
             yield each.name, left
 
 
-def strangers(schedules: Sequence[Ticked], runs: Iterable[TickRun], seconds: int) -> list[tuple[str, datetime]]:
-    """Runs of ticks that there are not, or that the schedule has not decided on."""
+def strangers(
+    schedules: Sequence[Ticked], runs: Iterable[TickRun], seconds: int, now: datetime
+) -> list[tuple[str, datetime]]:
+    """Runs of ticks that there are not, or that the schedule has not decided on.
+
+    A tick that has not come yet may have run all the same: a clock was ahead, and was set right before the cursor was
+    written. When its time comes, its Task is there.
+    """
     due = {(each.name, tick) for each in schedules for tick in expected(each, seconds)}
-    return sorted({(run.schedule, run.tick) for run in runs} - due)
+    offsets = {each.name: each.offset for each in schedules}
+    return sorted(
+        key
+        for key in {(run.schedule, run.tick) for run in runs} - due
+        if key[1] <= now or key[1].timestamp() % seconds != offsets[key[0]]
+    )

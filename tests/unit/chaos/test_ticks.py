@@ -40,4 +40,9 @@ def test_a_tick_is_lost_unless_it_was_counted_as_missed() -> None:
 
 
 def test_what_ran_beyond_the_cursor_or_between_two_ticks_is_no_tick() -> None:
-    assert strangers([ticked()], [run(13), run(14), run(43)], 10) == [("s", at(14)), ("s", at(43))]
+    runs = [run(13), run(14), run(43)]
+    assert strangers([ticked()], runs, 10, at(50)) == [("s", at(14)), ("s", at(43))]
+
+
+def test_a_clock_that_was_ahead_lets_ticks_run_before_their_time() -> None:
+    assert strangers([ticked()], [run(43), run(44)], 10, at(40)) == [("s", at(44))]
