@@ -21,7 +21,7 @@ from taskflow_api.live import logs, streams
 from taskflow_api.operations import routes as operations
 from taskflow_api.pages.site import Pages
 from taskflow_api.pools import routes as pools
-from taskflow_api.tasks import batch_routes, change_routes, item_routes, routes
+from taskflow_api.tasks import batch_routes, change_routes, item_routes, routes, run_once_routes
 from taskflow_api.waiting import routes as waiting
 from taskflow_api.webhooks import routes as webhooks
 from taskflow_api.wiring import Components
@@ -52,6 +52,7 @@ def create_app(components: Components) -> FastAPI:
         batch_routes.router,
         change_routes.router,
         item_routes.router,
+        run_once_routes.router,
         routes.router,
         artifacts.router,
         uploads.router,

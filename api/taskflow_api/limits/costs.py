@@ -36,6 +36,7 @@ _WRITES = (
     "cancelTask",
     "retryTask",
     "deleteTask",
+    "forgetRuns",
     "createUpload",
     "deleteFile",
     "createMultipartUpload",

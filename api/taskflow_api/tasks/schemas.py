@@ -141,6 +141,7 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin adds it
     suspend: bool = False
     cancel: bool = False
     ttl_seconds_after_finished: Annotated[int | None, Field(ge=0, le=315360000)] = None
+    rerun: Literal["Always", "UnlessSucceeded", "Never"] = "Always"
     array: ArrayBody | None = None
 
 

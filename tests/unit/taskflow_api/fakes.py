@@ -122,6 +122,7 @@ class FakeHistory:
     starts: list[datetime] = field(default_factory=list)
     operations: dict[str, OperationRow] = field(default_factory=dict)
     asked: Filter | None = None
+    runs: dict[tuple[str, str], int] = field(default_factory=dict)
     failure: Exception | None = None
 
     async def list_tasks(
@@ -154,6 +155,10 @@ class FakeHistory:
     async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
         await self.check()
         return [row for row in self.items if row.first > after and state in (None, row.state)][:limit]
+
+    async def forget_runs(self, namespace: str, name: str) -> int:
+        await self.check()
+        return self.runs.pop((namespace, name), 0)
 
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         await self.check()

@@ -33,6 +33,7 @@ OPERATIONS = {
     "listItems",
     "getTask",
     "deleteTask",
+    "forgetRuns",
     "listArtifacts",
     "getArtifact",
     "createUpload",
