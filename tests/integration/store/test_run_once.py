@@ -28,7 +28,8 @@ OUTPUT = {"name": "o", "key": "k", "sizeBytes": 1, "sha256": "0", "contentType":
 async def ended(engine: AsyncEngine, number: int, **fields: Any) -> str:
     """The end of a Task of the same name and work; its uid."""
     uid = f"{UID[:-1]}{number}"
-    made = snapshot(EventKind.SETTLED, number, uid=uid, **{"name": "report", "spec": SPEC, **fields})
+    told: dict[str, Any] = {"name": "report", "spec": SPEC, **fields}
+    made = snapshot(EventKind.SETTLED, number, uid=uid, **told)
     async with transaction(engine) as connection:
         assert await repository.apply_events(connection, [made]) == 1
     return uid

@@ -12,17 +12,23 @@ from taskflow_core.domain.task import Task, TaskSpec
 from taskflow_core.store.folding import fold, mirror
 from tests.unit.taskflow_core.store.builders import UID, snapshot
 
-SPEC = {"handler": "reports.summarise", "kwargs": {"n": 1}, "rerun": "UnlessSucceeded"}
+SPEC: dict[str, Any] = {"handler": "reports.summarise", "kwargs": {"n": 1}, "rerun": "UnlessSucceeded"}
+REPORT: dict[str, Any] = {"name": "report", "spec": SPEC}
 START, END = "2026-09-21T12:00:00Z", "2026-09-21T12:00:09Z"
-WELL = {"phase": "Succeeded", "reason": "Succeeded", "startTime": START, "completionTime": END, "result": {"rows": 3}}
-BADLY = {"phase": "Failed", "reason": "HandlerError", "startTime": START, "completionTime": END}
+WELL: dict[str, Any] = {
+    "phase": "Succeeded",
+    "reason": "Succeeded",
+    "startTime": START,
+    "completionTime": END,
+    "result": {"rows": 3},
+}
+BADLY: dict[str, Any] = {"phase": "Failed", "reason": "HandlerError", "startTime": START, "completionTime": END}
 
 
 def runs(*told: dict[str, Any], kind: EventKind = EventKind.SETTLED) -> list[tuple[str, str]]:
     """Phase and uid of what is noted, after the events of so many Tasks of one name."""
     events = [
-        snapshot(kind, number, uid=f"{UID[:-1]}{number}", **{"name": "report", "spec": SPEC, **fields})
-        for number, fields in enumerate(told)
+        snapshot(kind, number, uid=f"{UID[:-1]}{number}", **(REPORT | fields)) for number, fields in enumerate(told)
     ]
     return [(run["phase"], run["uid"][-1]) for run in fold(events).runs]
 
