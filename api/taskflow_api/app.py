@@ -26,7 +26,7 @@ from taskflow_api.schedules import history_routes as schedule_history
 from taskflow_api.schedules import preview_routes as schedule_previews
 from taskflow_api.schedules import routes as schedules
 from taskflow_api.schedules import run_routes as schedule_runs
-from taskflow_api.tasks import batch_routes, change_routes, item_routes, routes
+from taskflow_api.tasks import batch_routes, change_routes, item_routes, routes, run_once_routes
 from taskflow_api.waiting import routes as waiting
 from taskflow_api.webhooks import routes as webhooks
 from taskflow_api.wiring import Components
@@ -35,6 +35,7 @@ _GUARDED = (
     batch_routes.router,
     change_routes.router,
     item_routes.router,
+    run_once_routes.router,
     routes.router,
     artifacts.router,
     uploads.router,

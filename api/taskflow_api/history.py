@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_core.domain.items import ItemRow, ItemState
-from taskflow_core.store import items, operations, repository, schedules
+from taskflow_core.store import items, operations, repository, run_once, schedules
 from taskflow_core.store.engine import transaction
 from taskflow_core.store.operations import OperationRow
 from taskflow_core.store.repository import Filter
@@ -45,6 +45,11 @@ class PostgresHistory:
         """See `items.items_of`."""
         async with transaction(self._reading) as connection:
             return await items.items_of(connection, uid, state=state, after=after, limit=limit)
+
+    async def forget_runs(self, namespace: str, name: str) -> int:
+        """See `run_once.forget_runs`."""
+        async with transaction(self._engine) as connection:
+            return await run_once.forget_runs(connection, namespace, name)
 
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         """See `repository.latest_starts`."""

@@ -94,6 +94,9 @@ class History(TaskHistory, OperationStore, RunStore, Protocol):
     async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
         """Finished items of an array, by index."""
 
+    async def forget_runs(self, namespace: str, name: str) -> int:
+        """See `run_once.forget_runs`."""
+
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         """The latest start times of Tasks of a queue, newest first."""
 

@@ -127,6 +127,11 @@ def delete(namespace: str, name: str) -> Call[None]:
     return Call("DELETE", path(namespace, "tasks", name), nothing)
 
 
+def forget_runs(namespace: str, name: str) -> Call[None]:
+    """Let the Tasks of a name with `rerun` run again, from the next one that is created."""
+    return Call("DELETE", path(namespace, "run-once", name), nothing)
+
+
 def why(namespace: str, name: str) -> Call[Why]:
     """Explain why a Task waits."""
     return Call("GET", path(namespace, "tasks", name, "why"), as_model(Why))

@@ -71,6 +71,10 @@ class OperatorSettings(ComponentSettings):
     """Time to live of finished Tasks that set none. Unset keeps them until somebody deletes them."""
     finished_tasks_per_namespace: int | None = Field(default=None, ge=1)
     """Finished Tasks that a namespace keeps; the oldest are deleted first. Unset is without a limit."""
+    run_once_days: int | None = Field(default=None, ge=1, le=36500)
+    """How long it is remembered that a Task with `rerun: UnlessSucceeded` or `Never` ran, counted from its end or from
+    the last time it was created again. After that it runs again. Unset is for ever; a row takes about 300 bytes and its
+    result."""
     quiet_seconds: float = Field(default=1.0, ge=0, le=60)
     """Pending, Queued and Running are written only if they last longer than this. An end is written at once."""
 

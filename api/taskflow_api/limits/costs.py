@@ -41,6 +41,7 @@ _WRITES = (
     "cancelTask",
     "retryTask",
     "deleteTask",
+    "forgetRuns",
     "createUpload",
     "deleteFile",
     "createMultipartUpload",

@@ -140,6 +140,7 @@ class TemplateSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin add
     depends_on: Annotated[list[DependencyBody], Field(max_length=32)] = []
     notify: Annotated[list[WebhookName], Field(max_length=8)] = []
     ttl_seconds_after_finished: Annotated[int | None, Field(ge=0, le=315360000)] = None
+    rerun: Literal["Always", "UnlessSucceeded", "Never"] = "Always"
     array: ArrayBody | None = None
 
 

@@ -107,6 +107,8 @@ def explain(
 
 
 def _blocked(task: Task, dependencies: Sequence[DependencyState], now: datetime) -> Explanation | None:
+    if task.status.reason == Reason.HISTORY_UNAVAILABLE:
+        return Explanation(True, Reason.HISTORY_UNAVAILABLE, task.status.message)
     if (start := task.spec.not_before) is not None and start > now:
         return Explanation(True, Reason.NOT_BEFORE, f"spec.notBefore is {start:%Y-%m-%dT%H:%M:%SZ}", start)
     unmet = [each for each in dependencies if not each.met]

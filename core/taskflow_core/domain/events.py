@@ -182,6 +182,8 @@ class TaskSnapshot(Model):
     reason: str = ""
     message: str = ""
     attempt: int = 1
+    attempts: int = 0
+    """How many were started, as far as is known."""
     start_time: Time | None = None
     completion_time: Time | None = None
     result: Any = None

@@ -119,9 +119,12 @@ class Reason(StrEnum):
     AGAIN_IN_ARRAY = "AgainInArray"
     """The handler raised `Again` for an item of an array, which cannot wait alone. Final for the item."""
 
+    ALREADY_RAN = "AlreadyRan"
+    """A Task of this name did the same work before, and `spec.rerun` says not to do it again: nothing was run. The
+    phase is Succeeded, with the former result, if the former Task succeeded, otherwise Failed. Final."""
     HISTORY_UNAVAILABLE = "HistoryUnavailable"
-    """PostgreSQL does not answer. An array needs it, since it has what has ended of the array; it goes on when
-    PostgreSQL is back."""
+    """PostgreSQL does not answer. An array needs it, since it has what has ended of the array, and so does a Task with
+    `spec.rerun`, since it has what ran before. They go on when PostgreSQL is back."""
     ITEMS_INVALID = "ItemsInvalid"
     """The object of `spec.array.itemsFrom` cannot be read as its format says, or has too many items. Final."""
     ITEMS_FAILED = "ItemsFailed"
@@ -169,5 +172,6 @@ _FINAL = frozenset(
         Reason.TOO_MANY_FAILURES,
         Reason.TOO_MANY_CONTINUATIONS,
         Reason.AGAIN_IN_ARRAY,
+        Reason.ALREADY_RAN,
     }
 )

@@ -108,6 +108,14 @@ class Isolation(StrEnum):
     """In a pod of its own, one for each attempt."""
 
 
+class Rerun(StrEnum):
+    """Whether a Task runs whose work was done before under its name."""
+
+    ALWAYS = "Always"
+    UNLESS_SUCCEEDED = "UnlessSucceeded"
+    NEVER = "Never"
+
+
 class DependencyOutcome(StrEnum):
     """What a dependency has to come to."""
 
@@ -146,6 +154,7 @@ class TaskSpec(Model):
     suspend: bool = False
     cancel: bool = False
     ttl_seconds_after_finished: int | None = Field(default=None, ge=0, le=315360000)
+    rerun: Rerun = Rerun.ALWAYS
     array: ArraySpec | None = None
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from taskflow_core.domain.events import ENDS, SEQUENCE, Continuation, Event, EventKind, Failure, Success, TaskSnapshot
 from taskflow_core.domain.phases import Phase, Reason
-from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Task, TaskSpec
+from taskflow_core.domain.task import MAX_MESSAGE_CHARS, Rerun, Task, TaskSpec
 from taskflow_core.store.fitting import fit_json, fit_text
+from taskflow_core.store.run_rows import best_runs, run_of
 
 Row = dict[str, Any]
 """Values of one row by column name, as the driver takes them."""
@@ -36,6 +37,8 @@ class Batch:
     tasks: tuple[Row, ...] = ()
     attempts: tuple[Row, ...] = ()
     timeline: tuple[Row, ...] = ()
+    runs: tuple[Row, ...] = ()
+    """Of Tasks with `spec.rerun` that ended."""
     rejected: tuple[Rejected, ...] = ()
 
 
@@ -48,6 +51,7 @@ def fold(events: Iterable[Event]) -> Batch:
     tasks: dict[str, Row] = {}
     attempts: dict[tuple[str, int], Row] = {}
     lines: dict[str, Row] = {}
+    runs: list[Row] = []
     rejected: list[Rejected] = []
     readable: list[tuple[tuple[int, int], Event]] = []
     for event in {event.entry: event for event in events}.values():
@@ -58,6 +62,7 @@ def fold(events: Iterable[Event]) -> Batch:
     for _, event in sorted(readable, key=lambda pair: pair[0]):
         try:
             line, attempt, task = _read(event)
+            run = None if task is None else _run(event, task)
         # RecursionError: JSON that is nested too deeply. OverflowError: a time that no calendar has.
         except (ValueError, RecursionError, OverflowError) as error:
             rejected.append(Rejected(event.id, f"{type(error).__name__}: {error}"[:500]))
@@ -67,6 +72,8 @@ def fold(events: Iterable[Event]) -> Batch:
         if attempt is not None:
             key = (attempt["uid"], attempt["attempt"])
             attempts[key] = _merge_attempt(attempts.get(key), attempt)
+        if run is not None:
+            runs.append(run)
         if task is not None:
             former = tasks.get(task["uid"])
             if former is None or _order(former) < _order(task):
@@ -75,6 +82,7 @@ def fold(events: Iterable[Event]) -> Batch:
         tuple(tasks[uid] for uid in sorted(tasks)),
         tuple(attempts[key] for key in sorted(attempts)),
         tuple(lines[event_id] for event_id in sorted(lines)),
+        best_runs(runs),
         tuple(sorted(rejected, key=lambda one: one.event_id)),
     )
 
@@ -85,7 +93,11 @@ def mirror(tasks: Sequence[Task]) -> Batch:
     Their order is that of the event which would have said the same, so that later events still count as newer.
     """
     rows = [_mirrored(task) for task in tasks]
-    return Batch(tasks=tuple(sorted(rows, key=lambda row: str(row["uid"]))))
+    runs = [run_of(row, task.spec, attempts=task.status.attempts) for task, row in zip(tasks, rows, strict=True)]
+    return Batch(
+        tasks=tuple(sorted(rows, key=lambda row: str(row["uid"]))),
+        runs=best_runs([run for run in runs if run is not None]),
+    )
 
 
 def stream_position(event_id: str) -> tuple[int, int]:
@@ -153,6 +165,14 @@ def _told(event: Event) -> Row:
         "message": fit_text(failure.message, MAX_MESSAGE_CHARS),
         "run_ms": failure.run_ms,
     }
+
+
+def _run(event: Event, task: Row) -> Row | None:
+    # Nearly all Tasks: their specification need not be read once more.
+    if event.payload["spec"].get("rerun", Rerun.ALWAYS.value) == Rerun.ALWAYS.value:
+        return None
+    told = TaskSnapshot.model_validate(event.payload)
+    return run_of(task, TaskSpec.model_validate(told.spec), attempts=told.attempts)
 
 
 def _attempt(line: Row) -> Row:

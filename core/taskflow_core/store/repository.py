@@ -18,7 +18,7 @@ from taskflow_core.domain.task import Task
 from taskflow_core.store.engine import database_errors, sqlstate
 from taskflow_core.store.folding import Batch, fold, mirror, stream_position
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
-from taskflow_core.store.statements import ADD_LINE, MARK_RUNNING, MERGE_ATTEMPT, UPSERT_TASK
+from taskflow_core.store.statements import ADD_LINE, KEEP_RUN, MARK_RUNNING, MERGE_ATTEMPT, UPSERT_TASK
 from taskflow_core.store.tables import attempts, tasks, timeline
 from taskflow_core.telemetry.logs import get_logger
 
@@ -239,6 +239,8 @@ async def _write(connection: AsyncConnection, batch: Batch) -> None:
         await connection.execute(UPSERT_TASK, batch.tasks)
     if batch.attempts:
         await connection.execute(MERGE_ATTEMPT, batch.attempts)
+    if batch.runs:
+        await connection.execute(KEEP_RUN, batch.runs)
     if batch.timeline:
         await connection.execute(ADD_LINE, batch.timeline)
     touched = {row["uid"] for row in batch.tasks} | {row["uid"] for row in batch.attempts if row["started_at"]}

@@ -9,7 +9,7 @@ from sqlalchemy.types import Text
 from taskflow_core.domain.events import SEQUENCE, EventKind
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.store.rows import AttemptRow, TaskRow
-from taskflow_core.store.tables import attempts, tasks, timeline
+from taskflow_core.store.tables import attempts, run_once, tasks, timeline
 
 _STARTED = SEQUENCE[EventKind.STARTED]
 
@@ -78,7 +78,21 @@ def _mark_running() -> Executable:
     )
 
 
+def _keep_run() -> Executable:
+    """A success stays for ever, another end until the next one."""
+    statement = insert(run_once)
+    new = statement.excluded
+    values = ("uid", "phase", "finished_at", "result", "outputs")
+    return statement.on_conflict_do_update(
+        index_elements=[run_once.c.namespace, run_once.c.name, run_once.c.digest],
+        set_={**{name: new[name] for name in values}, "used_at": func.now()},
+        where=(run_once.c.phase != Phase.SUCCEEDED.value)
+        & ((new.phase == Phase.SUCCEEDED.value) | (run_once.c.finished_at < new.finished_at)),
+    )
+
+
 UPSERT_TASK = _upsert_task()
+KEEP_RUN = _keep_run()
 MERGE_ATTEMPT = _merge_attempt()
 MARK_RUNNING = _mark_running()
 ADD_LINE = insert(timeline).on_conflict_do_nothing(index_elements=[timeline.c.event_id])

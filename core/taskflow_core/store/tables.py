@@ -103,6 +103,23 @@ array_items = Table(
 """One row a stretch of neighbouring items that ended alike; rows of an array never overlap. Written once, never
 changed."""
 
+run_once = Table(
+    "run_once",
+    metadata,
+    Column("namespace", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("digest", Text, primary_key=True),
+    Column("uid", Text, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("finished_at", DateTime(timezone=True), nullable=False),
+    Column("result", JSONB(none_as_null=True)),
+    Column("outputs", JSONB, nullable=False),
+    Column("used_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("ix_run_once_used_at", "used_at"),
+)
+"""One row for what a Task with `spec.rerun` did. A success is never replaced; otherwise the latest end counts.
+`used_at` is when it ended or was last asked for."""
+
 operations = Table(
     "operations",
     metadata,

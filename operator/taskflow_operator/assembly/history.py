@@ -11,6 +11,7 @@ from taskflow_core.store.migrate import connect, ensure_schema
 from taskflow_operator.assembly.foundation import Foundation
 from taskflow_operator.assembly.part import Loop, Part
 from taskflow_operator.history.mirror import HistoryMirror
+from taskflow_operator.history.run_once import RunPruner
 from taskflow_operator.history.schema import SchemaKeeper
 from taskflow_operator.runtime.stream_group import StreamGroup
 
@@ -39,6 +40,8 @@ class HistoryFeature:
         base.namespaces.unmirrored.append(mirror.mirror_again)
         group = StreamGroup(reader, mirror.take, base.leadership.until_confirmed, gather_seconds=GATHER_SECONDS)
         loops: dict[str, Loop] = {"history": mirror.run}
+        if base.settings.run_once_days is not None:
+            loops["run-once"] = RunPruner(base.database, base.settings.run_once_days).run
         if base.database_settings.ensure_schema:
             engine = connect(base.database_settings)
             keeper = SchemaKeeper(

@@ -35,6 +35,7 @@ from taskflow_operator.tasks.message_queue import MessageQueue, WarmWorkers
 from taskflow_operator.tasks.observer import Observer
 from taskflow_operator.tasks.open_tasks import OpenTasks
 from taskflow_operator.tasks.orphaned_ends import OrphanedEnds
+from taskflow_operator.tasks.past_runs import PastRuns
 from taskflow_operator.tasks.ports import AttemptStarter, ChunkController, Execution
 from taskflow_operator.tasks.reconciler import Reconciler
 from taskflow_operator.tasks.recovery import Recovery
@@ -130,7 +131,8 @@ class TaskFeature:
         """Build it over the other controllers."""
         delivery = _delivery(base, core, pools, starters)
         dependencies = DependencyLookup(core.tasks, base.kube, base.database)
-        dispatcher = Dispatcher(core.tasks, core.work_queue, pools, dependencies, delivery, arrays)
+        past_runs = PastRuns(core.tasks, base.database)
+        dispatcher = Dispatcher(core.tasks, core.work_queue, pools, dependencies, past_runs, delivery, arrays)
         observer = Observer(
             core.tasks,
             base.writer,

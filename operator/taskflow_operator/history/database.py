@@ -9,10 +9,11 @@ from taskflow_core.domain.events import Event
 from taskflow_core.domain.items import ItemHistory, ItemRow
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.ranges import RangeSet
+from taskflow_core.domain.run_once import PastRun
 from taskflow_core.domain.task import Task
 from taskflow_core.ledger.cache_versions import CacheVersions
 from taskflow_core.settings import DatabaseSettings
-from taskflow_core.store import items, repository, schedules
+from taskflow_core.store import items, repository, run_once, schedules
 from taskflow_core.store.engine import create_engine, transaction
 
 
@@ -61,6 +62,16 @@ class Database:
         """Those of the uids whose end is in the history."""
         async with transaction(self._engine) as connection:
             return await repository.finished(connection, uids)
+
+    async def find_run(self, namespace: str, name: str, digest: str) -> PastRun | None:
+        """How the work of that name and digest ended; None if it never did."""
+        async with transaction(self._engine) as connection:
+            return await run_once.find_run(connection, namespace, name, digest)
+
+    async def prune_runs(self, unused_since: datetime, limit: int) -> int:
+        """Forget at most so many runs that nobody asked for since then; how many it were."""
+        async with transaction(self._engine) as connection:
+            return await run_once.prune_runs(connection, unused_since, limit)
 
     async def past(self, uid: str) -> ItemHistory:
         """What has ended of an array."""

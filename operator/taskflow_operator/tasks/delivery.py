@@ -149,12 +149,15 @@ class Delivery:
     async def _end(self, task: Task, decision: End) -> None:
         attempt = AttemptKey.current(task)
         if not await self._ledger.withdraw(attempt):
-            if decision.reason is Reason.QUEUE_TIMEOUT:
+            if decision.reason in (Reason.QUEUE_TIMEOUT, Reason.ALREADY_RAN):
                 return
             await self._ledger.request_stop(attempt, decision.reason)
             self._work_queue.add_at(task.uid, self._now() + LOOK_AGAIN)
             return
-        status = transitions.stopped(task, decision.phase, decision.reason, decision.message, self._now())
+        if decision.ran is None:
+            status = transitions.stopped(task, decision.phase, decision.reason, decision.message, self._now())
+        else:
+            status = transitions.not_run(task, decision.ran, decision.message, self._now())
         self._background.start(self._closer.close(task, status), uid=task.uid)
 
     async def _enter(self, tasks: Sequence[Task], *, again: bool) -> None:

@@ -15,8 +15,9 @@ from taskflow_operator.runtime import dependency_health
 from taskflow_operator.runtime.background import Background
 from taskflow_operator.runtime.supervisor import ConsecutiveErrors
 from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.past_runs import PastRuns
 from taskflow_operator.tasks.ports import Dependencies, Execution
-from taskflow_operator.tasks.rules.decision import Decision, Facts, Pools, decide
+from taskflow_operator.tasks.rules.decision import Decision, End, Facts, Pools, decide
 from taskflow_operator.tasks.work_queue import WorkQueue
 
 log = get_logger(__name__)
@@ -38,6 +39,7 @@ class Dispatcher:
         work_queue: which of them to look at, and when.
         pools: which queues are served.
         dependencies: what Tasks wait for.
+        past_runs: whether a Task ran before that shall not run again.
         delivery: runs Tasks that are not arrays.
         arrays: runs arrays.
         now: the time.
@@ -49,6 +51,7 @@ class Dispatcher:
         work_queue: WorkQueue,
         pools: Pools,
         dependencies: Dependencies,
+        past_runs: PastRuns,
         delivery: Execution,
         arrays: Execution,
         *,
@@ -58,6 +61,7 @@ class Dispatcher:
         self._work_queue = work_queue
         self._pools = pools
         self._dependencies = dependencies
+        self._past_runs = past_runs
         self._delivery = delivery
         self._arrays = arrays
         self._now = now
@@ -94,6 +98,11 @@ class Dispatcher:
             # Then it is served by its former priority.
             log.warning("priority_not_changed", uid=task.uid, error=str(error))
 
+    def _executes(self, task: Task, decision: Decision) -> Execution:
+        # An array that ran before has no items to look after.
+        ran_before = isinstance(decision, End) and decision.ran is not None
+        return self._delivery if ran_before else self._execution(task)
+
     def _execution(self, task: Task) -> Execution:
         return self._delivery if task.spec.array is None else self._arrays
 
@@ -102,7 +111,7 @@ class Dispatcher:
         for uid in uids:
             if (task := self._free(uid)) is None:
                 continue
-            if task.spec.depends_on:
+            if task.spec.depends_on or self._past_runs.wanted(task):
                 self._look_up(uid)
                 continue
             try:
@@ -115,7 +124,7 @@ class Dispatcher:
 
     async def _apply(self, decisions: Sequence[tuple[Task, Decision]]) -> None:
         for execution in (self._arrays, self._delivery):
-            if mine := [each for each in decisions if self._execution(each[0]) is execution]:
+            if mine := [each for each in decisions if self._executes(*each) is execution]:
                 await execution.apply(mine)
 
     def _free(self, uid: str) -> Task | None:
@@ -130,7 +139,7 @@ class Dispatcher:
         return known.task
 
     def _look_up(self, uid: str) -> None:
-        """Look up the dependencies beside the loop: that takes time, and must not hold up other Tasks."""
+        """Look up dependencies and past runs beside the loop: that takes time, and must not hold up other Tasks."""
         if uid in self._asking:
             # Something changed since the lookup began.
             self._asking[uid] = True
@@ -156,8 +165,9 @@ class Dispatcher:
         if known is None:
             return
         states, cycle = await self._dependencies.states(known.task)
+        ran = await self._past_runs.look(known.task)
         if (task := self._free(uid)) is not None:
-            decision = decide(task, Facts(self._pools, states, cycle), self._now())
+            decision = decide(task, Facts(self._pools, states, cycle, ran), self._now())
             await self._apply([(task, decision)])
 
 

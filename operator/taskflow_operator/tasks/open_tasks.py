@@ -39,6 +39,10 @@ class OpenTask:
     acyclic: bool = False
     """It was in no cycle when it was looked at, so it need not be searched again: `dependsOn` never changes, and a
     cycle that is closed later is found at the Task that closes it."""
+    former: str = ""
+    """Uid of the Task that had its name before, if that ended recently."""
+    first_run: bool = False
+    """Nothing that ran before keeps it from running, as was found out; see `past_runs`."""
 
 
 class OpenTasks:
@@ -51,7 +55,8 @@ class OpenTasks:
         self._dependents: dict[tuple[str, str], set[str]] = {}
         self._children: dict[str, set[str]] = {}
         """By the uid of the owner."""
-        self._outcomes: dict[tuple[str, str], Phase] = {}
+        self._outcomes: dict[tuple[str, str], tuple[Phase, str]] = {}
+        """By namespace and name, with the uid."""
         self._outcome_order: deque[tuple[str, str]] = deque()
         self._isolated: set[str] = set()
         self._arrays: set[str] = set()
@@ -65,14 +70,14 @@ class OpenTasks:
         uid = task.uid
         if uid in self._known or uid in self._closed:
             return False
-        self._known[uid] = OpenTask(shared(task))
+        _, former = self._outcomes.pop((task.namespace, task.name), (None, ""))
+        self._known[uid] = OpenTask(shared(task), former=former)
         self.queues.add(task)
         if task.isolated:
             self._isolated.add(uid)
         if task.spec.array is not None:
             self._arrays.add(uid)
         self._names[task.namespace, task.name] = uid
-        self._outcomes.pop((task.namespace, task.name), None)
         for dependency in task.spec.depends_on:
             self._dependents.setdefault((task.namespace, dependency.name), set()).add(uid)
         if task.owner is not None:
@@ -113,7 +118,8 @@ class OpenTasks:
 
     def outcome(self, namespace: str, name: str) -> Phase | None:
         """How a Task ended that was closed recently."""
-        return self._outcomes.get((namespace, name))
+        phase, _ = self._outcomes.get((namespace, name), (None, ""))
+        return phase
 
     def set_status(self, uid: str, status: TaskStatus) -> Task:
         """Replace the status of an open Task. A new attempt starts with no events applied."""
@@ -187,14 +193,14 @@ class OpenTasks:
         if self._names.get((task.namespace, task.name)) == uid:
             del self._names[task.namespace, task.name]
         if task.finished and task.status.phase is not None:
-            self._remember_outcome(task.namespace, task.name, task.status.phase)
+            self._remember_outcome(task.namespace, task.name, (task.status.phase, uid))
         for dependency in task.spec.depends_on:
             _discard(self._dependents, (task.namespace, dependency.name), uid)
         if task.owner is not None:
             _discard(self._children, task.owner.uid, uid)
 
-    def _remember_outcome(self, namespace: str, name: str, phase: Phase) -> None:
-        self._outcomes[namespace, name] = phase
+    def _remember_outcome(self, namespace: str, name: str, outcome: tuple[Phase, str]) -> None:
+        self._outcomes[namespace, name] = outcome
         self._outcome_order.append((namespace, name))
         if len(self._outcome_order) > OUTCOMES:
             self._outcomes.pop(self._outcome_order.popleft(), None)

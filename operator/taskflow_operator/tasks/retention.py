@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from taskflow_core.domain.task import Task
+from taskflow_core.domain.task import Rerun, Task
 from taskflow_core.errors import Conflict, NotFound, TaskflowError
 from taskflow_core.kube.client import KubeClient, delete_options, tasks_path
 from taskflow_core.telemetry.logs import get_logger
@@ -61,6 +61,7 @@ class Retention:
         history: knows which ends are stored.
         default_seconds: time to live of Tasks that set none; None keeps them.
         per_namespace: finished Tasks that a namespace keeps; None is without a bound. The oldest are deleted first.
+            Neither concerns Tasks with `spec.rerun`.
         now: the time.
     """
 
@@ -93,19 +94,22 @@ class Retention:
         end = task.status.completion_time
         if not task.finished or end is None:
             return
+        # Who says that a Task shall not run again has it in Git, and there it stays, or it would be made again.
+        stays = task.spec.rerun is not Rerun.ALWAYS
         seconds = task.spec.ttl_seconds_after_finished
-        seconds = self._default if seconds is None else seconds
+        seconds = self._default if seconds is None and not stays else seconds
         if seconds is None:
             self._times.pop(task.uid, None)
         elif self._times.get(task.uid) != (due := end + timedelta(seconds=seconds)):
             self._times[task.uid] = due
             heapq.heappush(self._due, Expiry(due, task.namespace, task.name, task.uid))
-        if task.uid not in self._known and (seconds is not None or self._per_namespace is not None):
-            self._keep(Expiry(end, task.namespace, task.name, task.uid))
+        counts = self._per_namespace is not None and not stays
+        if task.uid not in self._known and (seconds is not None or counts):
+            self._keep(Expiry(end, task.namespace, task.name, task.uid), counts=counts)
 
-    def _keep(self, entry: Expiry) -> None:
+    def _keep(self, entry: Expiry, *, counts: bool) -> None:
         self._known[entry.uid] = entry
-        if self._per_namespace is None:
+        if self._per_namespace is None or not counts:
             return
         kept = self._kept[entry.namespace]
         # A list is in the order of names, not of ends.

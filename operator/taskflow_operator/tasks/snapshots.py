@@ -20,6 +20,7 @@ def snapshot(task: Task) -> TaskSnapshot:
         reason=status.reason,
         message=status.message,
         attempt=status.attempt,
+        attempts=status.attempts,
         start_time=status.start_time,
         completion_time=status.completion_time,
         result=status.result,

@@ -125,6 +125,7 @@ def test_a_manifest_at_every_limit_is_admitted(cluster: Cluster) -> None:
         ("inputs", [{"name": "a", "key": "c"}]),
         ("outputs", []),
         ("retryPolicy", {"maxAttempts": 9}),
+        ("rerun", "Never"),
     ],
 )
 def test_what_is_wanted_of_a_task_cannot_be_changed(cluster: Cluster, path: str, value: Any) -> None:

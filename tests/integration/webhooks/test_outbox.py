@@ -69,6 +69,17 @@ async def test_in_any_order_of_events_and_split_over_batches_there_is_one(engine
     assert end.attempt == 2
 
 
+async def test_a_task_that_did_not_run_again_has_no_delivery(engine: AsyncEngine) -> None:
+    await added(engine, "all")
+    again = snapshot(EventKind.SETTLED, 1, uid="u1", phase="Succeeded", reason="AlreadyRan", completionTime=NOW)
+    await apply(engine, again)
+    await apply(engine, snapshot(EventKind.PENDING, 2, uid="u2", phase="Pending", reason="HistoryUnavailable"))
+    await apply(engine, again.model_copy(update={"uid": "u2", "id": "9-0"}))
+    assert await rows(engine, "event_id") == []
+    await apply(engine, ended("u3", "Succeeded"))
+    assert await rows(engine, "event_id") == [("evt_u3_succeeded",)]
+
+
 async def test_a_retried_attempt_and_a_deleted_task_have_no_delivery(
     engine: AsyncEngine,
 ) -> None:

@@ -23,6 +23,7 @@ class FakeHistory:
     schedules: set[tuple[str, str]] = field(default_factory=set)
     """Namespace and name of those that are or were."""
     asked: Filter | None = None
+    runs: dict[tuple[str, str], int] = field(default_factory=dict)
     failure: Exception | None = None
 
     async def list_tasks(
@@ -55,6 +56,10 @@ class FakeHistory:
     async def list_items(self, uid: str, *, state: ItemState | None, after: int, limit: int) -> list[ItemRow]:
         await self.check()
         return [row for row in self.items if row.first > after and state in (None, row.state)][:limit]
+
+    async def forget_runs(self, namespace: str, name: str) -> int:
+        await self.check()
+        return self.runs.pop((namespace, name), 0)
 
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         await self.check()

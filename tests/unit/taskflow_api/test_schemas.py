@@ -46,6 +46,7 @@ OPERATIONS = {
     "listItems",
     "getTask",
     "deleteTask",
+    "forgetRuns",
     "listArtifacts",
     "getArtifact",
     "createUpload",

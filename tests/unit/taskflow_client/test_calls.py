@@ -50,6 +50,12 @@ def test_create_sends_exactly_the_given_fields() -> None:
     assert keyed.body == {"spec": {"handler": "h"}, "labels": {"a": "b"}}
 
 
+def test_what_ran_once_is_forgotten_by_its_name() -> None:
+    call = tasks.forget_runs("team-a", "report")
+    assert (call.method, call.path, call.body) == ("DELETE", "/v1/namespaces/team-a/run-once/report", None)
+    assert result_of(call, answer(204)) is None
+
+
 def test_names_are_quoted_and_query_names_are_camel_case() -> None:
     assert tasks.get("team-a", "a/b?c").path == "/v1/namespaces/team-a/tasks/a%2Fb%3Fc"
     assert files.get("team-a", "in/a b.txt").path == "/v1/namespaces/team-a/files/in/a%20b.txt"

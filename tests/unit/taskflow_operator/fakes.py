@@ -13,8 +13,9 @@ from taskflow_core.broker.publish import Outgoing
 from taskflow_core.domain.attempts import Attempt, AttemptKey, Entered, Entry, Limited, State
 from taskflow_core.domain.events import ENDS, EntryId, Event, EventKind
 from taskflow_core.domain.phases import Reason
+from taskflow_core.domain.run_once import PastRun
 from taskflow_core.domain.task import Task
-from taskflow_core.errors import NotFound, TaskflowError, Unavailable
+from taskflow_core.errors import Dependency, NotFound, TaskflowError, Unavailable
 from taskflow_core.kube.client import Page
 from taskflow_operator.isolated.launcher import WAITING_MESSAGE
 from taskflow_operator.tasks.open_tasks import OpenTasks
@@ -287,3 +288,22 @@ class FakeClock:
 
 def at(seconds: float) -> datetime:
     return NOW + timedelta(seconds=seconds)
+
+
+@dataclass
+class FakeRuns:
+    """What ran before, by namespace, name and digest, and the uids whose end is stored."""
+
+    runs: dict[tuple[str, str, str], PastRun] = field(default_factory=dict)
+    ends: set[str] = field(default_factory=set)
+    away: bool = False
+    asked: int = 0
+
+    async def find_run(self, namespace: str, name: str, digest: str) -> PastRun | None:
+        self.asked += 1
+        if self.away:
+            raise Unavailable("the database does not answer", Dependency.POSTGRES)
+        return self.runs.get((namespace, name, digest))
+
+    async def stored(self, uids: Sequence[str]) -> set[str]:
+        return self.ends & set(uids)

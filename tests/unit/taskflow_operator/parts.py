@@ -22,6 +22,7 @@ from taskflow_operator.tasks.event_consumer import EventConsumer
 from taskflow_operator.tasks.finished import Finished
 from taskflow_operator.tasks.message_queue import MessageQueue, WarmWorkers
 from taskflow_operator.tasks.open_tasks import OpenTasks
+from taskflow_operator.tasks.past_runs import PastRuns
 from taskflow_operator.tasks.settlement import Settlement
 from taskflow_operator.tasks.status import TaskStatuses
 from taskflow_operator.tasks.work_queue import WorkQueue
@@ -35,6 +36,7 @@ from tests.unit.taskflow_operator.fakes import (
     FakeOrphanedEnds,
     FakePublisher,
     FakeReader,
+    FakeRuns,
     Journal,
 )
 
@@ -59,6 +61,7 @@ class Parts:
         self.statuses = TaskStatuses(self.tasks, self.writer, quiet)
         self.closer = Closer(self.tasks, self.writer, Settlement(self.ledger), self.work_queue.add_at, finished)
         self.dependencies, self.launcher = FakeDependencies(), FakeLauncher(self.journal)
+        self.runs = FakeRuns()
         self.arrays = FakeArrays(self.tasks)
         self.queue = MessageQueue(self.publisher, lambda: None)
         self.times = AttemptTimes(NoTracing())
@@ -79,6 +82,7 @@ class Parts:
             self.work_queue,
             self.pools,
             self.dependencies,
+            PastRuns(self.tasks, self.runs, now=lambda: self.now),
             self.delivery,
             self.arrays,
             now=lambda: self.now,

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.run_once import PastRun
 from taskflow_core.domain.task import DependencyOutcome, Task
 from taskflow_operator.tasks.rules.unknown_handler import Rollout
 from taskflow_operator.tasks.rules.validation import invalid
@@ -41,6 +42,13 @@ class DependencyState(StrEnum):
     """It was deleted or never existed. The history knows, and is unavailable."""
 
 
+class Unanswered(StrEnum):
+    """Why it is not known whether a Task ran before."""
+
+    UNAVAILABLE = "waits for the history database, which alone can tell whether it ran before"
+    NOT_YET = "waits until the history database has the end of the Task that had its name before"
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a decision needs to know besides the Task. A new check adds a field here and a gate to `GATES`."""
@@ -50,6 +58,8 @@ class Facts:
     """States of `spec.dependsOn`, in its order."""
     cycle: Sequence[str] = ()
     """Names of the Tasks of a dependency cycle that the Task is part of, itself first and last; else empty."""
+    ran: PastRun | Unanswered | None = None
+    """The run because of which it does not run again, or why nobody knows; None if it may run."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,8 @@ class End:
     phase: Phase
     reason: Reason
     message: str
+    ran: PastRun | None = None
+    """The run whose result and outputs are those of this Task, too."""
 
 
 Decision = Enqueue | Keep | Hold | End
@@ -148,6 +160,18 @@ def _valid(task: Task, _facts: Facts, _now: datetime) -> End | None:
     return None if problem is None else End(Phase.FAILED, *problem)
 
 
+def _not_run_before(task: Task, facts: Facts, now: datetime) -> Hold | End | None:
+    ran, rerun = facts.ran, task.spec.rerun
+    if ran is None:
+        return None
+    if isinstance(ran, Unanswered):
+        return Hold(Phase.PENDING, Reason.HISTORY_UNAVAILABLE, f"{ran.value} (rerun: {rerun})", now + ASK_AGAIN)
+    succeeded = ran.phase is Phase.SUCCEEDED
+    how = "" if succeeded else f", and ended as {ran.phase}"
+    message = f"ran as {ran.uid} until {ran.finished_at:%Y-%m-%dT%H:%M:%SZ}{how} (rerun: {rerun})"
+    return End(Phase.SUCCEEDED if succeeded else Phase.FAILED, Reason.ALREADY_RAN, message, ran)
+
+
 def _acyclic(_task: Task, facts: Facts, _now: datetime) -> End | None:
     if not facts.cycle:
         return None
@@ -207,6 +231,7 @@ def _served(task: Task, facts: Facts, _now: datetime) -> Hold | None:
 
 GATES: tuple[Gate, ...] = (
     _valid,
+    _not_run_before,
     _acyclic,
     _no_failed_dependency,
     _not_suspended,

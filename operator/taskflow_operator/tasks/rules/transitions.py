@@ -9,6 +9,7 @@ from taskflow_core.domain import conditions as c
 from taskflow_core.domain.events import Advance, Continuation, Event, EventKind, Failure, Success
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.retries import GiveUp, after_failure
+from taskflow_core.domain.run_once import PastRun
 from taskflow_core.domain.task import (
     MAX_CONTINUATIONS,
     MAX_LOST_WORKERS,
@@ -103,6 +104,14 @@ def stopped(task: Task, phase: Phase, reason: Reason, message: str, now: datetim
         status.conditions, c.ACCEPTED, status=False, reason=reason, message=message, generation=task.generation, now=now
     )
     return status.model_copy(update={"conditions": conditions})
+
+
+def not_run(task: Task, ran: PastRun, message: str, now: datetime) -> TaskStatus:
+    """It ends as the run before it did, which has the result and the outputs."""
+    succeeded = ran.phase is Phase.SUCCEEDED
+    condition, phase = (c.COMPLETE, Phase.SUCCEEDED) if succeeded else (c.FAILED, Phase.FAILED)
+    status = finished(task, condition, phase, Reason.ALREADY_RAN, message, now)
+    return status.model_copy(update={"result": ran.result, "outputs": ran.outputs}) if succeeded else status
 
 
 def ended(

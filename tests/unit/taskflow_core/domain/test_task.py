@@ -166,6 +166,7 @@ def test_reasons_are_one_camel_case_word_each() -> None:
         "NotRetryable",
         "TooManyContinuations",
         "AgainInArray",
+        "AlreadyRan",
         "ItemsInvalid",
         "ItemsFailed",
         "TooManyFailures",

@@ -19,12 +19,13 @@ import pytest
 
 from taskflow_core.domain.events import Advance, EventKind, Failure
 from taskflow_core.domain.phases import Phase, Reason
+from taskflow_core.domain.run_once import PastRun
 from taskflow_core.domain.task import Progress, Task, TaskStatus
 from taskflow_core.domain.workerpool import WorkerPool
 from taskflow_operator.pools.status import PoolFacts, pool_status
 from taskflow_operator.tasks.rules import transitions
 from taskflow_operator.tasks.rules.unknown_handler import PutBack
-from tests.builders import NOW, make_event, make_object, make_task
+from tests.builders import NOW, UID, make_event, make_object, make_task
 
 
 class Kstatus(StrEnum):
@@ -126,6 +127,11 @@ TRANSITIONS: dict[str, tuple[Callable[..., TaskStatus], Callable[[], TaskStatus]
     "cancelled while it waited": (
         transitions.stopped,
         lambda: transitions.stopped(queued(), Phase.CANCELLED, Reason.CANCELLED, "told to", NOW),
+    ),
+    "to be continued": (transitions.ended, lambda: finish(EventKind.AGAIN, seconds=60)),
+    "not run, since it ran before": (
+        transitions.not_run,
+        lambda: transitions.not_run(make_task(generation=2), PastRun(UID, Phase.SUCCEEDED, NOW), "ran as x", NOW),
     ),
     "refused": (
         transitions.stopped,

@@ -60,7 +60,9 @@ class Kept:
         return [body["preconditions"]["uid"] for body in self.kube.bodies if body is not None]
 
 
-def done(uid: str, *, seconds: float = 0, ttl: int | None = None, namespace: str = "team-a") -> Task:
+def done(
+    uid: str, *, seconds: float = 0, ttl: int | None = None, namespace: str = "team-a", rerun: str = "Always"
+) -> Task:
     return make_task(
         uid=uid,
         name=uid,
@@ -68,6 +70,7 @@ def done(uid: str, *, seconds: float = 0, ttl: int | None = None, namespace: str
         phase=Phase.SUCCEEDED,
         status={"completion_time": at(seconds), "observed_generation": 1},
         ttl_seconds_after_finished=ttl,
+        rerun=rerun,
     )
 
 
@@ -90,6 +93,19 @@ async def test_without_any_time_to_live_a_task_stays() -> None:
     kept = Kept("a")
     kept.finish(done("a"))
     assert await kept.pass_to(at(10**8)) == []
+
+
+@pytest.mark.parametrize("rerun", ["UnlessSucceeded", "Never"])
+async def test_what_shall_not_run_again_stays_unless_it_says_how_long_itself(rerun: str) -> None:
+    kept = Kept("a", "b", "c", "d", default=5, per_namespace=1)
+    kept.finish(done("a", rerun=rerun))
+    kept.finish(done("b", seconds=1, ttl=100, rerun=rerun))
+    # Neither of them is one of those that the namespace keeps.
+    kept.finish(done("c", seconds=2, ttl=1000))
+    assert await kept.pass_to(at(50)) == []
+    assert await kept.pass_to(at(101)) == ["b"]
+    kept.finish(done("d", seconds=102, ttl=1000))
+    assert await kept.pass_to(at(103)) == ["b", "c"]
 
 
 async def test_what_the_history_does_not_have_is_never_deleted() -> None:
