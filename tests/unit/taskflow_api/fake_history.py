@@ -23,7 +23,8 @@ class FakeHistory:
     schedules: set[tuple[str, str]] = field(default_factory=set)
     """Namespace and name of those that are or were."""
     asked: Filter | None = None
-    runs: dict[tuple[str, str], int] = field(default_factory=dict)
+    kept_runs: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By namespace and name, records of Tasks with `spec.rerun`."""
     failure: Exception | None = None
 
     async def list_tasks(
@@ -59,7 +60,7 @@ class FakeHistory:
 
     async def forget_runs(self, namespace: str, name: str) -> int:
         await self.check()
-        return self.runs.pop((namespace, name), 0)
+        return self.kept_runs.pop((namespace, name), 0)
 
     async def latest_starts(self, namespace: str, queue: str, *, since: datetime, limit: int) -> list[datetime]:
         await self.check()
