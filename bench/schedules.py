@@ -147,8 +147,8 @@ def row(kind: str, delays: list[float], cpu: str) -> None:
     )
 
 
-async def floor(kube: KubeClient) -> None:
-    """The same requests, made at once by this process: a Task and a status for each schedule."""
+async def floor(kube: KubeClient) -> float:
+    """The same requests, made at once by this process: a Task and a status for each schedule. Returns its seconds."""
     schedules: list[TaskSchedule] = []
 
     async def create(number: int) -> None:
@@ -175,14 +175,15 @@ async def floor(kube: KubeClient) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await watching
     row("the same requests", [at - began for at in seen.values()], "")
+    return max(seen.values()) - began
 
 
 async def burst(stack: Stack, kube: KubeClient) -> None:
     """Print how late the Tasks of one tick of many schedules are created."""
     say(f"\n{DUE} ticks in the same second{'':<3}p50 ms    p99 ms    max ms   operator CPU ms   load")
-    await floor(kube)
-    # Late enough for all to be there and decided on before their tick.
-    tick = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=20 + DUE // 15)
+    seconds = await floor(kube)
+    # Late enough for all to be there and decided on before their tick: as many requests again, and a margin.
+    tick = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=int(20 + 2 * seconds))
 
     async def create(number: int) -> None:
         timing = {"every": {"seconds": 86_400, "anchor": rfc3339(tick)}}
