@@ -6,7 +6,7 @@ from datetime import datetime
 
 from taskflow_core.domain.task import Task
 from taskflow_core.domain.taskschedule import BackfillOrder, BackfillStatus, TaskSchedule
-from taskflow_operator.schedules.rules.status import token_digest
+from taskflow_operator.schedules.rules.status import SUSPENDED, token_digest
 
 
 def is_needed(schedule: TaskSchedule, task: Task) -> bool:
@@ -26,6 +26,10 @@ def is_needed(schedule: TaskSchedule, task: Task) -> bool:
         if wanted is None:
             return False
         return status is None or run.tick in status.running or _beyond(run.tick, status, wanted.order)
+    suspended = schedule.status.condition(SUSPENDED)
+    if suspended is not None and suspended.status == "True":
+        # When it is resumed, the cursor is beyond everything that there is.
+        return False
     return run.tick > (schedule.status.cursor or schedule.created)
 
 
