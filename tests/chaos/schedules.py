@@ -91,10 +91,12 @@ class Schedules:
     def _ticked(self, number: int, name: str) -> Ticked:
         body = self._api.insist("GET", f"{SCHEDULES}/{name}")
         status: dict[str, Any] = body["status"]
-        cursor = status.get("cursor")
         created = datetime.fromisoformat(body["metadata"]["creationTimestamp"])
-        decided = None if cursor is None else datetime.fromisoformat(cursor)
-        return Ticked(name, number, created, decided, status.get("missed", 0))
+        cursor, last = (
+            datetime.fromisoformat(status[field]) if status.get(field) else None
+            for field in ("cursor", "lastScheduleTime")
+        )
+        return Ticked(name, number, created, cursor, status.get("missed", 0), last)
 
     def _runs(self) -> Iterator[TickRun]:
         mine = set(self.names)

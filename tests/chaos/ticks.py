@@ -18,6 +18,8 @@ class Ticked:
     cursor: datetime | None
     """Every tick up to here is decided on."""
     missed: int
+    last: datetime | None = None
+    """The latest tick that became a Task. It is beyond the cursor if its user suspended the schedule at that moment."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def strangers(
     A tick that has not come yet may have run all the same: a clock was ahead, and was set right before the cursor was
     written. When its time comes, its Task is there.
     """
-    due = {(each.name, tick) for each in schedules for tick in expected(each, seconds)}
+    due = {(each.name, tick) for each in schedules for tick in (*expected(each, seconds), each.last)}
     offsets = {each.name: each.offset for each in schedules}
     return sorted(
         key

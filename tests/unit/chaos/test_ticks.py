@@ -46,3 +46,8 @@ def test_what_ran_beyond_the_cursor_or_between_two_ticks_is_no_tick() -> None:
 
 def test_a_clock_that_was_ahead_lets_ticks_run_before_their_time() -> None:
     assert strangers([ticked()], [run(43), run(44)], 10, at(40)) == [("s", at(44))]
+
+
+def test_the_latest_run_may_be_beyond_the_cursor_of_a_suspended_schedule() -> None:
+    suspended = Ticked("s", 3, at(3), at(35), 0, last=at(43))
+    assert strangers([suspended], [run(33), run(43), run(53)], 10, at(60)) == [("s", at(53))]
