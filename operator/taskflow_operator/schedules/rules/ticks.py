@@ -123,8 +123,6 @@ def decide_ticks(draft: Draft) -> None:
     else:
         _decide_waiting(draft)
         _decide_due(draft)
-    # Behind one that cannot be created at the moment, everything is decided again.
-    draft.skipped = [each for each in draft.skipped if each.tick <= draft.cursor]
 
 
 def _decide_due(draft: Draft) -> None:

@@ -47,7 +47,7 @@ def life(timing: dict[str, Any], fields: dict[str, Any]) -> Life:
     return Life(schedule.model_copy(update={"created": START}))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(TIMINGS, FIELDS, st.lists(st.tuples(GAPS, st.booleans()), min_size=1, max_size=12))
 def test_each_tick_is_run_skipped_or_missed_once(
     timing: dict[str, Any], fields: dict[str, Any], steps: list[tuple[int, bool]]
@@ -209,11 +209,11 @@ class TwoOperators(RuleBasedStateMachine):
         assert all(count == 1 for count in getattr(self, "runs", {}).values())
 
 
-TwoOperators.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TwoOperators.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 test_two_operators_run_no_tick_twice = TwoOperators.TestCase
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(TIMINGS, FIELDS, st.lists(st.tuples(GAPS, st.integers(0, 3), st.booleans()), min_size=1, max_size=10))
 def test_an_operator_that_dies_after_any_step_loses_and_repeats_nothing(
     timing: dict[str, Any], fields: dict[str, Any], steps: list[tuple[int, int, bool]]
@@ -239,7 +239,7 @@ def test_an_operator_that_dies_after_any_step_loses_and_repeats_nothing(
             twin.end_all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(TIMINGS, FIELDS, st.lists(st.tuples(GAPS, st.booleans()), min_size=1, max_size=10), st.randoms())
 def test_refused_runs_are_counted_once_in_the_end(
     timing: dict[str, Any], fields: dict[str, Any], steps: list[tuple[int, bool]], draw: random.Random
