@@ -47,7 +47,7 @@ class AttemptRow:
     started_at: datetime | None
     finished_at: datetime | None
     outcome: str | None
-    """Kind of the event that ended it: succeeded, failed, released or lost."""
+    """Kind of the event that ended it: succeeded, failed, again, cancelled, released or lost."""
     reason: str | None
     error_type: str | None
     message: str | None

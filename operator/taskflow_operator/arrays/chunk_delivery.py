@@ -101,6 +101,7 @@ class ChunkDelivery:
         return message_of(task, self._token_key).model_copy(
             update={
                 "attempt": chunk.attempt,
+                "handbacks": chunk.handbacks,
                 "token": naming.attempt_token(self._token_key, task.namespace, task.uid, *chunk.id),
                 "chunk": Chunk(
                     first=chunk.first,

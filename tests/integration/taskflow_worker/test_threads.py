@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taskflow_core.domain.events import EventKind, Failure
+from taskflow_core.domain.events import Continuation, EventKind, Failure
 from taskflow_core.domain.phases import Reason
 from taskflow_local.stack import Stack
 from tests.e2e.product import eventually, records
@@ -93,6 +93,19 @@ def test_a_cooperative_handler_stops_on_cancellation_and_the_others_continue(
     assert records(tmp_path / "record", "stopped" if handler == "sdk.polite" else "cleaned")
     gate.touch()
     threads.finished(["beside"])
+
+
+@pytest.mark.parametrize("handler", ["sdk.polls", "sdk.polls_async"])
+def test_a_handler_in_a_thread_may_ask_to_be_run_again(threads: Workers, handler: str) -> None:
+    threads.start("a")
+    threads.send(["asks"], handler, times=1, seconds=60)
+    eventually(lambda: threads.told(EventKind.AGAIN), lambda told: len(told) == 1)
+    (event,) = threads.told(EventKind.AGAIN)
+    asked = Continuation.model_validate(event.payload)
+    assert (event.uid, asked.seconds, asked.checkpoint, asked.message) == ("asks", 60, "1", "asked 0 times")
+    # It holds nothing: neither the lease nor the slot.
+    assert threads.raw.zcard(KEYS.leases) == 0
+    threads.until("a", lambda report: report.busy == 0)
 
 
 @pytest.mark.parametrize("handler", ["sdk.polite", "sdk.nap"])

@@ -51,6 +51,13 @@ def pool(**fields: Any) -> PoolState:
             "attempt 2 follows at 2026-03-01T12:05:00Z; the handler asked to be run again then",
             False,
         ),
+        (
+            make_task(phase=Phase.PENDING, status={"reason": "HistoryUnavailable", "message": "waits for it"}),
+            [BUSY],
+            "HistoryUnavailable",
+            "waits for it",
+            False,
+        ),
         (make_task(), [], "NoWorkerPool", "the namespace has no WorkerPool", False),
         (
             make_task(queue="gpu"),

@@ -26,6 +26,7 @@ CALLS: tuple[Call[Any], ...] = (
     tasks.cancel(NS, "a"),
     tasks.retry(NS, "a"),
     tasks.delete(NS, "a"),
+    tasks.forget_runs(NS, "a"),
     tasks.why(NS, "a"),
     tasks.cancel_many(NS, queue="q"),
     tasks.retry_many(NS, phase="Failed"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from taskflow_core.domain.attempts import AttemptKey
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.run_once import PastRun, digest
 from taskflow_core.domain.task import StoredOutput, Task
@@ -58,6 +59,18 @@ async def test_what_succeeded_before_ends_as_it_did_and_nothing_runs() -> None:
     found = {each["type"]: each["status"] for each in status["conditions"]}
     assert found == {"Accepted": "True", "Complete": "True", "Finished": "True"}
     assert parts.publisher.sent == []
+
+
+async def test_what_somebody_holds_is_left_to_run() -> None:
+    # An operator died before it wrote that the Task was queued, and another one asks once more.
+    parts, task = scene()
+    parts.ledger.claims[AttemptKey.current(task)] = "pod-1:ab|7|n"
+    async with parts:
+        parts.work_queue.add(task.uid)
+        await eventually(lambda: parts.runs.asked)
+        await eventually(lambda: not parts.dispatcher._asking)
+    assert parts.tasks.get(task.uid) is not None
+    assert parts.api.written == []
 
 
 async def test_an_array_that_ran_before_is_closed_without_its_driver() -> None:
