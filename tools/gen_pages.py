@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import gen_chart
+import gen_cli
 import gen_crds
 import gen_dashboards
 import gen_metrics
@@ -23,7 +24,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 
 def main() -> int:
     """Write or check every file."""
-    pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages() | gen_problems.pages()
+    pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages() | gen_problems.pages() | gen_cli.pages()
     files = {FOLDER / f"{name}.md": text for name, text in pages.items()}
     files |= {FOLDER / name: text for name, text in gen_openapi.files().items()}
     # The CRDs first, because the chart has copies of them.

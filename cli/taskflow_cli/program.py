@@ -26,7 +26,10 @@ SECTIONS = {
         "resume": "Let suspended Tasks run.",
         "delete": "Delete Tasks.",
     },
-    "Workers": {"pool": "Look at WorkerPools, pause and drain them."},
+    "Workers and schedules": {
+        "pool": "Look at WorkerPools, pause and drain them.",
+        "schedule": "Turn CronJobs and beat schedules into TaskSchedules.",
+    },
     "This program": {
         "completion": "Print a script that completes commands in a shell.",
         "version": "Print the versions of this program and of the cluster.",

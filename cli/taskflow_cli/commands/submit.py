@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from taskflow_cli.cluster.client import TASKS, Object
 from taskflow_cli.errors import CliError, Exit
+from taskflow_cli.files import read
 from taskflow_cli.following import follow, waiting_options
 from taskflow_cli.options import Command, Target, cluster_options, output_option, print_objects, timeout_option
 from taskflow_cli.output.formats import Format
@@ -52,7 +51,7 @@ from taskflow_cli.tasks import columns, manifest
 @click.option("--name", metavar="NAME", default="", help="Name of the Task (default: from the handler, with a suffix).")
 @click.option("--label", "label_texts", multiple=True, metavar="KEY=VALUE", help="Label of the Task.")
 @click.option("-q", "--queue", metavar="NAME", help="Queue.")
-@click.option("--priority", type=click.IntRange(0, 9), help="Priority, 9 first.")
+@click.option("--priority", metavar="0-9", type=click.IntRange(0, 9), help="Priority, 9 first.")
 @click.option("--max-attempts", type=click.IntRange(1, 100), help="How often it is tried.")
 @click.option(
     "--dry-run",
@@ -113,18 +112,7 @@ def _bodies(handler: str | None, files: Sequence[str]) -> list[dict[str, Any]]:
         raise CliError("say what to run: a handler, or a file with -f", hint=hint, code=Exit.USAGE)
     if handler:
         return [manifest.of_handler(handler)]
-    return [body for file in files for body in manifest.from_text(_read(file), "stdin" if file == "-" else file)]
-
-
-def _read(file: str) -> str:
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-    except FileNotFoundError:
-        raise CliError(f"{file} does not exist", code=Exit.NOT_FOUND) from None
-    except UnicodeDecodeError:
-        raise CliError(f"{file} is no text in UTF-8", code=Exit.INVALID) from None
-    except OSError as error:
-        raise CliError(f"cannot read {file}", error.strerror or str(error)) from None
+    return [body for file in files for body in manifest.from_text(read(file), "stdin" if file == "-" else file)]
 
 
 def _create(
