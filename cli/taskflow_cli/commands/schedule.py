@@ -25,7 +25,7 @@ def command() -> None:
             "schedule convert cronjob.yaml --handler reports.nightly > schedule.yaml",
             "a CronJob as a handler",
         ),
-        ("schedule convert celery_app.py | kubectl apply -f -", "the beat_schedule of a Celery application"),
+        ("schedule convert celery_app.py > schedules.yaml", "the beat_schedule of a Celery application"),
         (
             "schedule convert --from cronjob - < cronjob.yaml",
             "from stdin, e.g. of kubectl get cronjobs -o yaml",
