@@ -16,10 +16,16 @@ INTRODUCTION = """# The command line
 `taskflow` submits Tasks, follows them, and says why they wait. `pip install 'taskflow-operator[cli]'` installs it, and
 as `kubectl-taskflow` too, so that `kubectl taskflow ...` is the same.
 
-It talks to the Kubernetes API with your kubeconfig, as kubectl does: the same contexts, certificates, tokens,
-credential plug-ins and proxies (`http://`). Within a pod without a kubeconfig it uses the pod's ServiceAccount. It may
-do what RBAC allows you: the role `view` looks, `edit` changes Tasks, `admin` changes WorkerPools. It sees Tasks while
-they exist as resources; the [REST API](../rest.md) has the history of those that were deleted.
+Most commands talk to the **Kubernetes API** with your kubeconfig, as kubectl does: the same contexts, certificates,
+tokens, credential plug-ins and proxies (`http://`). Within a pod without one they use the ServiceAccount of the pod.
+They may do what RBAC allows you: the role `view` looks, `edit` changes Tasks, `admin` changes WorkerPools. They see
+Tasks while they exist as resources.
+
+`logs`, `items`, `cp` and `list --history` talk to the **[REST API](../rest.md)**, since only it has logs, files, and
+Tasks that were deleted. Its address is `--server`, else `TASKFLOW_API_URL` with `TASKFLOW_API_TOKEN` (and
+`TASKFLOW_API_CA`, a file, for a private authority), else where `taskflow login` logged in for the context of the
+kubeconfig. A token is sent only to the server that it was given for, and the credentials of a kubeconfig are never sent
+to a REST API.
 
 **Output.** stdout is data, and everything else is on stderr. Tables are for people: they fit the terminal, times are
 local, and they may change. `-o json` and `-o yaml` print the resources as the API server has them, and lists as a

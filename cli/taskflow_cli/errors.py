@@ -46,12 +46,14 @@ class CliError(Exception):
         why: The cause, if it is known.
         hint: What to do, as lines.
         code: The exit code.
+        status: The HTTP status of the answer, or 0.
     """
 
-    def __init__(self, what: str, why: str = "", *, hint: str = "", code: Exit = Exit.ERROR) -> None:
+    def __init__(self, what: str, why: str = "", *, hint: str = "", code: Exit = Exit.ERROR, status: int = 0) -> None:
         super().__init__(f"{what}: {why}" if why else what)
         self.hint = hint
         self.code = code
+        self.status = status
 
 
 def lines_of(error: CliError) -> list[str]:

@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from taskflow_cli.api import logins
+from taskflow_cli.api.client import Rest
+from taskflow_cli.api.logins import Login
 from taskflow_cli.cluster import kubeconfig
 from taskflow_cli.cluster.client import POOLS, TASKS, Kube, Object, Resource
 from taskflow_cli.cluster.credentials import credentials_of
@@ -86,6 +89,33 @@ class Target:
             access = replace(access, impersonation=self.impersonation)
         return access
 
+    def here(self) -> tuple[str, str]:
+        """Names of the context and the namespace, also where there is no cluster.
+
+        Raises:
+            CliError: the kubeconfig is invalid, or has no such context.
+        """
+        config = kubeconfig.read(kubeconfig.paths_of(self.surroundings.environ, self.kubeconfig))
+        if not config.contexts and not self.context:
+            return "", self.namespace or "default"
+        access = self.access()
+        return access.context, access.namespace
+
+    def rest(self, server: str = "") -> Rest:
+        """The REST API in the chosen namespace.
+
+        Args:
+            server: The URL of `--server`, or empty.
+
+        Raises:
+            CliError: it is not known, or there is no token for it; options that it does not have.
+        """
+        if self.impersonation.user or self.impersonation.groups:
+            raise CliError("--as and --as-group are for the Kubernetes API only", code=Exit.USAGE)
+        context, namespace = self.here()
+        login = logins.find(self.surroundings.environ, server, context)
+        return Rest(self.surroundings.connect(rest_access(login), _SECONDS), namespace)
+
     def kube(self, seconds: float = _SECONDS) -> Kube:
         """The API server in the chosen namespace.
 
@@ -97,6 +127,19 @@ class Target:
         """
         access = self.access()
         return Kube(self.surroundings.connect(access, seconds), access.namespace)
+
+
+def rest_access(login: Login) -> Access:
+    """How a REST API is reached.
+
+    Raises:
+        CliError: the file with its authority cannot be read.
+    """
+    try:
+        ca = Path(login.ca).read_text("ascii") if login.ca else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(f"cannot read the authority {login.ca}", str(error)) from None
+    return Access(login.server, ca=ca, token=login.token)
 
 
 class Command(click.Command):
@@ -189,6 +232,13 @@ def _format(_: click.Context, __: click.Parameter, value: str) -> Format:
 def _complete_format(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
     return [CompletionItem(each) for each in formats.NAMES if each.startswith(incomplete)]
 
+
+server_option = click.option(
+    "--server",
+    metavar="URL",
+    default="",
+    help="The REST API (default: TASKFLOW_API_URL, then where `taskflow login` logged in for this context).",
+)
 
 output_option = click.option(
     "-o",

@@ -10,8 +10,9 @@ from click.exceptions import NoSuchCommand
 
 _ABOUT = """Submit Tasks of TaskFlow, follow them, and ask why they wait.
 
-Commands go to the Kubernetes API with your kubeconfig, and may do what RBAC allows you. What they print on stdout is
-data; everything else is on stderr."""
+Commands go to the Kubernetes API with your kubeconfig, and may do what RBAC allows you. logs, items, cp and
+list --history go to the REST API of TaskFlow, which alone has them: see login. What is printed on stdout is data;
+everything else is on stderr."""
 SECTIONS = {
     "Tasks": {
         "submit": "Create a Task from a handler or a file.",
@@ -19,6 +20,9 @@ SECTIONS = {
         "get": "Show Tasks by name.",
         "describe": "Show all there is to know about a Task.",
         "why": "Explain why a Task waits or how it ended.",
+        "logs": "Print what a Task logs.",
+        "items": "Show the results of the items of an array.",
+        "cp": "Download an output of a Task.",
         "wait": "Wait for the end of Tasks.",
         "cancel": "Cancel Tasks.",
         "retry": "Run a Task that ended once more.",
@@ -31,6 +35,8 @@ SECTIONS = {
         "schedule": "Turn CronJobs and beat schedules into TaskSchedules.",
     },
     "This program": {
+        "login": "Keep a token for a REST API.",
+        "logout": "Forget the token for a REST API.",
         "completion": "Print a script that completes commands in a shell.",
         "version": "Print the versions of this program and of the cluster.",
     },

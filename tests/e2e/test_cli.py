@@ -26,7 +26,28 @@ POOL = {
     "apiVersion": "taskflow.dev/v1alpha1",
     "kind": "WorkerPool",
     "metadata": {"name": "main"},
-    "spec": {"queues": ["default"], "concurrency": 2, "replicas": 1},
+    "spec": {
+        "queues": ["default"],
+        "concurrency": 2,
+        "replicas": 1,
+        "template": {
+            "spec": {
+                "containers": [
+                    {"name": "worker", "env": [{"name": "TASKFLOW_WORKER_HANDLERS", "value": "e2e_handlers"}]}
+                ]
+            }
+        },
+    },
+}
+RIGHTS = "create get list watch patch delete"
+SERVER = "https://taskflow.example.com"
+AT_A_TERMINAL = f"login --server {SERVER}"
+"""Asks for a token: tests/unit/taskflow_cli/test_rest.py."""
+HELLO = {
+    "apiVersion": "taskflow.dev/v1alpha1",
+    "kind": "Task",
+    "metadata": {"name": "hello"},
+    "spec": {"handler": "e2e.table", "outputs": [{"name": "table.csv"}]},
 }
 TASK = {
     "apiVersion": "taskflow.dev/v1alpha1",
@@ -71,7 +92,15 @@ def shell(product: Product, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (folder / "cronjob.yaml").write_text(json.dumps(CRONJOB))
     (folder / "celery_app.py").write_text("beat_schedule = {'a': {'task': 'shop.tick', 'schedule': 60}}\n")
     path = f"{Path(sys.executable).parent}:{product.stack.env()['PATH']}"
-    user = Shell(folder, {**os.environ, "KUBECONFIG": str(folder / "kubeconfig"), "PATH": path})
+    client = product.stack.env()
+    (folder / "key.txt").write_text(client["TASKFLOW_API_TOKEN"])
+    environ = {"HOME": str(folder), "KUBECONFIG": str(folder / "kubeconfig"), "PATH": path}
+    user = Shell(folder, {"API": client["TASKFLOW_API_URL"], **os.environ, **environ})
+    verbs = " ".join(f"--verb={verb}" for verb in RIGHTS.split())
+    user.out(f"kubectl create role user {verbs} --resource=tasks.taskflow.dev")
+    user.out("kubectl create rolebinding user --role=user --serviceaccount=default:taskflow-client")
+    said = user("taskflow login --server $API --token-file - < key.txt")
+    assert (said.returncode, said.stderr) == (0, f"logged in to {client['TASKFLOW_API_URL']} for context taskflow\n")
     product.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(POOL))
     eventually(lambda: json.loads(user.out("taskflow pool list -o json"))["items"], _has_slots, 60)
     yield user
@@ -111,6 +140,44 @@ def test_a_result_an_error_and_a_cancellation_are_exit_codes(shell: Shell) -> No
     assert shell("taskflow wait third --timeout 60s").returncode == 11
 
 
+def test_a_log_is_followed_over_a_restart_of_the_api(shell: Shell, product: Product, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    shell.out(f"taskflow submit e2e.talk_until -p path={gate} --name talks")
+    shell.out("until taskflow logs talks > /dev/null 2>&1; do sleep 0.2; done")
+    command = ["bash", "-c", "exec taskflow logs talks -f"]
+    with subprocess.Popen(
+        command, env=shell.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as follower:
+        assert follower.stdout is not None
+        assert follower.stderr is not None
+        assert follower.stdout.readline().endswith(" line 0\n")
+        product.stack.stop("api")
+        assert follower.stderr.readline().endswith("; waiting for it\n")
+        product.stack.up(log=lambda _: None)
+        gate.touch()
+        rest = follower.stdout.read()
+    assert follower.returncode == 0
+    texts = [line.split(" ", 2)[2] for line in rest.splitlines()]
+    assert texts == [*(f"line {number}" for number in range(1, len(texts))), "the end"]
+
+
+def test_a_retry_goes_on_in_the_log_and_files_and_items_come_by_rest(shell: Shell) -> None:
+    shell.out("taskflow submit taskflow.fail -p until_attempt=2 --name fails-once")
+    done = shell("until taskflow logs fails-once > /dev/null 2>&1; do sleep 0.2; done; taskflow logs fails-once -f")
+    assert done.returncode == 0
+    assert "RuntimeError: asked to fail" in done.stdout
+    assert done.stderr in {"attempt 2\n", ""}
+    (shell.folder / "named.yaml").write_text(json.dumps({**HELLO, "metadata": {"name": "named"}}))
+    shell.out("taskflow submit -f named.yaml --wait")
+    done = shell("taskflow cp named:table.csv mine.csv")
+    assert (done.returncode, done.stderr) == (0, "mine.csv: 8 bytes\n")
+    assert (shell.folder / "mine.csv").read_text() == "a,b\n1,2\n"
+    shell.out("taskflow delete named")
+    listed = eventually(lambda: shell.out("taskflow list --history --phase Succeeded -o name"), lambda t: "/named" in t)
+    assert "task.taskflow.dev/named\n" in listed
+    assert "named" not in shell.out("taskflow list -o name")
+
+
 def test_why_says_what_the_operator_found(shell: Shell) -> None:
     shell.out("taskflow submit taskflow.echo -p value=1 -q nobody --name unserved")
     said = eventually(lambda: shell.out("taskflow why unserved"), lambda text: "NoWorkerPool" in text)
@@ -120,19 +187,22 @@ def test_why_says_what_the_operator_found(shell: Shell) -> None:
 
 @pytest.mark.timeout(600)
 def test_every_example_of_the_help_works(shell: Shell) -> None:
-    shell.out("taskflow submit taskflow.echo -p value=hello --name hello --label team=billing --wait")
+    (shell.folder / "table.yaml").write_text(json.dumps(HELLO))
+    shell.out("taskflow submit -f table.yaml --label team=billing --wait")
     array = {**TASK, "metadata": {"name": "big-array"}, "spec": {"handler": "taskflow.fail", "array": {"count": 2}}}
     array["spec"] |= {"retryPolicy": {"maxAttempts": 1}}  # type: ignore[operator]
     (shell.folder / "array.yaml").write_text(json.dumps(array))
     assert shell("taskflow submit -f array.yaml --wait --timeout 2m").returncode == 10
     ran = []
     for name, arguments in examples():
+        if arguments == AT_A_TERMINAL:
+            continue
         if name in ON_AN_OPEN_TASK:
             shell("taskflow delete hello")
             suspended = {**TASK, "metadata": {"name": "hello"}, "spec": {"handler": "taskflow.echo", "suspend": True}}
             (shell.folder / "hello.yaml").write_text(json.dumps(suspended))
             shell.out("taskflow submit -f hello.yaml --label team=billing")
-        done = shell(f"taskflow {arguments}")
+        done = shell(f"taskflow {arguments.replace(SERVER, '$API')}")
         ran.append((arguments, done.returncode, done.stderr if done.returncode else ""))
     assert [each for each in ran if each[1]] == []
     assert len(ran) > 30

@@ -7,9 +7,9 @@ import ssl
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -26,18 +26,23 @@ _LINE_LIMIT = 4 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Answer:
-    """A response whose body was read."""
+    """A response whose body was read. Names of headers are in small letters."""
 
     status: int
     body: bytes
-    content_type: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Headers = Sequence[tuple[str, str]]
 
 
 class Transport(Protocol):
     """Sends requests to one server. `path` starts with a slash and has its query."""
 
-    def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> Answer:
-        """Send one request.
+    def request(
+        self, method: str, path: str, body: bytes | None = None, content_type: str = "", more: Headers = ()
+    ) -> Answer:
+        """Send one request, with `more` headers.
 
         Raises:
             Unreachable: no answer came.
@@ -59,7 +64,7 @@ class Unreachable(CliError):  # noqa: N818 - says what the server is
         super().__init__(
             f"cannot reach {server}",
             why,
-            hint="is the cluster running, and is this the right context? see: kubectl config get-contexts",
+            hint="does the server run, and is this the right context? see: kubectl config get-contexts",
             code=Exit.UNREACHABLE,
         )
 
@@ -90,12 +95,14 @@ class HttpTransport:
         self._kept: http.client.HTTPConnection | None = None
         self._used = 0.0
 
-    def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> Answer:
+    def request(
+        self, method: str, path: str, body: bytes | None = None, content_type: str = "", more: Headers = ()
+    ) -> Answer:
         """Send one request, and read the answer."""
         connection = self._connection()
         try:
-            response = self._send(connection, method, path, body, content_type)
-            answer = Answer(response.status, response.read(), response.getheader("Content-Type", ""))
+            response = self._send(connection, method, path, body, content_type, more)
+            answer = _answer(response)
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             self._kept = None
@@ -107,23 +114,29 @@ class HttpTransport:
         """Read a stream of lines on a connection of its own."""
         connection = self._open(seconds)
         try:
-            response = self._send(connection, "GET", path)
-            if response.status != http.client.OK:
-                raise Refused(Answer(response.status, response.read(), response.getheader("Content-Type", "")))
-            # A silence, or an end in the middle of a line, is the end of the stream: whoever reads it looks again.
-            with suppress(TimeoutError, http.client.IncompleteRead):
-                while line := response.readline(_LINE_LIMIT):
-                    yield line
+            with closing(self._send(connection, "GET", path)) as response:
+                if response.status != http.client.OK:
+                    raise Refused(_answer(response))
+                # A silence, or an end in the middle of a line, ends the stream: whoever reads it looks again.
+                with suppress(TimeoutError, http.client.IncompleteRead):
+                    while line := response.readline(_LINE_LIMIT):
+                        yield line
         except (OSError, http.client.HTTPException) as error:
             raise Unreachable(self._access.server, _reason(error)) from None
         finally:
             connection.close()
 
     def _send(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None, kind: str = ""
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        kind: str = "",
+        more: Headers = (),
     ) -> http.client.HTTPResponse:
         connection.putrequest(method, self._url.path + path)
-        for name, value in self._headers:
+        for name, value in (*self._headers, *more):
             connection.putheader(name, value)
         if body is not None:
             connection.putheader("Content-Type", kind)
@@ -213,6 +226,11 @@ def _load_pair(context: ssl.SSLContext, credentials: Credentials) -> None:
         path.touch(0o600)
         path.write_text(f"{credentials.certificate}\n{credentials.key}")
         context.load_cert_chain(path)
+
+
+def _answer(response: http.client.HTTPResponse) -> Answer:
+    headers = {name.lower(): value for name, value in response.getheaders()}
+    return Answer(response.status, response.read(), headers)
 
 
 def _proxy_headers(proxy: SplitResult) -> Mapping[str, str]:

@@ -70,6 +70,20 @@ def age(row: Row, now: datetime) -> str:
     return times.age(row["metadata"].get("creationTimestamp"), now)
 
 
+def as_resource(view: Row) -> dict[str, Any]:
+    """A Task of the history, as far as the table shows it, in the shape of the resource."""
+    started, finished = view.get("startedAt"), view.get("finishedAt")
+    length = times.duration(times.parse(finished) - times.parse(started)) if started and finished else None
+    return {
+        "metadata": {"name": view["name"], "namespace": view["namespace"], "creationTimestamp": view["createdAt"]},
+        "spec": {"handler": view["handler"], "queue": view["queue"]},
+        "status": {
+            **{field: view.get(field) for field in ("phase", "reason", "message", "attempt")},
+            "duration": length,
+        },
+    }
+
+
 NAMESPACE = Column("NAMESPACE", namespace, shrinks=True)
 TASK_COLUMNS = (
     Column("NAME", name, shrinks=True),

@@ -118,7 +118,7 @@ def _error(error: Row) -> str:
 def _outputs(outputs: Sequence[Row], now: datetime, screen: Screen) -> str:
     shown = (
         Column("NAME", lambda row, _: row.get("name", ""), shrinks=True),
-        Column("BYTES", lambda row, _: str(row.get("size", ""))),
+        Column("BYTES", lambda row, _: str(row.get("sizeBytes", ""))),
         Column("KEY", lambda row, _: row.get("key", ""), shrinks=True),
     )
     return table(shown, outputs, now, _inner(screen))

@@ -15,11 +15,12 @@ import pytest
 
 from taskflow_cli.__main__ import main
 from taskflow_cli.cluster.kubeconfig import Access
-from taskflow_cli.cluster.transport import Answer
+from taskflow_cli.cluster.transport import Answer, Headers, Transport
 from taskflow_cli.options import Surroundings
 from taskflow_cli.output.tables import Screen
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
+KUBE = "https://kube.test:6443"
 KUBECONFIG = """
 clusters: [{name: here, cluster: {server: "https://kube.test:6443"}}]
 users: [{name: me, user: {token: secret-token}}]
@@ -76,7 +77,9 @@ class FakeServer:
         self.objects[plural, meta["namespace"], meta["name"]] = body
         return copy.deepcopy(body)
 
-    def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> Answer:
+    def request(
+        self, method: str, path: str, body: bytes | None = None, content_type: str = "", more: Headers = ()
+    ) -> Answer:
         url = urlsplit(path)
         self.requests.append((method, path))
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
@@ -167,6 +170,38 @@ def status(code: int, reason: str, message: str, name: str = "", causes: list[Ob
     return answer(code, {"kind": "Status", "reason": reason, "message": message, "details": details})
 
 
+@dataclass
+class FakeRest:
+    """A REST API: answers by path and query, several ones one after the other."""
+
+    answers: dict[str, list[Answer]] = field(default_factory=dict)
+    requests: list[tuple[str, Headers]] = field(default_factory=list)
+
+    def put(self, path: str, *answers: Answer | Object | bytes) -> None:
+        whole = [each if isinstance(each, Answer) else Answer(200, _body(each)) for each in answers]
+        self.answers[f"/v1/namespaces/{path}"] = whole
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, content_type: str = "", more: Headers = ()
+    ) -> Answer:
+        self.requests.append((path, tuple(more)))
+        found = self.answers.get(path)
+        if found is None:
+            return problem(404, "not-found", f"{path} was not found")
+        return found.pop(0) if len(found) > 1 else found[0]
+
+    def lines(self, path: str, seconds: float) -> Iterator[bytes]:
+        raise NotImplementedError
+
+
+def _body(content: Object | bytes) -> bytes:
+    return content if isinstance(content, bytes) else json.dumps(content).encode()
+
+
+def problem(code: int, kind: str, detail: str, **more: Any) -> Answer:
+    return answer(code, {"code": kind, "detail": detail, "requestId": "req-1", **more})
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a command left."""
@@ -183,15 +218,18 @@ class Console:
     server: FakeServer
     kubeconfig: Path
     capsys: pytest.CaptureFixture[str]
+    rest: FakeRest = field(default_factory=FakeRest)
+    environ: dict[str, str] = field(default_factory=dict)
     screen: Screen = field(default_factory=Screen)
     accesses: list[Access] = field(default_factory=list)
 
     def __call__(self, *arguments: str) -> Ran:
-        def connect(access: Access, seconds: float) -> FakeServer:
+        def connect(access: Access, seconds: float) -> Transport:
             self.accesses.append(access)
-            return self.server
+            return self.server if access.server == KUBE else self.rest
 
-        surroundings = Surroundings({"KUBECONFIG": str(self.kubeconfig)}, connect, lambda: NOW, lambda: self.screen)
+        environ = {"KUBECONFIG": str(self.kubeconfig), "HOME": str(self.kubeconfig.parent), **self.environ}
+        surroundings = Surroundings(environ, connect, lambda: NOW, lambda: self.screen)
         code = main(arguments, surroundings)
         said = self.capsys.readouterr()
         return Ran(code, said.out, said.err)

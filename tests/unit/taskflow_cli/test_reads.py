@@ -60,7 +60,7 @@ SUCCEEDED = {
     "startTime": ago(hours=3),
     "completionTime": ago(hours=3),
     "result": {"rows": 7, "city": "Köln"},
-    "outputs": [{"name": "table.csv", "key": "team/uid-done/1/table.csv", "size": 1234}],
+    "outputs": [{"name": "table.csv", "key": "team/uid-done/1/table.csv", "sizeBytes": 1234}],
 }
 QUEUED = {"phase": "Queued", "reason": "WaitingForWorker", "message": "no worker has taken it yet", "attempt": 1}
 ARRAY = {"phase": "Running", "attempt": 1, "array": {"items": "512/1000, 3 failed", "failedIndexes": "3,7-8"}}
