@@ -56,7 +56,7 @@ def run(installation: Installation, cases: int, seed: str) -> subprocess.Complet
     """Fuzz in a separate namespace. The exit code is 0 if there are no failures."""
     installation.stack.add_namespace(NAMESPACE)
     everything = ["create", "get", "list", "watch", "patch", "delete"]
-    installation.add_account(ACCOUNT, everything, ("get", "list", "patch"), namespace=NAMESPACE)
+    installation.add_account(ACCOUNT, everything, ("get", "list", "patch"), tuple(everything), namespace=NAMESPACE)
     with tempfile.TemporaryDirectory(prefix="taskflow-fuzz-") as folder:
         return subprocess.run(
             command(installation, Path(folder), cases, seed),

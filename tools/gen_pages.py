@@ -24,11 +24,13 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 
 def main() -> int:
     """Write or check every file."""
-    pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages() | gen_problems.pages() | gen_cli.pages()
+    # The CRDs first: pages and the chart are made from them.
+    stale = [_write(gen_crds.files())]
+    pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages() | gen_problems.pages()
+    pages |= gen_cli.pages()
     files = {FOLDER / f"{name}.md": text for name, text in pages.items()}
     files |= {FOLDER / name: text for name, text in gen_openapi.files().items()}
-    # The CRDs first, because the chart has copies of them.
-    stale = [_write(gen_crds.files()), _write(files | gen_chart.files() | gen_dashboards.files())]
+    stale.append(_write(files | gen_chart.files() | gen_dashboards.files()))
     return int(any(stale))
 
 

@@ -1,4 +1,4 @@
-"""Generates docs/reference/{task,workerpool}.md from the CRDs."""
+"""Generates docs/reference/{task,taskschedule,workerpool}.md from the CRDs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from typing import Any
 
 import yaml
 
+from gen_crds import LEFT_OUT
 from taskflow_core.domain.phases import Reason
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS = {"task": "tasks.taskflow.dev", "workerpool": "workerpools.taskflow.dev"}
+KINDS = {
+    "task": "tasks.taskflow.dev",
+    "taskschedule": "taskschedules.taskflow.dev",
+    "workerpool": "workerpools.taskflow.dev",
+}
+TEMPLATE = "spec.taskTemplate.spec"
 BOUNDS = (
     ("minimum", ">="),
     ("maximum", "<="),
@@ -31,6 +37,9 @@ def fields(schema: dict[str, Any], prefix: str) -> Iterator[tuple[str, dict[str,
     for name, child in (schema.get("properties") or {}).items():
         path = f"{prefix}.{name}"
         yield path, child, name in required
+        if path == TEMPLATE:
+            # Written once, on the page of the Task.
+            continue
         inner = child.get("items", child)
         suffix = "[]" if "items" in child else ""
         yield from fields(inner, path + suffix)
@@ -47,7 +56,10 @@ def row(path: str, schema: dict[str, Any], *, required: bool) -> str:
     if "pattern" in schema:
         bounds.append(f"`{schema['pattern']}`")
     default = "required" if required else _shown(schema["default"]) if "default" in schema else ""
-    cells = (f"`{path}`", kind, default, "; ".join(bounds), " ".join(schema.get("description", "").split()))
+    text = " ".join(schema.get("description", "").split())
+    if path == TEMPLATE:
+        text += f" It has the fields of [a Task](task.md), but for {', '.join(LEFT_OUT)}."
+    cells = (f"`{path}`", kind, default, "; ".join(bounds), text)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 

@@ -21,6 +21,11 @@ from taskflow_api.live import logs, streams
 from taskflow_api.operations import routes as operations
 from taskflow_api.pages.site import Pages
 from taskflow_api.pools import routes as pools
+from taskflow_api.schedules import backfill_routes as schedule_backfills
+from taskflow_api.schedules import history_routes as schedule_history
+from taskflow_api.schedules import preview_routes as schedule_previews
+from taskflow_api.schedules import routes as schedules
+from taskflow_api.schedules import run_routes as schedule_runs
 from taskflow_api.tasks import batch_routes, change_routes, item_routes, routes
 from taskflow_api.waiting import routes as waiting
 from taskflow_api.webhooks import routes as webhooks
@@ -61,6 +66,11 @@ def create_app(components: Components) -> FastAPI:
         logs.router,
         waiting.router,
         pools.router,
+        schedules.router,
+        schedule_backfills.router,
+        schedule_runs.router,
+        schedule_previews.router,
+        schedule_history.router,
         operations.router,
         key_routes.router,
         webhooks.router,

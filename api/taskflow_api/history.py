@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from taskflow_core.domain.items import ItemRow, ItemState
-from taskflow_core.store import items, operations, repository
+from taskflow_core.store import items, operations, repository, schedules
 from taskflow_core.store.engine import transaction
 from taskflow_core.store.operations import OperationRow
 from taskflow_core.store.repository import Filter
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
+from taskflow_core.store.schedules import ListedRun, RunKey, RunOutcome, RunRow
 
 
 class PostgresHistory:
@@ -80,6 +82,32 @@ class PostgresHistory:
         """See `operations.save`."""
         async with transaction(self._engine) as connection:
             return await operations.save(connection, row, holder, keep=keep)
+
+    async def list_schedule_runs(
+        self,
+        namespace: str,
+        schedule: str,
+        *,
+        outcomes: Collection[RunOutcome],
+        backfill: str | None,
+        after: RunKey | None,
+        limit: int,
+    ) -> list[ListedRun]:
+        """See `schedules.list_runs`."""
+        async with transaction(self._reading) as connection:
+            return await schedules.list_runs(
+                connection, namespace, schedule, outcomes=outcomes, backfill=backfill, after=after, limit=limit
+            )
+
+    async def knows_schedule(self, namespace: str, name: str) -> bool:
+        """See `schedules.known`."""
+        async with transaction(self._reading) as connection:
+            return await schedules.known(connection, namespace, name)
+
+    async def record_schedule_run(self, run: RunRow) -> None:
+        """See `schedules.record_runs`."""
+        async with transaction(self._engine) as connection:
+            await schedules.record_runs(connection, [run])
 
     async def check(self) -> None:
         """See `repository.check`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from taskflow_core.ledger.queue_view import QueuePosition
 from taskflow_core.store.operations import OperationRow
 from taskflow_core.store.repository import Filter
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
+from taskflow_core.store.schedules import ListedRun, RunKey, RunOutcome, RunRow
 
 FIELD_MANAGER = "taskflow-api"
 """The field manager of all changes that the API makes to resources."""
@@ -59,7 +60,29 @@ class OperationStore(Protocol):
         """See `operations.save`."""
 
 
-class History(TaskHistory, OperationStore, Protocol):
+class RunStore(Protocol):
+    """Runs of schedules in PostgreSQL. All methods raise Unavailable."""
+
+    async def list_schedule_runs(
+        self,
+        namespace: str,
+        schedule: str,
+        *,
+        outcomes: Collection[RunOutcome],
+        backfill: str | None,
+        after: RunKey | None,
+        limit: int,
+    ) -> list[ListedRun]:
+        """See `schedules.list_runs`."""
+
+    async def knows_schedule(self, namespace: str, name: str) -> bool:
+        """See `schedules.known`."""
+
+    async def record_schedule_run(self, run: RunRow) -> None:
+        """See `schedules.record_runs`."""
+
+
+class History(TaskHistory, OperationStore, RunStore, Protocol):
     """Everything that the API keeps in or reads from the history database. All methods raise Unavailable."""
 
     async def get_task(self, namespace: str, name: str) -> TaskRow | None:

@@ -109,6 +109,81 @@ class PoolPage(Response):
     next_cursor: str | None
 
 
+class Schedule(Response):
+    """A TaskSchedule."""
+
+    name: str
+    namespace: str
+    uid: str
+    spec: dict[str, Any]
+    labels: dict[str, str]
+    suspended: bool
+    last_schedule_time: datetime | None
+    last_task_name: str | None
+    last_outcome: str | None
+    next_schedule_time: datetime | None
+    next_schedule_times: list[datetime]
+    active: list[str]
+    skipped: int
+    missed: int
+    backfills: list[dict[str, Any]]
+    conditions: list[dict[str, Any]]
+    reason: str
+    message: str
+    etag: str = ""
+    """For `if_match`."""
+
+
+class SchedulePage(Response):
+    """A page of a list."""
+
+    items: list[Schedule]
+    next_cursor: str | None
+
+
+class ScheduleRun(Response):
+    """What became of a tick: `outcome` is Created, Skipped or Missed."""
+
+    scheduled_time: datetime
+    outcome: str
+    reason: str
+    message: str
+    manual: bool
+    backfill: str | None
+    task_name: str | None
+    phase: str | None
+
+
+class ScheduleRunPage(Response):
+    """A page of a list."""
+
+    items: list[ScheduleRun]
+    next_cursor: str | None
+
+
+class Tick(Response):
+    """A future tick."""
+
+    scheduled_time: datetime
+    local_time: str
+
+
+class NextTicks(Response):
+    """The next ticks of a timing."""
+
+    items: list[Tick]
+    time_zone: str
+    resolved_schedules: list[str]
+    suspended: bool
+
+
+class RunNow(Response):
+    """A run that was asked for; without a `task` while it waits for the end of an earlier one."""
+
+    task_name: str
+    task: Task | None
+
+
 class Operation(Response):
     """An operation on many Tasks."""
 

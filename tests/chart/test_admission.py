@@ -29,11 +29,20 @@ def guarded(server: Server) -> Iterator[Server]:
     server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     policies = [each for each in objects if each["kind"] in KINDS]
     server.apply(policies, "--force-conflicts")
-    server.apply([deployment("theirs", {}), deployment("ours", OURS), job("their-job", {}), job("our-job", OURS), POOL])
+    server.apply(
+        [
+            deployment("theirs", {}),
+            deployment("ours", OURS),
+            job("their-job", {}),
+            job("our-job", OURS),
+            POOL,
+            task("known"),
+        ]
+    )
     # The API server reads policies a moment later.
     eventually(lambda: create(server, OPERATOR, deployment("x", {})).returncode, lambda code: code != 0)
     yield server
-    server.kubectl("delete", "deployments,jobs,workerpools.taskflow.dev", "--all", "-n", "team-a")
+    server.kubectl("delete", "deployments,jobs,workerpools.taskflow.dev,tasks.taskflow.dev", "--all", "-n", "team-a")
     for each in policies:
         server.kubectl("delete", each["kind"], each["metadata"]["name"])
 
@@ -81,6 +90,19 @@ POOL: Object = {
         "template": {"spec": {"containers": [{"name": "worker", "image": "good"}]}},
     },
 }
+
+
+def task(name: str, *owners: Object) -> Object:
+    return {
+        "apiVersion": "taskflow.dev/v1alpha1",
+        "kind": "Task",
+        "metadata": {"name": name, "namespace": "team-a", "ownerReferences": list(owners)},
+        "spec": {"handler": "reports.build", "kwargs": {"region": "eu"}, "priority": 3},
+    }
+
+
+def owner(kind: str, group: str = "taskflow.dev/v1alpha1", *, controller: bool = True) -> Object:
+    return {"apiVersion": group, "kind": kind, "name": "nightly", "uid": "1", "controller": controller}
 
 
 def create(server: Server, who: str, body: Object) -> subprocess.CompletedProcess[str]:
@@ -142,6 +164,28 @@ def test_the_operator_changes_no_specification_of_a_pool(guarded: Server) -> Non
     assert done.returncode == 0, done.stderr
     done = patch(guarded, OPERATOR, "workerpools.taskflow.dev/main", {"spec": {"replicas": 3}})
     assert "the operator changes no specification of a pool" in done.stderr
+
+
+def test_the_operator_makes_tasks_of_schedules_and_no_others(guarded: Server) -> None:
+    done = create(guarded, OPERATOR, task("nightly.20260301t020000z", owner("TaskSchedule")))
+    assert done.returncode == 0, done.stderr
+    strangers: list[tuple[Object, ...]] = [
+        (),
+        (owner("WorkerPool"),),
+        (owner("TaskSchedule", "example.com/v1"),),
+        (owner("TaskSchedule", controller=False),),
+    ]
+    for owners in strangers:
+        done = create(guarded, OPERATOR, task("new", *owners))
+        assert "the operator makes only Tasks of TaskSchedules" in done.stderr
+
+
+def test_the_operator_cancels_tasks_and_changes_nothing_else(guarded: Server) -> None:
+    done = patch(guarded, OPERATOR, "tasks.taskflow.dev/known", {"spec": {"cancel": True}})
+    assert done.returncode == 0, done.stderr
+    for change in ({"priority": 9}, {"priority": None}, {"cancel": True, "suspend": True}):
+        done = patch(guarded, OPERATOR, "tasks.taskflow.dev/known", {"spec": change})
+        assert "the operator only cancels Tasks" in done.stderr, change
 
 
 def test_others_are_not_concerned(guarded: Server) -> None:

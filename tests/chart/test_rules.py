@@ -81,6 +81,18 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
             'taskflow_pool_replicas{namespace="n",pool="p",kind="ready"}': "2x10 3x10",
         },
     ),
+    "TaskflowScheduleStalled": (
+        {'taskflow_schedule_stalled{namespace="n",schedule="s",reason="InvalidSchedule"}': "1x20"},
+        # Somebody corrected it within five minutes.
+        {'taskflow_schedule_stalled{namespace="n",schedule="s",reason="InvalidSchedule"}': "1x3 stale"},
+    ),
+    "TaskflowScheduleLate": (
+        {'taskflow_schedule_late_seconds{namespace="n",schedule="s"}': "11+60x20"},
+        {
+            'taskflow_schedule_late_seconds{namespace="n",schedule="s"}': "15x20",
+            'taskflow_schedule_late_seconds{namespace="n",schedule="t"}': "30 90 stale",
+        },
+    ),
     "TaskflowMessagesLost": (
         {'taskflow_messages_republished_total{queue="q"}': "0+5x20"},
         {'taskflow_messages_republished_total{queue="q"}': "0+0.5x20"},
@@ -216,8 +228,8 @@ BOARDS = {
 }
 
 
-def test_there_are_five_boards_that_know_each_other() -> None:
-    assert len({board["uid"] for board in BOARDS.values()}) == len(BOARDS) == 5
+def test_there_are_six_boards_that_know_each_other() -> None:
+    assert len({board["uid"] for board in BOARDS.values()}) == len(BOARDS) == 6
     assert all(board["tags"] == ["taskflow"] and board["id"] is None for board in BOARDS.values())
 
 

@@ -183,9 +183,13 @@ ROLES = ("view", "edit", "admin")
 PERSONAS = [
     ("view", "get", "tasks.taskflow.dev", True),
     ("view", "list", "workerpools.taskflow.dev", True),
+    ("view", "watch", "taskschedules.taskflow.dev", True),
     ("view", "create", "tasks.taskflow.dev", False),
     ("edit", "create", "tasks.taskflow.dev", True),
     ("edit", "patch", "tasks.taskflow.dev", True),
+    ("edit", "create", "taskschedules.taskflow.dev", True),
+    ("edit", "deletecollection", "taskschedules.taskflow.dev", True),
+    ("edit", "patch", "taskschedules.taskflow.dev/status", False),
     ("edit", "create", "workerpools.taskflow.dev", False),
     ("edit", "patch", "tasks.taskflow.dev/status", False),
     ("admin", "create", "workerpools.taskflow.dev", True),

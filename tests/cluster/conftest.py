@@ -39,7 +39,8 @@ def cluster() -> Iterator[Cluster]:
 
 def _clean(cluster: Cluster) -> None:
     cluster.helm("uninstall", RELEASE, "--ignore-not-found", "--wait", check=False)
-    cluster.kubectl("delete", "crd", "tasks.taskflow.dev", "workerpools.taskflow.dev", "--ignore-not-found")
+    kinds = [f"{kind}.taskflow.dev" for kind in ("tasks", "taskschedules", "workerpools")]
+    cluster.kubectl("delete", "crd", *kinds, "--ignore-not-found")
     cluster.kubectl("delete", "namespace", NAMESPACE, WORK, "--ignore-not-found", "--wait")
 
 

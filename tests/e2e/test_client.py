@@ -6,11 +6,12 @@ import hashlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from taskflow_client import AsyncClient, Client, files, keys, pools, tasks
+from taskflow_client import AsyncClient, Client, files, keys, pools, schedules, tasks
 from taskflow_client.errors import (
     ChangedSinceError,
     ConflictError,
@@ -195,6 +196,49 @@ def test_a_key_from_its_creation_to_its_end(product: Product, client: Client) ->
             ended.send(tasks.listed(NS))
     finally:
         product.kubectl("delete", "role,rolebinding", "key-maker")
+
+
+def test_a_schedule_from_its_creation_to_its_end(client: Client) -> None:
+    hourly, year = {"seconds": 3600}, 2026
+    made = client.send(
+        schedules.create(NS, "client-hourly", "taskflow.echo", every=hourly, task={"kwargs": {"value": 5}})
+    )
+    assert (made.name, made.suspended) == ("client-hourly", False)
+    try:
+        changed = client.send(schedules.change(NS, made.name, concurrencyPolicy="Allow"))
+        assert changed.spec["concurrencyPolicy"] == "Allow"
+        with pytest.raises(ChangedSinceError):
+            client.send(schedules.change(NS, made.name, if_match=made.etag, jitterSeconds=5))
+        ticks = [tick.scheduled_time for tick in client.send(schedules.upcoming(NS, made.name, count=3)).items]
+        assert [tick.minute for tick in ticks] == [0, 0, 0]
+        assert client.send(schedules.suspend(NS, made.name)).suspended
+        call = schedules.run(NS, made.name, idempotency_key="once")
+        first, second = client.send(call), client.send(call)
+        assert first.task is not None
+        assert second.task is not None
+        assert first.task.uid == second.task.uid
+        assert client.wait(NS, first.task_name).result == 5
+        from_, to = (datetime(year, 1, 1, hour, tzinfo=UTC) for hour in (0, 2))
+        filled = client.send(schedules.backfill(NS, made.name, "january", from_, to, parallelism=2))
+        assert [each["name"] for each in filled.spec["backfills"]] == ["january"]
+        assert not client.send(schedules.resume(NS, made.name)).suspended
+
+        def recorded() -> set[str | None]:
+            pages = client.pages(schedules.runs(NS, made.name, outcome="Created", limit=2))
+            return {run.task_name for page in pages for run in page.items}
+
+        ran = {first.task_name, "client-hourly.20260101t000000z", "client-hourly.20260101t010000z"}
+        eventually(recorded, lambda found: found >= ran)
+        names = [each.name for page in client.pages(schedules.listed(NS, limit=1)) for each in page.items]
+        assert made.name in names
+        assert client.send(schedules.get(NS, made.name)).uid == made.uid
+    finally:
+        client.send(schedules.delete(NS, made.name))
+    assert client.send(schedules.runs(NS, made.name)).items
+    with pytest.raises(NotFoundError):
+        client.send(schedules.get(NS, made.name))
+    previewed = client.send(schedules.preview(NS, schedules=["0 12 * * *"], timeZone="Europe/Berlin", count=2))
+    assert [tick.local_time[11:19] for tick in previewed.items] == ["12:00:00", "12:00:00"]
 
 
 def test_a_pool_is_paused_and_goes_on(product: Product, client: Client) -> None:

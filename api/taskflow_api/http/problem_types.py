@@ -55,6 +55,11 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         "An object of that name already exists, or the object is not in the state that the request needs.",
         "Choose another name. With an `Idempotency-Key`, a repeated creation returns the existing Task.",
     ),
+    "still-running": ProblemType(
+        409,
+        "The `concurrencyPolicy` of the schedule is Forbid, and an earlier run is not finished. `detail` names it.",
+        "Wait for its end, cancel it, or choose another policy.",
+    ),
     "changed-since": ProblemType(
         412,
         "`If-Match` does not name the current version.",

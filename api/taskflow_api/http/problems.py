@@ -210,4 +210,5 @@ def _pointer_of_field(field: str) -> str:
     """The JSON Pointer of a Kubernetes field path: `spec.inputs[0].key` becomes `/spec/inputs/0/key`."""
     parts = field.replace("[", ".").replace("]", "").split(".")
     # In the body of a create request, name and labels are at the top level, not in metadata.
-    return pointer([part for part in parts if part and part not in ("metadata", "<nil>")])
+    parts = parts[1:] if parts[0] == "metadata" else parts
+    return pointer([part for part in parts if part and part != "<nil>"])

@@ -64,7 +64,7 @@ async def create(services: Services, namespace: str, wanted: TaskBody, options: 
         Conflict, Invalid: the API server rejects the Task.
         Unavailable: the API server does not answer, or there is a key and the history does not answer.
     """
-    check_payload(wanted)
+    check_payload(wanted.spec)
     name, generate_name = wanted.name or "", wanted.generate_name or ""
     annotations: dict[str, str] = {}
     if options.traceparent is not None:

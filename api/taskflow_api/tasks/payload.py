@@ -10,30 +10,36 @@ from itertools import islice
 from typing import Any
 
 from taskflow_api.http.problems import FieldError, ProblemError, pointer
-from taskflow_api.tasks.schemas import TaskBody
+from taskflow_api.tasks.schemas import TemplateSpecBody
 from taskflow_core.domain.task import MAX_JSON_LEVELS, MAX_PAYLOAD_BYTES, nested_deeper, payload_bytes
 
 MAX_ERRORS = 20
 _INT64 = range(-(2**63), 2**63)
 
 
-def check_payload(body: TaskBody) -> None:
+def check_payload(spec: TemplateSpecBody, path: tuple[str, ...] = ("spec",)) -> None:
     """Reject a payload that the operator would reject later, or that a handler would not get as it was sent.
+
+    Args:
+        spec: Of a Task, or of a template of Tasks.
+        path: Where it is in the body of the request.
 
     Raises:
         ProblemError: 413 or 422.
     """
-    items = body.spec.array.items if body.spec.array is not None else None
-    fields = {"args": body.spec.args, "kwargs": body.spec.kwargs, "array/items": items}
+    items = spec.array.items if spec.array is not None else None
+    fields = {"args": spec.args, "kwargs": spec.kwargs, "array/items": items}
     for field, value in fields.items():
         if nested_deeper([value], MAX_JSON_LEVELS + 1):
-            error = FieldError(pointer=f"/spec/{field}", detail=f"nested deeper than {MAX_JSON_LEVELS} levels")
+            error = FieldError(
+                pointer=pointer((*path, *field.split("/"))), detail=f"nested deeper than {MAX_JSON_LEVELS} levels"
+            )
             raise ProblemError(422, "the payload is nested too deep", errors=[error])
-    faults = (fault for field, value in fields.items() for fault in not_kept(value, ("spec", *field.split("/"))))
+    faults = (fault for field, value in fields.items() for fault in not_kept(value, (*path, *field.split("/"))))
     if errors := list(islice(faults, MAX_ERRORS)):
         raise ProblemError(422, "the payload has a value that Kubernetes does not keep as it is", errors=errors)
     # The same size as the operator computes.
-    size = payload_bytes(body.spec.args, body.spec.kwargs)
+    size = payload_bytes(spec.args, spec.kwargs)
     if size > MAX_PAYLOAD_BYTES:
         raise ProblemError(
             413,

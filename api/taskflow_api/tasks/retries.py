@@ -44,7 +44,7 @@ def checked(stored: FinishedTask) -> RetrySource:
         text = json.dumps({"labels": labels, "spec": spec})
     except RecursionError as error:
         raise Invalid("the specification is nested too deep") from error
-    check_payload(TaskBody.model_validate_json(text))
+    check_payload(TaskBody.model_validate_json(text).spec)
     return RetrySource(stored.uid, spec, labels)
 
 

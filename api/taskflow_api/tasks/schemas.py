@@ -17,16 +17,18 @@ _LABEL_KEY, _LABEL_VALUE = re.compile(rf"({DNS_NAME}/)?{_LABEL_PART}"), re.compi
 _MAX_LABEL_KEY_CHARS = MAX_NAME_CHARS + 1 + MAX_LABEL_CHARS
 
 
-def _syntax(labels: dict[str, str]) -> dict[str, str]:
+def label_syntax(labels: dict[str, str]) -> dict[str, str]:
+    """The labels, if Kubernetes admits them. Raises `ValueError`."""
     for key, value in labels.items():
         if len(key) > _MAX_LABEL_KEY_CHARS or not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
             raise ValueError("expected labels of Kubernetes: PREFIX/NAME or NAME, and values of up to 63 characters")
     return labels
 
 
-Labels = Annotated[dict[str, str], Field(max_length=64), AfterValidator(_syntax)]
+Labels = Annotated[dict[str, str], Field(max_length=64), AfterValidator(label_syntax)]
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FIRST_TIME, END_OF_TIMES = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+Time = Annotated[Instant, Field(ge=FIRST_TIME, lt=END_OF_TIMES)]
 Seconds = Annotated[int, Field(ge=0, le=86400)]
 ResourceName = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME_CHARS, pattern=f"^{DNS_NAME}$")]
 ErrorType = Annotated[str, StringConstraints(min_length=1, max_length=253)]
@@ -118,8 +120,8 @@ class ArrayBody(Body):
         return self
 
 
-class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin adds its own **kwargs
-    """The specification of a Task."""
+class TemplateSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin adds its own **kwargs
+    """The specification of the Tasks that are created from a template."""
 
     handler: Annotated[str, StringConstraints(min_length=1, max_length=253, pattern=HANDLER)]
     args: Annotated[list[Any], Field(max_length=64, description="Together with kwargs, at most 8 KiB as JSON.")] = []
@@ -135,13 +137,18 @@ class TaskSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin adds it
     attempt_timeout_seconds: Annotated[int | None, Field(ge=1, le=604800)] = None
     active_deadline_seconds: Annotated[int | None, Field(ge=1, le=2592000)] = None
     queue_timeout_seconds: Annotated[int | None, Field(ge=1, le=2592000)] = None
-    not_before: Annotated[Instant, Field(ge=FIRST_TIME, lt=END_OF_TIMES)] | None = None
     depends_on: Annotated[list[DependencyBody], Field(max_length=32)] = []
     notify: Annotated[list[WebhookName], Field(max_length=8)] = []
-    suspend: bool = False
-    cancel: bool = False
     ttl_seconds_after_finished: Annotated[int | None, Field(ge=0, le=315360000)] = None
     array: ArrayBody | None = None
+
+
+class TaskSpecBody(TemplateSpecBody):
+    """The specification of a Task."""
+
+    not_before: Time | None = None
+    suspend: bool = False
+    cancel: bool = False
 
 
 class TaskBody(Body):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
 from pydantic.alias_generators import to_camel
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def _as_utc(value: datetime) -> datetime:
@@ -17,12 +20,13 @@ def _as_utc(value: datetime) -> datetime:
         raise ValueError("in UTC it is outside the years 1 to 9999") from None
 
 
-def _rfc3339(value: datetime) -> str:
+def rfc3339(value: datetime) -> str:
+    """A time in UTC as Kubernetes writes it: whole seconds, and a `Z`."""
     # Not strftime: it writes the year 900 with three digits.
     return value.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
-Time = Annotated[datetime, AfterValidator(_as_utc), PlainSerializer(_rfc3339, when_used="json")]
+Time = Annotated[datetime, AfterValidator(_as_utc), PlainSerializer(rfc3339, when_used="json")]
 """A time with a zone; whole seconds in JSON, as Kubernetes writes them."""
 
 
@@ -47,3 +51,15 @@ class Condition(Model):
     message: str = ""
     last_transition_time: Time
     observed_generation: int = 0
+
+
+def readable_fields(model: type[M], fields: Mapping[str, Any], required: Mapping[str, Any]) -> tuple[M, str]:
+    """The model of those fields that can be read, and what is wrong with the others; empty if nothing is."""
+    try:
+        return model.model_validate(fields), ""
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found)
+        bad = {each["loc"][0] for each in found}
+        kept = {name: value for name, value in fields.items() if name not in bad}
+        return model.model_validate({**required, **kept}), told

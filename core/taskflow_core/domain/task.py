@@ -7,16 +7,22 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
-from taskflow_core.domain.naming import ANNOTATION_TRACEPARENT, GROUP
+from taskflow_core.domain.naming import (
+    ANNOTATION_BACKFILL,
+    ANNOTATION_RUN_NOW,
+    ANNOTATION_SCHEDULED_TIME,
+    ANNOTATION_TRACEPARENT,
+    GROUP,
+    LABEL_SCHEDULE,
+)
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.plain_text import PlainText
-from taskflow_core.domain.resource import Condition, Count, Model, Time
+from taskflow_core.domain.resource import Condition, Count, Model, Time, readable_fields
 
-M = TypeVar("M", bound=BaseModel)
 MAX_PAYLOAD_BYTES = 8 * 1024
 MAX_RESULT_BYTES = 4 * 1024
 MAX_JSON_LEVELS = 50
@@ -270,23 +276,27 @@ class TaskStatus(Model):
         return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=False)
 
 
-def _readable(model: type[M], fields: Mapping[str, Any], required: Mapping[str, Any]) -> tuple[M, str]:
-    """The model of those fields that can be read, and what is wrong with the others; empty if nothing is."""
-    try:
-        return model.model_validate(fields), ""
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False)
-        told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in found)
-        bad = {each["loc"][0] for each in found}
-        kept = {name: value for name, value in fields.items() if name not in bad}
-        return model.model_validate({**required, **kept}), told
-
-
 def _owner(meta: Mapping[str, Any]) -> Owner | None:
     for each in meta.get("ownerReferences") or ():
         if each.get("controller") and str(each.get("apiVersion")).startswith(f"{GROUP}/"):
             return Owner(kind=each["kind"], name=each["name"], uid=each["uid"])
     return None
+
+
+def _scheduled(meta: Mapping[str, Any]) -> ScheduledRun | None:
+    schedule = (meta.get("labels") or {}).get(LABEL_SCHEDULE)
+    if not schedule:
+        return None
+    annotations = meta.get("annotations") or {}
+    fields = {
+        "tick": annotations.get(ANNOTATION_SCHEDULED_TIME),
+        "backfill": annotations.get(ANNOTATION_BACKFILL, ""),
+        "run_now": annotations.get(ANNOTATION_RUN_NOW, ""),
+    }
+    if fields["run_now"]:
+        # Its time is when it was asked for, which is no tick.
+        fields["tick"] = None
+    return readable_fields(ScheduledRun, {"schedule": schedule, **fields}, {"schedule": schedule})[0]
 
 
 class Owner(Model):
@@ -295,6 +305,18 @@ class Owner(Model):
     kind: str
     name: str
     uid: str
+
+
+class ScheduledRun(Model):
+    """What a Task says of the TaskSchedule that it is a run of."""
+
+    schedule: str
+    """Name of the TaskSchedule."""
+    tick: Time | None = None
+    """None for a run that was asked for outside of the timing."""
+    backfill: str = ""
+    run_now: str = ""
+    """The token that asked for it."""
 
 
 class Task(Model):
@@ -313,6 +335,8 @@ class Task(Model):
     annotated_traceparent: str = ""
     owner: Owner | None = None
     """Its controller, if that is a resource of TaskFlow."""
+    scheduled: ScheduledRun | None = None
+    """None if it is no run of a TaskSchedule."""
     payload_too_deep: bool = False
     """args, kwargs or array.items are nested deeper than `MAX_JSON_LEVELS`, and were left out when the object was
     read."""
@@ -345,9 +369,9 @@ class Task(Model):
             # Nothing that handles it later could: serialisers and parsers give up on it, and it will be refused anyway.
             spec |= {"args": [], "kwargs": {}}
             spec.pop("array", None)
-        readable, problem = _readable(TaskSpec, spec, {"handler": ""})
+        readable, problem = readable_fields(TaskSpec, spec, {"handler": ""})
         # A status is ours and written anew as a whole; what another version left there that we cannot read is lost.
-        status, _ = _readable(TaskStatus, body.get("status") or {}, {})
+        status, _ = readable_fields(TaskStatus, body.get("status") or {}, {})
         return cls(
             uid=meta["uid"],
             namespace=meta["namespace"],
@@ -358,6 +382,7 @@ class Task(Model):
             labels=dict(sorted((meta.get("labels") or {}).items())[:MAX_LABELS]),
             annotated_traceparent=(meta.get("annotations") or {}).get(ANNOTATION_TRACEPARENT, ""),
             owner=_owner(meta),
+            scheduled=_scheduled(meta),
             payload_too_deep=too_deep,
             unreadable=problem,
             spec=readable,

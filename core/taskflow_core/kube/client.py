@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -67,10 +68,13 @@ def _segment(name: str, longest: int) -> str:
     return quote(name, safe="")
 
 
-def status_patch(uid: str, status: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """JSON Patch that replaces the status of an object, only if it is still the one with that uid."""
+def status_patch(uid: str, status: Mapping[str, Any], version: str = "") -> list[dict[str, Any]]:
+    """JSON Patch that replaces the status of an object, only if it is still the one with that uid, and unchanged since
+    that resourceVersion if one is given.
+    """
+    tests = {"uid": uid} | ({"resourceVersion": version} if version else {})
     return [
-        {"op": "test", "path": "/metadata/uid", "value": uid},
+        *({"op": "test", "path": f"/metadata/{name}", "value": value} for name, value in tests.items()),
         {"op": "add", "path": "/status", "value": status},
     ]
 
@@ -142,6 +146,8 @@ class KubeClient:
         self._hooks = hooks or Hooks()
         self.answered_at = time.monotonic()
         """When the API server last answered other than by a 5xx (monotonic seconds)."""
+        self._dated: tuple[float, str, float] | None = None
+        """Of the latest answer: when it was asked for (Unix seconds), its `Date`, and when it came."""
 
     @classmethod
     async def connect(cls, connections: int = 32, hooks: Hooks | None = None) -> KubeClient:
@@ -174,6 +180,21 @@ class KubeClient:
         """Close the connections."""
         await self._session.close()
 
+    @property
+    def clock_skew(self) -> float:
+        """Seconds that this machine's clock is at least ahead of the API server's, or behind it if negative, by the
+        `Date` of the latest answer; 0 if they may be equal.
+        """
+        if self._dated is None:
+            return 0.0
+        asked, date, came = self._dated
+        try:
+            server = parsedate_to_datetime(date).timestamp()
+        except ValueError:
+            return 0.0
+        # The header leaves out the fraction of a second. However long the answer took, its date is of a time between.
+        return max(asked - server - 1, 0.0) or min(came - server, 0.0)
+
     async def request(
         self,
         method: str,
@@ -195,6 +216,7 @@ class KubeClient:
             raise Unavailable("API server: leadership is not confirmed, so nothing is written", Dependency.API_SERVER)
         verb = "list" if params and "limit" in params else _VERBS.get(method, method.lower())
         headers = {"Content-Type": content_type, **await self._authorization()}
+        asked = time.time()
         try:
             async with self._session.request(
                 method, path, data=_content(body), params=params, headers=headers
@@ -205,6 +227,7 @@ class KubeClient:
                     _abort(response)
                     raise
                 self._note(verb, response.status)
+                self._dated = asked, response.headers.get("Date", ""), time.time()
                 if response.status < 400:  # noqa: PLR2004 - HTTP's own border
                     answer: dict[str, Any] = read_json(payload)
                     return answer

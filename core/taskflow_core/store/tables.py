@@ -127,3 +127,46 @@ operations = Table(
     Index("ix_operations_running", "created_at", postgresql_where=text("finished_at IS NULL")),
 )
 """One row a change of many Tasks, which the API makes; (after_created_at, after_uid) is how far it is."""
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("uid", Text, primary_key=True),
+    Column("namespace", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("spec", JSONB, nullable=False),
+    Column("cursor", DateTime(timezone=True)),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("deleted_at", DateTime(timezone=True)),
+    Index("ix_schedules_name", "namespace", "name"),
+)
+"""One row a TaskSchedule, as the operator last wrote it. `cursor` only moves forward."""
+
+schedule_runs = Table(
+    "schedule_runs",
+    metadata,
+    Column("schedule_uid", Text, primary_key=True),
+    Column("tick", DateTime(timezone=True), primary_key=True),
+    Column("token", Text, primary_key=True),
+    Column("namespace", Text, nullable=False),
+    Column("schedule", Text, nullable=False),
+    Column("backfill", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("task_uid", Text),
+    Column("task_name", Text),
+    Column("decided_at", DateTime(timezone=True), nullable=False),
+    Index(
+        "ix_schedule_runs_page",
+        "namespace",
+        "schedule",
+        text("tick DESC"),
+        text("schedule_uid DESC"),
+        text("token DESC"),
+    ),
+    Index("ix_schedule_runs_task", "namespace", "task_name", postgresql_where=text("task_name IS NOT NULL")),
+)
+"""One row a tick that became a Task, was skipped or missed. A run that was asked for by hand has a token, and the time
+when it was asked for as its tick."""

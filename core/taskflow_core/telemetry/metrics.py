@@ -94,7 +94,47 @@ POOL_DEMAND = (
     ("namespace", "pool"),
 )
 """Likewise."""
-COMPUTED = (DEPTH, OLDEST, POOL_REPLICAS, POOL_SLOTS, POOL_BUSY, POOL_DEMAND)
+SCHEDULE_NEXT = (
+    "taskflow_schedule_next_timestamp_seconds",
+    "When the next run of the namespace's TaskSchedules is to be created, at the latest (Unix time). In the past: it is "
+    "late.",
+    ("namespace",),
+)
+"""Likewise."""
+SCHEDULE_LATE = (
+    "taskflow_schedule_late_seconds",
+    "How long the next tick of the TaskSchedule has been due; only of those that are more than 10 s late.",
+    ("namespace", "schedule"),
+)
+"""Likewise; of at most 1,000 schedules."""
+SCHEDULE_STALLED = (
+    "taskflow_schedule_stalled",
+    "1 for a TaskSchedule that runs nothing until its user changes it.",
+    ("namespace", "schedule", "reason"),
+)
+"""Likewise; of at most 1,000 schedules."""
+COMPUTED = (
+    DEPTH,
+    OLDEST,
+    POOL_REPLICAS,
+    POOL_SLOTS,
+    POOL_BUSY,
+    POOL_DEMAND,
+    SCHEDULE_NEXT,
+    SCHEDULE_LATE,
+    SCHEDULE_STALLED,
+)
+
+SCHEDULE_TICKS = Counter(
+    "taskflow_schedule_ticks",
+    "Ticks of TaskSchedules: created a Task, skipped by the concurrency policy, missed, or refused at the first try.",
+    ["namespace", "outcome"],
+)
+SCHEDULE_DELAY = Histogram(
+    "taskflow_schedule_delay_seconds",
+    "From the tick of a TaskSchedule, with its jitter, until its Task was created.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400),
+)
 
 SCALE_DECISIONS = Counter(
     "taskflow_scale_decisions",
@@ -146,10 +186,15 @@ K8S_REQUESTS = Counter(
 K8S_EVENTS = Counter(
     "taskflow_k8s_events", "Kubernetes Events: posted, dropped by the rate limit, or failed.", ["result"]
 )
+CLOCK_SKEW = Gauge(
+    "taskflow_api_server_clock_skew_seconds",
+    "How far the operator's clock is at least ahead of the API server's, or behind it if negative.",
+)
 LEADER = Gauge("taskflow_leader", "1 while this process holds the Lease and acts.")
 STATUS_WRITES = Counter(
     "taskflow_status_writes",
-    "Task status writes: done, avoided (equal or replaced by a later one), postponed, gone, refused.",
+    "Status writes of Tasks and TaskSchedules: done, avoided (equal or replaced by a later one), postponed, gone, "
+    "refused.",
     ["result"],
 )
 EVENTS_REFUSED = Counter(

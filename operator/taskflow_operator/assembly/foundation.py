@@ -28,8 +28,8 @@ from taskflow_operator.runtime.status_writer import StatusWriter
 from taskflow_operator.settings import OperatorSettings
 
 CLOSE_SECONDS = 3.0
-WATCHES = 3
-"""Each is a `KindWatch`: of open Tasks, of finished ones, and of the pods of workers."""
+WATCHES = 4
+"""Each is a `KindWatch`: of open Tasks, of finished ones, of the pods of workers, and of TaskSchedules."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from taskflow_operator.assembly.foundation import CLOSE_SECONDS, Foundation
 from taskflow_operator.assembly.history import HistoryFeature
 from taskflow_operator.assembly.part import all_loops
 from taskflow_operator.assembly.pools import PoolFeature
+from taskflow_operator.assembly.schedules import ScheduleFeature
 from taskflow_operator.assembly.tasks import TaskCore, TaskFeature
 from taskflow_operator.pools.served_queues import ServedQueues
 from taskflow_operator.pools.worker_slots import WorkerSlots
@@ -46,13 +47,14 @@ class Operator:
         self._arrays = arrays = ArrayFeature.build(base, core, served, slots)
         self._pools = pools = PoolFeature.build(base, core, served, slots, arrays.controller)
         launcher = isolated.build_launcher(base, core, pools.controller)
+        schedules = ScheduleFeature.build(base, core, history)
         pods, watched_pods = evidence.build(base)
         self._tasks = tasks = TaskFeature.build(
             base, core, history, served, arrays.controller, {Isolation.POD: launcher}, pods
         )
         tasks.streams.set_aside.append(pools.controller.namespace_set_aside)
         jobs = isolated.build_controller(base, core, launcher, tasks.delivery)
-        parts = (base.part, history.part, arrays.part, pools.part, tasks.part, jobs, watched_pods)
+        parts = (base.part, history.part, arrays.part, pools.part, schedules.part, tasks.part, jobs, watched_pods)
         self._loops = all_loops(parts)
         self._watches = [watch for part in parts for watch in part.watches]
         self._collectors = [collector for part in parts for collector in part.collectors]

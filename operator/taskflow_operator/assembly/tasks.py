@@ -64,6 +64,8 @@ class TaskCore:
     acknowledgements: Acknowledgements
     times: AttemptTimes
     pool_changes: PoolChanges
+    retention: Retention
+    finished_tasks: FinishedObserver
 
     @classmethod
     def build(cls, base: Foundation) -> Self:
@@ -76,6 +78,13 @@ class TaskCore:
         finished.subscribe(count_finished)
         finished.subscribe(times.forget)
         finished.subscribe(base.events.failed)
+        retention = Retention(
+            base.kube,
+            base.database,
+            default_seconds=base.settings.ttl_seconds_after_finished,
+            per_namespace=base.settings.finished_tasks_per_namespace,
+        )
+        finished.subscribe(retention.finished)
         return cls(
             tasks=tasks,
             work_queue=work_queue,
@@ -89,6 +98,8 @@ class TaskCore:
             acknowledgements=Acknowledgements(reader),
             times=times,
             pool_changes=PoolChanges(tasks, work_queue),
+            retention=retention,
+            finished_tasks=FinishedObserver(base.kube, retention),
         )
 
 
@@ -166,11 +177,13 @@ class TaskFeature:
 
 
 def _finished_loops(base: Foundation, core: TaskCore) -> dict[str, Loop]:
-    retention = _retention(base, core)
-    finished = FinishedObserver(base.kube, retention)
     # Not among the part's watches: nothing waits until all finished Tasks are read, and there may be many.
-    watch = KindWatch(base.kube, Task.PLURAL, finished, selector=FINISHED_SELECTOR, name="finished-tasks")
-    return {"retention": retention.run, "watch-finished-tasks": watch.run, "finished-tasks": finished.run}
+    watch = KindWatch(base.kube, Task.PLURAL, core.finished_tasks, selector=FINISHED_SELECTOR, name="finished-tasks")
+    return {
+        "retention": core.retention.run,
+        "watch-finished-tasks": watch.run,
+        "finished-tasks": core.finished_tasks.run,
+    }
 
 
 def _delivery(base: Foundation, core: TaskCore, pools: Pools, starters: Mapping[Isolation, AttemptStarter]) -> Delivery:
@@ -204,14 +217,3 @@ def _stream_group(
         max_lost_workers=base.settings.max_lost_workers,
     )
     return StreamGroup(core.reader, consumer.take, base.leadership.until_confirmed, gather_seconds=GATHER_SECONDS)
-
-
-def _retention(base: Foundation, core: TaskCore) -> Retention:
-    retention = Retention(
-        base.kube,
-        base.database,
-        default_seconds=base.settings.ttl_seconds_after_finished,
-        per_namespace=base.settings.finished_tasks_per_namespace,
-    )
-    core.finished.subscribe(retention.finished)
-    return retention

@@ -12,7 +12,7 @@ from taskflow_core.domain.ranges import RangeSet
 from taskflow_core.domain.task import Task
 from taskflow_core.ledger.cache_versions import CacheVersions
 from taskflow_core.settings import DatabaseSettings
-from taskflow_core.store import items, repository
+from taskflow_core.store import items, repository, schedules
 from taskflow_core.store.engine import create_engine, transaction
 
 
@@ -76,6 +76,27 @@ class Database:
         """Add items that ended, in one transaction."""
         async with transaction(self._engine) as connection:
             await items.store_items(connection, ended, datetime.now(UTC))
+
+    async def store_schedules(self, rows: Sequence[schedules.ScheduleRow]) -> None:
+        """Store schedules as they stand, in one transaction."""
+        async with transaction(self._engine) as connection:
+            await schedules.upsert_schedules(connection, rows)
+
+    async def schedule_deleted(self, uid: str) -> None:
+        """Note that a schedule is gone; its runs stay."""
+        async with transaction(self._engine) as connection:
+            await schedules.schedule_deleted(connection, uid, datetime.now(UTC))
+
+    async def record_runs(self, runs: Sequence[schedules.RunRow]) -> None:
+        """Store what became of ticks, in one transaction, and drop what is beyond the newest of their schedules."""
+        async with transaction(self._engine) as connection:
+            await schedules.record_runs(connection, runs)
+            await schedules.prune_runs(connection, {run.schedule_uid for run in runs})
+
+    async def ran(self, namespace: str, names: Collection[str]) -> dict[str, str]:
+        """Uids of the Tasks of these names that exist or existed, by name."""
+        async with transaction(self._engine) as connection:
+            return await schedules.ran(connection, namespace, names)
 
     async def revision(self) -> str | None:
         """Revision of the schema; None if there is none."""

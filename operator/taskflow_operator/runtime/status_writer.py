@@ -139,7 +139,7 @@ class StatusWriter:
             self._find_due()
             while self._ready:
                 await self._slots.acquire()
-                await self._token()
+                await self.turn()
                 # What became due meanwhile takes its turn too.
                 self._find_due()
                 uid = self._ready.take()
@@ -169,7 +169,8 @@ class StatusWriter:
                 continue
             self._ready.put(entry.resource.namespace, uid)
 
-    async def _token(self) -> None:
+    async def turn(self) -> None:
+        """Wait until another status may be written; for whoever writes one without this class."""
         while True:
             self._bucket.refill(self._clock())
             if self._bucket.tokens >= 1:

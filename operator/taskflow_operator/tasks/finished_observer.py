@@ -1,10 +1,10 @@
-"""Takes in Tasks that finished: for retention, and for whoever waits until a late change was seen."""
+"""Takes in Tasks that finished: for who keeps or deletes them, and for whoever waits until a late change was seen."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -15,10 +15,22 @@ from taskflow_core.kube.client import JSON_PATCH, KubeClient, tasks_path
 from taskflow_core.telemetry.logs import get_logger
 from taskflow_operator.runtime import dependency_health
 from taskflow_operator.runtime.log_fields import log_fields
-from taskflow_operator.tasks.retention import Retention
 
 log = get_logger(__name__)
 RETRY_SECONDS = 1.0
+
+
+class FinishedTasks(Protocol):
+    """Who has to know the finished Tasks that there are. Ends that this operator writes, `Finished` tells."""
+
+    def finished(self, task: Task) -> None:
+        """There is this finished Task; may be told again."""
+
+    def forget(self, uid: str) -> None:
+        """The Task no longer exists."""
+
+    def known(self) -> Collection[str]:
+        """Uids of the finished Tasks that were told and not forgotten."""
 
 
 class FinishedObserver:
@@ -30,12 +42,14 @@ class FinishedObserver:
 
     Args:
         kube: the API server.
-        retention: is told of each finished Task, and of those that are gone.
+        told: are told of each finished Task, and of those that are gone.
     """
 
-    def __init__(self, kube: KubeClient, retention: Retention) -> None:
+    def __init__(self, kube: KubeClient, *told: FinishedTasks) -> None:
         self._kube = kube
-        self._retention = retention
+        self.told = list(told)
+        self.listed = False
+        """Whether all finished Tasks that there were at the start have been told."""
         self._behind: dict[str, Task] = {}
         """By uid, Tasks whose latest generation is not observed, as last seen."""
         self._changed = asyncio.Event()
@@ -45,9 +59,9 @@ class FinishedObserver:
         meta = body["metadata"]
         if gone:
             self._behind.pop(meta["uid"], None)
-            self._retention.forget(meta["uid"])
+            self._forget(meta["uid"])
         elif _is_behind(body):
-            # Nearly all others have just been finished by this operator, which told retention.
+            # Nearly all others have just been finished by this operator, which told of it.
             self._take(body)
 
     async def list(self) -> str:
@@ -58,15 +72,20 @@ class FinishedObserver:
         Raises:
             Unavailable, Conflict: the list could not be read to its end.
         """
-        gone, version = set(self._retention.known()), ""
+        gone, version = {uid for each in self.told for uid in each.known()}, ""
         async for page in self._kube.list_pages(tasks_path(), FINISHED_SELECTOR):
             version = page.version
             for body in page.items:
                 gone.discard(body["metadata"]["uid"])
                 self._take(body)
         for uid in gone:
-            self._retention.forget(uid)
+            self._forget(uid)
+        self.listed = True
         return version
+
+    def _forget(self, uid: str) -> None:
+        for each in self.told:
+            each.forget(uid)
 
     def _take(self, body: Mapping[str, Any]) -> None:
         try:
@@ -74,7 +93,8 @@ class FinishedObserver:
         except ValidationError as error:
             log.error("task_unreadable", name=body["metadata"]["name"], error=str(error))  # noqa: TRY400
             return
-        self._retention.finished(task)
+        for each in self.told:
+            each.finished(task)
         if _is_behind(body):
             self._behind[task.uid] = task
             self._changed.set()

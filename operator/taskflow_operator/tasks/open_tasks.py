@@ -5,7 +5,7 @@ only.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,6 +57,8 @@ class OpenTasks:
         self._arrays: set[str] = set()
         self.queues = QueueCounts(self._task_of)
         """Counters by queue."""
+        self.added: list[Callable[[Task], None]] = []
+        """Called with each Task that was added. They must not raise."""
 
     def add(self, task: Task) -> bool:
         """Add a Task; False if it is known or was closed recently."""
@@ -75,6 +77,8 @@ class OpenTasks:
             self._dependents.setdefault((task.namespace, dependency.name), set()).add(uid)
         if task.owner is not None:
             self._children.setdefault(task.owner.uid, set()).add(uid)
+        for tell in self.added:
+            tell(task)
         return True
 
     def get(self, uid: str) -> OpenTask | None:

@@ -6,7 +6,7 @@ import asyncio
 import heapq
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -36,7 +36,7 @@ class Expiry:
     name: str
     uid: str
     surplus: bool = False
-    """Its namespace keeps too many, so its time to live does not matter."""
+    """Its namespace or its owner keeps too many, so its time to live does not matter."""
 
 
 def may_go(entry: Expiry, due: datetime | None, now: datetime) -> bool:
@@ -61,8 +61,6 @@ class Retention:
         history: knows which ends are stored.
         default_seconds: time to live of Tasks that set none; None keeps them.
         per_namespace: finished Tasks that a namespace keeps; None is without a bound. The oldest are deleted first.
-        needed: checks of the controllers that create Tasks, such as whether an owner has recorded this one. A Task that
-            one of them needs stays.
         now: the time.
     """
 
@@ -73,15 +71,16 @@ class Retention:
         *,
         default_seconds: int | None,
         per_namespace: int | None,
-        needed: Sequence[Callable[[Task], bool]] = (),
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._kube = kube
         self._history = history
         self._default = default_seconds
         self._per_namespace = per_namespace
-        self._needed = needed
         self._now = now
+        self.needed: list[Callable[[Task], bool]] = []
+        """Checks of the controllers that create Tasks, such as whether an owner has recorded this one. A Task that one
+        of them needs stays."""
         self._due: list[Expiry] = []
         self._known: dict[str, Expiry] = {}
         self._times: dict[str, datetime] = {}
@@ -114,6 +113,11 @@ class Retention:
         if len(kept) > self._per_namespace:
             heapq.heappush(self._due, replace(kept.pop(0), surplus=True))
 
+    def expire(self, entry: Expiry) -> None:
+        """Delete a finished Task of which its owner keeps too many, whatever its time to live."""
+        self._known.setdefault(entry.uid, entry)
+        heapq.heappush(self._due, replace(entry, surplus=True))
+
     def known(self) -> Collection[str]:
         """Uids of the finished Tasks that count."""
         return self._known.keys()
@@ -124,12 +128,12 @@ class Retention:
         entry = self._known.pop(uid, None)
         if entry is None:
             return
-        kept = self._kept[entry.namespace]
+        kept = self._kept.get(entry.namespace, [])
         place = bisect_left(kept, entry)
         if kept[place : place + 1] == [entry]:
             del kept[place]
         if not kept:
-            del self._kept[entry.namespace]
+            self._kept.pop(entry.namespace, None)
 
     async def run(self) -> None:
         """Delete what is due, until cancelled."""
@@ -172,7 +176,7 @@ class Retention:
                     task = self._read(body)
                     if not may_go(entry, self._times.get(entry.uid), self._now()):
                         return entry.uid
-                    if task is not None and any(needs(task) for needs in self._needed):
+                    if task is not None and any(needs(task) for needs in self.needed):
                         return None
                     # Only as it was just read: if it changed in between, it is looked at again.
                     options = delete_options(uid=entry.uid, resourceVersion=meta["resourceVersion"])

@@ -16,6 +16,10 @@ _RESYNC = ""
 this name."""
 
 
+CLOCK_SECONDS = 10.0
+"""How often the clock is read while something is to become due: it may be set meanwhile, or the machine sleep."""
+
+
 class WorkQueue:
     """Uids of Tasks that are due now or at a time.
 
@@ -101,7 +105,7 @@ class WorkQueue:
                     del self._where[uid]
                 return taken
             self._changed.clear()
-            timeout = (self._timers[0][0] - now).total_seconds() if self._timers else None
+            timeout = min((self._timers[0][0] - now).total_seconds(), CLOCK_SECONDS) if self._timers else None
             try:
                 # Not wait_for: until Python 3.12 it loses a cancellation that comes together with the event.
                 async with asyncio.timeout(timeout):

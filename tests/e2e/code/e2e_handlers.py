@@ -76,3 +76,10 @@ def upper(*, context: Context) -> int:
     text = context.input("text.txt").read_text()
     context.output("upper.txt").write_text(text.upper())
     return len(text)
+
+
+@handler("e2e.tick")
+def tick(record: str, at: str, *, context: Context) -> str:
+    """Records the tick that it is a run of."""
+    _record(record, at, context)
+    return at

@@ -21,8 +21,9 @@ from taskflow_core.kube.client import KubeClient, resource_path, tasks_path
 from taskflow_core.ledger.cache_versions import CacheVersions
 from taskflow_core.ledger.connect import connect_async
 from taskflow_core.settings import DatabaseSettings, RedisSettings
-from taskflow_core.store import repository
+from taskflow_core.store import repository, schedules
 from taskflow_core.store.engine import create_engine, transaction
+from taskflow_core.store.schedules import RunRow
 from taskflow_local.stack import Stack
 from tests.integration.api.issuer import Issuer
 
@@ -107,10 +108,30 @@ class Installation:
 
         asyncio.run(write())
 
+    def record_run(self, run: RunRow) -> None:
+        """Write a run of a schedule to the history, as the operator does."""
+
+        async def write() -> None:
+            settings = DatabaseSettings(url=SecretStr(self.stack.env()["TASKFLOW_DATABASE_URL"]))
+            engine = create_engine(settings, application_name="test")
+            async with transaction(engine) as connection:
+                await schedules.record_runs(connection, [run])
+            await engine.dispose()
+
+        asyncio.run(write())
+
     def add_account(
-        self, name: str, verbs: list[str], on_pools: tuple[str, ...] = (), namespace: str = NAMESPACE
+        self,
+        name: str,
+        verbs: list[str],
+        on_pools: tuple[str, ...] = (),
+        on_schedules: tuple[str, ...] = (),
+        *,
+        namespace: str = NAMESPACE,
     ) -> None:
-        """Create a ServiceAccount with these permissions on Tasks and pools of the namespace, and a token for it."""
+        """Create a ServiceAccount with these permissions on Tasks, pools and schedules of the namespace, and a token
+        for it.
+        """
 
         async def add(client: KubeClient) -> str:
             accounts = resource_path("api/v1", "serviceaccounts", namespace)
@@ -121,7 +142,11 @@ class Installation:
         self.tokens[name] = self.kube(add)
         rules = [
             {"apiGroups": ["taskflow.dev"], "resources": [resource], "verbs": list(allowed)}
-            for resource, allowed in (("tasks", verbs), ("workerpools", on_pools))
+            for resource, allowed in (
+                ("tasks", verbs),
+                ("workerpools", on_pools),
+                ("taskschedules", on_schedules),
+            )
             if allowed
         ]
         if rules:

@@ -22,7 +22,7 @@ SEED, CASES = "1", 250
 def documented(installation: Installation) -> Installation:
     installation.stack.add_namespace(NAMESPACE)
     everything = ["create", "get", "list", "watch", "patch", "delete"]
-    installation.add_account(ACCOUNT, everything, ("get", "list", "patch"), namespace=NAMESPACE)
+    installation.add_account(ACCOUNT, everything, ("get", "list", "patch"), tuple(everything), namespace=NAMESPACE)
     installation.add_account("ci", [], namespace=NAMESPACE)
     installation.grant(
         "docs",
@@ -53,6 +53,10 @@ ORDER = (
     "completeMultipartUpload",
     "cancelTasks",
     "retryTasks",
+    "createSchedule",
+    "changeSchedule",
+    "backfillSchedule",
+    "previewSchedule",
     "createApiKey",
     "rotateApiKey",
     "createWebhook",
@@ -84,6 +88,8 @@ def test_each_example_of_a_body_is_one_that_can_be_sent(documented: Installation
             "changeTask": f"{BASE}/tasks/shown",
             "signParts": f"{BASE}/multipart-uploads/{made.get('upload')}:sign",
             "completeMultipartUpload": f"{BASE}/multipart-uploads/{made.get('upload')}:complete",
+            "changeSchedule": f"{BASE}/schedules/nightly",
+            "backfillSchedule": f"{BASE}/schedules/nightly:backfill",
             "rotateApiKey": f"{BASE}/apikeys/{made.get('key')}:rotate",
             "changeWebhook": f"{BASE}/webhooks/billing",
             "rotateWebhookSecret": f"{BASE}/webhooks/billing:rotate",

@@ -6,12 +6,14 @@ New routes are tested without a change here. If this module cannot fill in a par
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import urllib3
 
 from taskflow_core.kube.client import KubeClient, tasks_path
+from taskflow_core.store.schedules import RunOutcome, RunRow
 from tests.integration.api.conftest import Answer, Installation
 
 pytestmark = pytest.mark.integration
@@ -115,7 +117,7 @@ class Tenants:
         assert page["nextCursor"]
         names = [each for task in created for each in (task["name"], task["uid"])]
         begun = call("POST", tasks + ":cancel", {"filter": {"labelSelector": f"told={CANARY}"}}, account="b-app").json
-        names.append("b-hook")
+        names += ["b-hook", self._schedule()]
         sent = {"key": "big.bin", "contentType": "text/plain"}
         upload = call("POST", f"/v1/namespaces/{THEIRS}/multipart-uploads", sent, account="b-app").json
         known = {
@@ -128,6 +130,25 @@ class Tenants:
             "delivery": [self._told_by_webhook()],
         }
         return known, page["nextCursor"]
+
+    def _schedule(self) -> str:
+        """A schedule of theirs, of which the history has a run."""
+        spec = {"every": {"seconds": 3600}, "taskTemplate": {"spec": SPEC}}
+        schedules = f"/v1/namespaces/{THEIRS}/schedules"
+        answer = self.installation.call("POST", schedules, {"name": "b-hourly", "spec": spec}, account="b-app")
+        assert answer.status == 201, answer.body
+        self.installation.record_run(
+            RunRow(
+                schedule_uid=answer.json["uid"],
+                namespace=THEIRS,
+                schedule="b-hourly",
+                tick=datetime(2026, 9, 21, 12, tzinfo=UTC),
+                outcome=RunOutcome.SKIPPED,
+                reason=CANARY,
+                decided_at=datetime(2026, 9, 21, 12, tzinfo=UTC),
+            )
+        )
+        return "b-hourly"
 
     def _told_by_webhook(self) -> str:
         """A delivery of an endpoint of theirs."""
@@ -189,6 +210,10 @@ class Tenants:
             "cancelTasks": {"filter": {"queue": "b-live"}},
             "retryTasks": {"filter": {"queue": "b-live"}},
             "changePool": {"spec": {"paused": True}},
+            "createSchedule": {"name": "crossing", "spec": {"every": {"seconds": 3600}, "taskTemplate": task}},
+            "changeSchedule": {"spec": {"suspend": True}},
+            "backfillSchedule": {"name": "b", "from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"},
+            "previewSchedule": {"name": "b-hourly", "spec": {"schedules": ["H * * * *"]}},
             "createWebhook": {"name": "crossing", "url": "https://hooks.example.com/"},
             "changeWebhook": {"enabled": False},
             "rotateWebhookSecret": {},
@@ -288,6 +313,10 @@ def test_nothing_of_the_other_tenant_was_changed(tenants: Tenants) -> None:
     assert (gone.status, gone.json["live"], gone.json["result"]) == (200, False, CANARY)
     keys = call("GET", f"/v1/namespaces/{THEIRS}/apikeys", account="b-app").json["items"]
     assert [(key["name"], key["replacedBy"]) for key in keys] == [(CANARY, None)]
+    schedule = call("GET", f"/v1/namespaces/{THEIRS}/schedules/b-hourly", account="b-app").json
+    assert (schedule["suspended"], schedule["backfills"], "backfills" in schedule["spec"]) == (False, [], False)
+    (run,) = call("GET", f"/v1/namespaces/{THEIRS}/schedules/b-hourly/runs", account="b-app").json["items"]
+    assert run["reason"] == CANARY
     (hook,) = call("GET", f"/v1/namespaces/{THEIRS}/webhooks", account="b-app").json["items"]
     assert (hook["name"], hook["enabled"], hook["oldSecretUntil"]) == ("b-hook", True, None)
     (delivery,) = call("GET", f"/v1/namespaces/{THEIRS}/webhooks/b-hook/deliveries", account="b-app").json["items"]

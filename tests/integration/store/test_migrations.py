@@ -8,6 +8,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, MetaData, NullPool, create_engine, inspect, text
 
+from taskflow_api.identity.tables import accounts
 from taskflow_api.webhooks.tables import deliveries
 from taskflow_core.end_on_sigterm import STOPPED
 from taskflow_core.errors import Unavailable
@@ -20,7 +21,7 @@ from taskflow_operator.history.schema import SchemaKeeper
 
 pytestmark = pytest.mark.integration
 METADATA = MetaData(naming_convention=of_the_history.naming_convention)
-for _table in (*of_the_history.sorted_tables, *deliveries.metadata.sorted_tables):
+for _table in (*of_the_history.sorted_tables, *{*accounts.metadata.sorted_tables, *deliveries.metadata.sorted_tables}):
     _table.to_metadata(METADATA)
 
 # What compare_metadata does not look at: primary keys, constraints, order and expressions of indexes, defaults.
@@ -83,7 +84,7 @@ def test_the_schema_goes_up_down_and_up_again(database: DatabaseSettings) -> Non
     assert inspect(engine).get_table_names() == ["alembic_version"]
     migrate(engine)
     assert _catalogue(engine) == first
-    assert "0011" in migrate(engine, "current")
+    assert "0012" in migrate(engine, "current")
 
 
 def test_two_migrators_at_once_take_turns_and_both_succeed(database: DatabaseSettings) -> None:
@@ -185,7 +186,7 @@ async def test_the_operator_sees_that_the_schema_is_gone(database: DatabaseSetti
     try:
         assert await history.revision() is None
         migrate(_engine(database))
-        assert await history.revision() == "0011"
+        assert await history.revision() == "0012"
     finally:
         await history.close()
 

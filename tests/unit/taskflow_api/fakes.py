@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -28,6 +28,7 @@ from taskflow_core.ledger.queue_view import QueuePosition
 from taskflow_core.store.operations import MAX_RUNNING, OperationRow
 from taskflow_core.store.repository import Filter
 from taskflow_core.store.rows import AttemptRow, TaskRow, TimelineRow
+from taskflow_core.store.schedules import ListedRun, RunKey, RunOutcome, RunRow
 from tests.unit.taskflow_api.identity import memory
 
 UID = "0b0e7d8e-5c0f-4a54-9a3a-0d5b8f6f7a01"
@@ -54,6 +55,8 @@ class FakeKube:
         self.batches: list[list[dict[str, Any]] | Exception] = []
         """What a watch reports before it goes silent."""
         self.answers: dict[str, dict[str, Any]] = {"/version": {"gitVersion": "v1.36.3"}}
+        self.most = 500
+        """Objects of a page of a list by label."""
         self.allowed: dict[str, str] = {"alice": "team-a"}
         """By user, the namespace where it may do everything."""
 
@@ -89,17 +92,34 @@ class FakeKube:
             if (params or {}).get("dryRun") != "All":
                 self.objects[f"{path}/{name}"] = made
             return made
-        if path not in self.objects:
-            raise NotFound(f"{path} not found")
-        return self.objects.pop(path) if method == "DELETE" else self.objects[path]
+        return self._found(method, path, params or {})
+
+    def _found(self, method: str, path: str, params: Mapping[str, str]) -> dict[str, Any]:
+        if path in self.objects:
+            return self.objects.pop(path) if method == "DELETE" else self.objects[path]
+        if method == "GET" and "labelSelector" in params:
+            return self._labelled(path, **params)
+        raise NotFound(f"{path} not found")
+
+    def _labelled(self, path: str, labelSelector: str, limit: str, **others: str) -> dict[str, Any]:  # noqa: N803
+        name, _, value = labelSelector.partition("=")
+        start, end = int(others.get("continue", 0)), int(others.get("continue", 0)) + min(int(limit), self.most)
+        found = [
+            each
+            for each_path, each in self.objects.items()
+            if each_path.startswith(path + "/") and each["metadata"].get("labels", {}).get(name) == value
+        ]
+        return {"items": found[start:end], "metadata": {"continue": str(end)} if end < len(found) else {}}
 
     def _patch(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         found = self.objects[path]
         version = body.get("metadata", {}).get("resourceVersion")
         if version not in (None, found["metadata"]["resourceVersion"]):
             raise Conflict("the object has been modified")
-        spec = {name: value for name, value in (found["spec"] | body["spec"]).items() if value is not None}
-        changed = found | {"spec": spec, "metadata": found["metadata"] | {"resourceVersion": "8"}}
+        spec = {name: value for name, value in (found["spec"] | body.get("spec", {})).items() if value is not None}
+        noted = found["metadata"].get("annotations", {}) | body.get("metadata", {}).get("annotations", {})
+        meta = found["metadata"] | {"resourceVersion": "8"} | ({"annotations": noted} if noted else {})
+        changed = found | {"spec": spec, "metadata": meta}
         self.objects[path] = changed
         return changed
 
@@ -121,6 +141,9 @@ class FakeHistory:
     items: list[ItemRow] = field(default_factory=list)
     starts: list[datetime] = field(default_factory=list)
     operations: dict[str, OperationRow] = field(default_factory=dict)
+    runs: list[ListedRun] = field(default_factory=list)
+    schedules: set[tuple[str, str]] = field(default_factory=set)
+    """Namespace and name of those that are or were."""
     asked: Filter | None = None
     failure: Exception | None = None
 
@@ -189,6 +212,35 @@ class FakeHistory:
             return False
         self.operations[row.id] = row
         return True
+
+    async def list_schedule_runs(
+        self,
+        namespace: str,
+        schedule: str,
+        *,
+        outcomes: Collection[RunOutcome],
+        backfill: str | None,
+        after: RunKey | None,
+        limit: int,
+    ) -> list[ListedRun]:
+        await self.check()
+        found = sorted(self.runs, key=lambda each: each.key, reverse=True)
+        return [
+            each
+            for each in found
+            if (each.run.namespace, each.run.schedule) == (namespace, schedule)
+            and (after is None or each.key < after)
+            and (not outcomes or each.run.outcome in outcomes)
+            and backfill in (None, each.run.backfill)
+        ][:limit]
+
+    async def knows_schedule(self, namespace: str, name: str) -> bool:
+        await self.check()
+        return (namespace, name) in self.schedules
+
+    async def record_schedule_run(self, run: RunRow) -> None:
+        await self.check()
+        self.runs.append(ListedRun(run=run, phase=None, started_at=None, finished_at=None))
 
     async def check(self) -> None:
         if self.failure:

@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from taskflow_api.schedules.schemas import ScheduleSpecBody, ScheduleSpecChange, TimingBody
 from taskflow_api.tasks.schemas import TaskSpecBody
 from taskflow_core import resources
 from taskflow_core.domain.task import TaskSpec
@@ -26,6 +27,18 @@ OPERATIONS = {
     "listPools",
     "getPool",
     "changePool",
+    "createSchedule",
+    "listSchedules",
+    "getSchedule",
+    "changeSchedule",
+    "suspendSchedule",
+    "resumeSchedule",
+    "deleteSchedule",
+    "backfillSchedule",
+    "listScheduleRuns",
+    "runSchedule",
+    "getNextTicks",
+    "previewSchedule",
     "changeTask",
     "cancelTask",
     "retryTask",
@@ -65,8 +78,8 @@ OPERATIONS = {
 }
 
 
-def _crd() -> dict[str, Any]:
-    text = (resources.path("crds") / "tasks.taskflow.dev.yaml").read_text()
+def _crd(plural: str) -> dict[str, Any]:
+    text = (resources.path("crds") / f"{plural}.taskflow.dev.yaml").read_text()
     spec: dict[str, Any] = yaml.safe_load(text)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"][
         "spec"
     ]
@@ -104,12 +117,27 @@ def _bounds(schema: dict[str, Any], where: str = "spec") -> dict[str, Any]:
     return found
 
 
-def test_the_request_schema_has_the_bounds_and_defaults_of_the_crd() -> None:
-    schema = TaskSpecBody.model_json_schema()
+@pytest.mark.parametrize(("body", "plural"), [(TaskSpecBody, "tasks"), (ScheduleSpecBody, "taskschedules")])
+def test_the_request_schema_has_the_bounds_and_defaults_of_the_crd(body: type[BaseModel], plural: str) -> None:
+    schema = body.model_json_schema()
     ours = _bounds(_resolved(schema, schema["$defs"]))
-    theirs = _bounds(_crd())
+    theirs = _bounds(_crd(plural))
     assert ours == theirs
     assert len(theirs) > 50
+
+
+def test_a_preview_and_a_change_take_what_a_creation_takes() -> None:
+    def fields(model: type[BaseModel]) -> dict[str, Any]:
+        schema = model.model_json_schema()
+        resolved = _resolved(schema, schema["$defs"])["properties"]
+        return {
+            name: {k: v for k, v in _bounds(each).items() if ".default" not in k} for name, each in resolved.items()
+        }
+
+    created, changed = fields(ScheduleSpecBody), fields(ScheduleSpecChange)
+    assert created.keys() == changed.keys()
+    for part in (fields(TimingBody), {name: each for name, each in changed.items() if name != "taskTemplate"}):
+        assert part == {name: created[name] for name in part}
 
 
 def test_defaults_are_those_that_the_operator_reads() -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # its stubs are another dependency
 
-from taskflow_client import Call, files, keys, pools, tasks, webhooks
+from taskflow_client import Call, files, keys, pools, schedules, tasks, webhooks
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT: dict[str, Any] = json.loads((ROOT / "docs/reference/openapi.json").read_text())
 NS = "team-a"
+NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 CALLS: tuple[Call[Any], ...] = (
     tasks.create(NS, "h", name="a"),
     tasks.create_many(NS, [tasks.create(NS, "h", name="a").body]),
@@ -42,6 +44,18 @@ CALLS: tuple[Call[Any], ...] = (
     pools.listed(NS),
     pools.get(NS, "main"),
     pools.change(NS, "main", paused=True),
+    schedules.create(NS, "nightly", "h", schedules=["30 2 * * *"], timeZone="Europe/Berlin", task={"priority": 5}),
+    schedules.listed(NS, label_selector="team=a", limit=5),
+    schedules.get(NS, "nightly"),
+    schedules.change(NS, "nightly", concurrencyPolicy="Queue", jitterSeconds=None),
+    schedules.delete(NS, "nightly"),
+    schedules.suspend(NS, "nightly"),
+    schedules.resume(NS, "nightly"),
+    schedules.run(NS, "nightly", idempotency_key="k"),
+    schedules.backfill(NS, "nightly", "january", NEW_YEAR, NEW_YEAR + timedelta(days=31), parallelism=5),
+    schedules.upcoming(NS, "nightly", count=3),
+    schedules.preview(NS, name="nightly", count=3, every={"seconds": 60}),
+    schedules.runs(NS, "nightly", outcome="Missed", backfill="january", limit=5),
     keys.create(NS, "ci", scopes=["read"], expiration_seconds=3600),
     keys.listed(NS, service_account="ci"),
     keys.get(NS, "k"),

@@ -20,6 +20,7 @@ from taskflow_core.domain import task
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.resource import Condition, Model
 from taskflow_core.domain.task import TaskSpec, TaskStatus
+from taskflow_core.domain.taskschedule import TaskScheduleSpec, TaskScheduleStatus
 from taskflow_core.domain.workerpool import WorkerPoolSpec
 
 Schema = dict[str, Any]
@@ -81,7 +82,9 @@ def pairs(model: type[BaseModel], found: Schema, path: str) -> Iterator[Pair]:
 SPEC = list(pairs(TaskSpec, schema("tasks", "spec"), "tasks.spec"))
 STATUS = list(pairs(TaskStatus, schema("tasks", "status"), "tasks.status"))
 POOL = list(pairs(WorkerPoolSpec, schema("workerpools", "spec"), "workerpools.spec"))
-ALL = [*SPEC, *STATUS, *POOL]
+SCHEDULE = list(pairs(TaskScheduleSpec, schema("taskschedules", "spec"), "taskschedules.spec"))
+SCHEDULE_STATUS = list(pairs(TaskScheduleStatus, schema("taskschedules", "status"), "taskschedules.status"))
+ALL = [*SPEC, *STATUS, *POOL, *SCHEDULE, *SCHEDULE_STATUS]
 
 
 @pytest.mark.parametrize("pair", ALL, ids=str)
@@ -96,7 +99,7 @@ def test_a_field_has_the_type_that_the_crd_says(pair: Pair) -> None:
     assert (pair.schema.get("format") == "date-time") == (kind is datetime)
 
 
-@pytest.mark.parametrize("pair", [*SPEC, *POOL], ids=str)
+@pytest.mark.parametrize("pair", [*SPEC, *POOL, *SCHEDULE], ids=str)
 def test_a_field_of_a_spec_is_required_or_has_the_default_that_the_crd_says(pair: Pair) -> None:
     assert pair.field.is_required() == pair.required
     if pair.required:
@@ -104,7 +107,9 @@ def test_a_field_of_a_spec_is_required_or_has_the_default_that_the_crd_says(pair
     default = pair.field.get_default(call_default_factory=True)
     if isinstance(default, Model):
         wanted = default.model_dump(by_alias=True, mode="json")
-        assert pair.schema["default"] == {name: value for name, value in wanted.items() if value != []}
+        assert pair.schema.get("default", {}) == {
+            name: value for name, value in wanted.items() if value not in ([], {}, None)
+        }
     elif default is None:
         assert "default" not in pair.schema
     elif default not in ((), {}):
@@ -123,8 +128,8 @@ def bounds(field: FieldInfo) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("pair", [pair for pair in SPEC if plain(pair.field.annotation) is int], ids=str)
-def test_a_number_of_a_task_has_the_bounds_that_the_crd_says(pair: Pair) -> None:
+@pytest.mark.parametrize("pair", [pair for pair in [*SPEC, *SCHEDULE] if plain(pair.field.annotation) is int], ids=str)
+def test_a_number_of_a_spec_has_the_bounds_that_the_crd_says(pair: Pair) -> None:
     assert bounds(pair.field) == {"minimum": pair.schema["minimum"], "maximum": pair.schema["maximum"]}
 
 
@@ -147,10 +152,12 @@ def test_messages_are_as_long_as_the_code_cuts_them() -> None:
         assert found["message"]["maxLength"] == task.MAX_MESSAGE_CHARS
 
 
-def test_a_pools_conditions_are_those_of_a_task() -> None:
-    mine, theirs = (schema(each, "status")["properties"]["conditions"] for each in ("workerpools", "tasks"))
-    assert mine["items"] == theirs["items"]
-    assert {str(field.alias) for field in Condition.model_fields.values()} == set(mine["items"]["properties"])
+def test_conditions_are_those_of_a_task() -> None:
+    pools, schedules, mine = (
+        schema(each, "status")["properties"]["conditions"]["items"] for each in ("workerpools", "taskschedules", "tasks")
+    )
+    assert pools == schedules == mine
+    assert {str(field.alias) for field in Condition.model_fields.values()} == set(mine["properties"])
 
 
 @dataclass(frozen=True)
@@ -181,12 +188,21 @@ PLACES = [
 ]
 
 
+LONG_LISTS = {
+    # The items of an array are values, and their size in all is what bounds them.
+    "tasks.spec.array.items": 4096,
+    "taskschedules.spec.taskTemplate.spec.array.items": 4096,
+    # As many as run side by side.
+    "taskschedules.status.backfills[].running": 100,
+}
+
+
 def of_type(kind: str) -> list[Place]:
     return [place for place in PLACES if place.schema.get("type") == kind]
 
 
 def test_every_crd_is_looked_at() -> None:
-    assert PLURALS == ["tasks", "workerpools"]
+    assert PLURALS == ["tasks", "taskschedules", "workerpools"]
 
 
 @pytest.mark.parametrize("place", [place for place in PLACES if not place.path.endswith("[*]")], ids=str)
@@ -202,8 +218,7 @@ def test_every_string_is_bounded(place: Place) -> None:
 
 @pytest.mark.parametrize("place", of_type("array"), ids=str)
 def test_every_list_is_bounded_and_says_how_it_merges(place: Place) -> None:
-    # The items of an array are values, and their size in all is what bounds them.
-    assert place.schema["maxItems"] <= (4096 if place.path == "tasks.spec.array.items" else 64)
+    assert place.schema["maxItems"] <= LONG_LISTS.get(place.path, 64)
     if place.schema["items"].get("type") == "object":
         assert place.schema["x-kubernetes-list-type"] == "map"
 

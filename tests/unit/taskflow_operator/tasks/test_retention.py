@@ -10,7 +10,7 @@ from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import Task
 from taskflow_core.errors import Conflict, Unavailable
 from taskflow_operator.tasks.finished_observer import FinishedObserver
-from taskflow_operator.tasks.retention import Retention
+from taskflow_operator.tasks.retention import Expiry, Retention
 from tests.builders import NOW, make_object, make_task
 from tests.unit.taskflow_operator.fakes import FakeKube, at
 
@@ -40,9 +40,9 @@ class Kept:
             self.past,
             default_seconds=default,
             per_namespace=per_namespace,
-            needed=[lambda task: task.uid in self.needed],
             now=lambda: self.now,
         )
+        self.retention.needed.append(lambda task: task.uid in self.needed)
         self.observer = FinishedObserver(cast("Any", self.kube), self.retention)
 
     def finish(self, task: Task) -> None:
@@ -192,3 +192,20 @@ async def test_what_its_owner_still_needs_stays_until_it_does_not(per_namespace:
     assert await kept.pass_to(at(20)) == []
     kept.needed.clear()
     assert await kept.pass_to(at(40)) == ["a"]
+
+
+def surplus(task: Task) -> Expiry:
+    assert task.status.completion_time is not None
+    return Expiry(task.status.completion_time, task.namespace, task.name, task.uid)
+
+
+@pytest.mark.parametrize("ttl", [None, 3600])
+async def test_a_task_of_which_its_owner_has_too_many_goes_at_once_but_not_before_it_is_stored(ttl: int | None) -> None:
+    kept = Kept()
+    kept.finish(task := done("a", ttl=ttl))
+    kept.retention.expire(surplus(task))
+    assert await kept.pass_to(at(0)) == []
+    kept.past.uids.add("a")
+    assert await kept.pass_to(at(9)) == []
+    assert await kept.pass_to(at(10)) == ["a"]
+    assert "a" not in kept.retention.known()

@@ -1,0 +1,1 @@
+"""TaskSchedules: creates a Task at each tick of a schedule, once."""
