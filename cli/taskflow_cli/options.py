@@ -19,7 +19,7 @@ from taskflow_cli.api import logins
 from taskflow_cli.api.client import Rest
 from taskflow_cli.api.logins import Login
 from taskflow_cli.cluster import kubeconfig
-from taskflow_cli.cluster.client import POOLS, TASKS, Kube, Object, Resource
+from taskflow_cli.cluster.client import POOLS, SCHEDULES, TASKS, Kube, Object, Resource
 from taskflow_cli.cluster.credentials import credentials_of
 from taskflow_cli.cluster.kubeconfig import Access, Impersonation
 from taskflow_cli.cluster.transport import HttpTransport, Transport
@@ -177,6 +177,7 @@ def _named_completion(resource: Resource) -> Callable[[click.Context, click.Para
 
 complete_tasks = _named_completion(TASKS)
 complete_pools = _named_completion(POOLS)
+complete_schedules = _named_completion(SCHEDULES)
 
 
 def _complete_contexts(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -32,7 +32,7 @@ SECTIONS = {
     },
     "Workers and schedules": {
         "pool": "Look at WorkerPools, pause and drain them.",
-        "schedule": "Turn CronJobs and beat schedules into TaskSchedules.",
+        "schedule": "Look at TaskSchedules, run and convert them.",
     },
     "This program": {
         "login": "Keep a token for a REST API.",

@@ -55,12 +55,28 @@ TASK = {
     "metadata": {"generateName": "report-"},
     "spec": {"handler": "taskflow.echo", "kwargs": {"value": 1}},
 }
+SCHEDULE = {
+    "apiVersion": "taskflow.dev/v1alpha1",
+    "kind": "TaskSchedule",
+    "metadata": {"name": "nightly"},
+    "spec": {
+        "schedules": ["30 2 * * *"],
+        "timeZone": "Europe/Berlin",
+        "concurrencyPolicy": "Forbid",
+        "taskTemplate": {"spec": {"handler": "taskflow.echo", "kwargs": {"value": "good night"}}},
+    },
+}
 CRONJOB = {
     "apiVersion": "batch/v1",
     "kind": "CronJob",
     "metadata": {"name": "nightly"},
     "spec": {"schedule": "30 2 * * *", "timeZone": "Europe/Berlin", "jobTemplate": {"spec": {}}},
 }
+
+
+def night(handler: str, **kwargs: float | None) -> str:
+    """Argument of a patch that changes what the schedule runs."""
+    return f"'{json.dumps({'spec': {'taskTemplate': {'spec': {'handler': handler, 'kwargs': kwargs}}}})}'"
 
 
 @dataclass(frozen=True)
@@ -97,14 +113,15 @@ def shell(product: Product, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     environ = {"HOME": str(folder), "KUBECONFIG": str(folder / "kubeconfig"), "PATH": path}
     user = Shell(folder, {"API": client["TASKFLOW_API_URL"], **os.environ, **environ})
     verbs = " ".join(f"--verb={verb}" for verb in RIGHTS.split())
-    user.out(f"kubectl create role user {verbs} --resource=tasks.taskflow.dev")
+    user.out(f"kubectl create role user {verbs} --resource=tasks.taskflow.dev,taskschedules.taskflow.dev")
     user.out("kubectl create rolebinding user --role=user --serviceaccount=default:taskflow-client")
     said = user("taskflow login --server $API --token-file - < key.txt")
     assert (said.returncode, said.stderr) == (0, f"logged in to {client['TASKFLOW_API_URL']} for context taskflow\n")
     product.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(POOL))
+    product.kubectl("apply", "-n", NAMESPACE, "-f", "-", stdin=json.dumps(SCHEDULE))
     eventually(lambda: json.loads(user.out("taskflow pool list -o json"))["items"], _has_slots, 60)
     yield user
-    user.out("taskflow pool resume main && kubectl delete tft --all && kubectl delete tfp --all")
+    user.out("taskflow pool resume main; for kind in tfs tft tfp; do kubectl delete $kind --all; done")
     shutil.rmtree(folder)
 
 
@@ -176,6 +193,24 @@ def test_a_retry_goes_on_in_the_log_and_files_and_items_come_by_rest(shell: Shel
     listed = eventually(lambda: shell.out("taskflow list --history --phase Succeeded -o name"), lambda t: "/named" in t)
     assert "task.taskflow.dev/named\n" in listed
     assert "named" not in shell.out("taskflow list -o name")
+
+
+def test_a_schedule_is_run_now_and_its_past_is_shown(shell: Shell) -> None:
+    done = shell("taskflow schedule run nightly --wait -o jsonpath='{.status.result}'")
+    assert (done.returncode, done.stdout) == (0, "good night\n")
+    name = done.stderr.split()[0].removeprefix("task/")
+    runs = eventually(lambda: shell.out("taskflow schedule runs nightly -o jsonl"), lambda text: name in text)
+    assert json.loads(runs.splitlines()[0])["manual"] is True
+    ticks = json.loads(shell.out("taskflow schedule next nightly --count 2 -o json"))["items"]
+    assert [tick["localTime"][10:19] for tick in ticks] == ["T02:30:00"] * 2
+    shell.out("kubectl patch tfs nightly --type=merge -p " + night("taskflow.sleep", seconds=600, value=None))
+    first = shell.out("taskflow schedule run nightly -o name").strip()
+    shell.out(f"until kubectl get {first} > /dev/null 2>&1; do sleep 0.2; done")
+    done = shell("taskflow schedule run nightly --wait --timeout 60s")
+    assert done.returncode == 5
+    assert "concurrencyPolicy is Forbid" in done.stderr
+    shell.out(f"taskflow cancel {first} && taskflow wait {first} --timeout 60s; test $? = 11")
+    shell.out("kubectl patch tfs nightly --type=merge -p " + night("taskflow.echo", seconds=None))
 
 
 def test_why_says_what_the_operator_found(shell: Shell) -> None:

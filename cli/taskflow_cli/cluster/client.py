@@ -80,6 +80,8 @@ class Resource:
 
 TASKS = Resource("Task", "tasks", "tft")
 POOLS = Resource("WorkerPool", "workerpools", "tfp")
+SCHEDULES = Resource("TaskSchedule", "taskschedules", "tfs")
+_LISTS = {"tasks": "list", "workerpools": "pool list", "taskschedules": "schedule list"}
 EVENTS = Resource("Event", "events", "ev", group="events.k8s.io", version="v1")
 
 
@@ -224,7 +226,7 @@ class Kube:
         return self._checked(self._transport.request("GET", path), f"cannot read {path}", None)
 
     def _similar(self, resource: Resource, name: str) -> str:
-        hint = f"see: taskflow {'pool list' if resource is POOLS else 'list'} -n {self.namespace}"
+        hint = f"see: taskflow {_LISTS[resource.plural]} -n {self.namespace}"
         try:
             names = [each["metadata"]["name"] for each in self.list(resource, limit=PAGE)]
         except CliError:

@@ -139,6 +139,45 @@ def test_pools_of_a_real_api_server(site: Site) -> None:
         assert (spec.get("paused", False), spec.get("drain", False)) == (paused, drain)
 
 
+def test_schedules_on_a_real_api_server(site: Site, tmp_path: Path) -> None:
+    source = tmp_path / "app.py"
+    source.write_text(
+        "from celery.schedules import crontab\n"
+        "beat_schedule = {\n"
+        "  'often': {'task': 'shop.tick', 'schedule': 30.0, 'args': (1,), 'options': {'expires': 9}},\n"
+        "  'days': {'task': 'shop.day', 'schedule': crontab(hour='22-2', minute='*/5', day_of_week='fri-mon')},\n"
+        "}\n"
+    )
+    cronjob = {
+        "apiVersion": "batch/v1",
+        "kind": "CronJob",
+        "metadata": {"name": "nightly"},
+        "spec": {
+            "schedule": "CRON_TZ=Europe/Berlin 30 2 ? * MON-FRI",
+            "startingDeadlineSeconds": 0,
+            "jobTemplate": {"spec": {"backoffLimit": 0, "activeDeadlineSeconds": 60, "ttlSecondsAfterFinished": 5}},
+        },
+    }
+    (tmp_path / "cronjob.json").write_text(json.dumps(cronjob))
+    site.out(f"taskflow schedule convert {source} | kubectl apply --validate=strict -f -")
+    site.out(f"taskflow schedule convert {tmp_path}/cronjob.json --handler a.b | kubectl apply --validate=strict -f -")
+    listed = json.loads(site.out("taskflow schedule list -o json"))["items"]
+    assert {each["metadata"]["name"]: each["spec"].get("schedules") for each in listed} == {
+        "often": None,
+        "days": ["*/5 22-23,0-2 * * 5-6,0-1"],
+        "nightly": ["30 2 * * MON-FRI"],
+    }
+    site.out("taskflow schedule suspend nightly")
+    assert "Suspended" in site.out("taskflow schedule list")
+    site.out("taskflow schedule resume nightly")
+    name = site.out("taskflow schedule run nightly -o name")
+    assert name.startswith("task.taskflow.dev/nightly.run-")
+    done = site.shell("taskflow schedule run nightly")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert "was asked for, and the operator has not created it yet" in done.stderr
+    assert "nightly\n" in site.out("kubectl __complete taskflow schedule suspend ni")
+
+
 def test_roles_may_what_they_are_for(site: Site) -> None:
     roles = [each for each in render(*DEV) if each["kind"] == "ClusterRole" and each["metadata"]["name"] in PERSONAS]
     assert len(roles) == len(PERSONAS)
@@ -153,6 +192,9 @@ def test_roles_may_what_they_are_for(site: Site) -> None:
         "taskflow describe roles --as view": 0,
         "taskflow why roles --as view": 0,
         "taskflow pool list --as view": 0,
+        "taskflow schedule list --as view": 0,
+        "taskflow schedule run nightly --as view": 4,
+        "taskflow schedule suspend nightly --as edit": 0,
         "taskflow submit a.b --as view": 4,
         "taskflow cancel roles --as view": 4,
         "taskflow list -A --as view": 4,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from taskflow_cli.options import Surroundings
 from taskflow_cli.output.tables import Screen
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
+PLURALS = {"Task": "tasks", "WorkerPool": "workerpools", "TaskSchedule": "taskschedules", "Event": "events"}
 KUBE = "https://kube.test:6443"
 KUBECONFIG = """
 clusters: [{name: here, cluster: {server: "https://kube.test:6443"}}]
@@ -53,6 +54,13 @@ def pool(name: str, status: Object | None = None, **spec: Any) -> Object:
     return {**head, "metadata": meta, "spec": {"queues": ["default"], **spec}, "status": status or {}}
 
 
+def schedule(name: str, status: Object | None = None, **spec: Any) -> Object:
+    meta = {"name": name, "namespace": "team", "uid": f"uid-{name}", "creationTimestamp": ago(days=3)}
+    head = {"apiVersion": "taskflow.dev/v1alpha1", "kind": "TaskSchedule"}
+    whole = {"timeZone": "Etc/UTC", "taskTemplate": {"spec": {"handler": "a.b"}}, **spec}
+    return {**head, "metadata": meta, "spec": whole, "status": status or {}}
+
+
 @dataclass
 class FakeServer:
     """Keeps objects by plural, namespace and name; watches give what was put into `later`."""
@@ -64,10 +72,14 @@ class FakeServer:
     refusals: dict[str, Answer] = field(default_factory=dict)
     """Answers by the beginning of `METHOD plural`."""
     version: int = 0
+    after_patch: Callable[[Object], None] | None = None
+    """What the operator does then."""
 
     def add(self, *found: Object) -> None:
         for each in found:
-            plural = {"Task": "tasks", "WorkerPool": "workerpools", "Event": "events"}[each["kind"]]
+            plural = {"Task": "tasks", "WorkerPool": "workerpools", "TaskSchedule": "taskschedules", "Event": "events"}[
+                each["kind"]
+            ]
             self._keep(plural, each)
 
     def _keep(self, plural: str, body: Object) -> Object:
@@ -109,12 +121,19 @@ class FakeServer:
             del self.objects[plural, namespace, name]
             return answer(200, {"kind": "Status", "status": "Success"})
         if method == "PATCH":
-            merged = {**found, "spec": {**found["spec"], **body.get("spec", {})}}
-            added = body.get("metadata", {}).get("annotations")
-            if added:
-                merged["metadata"] = {**found["metadata"], "annotations": added}
-            return answer(200, self._keep(plural, merged))
+            return self._patch(plural, found, body)
         return answer(200, found)
+
+    def _patch(self, plural: str, found: Object, body: Object) -> Answer:
+        old, new = found["metadata"], body.get("metadata", {})
+        if new.get("resourceVersion", old["resourceVersion"]) != old["resourceVersion"]:
+            return status(409, "Conflict", "the object has been modified", old["name"])
+        meta = {**old, "annotations": {**old.get("annotations", {}), **new.get("annotations", {})}}
+        merged = {**found, "metadata": meta, "spec": {**found["spec"], **body.get("spec", {})}}
+        answered = answer(200, self._keep(plural, merged))
+        if self.after_patch is not None:
+            self.after_patch(merged)
+        return answered
 
     def _create(self, plural: str, namespace: str, body: Object, *, dry_run: bool) -> Answer:
         meta = body["metadata"]

@@ -11,7 +11,7 @@ import pytest
 
 from taskflow_cli.output.tables import Screen
 from taskflow_cli.output.text import width as cells
-from tests.unit.taskflow_cli.fake import Console, FakeServer, ago, answer, pool, status, task
+from tests.unit.taskflow_cli.fake import Console, FakeServer, ago, answer, pool, schedule, status, task
 
 UNSEEN = "the operator has not looked at it for 300 s; is it running, and does it serve this namespace?"
 GOLDEN = Path(__file__).parent / "golden"
@@ -92,6 +92,24 @@ def filled(server: FakeServer) -> FakeServer:
         ),
         pool("night", queues=["nightly", "reports"], paused=True),
     )
+    server.add(
+        schedule(
+            "nightly-report",
+            {
+                "schedule": "30 2 * * MON-FRI; 0 12 * * SAT",
+                "activeCount": 1,
+                "lastScheduleTime": ago(hours=9),
+                "lastOutcome": "Active",
+                "nextScheduleTime": "2026-12-01T01:30:00Z",
+                "skipped": 2,
+                "missed": 0,
+                "conditions": [{"type": "Ready", "status": "True", "reason": "Scheduled", "message": "as scheduled"}],
+            },
+            timeZone="Europe/Berlin",
+            concurrencyPolicy="Forbid",
+        ),
+        schedule("paused", {"schedule": "every 0:05:00"}, suspend=True),
+    )
     event = {
         "kind": "Event",
         "metadata": {"name": "e1", "namespace": "team"},
@@ -117,6 +135,8 @@ READS = {
     "why-failed": ["why", "a-task-whose-name-is-as-long-as-names-of-generated-tasks-are-now-and-then-x7k2p"],
     "pool-list": ["pool", "list"],
     "pool-list-wide": ["pool", "list", "-o", "wide"],
+    "schedule-list": ["schedule", "list"],
+    "schedule-list-wide": ["schedule", "list", "-A", "-o", "wide"],
     "version": ["version"],
 }
 PROGRAMS = {
@@ -143,7 +163,7 @@ def test_a_read_on_a_terminal(run: Console, name: str, width: int) -> None:
     ran = run(*READS[name])
     assert (ran.code, ran.err) == (0, "")
     check(f"{name}.{width}.txt", ran.out)
-    if name.startswith(("list", "get", "pool")) and not (width == 80 and "wide" in name):
+    if name.startswith(("list", "get", "pool", "schedule")) and not (width == 80 and "wide" in name):
         assert max(map(cells, ran.out.splitlines())) <= width
 
 
