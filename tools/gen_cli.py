@@ -27,6 +27,9 @@ Tasks that were deleted. Its address is `--server`, else `TASKFLOW_API_URL` with
 kubeconfig. A token is sent only to the server that it was given for, and the credentials of a kubeconfig are never sent
 to a REST API.
 
+`dev` starts local mode by the program `taskflow-local`, which is installed with
+`pip install 'taskflow-operator[cli,local]'`.
+
 **Output.** stdout is data, and everything else is on stderr. Tables are for people: they fit the terminal, times are
 local, and they may change. `-o json` and `-o yaml` print the resources as the API server has them, and lists as a
 `List`; `-o name` prints names that every command takes; `-o jsonpath=TEMPLATE` has fields, indexes, `[*]`, filters

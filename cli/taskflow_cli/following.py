@@ -29,7 +29,14 @@ def waiting_options(command: F) -> F:
 
 
 def follow(
-    target: Target, kube: Kube, names: Sequence[str], *, watch: bool, timeout: float | None, form: Format
+    target: Target,
+    kube: Kube,
+    names: Sequence[str],
+    *,
+    watch: bool,
+    timeout: float | None,
+    form: Format,
+    at_end: Callable[[], None] = lambda: None,
 ) -> None:
     """Wait for the end of Tasks and print them.
 
@@ -40,6 +47,7 @@ def follow(
         watch: Print each change on stderr.
         timeout: Seconds for all together, or None.
         form: How the ended Tasks are printed; for people, in a line with the result.
+        at_end: Called after the end, before they are printed.
 
     Raises:
         CliError: one did not succeed, or could not be waited for.
@@ -53,6 +61,7 @@ def follow(
             say(text)
 
     ended = wait_for(kube, names, timeout=timeout, say=say, show=show if watch else None)
+    at_end()
     if form.name == "table":
         for task in ended:
             click.echo(safe(_ended(task)))

@@ -34,6 +34,7 @@ SECTIONS = {
         "pool": "Look at WorkerPools, pause and drain them.",
         "schedule": "Look at TaskSchedules, run and convert them.",
     },
+    "On this machine": {"dev": "Try your own handlers, with a reload at every save."},
     "This program": {
         "login": "Keep a token for a REST API.",
         "logout": "Forget the token for a REST API.",

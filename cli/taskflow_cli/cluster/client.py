@@ -190,7 +190,7 @@ class Kube:
 
     def watch(self, resource: Resource, name: str, version: str, seconds: float) -> Iterator[tuple[str, Object]]:
         """Changes of one object after a resource version, for at most `seconds`: pairs of ADDED, MODIFIED or DELETED
-        and the object.
+        and the object. Without a name, changes of all in the namespace.
 
         Raises:
             WatchExpiredError: the version is too old.
@@ -198,7 +198,7 @@ class Kube:
         """
         query = {
             "watch": "1",
-            "fieldSelector": f"metadata.name={name}",
+            **({"fieldSelector": f"metadata.name={name}"} if name else {}),
             "resourceVersion": version,
             "timeoutSeconds": str(max(1, int(seconds))),
         }
@@ -216,6 +216,10 @@ class Kube:
             if refused.answer.status == HTTPStatus.GONE:
                 raise WatchExpiredError from None
             self._checked(refused.answer, f"cannot watch {resource.plural}", resource)
+
+    def version(self, resource: Resource) -> str:
+        """The resource version that a watch of the namespace can begin at."""
+        return str(self.raw(f"{resource.path(self.namespace)}?limit=1")["metadata"]["resourceVersion"])
 
     def raw(self, path: str) -> Object:
         """What a path answers, e.g. /version.

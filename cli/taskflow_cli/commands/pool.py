@@ -63,14 +63,6 @@ def pause(names: tuple[str, ...], target: Target) -> None:
     _change(names, target, {"paused": True}, "paused")
 
 
-@command.command(cls=Command, examples=[("pool resume main", "its workers take Tasks again, after a pause or a drain")])
-@_names
-@cluster_options
-def resume(names: tuple[str, ...], target: Target) -> None:
-    """End a pause or a drain."""
-    _change(names, target, {"paused": False, "drain": False}, "resumed")
-
-
 @command.command(
     cls=Command, examples=[("pool drain main", "before maintenance: its workers finish what they run, and exit")]
 )
@@ -79,3 +71,11 @@ def resume(names: tuple[str, ...], target: Target) -> None:
 def drain(names: tuple[str, ...], target: Target) -> None:
     """Let workers finish what they run, take no new Tasks, and exit."""
     _change(names, target, {"drain": True}, "is draining")
+
+
+@command.command(cls=Command, examples=[("pool resume main", "its workers take Tasks again, after a pause or a drain")])
+@_names
+@cluster_options
+def resume(names: tuple[str, ...], target: Target) -> None:
+    """End a pause or a drain."""
+    _change(names, target, {"paused": False, "drain": False}, "resumed")

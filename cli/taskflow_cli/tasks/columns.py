@@ -84,6 +84,15 @@ def as_resource(view: Row) -> dict[str, Any]:
     }
 
 
+def outcome_of(view: Row) -> str:
+    """How a Task of the REST API ended, in a line."""
+    if view["phase"] == "Succeeded":
+        value = view.get("result")
+        return "succeeded" + ("" if value is None else f": {json.dumps(value, ensure_ascii=False)}")
+    why = ": ".join(str(view[field]) for field in ("reason", "message") if view.get(field))
+    return f"{str(view['phase']).lower()}: {why}"
+
+
 NAMESPACE = Column("NAMESPACE", namespace, shrinks=True)
 TASK_COLUMNS = (
     Column("NAME", name, shrinks=True),

@@ -155,7 +155,13 @@ class FakeServer:
         ]
         start, size = int(query.get("continue", 0)), int(query["limit"])
         more = str(start + size) if start + size < len(found) else ""
-        return answer(200, {"metadata": {"continue": more}, "items": found[start : start + size]})
+        return answer(
+            200,
+            {
+                "metadata": {"continue": more, "resourceVersion": str(self.version)},
+                "items": found[start : start + size],
+            },
+        )
 
     def lines(self, path: str, seconds: float) -> Iterator[bytes]:
         self.requests.append(("WATCH", path))
