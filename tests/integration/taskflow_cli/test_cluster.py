@@ -195,7 +195,7 @@ def test_roles_may_what_they_are_for(site: Site) -> None:
         "taskflow why roles --as view": 0,
         "taskflow pool list --as view": 0,
         "taskflow schedule list --as view": 0,
-        "taskflow schedule run nightly --as view": 4,
+        "taskflow schedule run often --as view": 4,
         "taskflow schedule suspend nightly --as edit": 0,
         "taskflow submit a.b --as view": 4,
         "taskflow cancel roles --as view": 4,
