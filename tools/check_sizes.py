@@ -15,6 +15,7 @@ FOLDERS = (
     "provisioner",
     "local",
     "client",
+    "cli",
     "tools",
     "tests",
     "migrations",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import gen_chart
+import gen_cli
 import gen_crds
 import gen_dashboards
 import gen_metrics
@@ -26,6 +27,7 @@ def main() -> int:
     # The CRDs first: pages and the chart are made from them.
     stale = [_write(gen_crds.files())]
     pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages() | gen_problems.pages()
+    pages |= gen_cli.pages()
     files = {FOLDER / f"{name}.md": text for name, text in pages.items()}
     files |= {FOLDER / name: text for name, text in gen_openapi.files().items()}
     stale.append(_write(files | gen_chart.files() | gen_dashboards.files()))

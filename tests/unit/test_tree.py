@@ -5,7 +5,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("component", ["core", "operator", "api", "worker", "provisioner", "local", "client"])
+@pytest.mark.parametrize("component", ["core", "operator", "api", "worker", "provisioner", "local", "client", "cli"])
 def test_a_component_folder_is_no_package(component: str) -> None:
     # A package named `operator` at the top of the repository would hide the standard library's module.
     assert (ROOT / component / f"taskflow_{component}" / "__init__.py").is_file()

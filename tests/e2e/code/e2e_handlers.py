@@ -42,6 +42,13 @@ def wait_for_file(record: str, path: str, *, context: Context) -> int:
     return context.attempt
 
 
+@handler("e2e.table")
+def table(*, context: Context) -> str:
+    print("writing a table")  # noqa: T201 - for its log
+    context.output("table.csv").write_text("a,b\n1,2\n")
+    return "hello"
+
+
 @handler("e2e.talk_until")
 def talk_until(path: str) -> int:
     """Says a line every tenth of a second until the file appears."""

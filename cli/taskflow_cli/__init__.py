@@ -1,0 +1,1 @@
+"""The command line `taskflow`, which is also the kubectl plug-in `kubectl taskflow`."""

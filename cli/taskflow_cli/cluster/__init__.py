@@ -1,0 +1,1 @@
+"""The Kubernetes API, as the user of a kubeconfig."""

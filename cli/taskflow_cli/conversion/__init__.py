@@ -1,0 +1,1 @@
+"""Turns schedules of other systems into TaskSchedules. Pure."""

@@ -1,0 +1,1 @@
+"""Tasks: how one is written, shown, explained and waited for."""
