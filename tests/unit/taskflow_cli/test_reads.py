@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from taskflow_cli.output.tables import Screen
 from taskflow_cli.output.text import width as cells
 from tests.unit.taskflow_cli.fake import Console, FakeServer, ago, answer, pool, schedule, status, task
 
 UNSEEN = "the operator has not looked at it for 300 s; is it running, and does it serve this namespace?"
+ROOT = Path(__file__).parents[3]
 GOLDEN = Path(__file__).parent / "golden"
 ERROR = {
     "attempt": 3,
@@ -255,3 +258,27 @@ def test_a_cluster_without_taskflow(server: FakeServer, run: Console) -> None:
         "hint: is TaskFlow installed there, and is this the right context? see: kubectl config get-contexts",
     ]
     assert run("get", "x").code == 7
+
+
+def unknown(value: Any, schema: dict[str, Any], path: str) -> list[str]:
+    """Fields of a value that its schema does not have."""
+    if isinstance(value, list):
+        return [each for item in value for each in unknown(item, schema.get("items", {}), f"{path}[]")]
+    if not isinstance(value, dict) or "properties" not in schema:
+        return []
+    found = [f"{path}.{name}" for name in value if name not in schema["properties"]]
+    known = [(name, each) for name, each in value.items() if name in schema["properties"]]
+    return found + [
+        each for name, inner in known for each in unknown(inner, schema["properties"][name], f"{path}.{name}")
+    ]
+
+
+def test_what_is_shown_here_has_the_fields_of_the_resources(filled: FakeServer) -> None:
+    for plural in ("tasks", "workerpools", "taskschedules"):
+        crd = yaml.safe_load((ROOT / "crds" / f"{plural}.taskflow.dev.yaml").read_text())
+        schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
+        found = [each for (kind, _, _), each in filled.objects.items() if kind == plural]
+        assert found
+        for body in found:
+            for part in ("spec", "status"):
+                assert unknown(body.get(part, {}), schema[part], f"{plural}.{part}") == []
