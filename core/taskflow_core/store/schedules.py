@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Executable, case, func, select, text, tuple_, update
+from sqlalchemy import Executable, case, exists, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -284,7 +284,8 @@ def _listed(row: dict[str, Any]) -> ListedRun:
 
 
 async def known(connection: AsyncConnection, namespace: str, name: str) -> bool:
-    """Whether there is or was a schedule of that name."""
-    stored = select(schedules.c.uid).where(schedules.c.namespace == namespace, schedules.c.name == name).limit(1)
+    """Whether there is or was a schedule of that name: its row or one of its runs is stored."""
+    stored = exists().where(schedules.c.namespace == namespace, schedules.c.name == name)
+    ran_once = exists().where(schedule_runs.c.namespace == namespace, schedule_runs.c.schedule == name)
     with database_errors():
-        return (await connection.execute(stored)).first() is not None
+        return bool((await connection.execute(select(or_(stored, ran_once)))).scalar_one())

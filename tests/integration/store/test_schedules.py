@@ -160,6 +160,17 @@ async def test_a_deleted_schedule_keeps_its_runs_and_its_time_of_deletion(engine
         assert not await schedules.known(connection, "other", "nightly")
 
 
+async def test_a_schedule_is_known_by_its_row_or_by_a_run(engine: AsyncEngine) -> None:
+    async def known(namespace: str, name: str) -> bool:
+        async with transaction(engine) as connection:
+            return await schedules.known(connection, namespace, name)
+
+    await record(engine, run(1, schedule="ran"))
+    await store(engine, schedule())
+    assert [await known("team", name) for name in ("ran", "nightly", "never")] == [True, True, False]
+    assert [await known("other", name) for name in ("ran", "nightly")] == [False, False]
+
+
 async def test_the_oldest_beyond_what_is_kept_go_by_kind(engine: AsyncEngine) -> None:
     await store(engine, schedule(cursor=minute(100)), schedule("other", cursor=minute(100)))
     made = [run(number, CREATED if number % 2 else SKIPPED) for number in range(10)]
