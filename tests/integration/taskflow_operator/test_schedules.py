@@ -192,13 +192,13 @@ def test_10_and_11_and_the_other_policies(site: Site) -> None:
     for policy in ("Forbid", "Allow", "Replace", "Queue"):
         site.apply(policy.lower(), concurrencyPolicy=policy)
     first = {name: wait_for(lambda name=name: site.children(name))[0] for name in ("forbid", "queue", "replace")}  # type: ignore[misc]
-    wait_for(lambda: site.status("forbid").get("skipped") == 1)
+    wait_for(lambda: site.status("forbid").get("skipped"))
     wait_for(lambda: ("Skipped", "StillRunning", "") in site.rows("forbid"))
     assert site.children("forbid") == [first["forbid"]]
-    wait_for(lambda: len(site.children("allow")) == 2)
+    wait_for(lambda: len(site.children("allow")) >= 2)
     # The first was cancelled, which ends it at once, and only then the second was made.
     replaced = wait_for(lambda: site.api.get(TASKS, first["replace"])["status"].get("completionTime"))
-    wait_for(lambda: len(site.children("replace")) == 2)
+    wait_for(lambda: len(site.children("replace")) >= 2)
     second = site.children("replace")[1]
     assert replaced <= site.api.get(TASKS, second)["metadata"]["creationTimestamp"]
     waiting = wait_for(lambda: site.status("queue").get("waiting"))
