@@ -1,4 +1,4 @@
-"""Generates the Grafana dashboards of charts/taskflow: five dashboards in the classic schema of Grafana 9 and newer."""
+"""Generates the Grafana dashboards of charts/taskflow: six dashboards in the classic schema of Grafana 9 and newer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from dashboard_boards import BOARDS, Board, Panel
 from dashboard_logins import PROVISIONER
+from dashboard_schedules import SCHEDULES
 
 FOLDER = Path(__file__).resolve().parent.parent / "charts" / "taskflow" / "files" / "dashboards"
 SCHEMA_VERSION = 39
@@ -68,6 +69,5 @@ def _panel(number: int, panel: Panel) -> dict[str, Any]:
 
 def files() -> dict[Path, str]:
     """Content of each generated file."""
-    return {
-        FOLDER / f"{board.uid}.json": json.dumps(dashboard(board), indent=1) + "\n" for board in (*BOARDS, PROVISIONER)
-    }
+    boards = (*BOARDS, SCHEDULES, PROVISIONER)
+    return {FOLDER / f"{board.uid}.json": json.dumps(dashboard(board), indent=1) + "\n" for board in boards}

@@ -31,6 +31,30 @@ from taskflow_api.waiting import routes as waiting
 from taskflow_api.webhooks import routes as webhooks
 from taskflow_api.wiring import Components
 
+_GUARDED = (
+    batch_routes.router,
+    change_routes.router,
+    item_routes.router,
+    routes.router,
+    artifacts.router,
+    uploads.router,
+    files.router,
+    multipart.router,
+    streams.router,
+    logs.router,
+    waiting.router,
+    pools.router,
+    schedules.router,
+    schedule_backfills.router,
+    schedule_runs.router,
+    schedule_previews.router,
+    schedule_history.router,
+    operations.router,
+    key_routes.router,
+    webhooks.router,
+)
+"""Routers whose routes need a caller."""
+
 
 def create_app(components: Components) -> FastAPI:
     """The REST API on these components.
@@ -53,31 +77,9 @@ def create_app(components: Components) -> FastAPI:
     problems.install(app)
     open_routes = health.router(services)
     app.include_router(open_routes, dependencies=[Depends(without_repetitions)])
-    guarded = (
-        batch_routes.router,
-        change_routes.router,
-        item_routes.router,
-        routes.router,
-        artifacts.router,
-        uploads.router,
-        files.router,
-        multipart.router,
-        streams.router,
-        logs.router,
-        waiting.router,
-        pools.router,
-        schedules.router,
-        schedule_backfills.router,
-        schedule_runs.router,
-        schedule_previews.router,
-        schedule_history.router,
-        operations.router,
-        key_routes.router,
-        webhooks.router,
-    )
-    for router in guarded:
+    for router in _GUARDED:
         app.include_router(router, dependencies=[bearer, Depends(limited), Depends(without_repetitions)])
-    app.state.routes = [route for router in (open_routes, *guarded) for route in router.routes]
+    app.state.routes = [route for router in (open_routes, *_GUARDED) for route in router.routes]
     open_paths = OPEN_PATHS
     if components.identity.accounts is not None:
         logins = account_routes.router(components.identity.accounts)

@@ -169,9 +169,8 @@ def main() -> int:
         left = leftover_processes(folder)
     compare(asked, seed)
     wrong = sum(len(line.violations) for line in lines) + len(left)
-    total = Line(
-        "all", *(sum(getattr(line, name) for line in lines) for name in ("tasks", "struck", "lost", "beyond", "fenced"))
-    )
+    counts = ("tasks", "ticks", "struck", "lost", "beyond", "ticks_twice", "ticks_lost", "fenced")
+    total = Line("all", **{name: sum(getattr(line, name) for line in lines) for name in counts})
     say(shown(total))
     say(*left or [f"{time.monotonic() - began:.0f} s; {wrong or 'nothing'} wrong; SEED={seed}"])
     if wrong or asked.keep:

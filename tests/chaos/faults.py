@@ -67,6 +67,22 @@ def operator_killed(site: Site, random: Random) -> int:
     return 2
 
 
+def operator_clock(site: Site, random: Random) -> int:
+    """An hour ahead, right again, an hour behind, right again; for what the operator does at a time."""
+    clock = site.code / "operator.clock"
+    hours = [3600, -3600]
+    random.shuffle(hours)
+    try:
+        for seconds in hours:
+            clock.write_text(str(seconds))
+            time.sleep(site.away_seconds)
+            clock.write_text("0")
+            time.sleep(site.away_seconds)
+    finally:
+        clock.unlink(missing_ok=True)
+    return 2
+
+
 def arm(site: Site, program: str, point: str, count: int) -> Path:
     """Arm a fault point; the file that is gone once it was reached."""
     armed = site.code / f"taskflow_{program}.armed"
@@ -151,6 +167,11 @@ TABLE = (
     operator_part("operator-acknowledge", "operator-acknowledge", 10, STARTED),
     operator_part("operator-acknowledged", "operator-acknowledged", 10, STARTED),
     operator_part("operator-history", "operator-history", 10, STARTED),
+    operator_part("operator-tick", "operator-tick", 8, STARTED),
+    operator_part("operator-tick-recorded", "operator-tick-recorded", 5, STARTED),
+    operator_part("operator-cursor", "operator-cursor", 8, STARTED),
+    operator_part("operator-cursor-written", "operator-cursor-written", 8, STARTED),
+    Fault("operator-clock", "operator", operator_clock, (OPERATOR, "run_created")),
     Fault("two-operators", "operator", two_operators, (OPERATOR, "standing_by")),
     Fault("redis-restart", "redis", basic.redis_restart, (OPERATOR, AWAY)),
     Fault("redis-lost", "redis", basic.redis_lost, (OPERATOR, "recovering"), intact=False),
@@ -164,6 +185,7 @@ TABLE = (
     Fault("postgres-read-only", "postgres", servers.postgres_read_only, (OPERATOR, AWAY)),
     Fault("api-server-restart", "api-server", servers.stopped("kube-apiserver"), (OPERATOR, AWAY)),
     Fault("api-server-partition", "api-server", servers.held("kube-apiserver"), (OPERATOR, AWAY)),
+    Fault("api-server-20-ticks", "api-server", servers.held("kube-apiserver", seconds=25), (OPERATOR, AWAY)),
     Fault("api-server-429", "api-server", servers.too_many_requests, (OPERATOR, AWAY)),
     Fault("watch-expired", "api-server", servers.watch_expired, (OPERATOR, "watch")),
     Fault("store-stopped", "store", servers.stopped("minio"), (WORKER, "waiting")),

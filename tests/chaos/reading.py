@@ -25,7 +25,7 @@ def executions(record: Path, uids: Collection[str]) -> list[Execution]:
     for line in record.read_text().splitlines():
         said = json.loads(line)
         run = said["run"]
-        if said["what"] == "item":
+        if said["what"] in ("item", "tick"):
             continue
         if said["what"] == "start":
             begun[run] = Execution(run, said["uid"], said["attempt"], said["pid"], said["at"])

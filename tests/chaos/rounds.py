@@ -15,6 +15,7 @@ from tests.chaos.items import repeated
 from tests.chaos.load import Load
 from tests.chaos.oracle import Told, Violation, Wanted, Wrong, beyond_one, judge
 from tests.chaos.reading import evidence, waiting
+from tests.chaos.schedules import Schedules
 from tests.chaos.site import Site
 
 STALL_SECONDS = 120
@@ -29,9 +30,13 @@ class Line:
 
     fault: str
     tasks: int = 0
+    ticks: int = 0
+    """Of schedules, that ran."""
     struck: int = 0
     lost: int = 0
     beyond: int = 0
+    ticks_twice: int = 0
+    ticks_lost: int = 0
     fenced: int = 0
     notice: float | None = None
     recover: float | None = None
@@ -41,14 +46,16 @@ class Line:
 
 
 HEAD = (
-    f"{'fault':<24}{'tasks':>7}{'struck':>8}{'lost':>6}{'beyond 1':>10}{'fenced':>8}{'notice s':>10}{'recover s':>11}"
+    f"{'fault':<24}{'tasks':>7}{'ticks':>7}{'struck':>8}{'lost':>6}{'beyond 1':>10}{'tick x2':>9}{'tick lost':>11}"
+    f"{'fenced':>8}{'notice s':>10}{'recover s':>11}"
 )
 
 
 def shown(line: Line) -> str:
     """As a line of text."""
     notice, recover = (f"{value:.1f}" if value is not None else "-" for value in (line.notice, line.recover))
-    text = f"{line.fault:<24}{line.tasks:>7}{line.struck:>8}{line.lost:>6}{line.beyond:>10}{line.fenced:>8}"
+    text = f"{line.fault:<24}{line.tasks:>7}{line.ticks:>7}{line.struck:>8}{line.lost:>6}{line.beyond:>10}"
+    text += f"{line.ticks_twice:>9}{line.ticks_lost:>11}{line.fenced:>8}"
     text += f"{notice:>10}{recover:>11}" + (f"   {len(line.missed)} missed" if line.missed else "")
     return text + (f"   {len(line.violations)} WRONG" if line.violations else "")
 
@@ -74,6 +81,9 @@ class Round:
         self.line = Line(name)
         site.created_over_rest.clear()
         self._load = Load(site.api, name, tasks, per_second, Random(random.getrandbits(64)))
+        self._schedules = Schedules(site.api, name, site.record)
+        self._runs: list[Wanted] = []
+        """Tasks of schedules."""
         self._lock = threading.Lock()
         self._losses = site.data_losses
         self._operator = site.stack.pid("operator")
@@ -84,6 +94,7 @@ class Round:
 
     def run(self, lanes: Sequence[Sequence[Fault]]) -> Line:
         """Strike with the faults of each lane one after the other, the lanes side by side; then judge."""
+        self._schedules.start()
         self._load.start()
         # A fault is to meet work under way.
         eventually(lambda: len(self._load.wanted), lambda made: made >= 8, 60, "the first Tasks")
@@ -119,7 +130,10 @@ class Round:
         for failure in failures:
             raise failure
         self._recover(began, healed)
+        self._runs = self._schedules.end()
+        self._ended({each.name for each in self._runs})
         self._judge()
+        self._schedules.delete()
         return self.line
 
     def _strike(self, fault: Fault, random: Random, *, alone: bool) -> None:
@@ -178,11 +192,14 @@ class Round:
         metric = None
         if site.stack.pid("operator") == self._operator and not losses:
             metric = {kind: count - self._counted[kind] for kind, count in self._counters().items()}
-        wanted = [*self._load.wanted, *site.wanted_over_rest()]
+        wanted = [*self._load.wanted, *site.wanted_over_rest(), *self._runs]
         found = evidence(site, wanted, data_losses=losses, metric=metric, left=left)
         line = self.line
         line.tasks = len(wanted)
-        line.violations = judge(found)
+        line.ticks, wrong = self._schedules.judged()
+        line.violations = [*judge(found), *wrong]
+        line.ticks_twice = sum(1 for each in wrong if each.kind is Wrong.TICK_TWICE)
+        line.ticks_lost = len(wrong) - line.ticks_twice
         line.lost = sum(1 for each in line.violations if each.kind is Wrong.LOST)
         line.beyond = beyond_one(found.executions) + repeated(found.item_runs)
         line.fenced = sum(1 for each in found.told if _refused(each))

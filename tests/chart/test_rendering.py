@@ -55,7 +55,7 @@ def test_the_crds_are_those_of_the_repository_and_stay_when_the_chart_goes() -> 
 
 def test_the_crds_may_go_with_the_chart_when_that_is_asked_for() -> None:
     crds = [each for each in render(*DEV, "--set", "crds.keep=false") if each["kind"] == "CustomResourceDefinition"]
-    assert [each["metadata"]["annotations"].get("helm.sh/resource-policy") for each in crds] == [None, None]
+    assert [each["metadata"]["annotations"].get("helm.sh/resource-policy") for each in crds] == [None] * 3
 
 
 def test_the_longest_names_fit() -> None:

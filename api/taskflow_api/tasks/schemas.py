@@ -143,7 +143,7 @@ class TemplateSpecBody(Body):  # type: ignore[no-redef]  # pydantic's plugin add
     array: ArrayBody | None = None
 
 
-class TaskSpecBody(TemplateSpecBody):
+class TaskSpecBody(TemplateSpecBody):  # type: ignore[no-redef]  # as above
     """The specification of a Task."""
 
     not_before: Time | None = None

@@ -11,17 +11,11 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from taskflow_core.domain.naming import (
-    ANNOTATION_BACKFILL,
-    ANNOTATION_RUN_NOW,
-    ANNOTATION_SCHEDULED_TIME,
-    ANNOTATION_TRACEPARENT,
-    GROUP,
-    LABEL_SCHEDULE,
-)
+from taskflow_core.domain.naming import ANNOTATION_TRACEPARENT, GROUP
 from taskflow_core.domain.phases import Phase, Reason
 from taskflow_core.domain.plain_text import PlainText
 from taskflow_core.domain.resource import Condition, Count, Model, Time, readable_fields
+from taskflow_core.domain.scheduled_run import ScheduledRun, scheduled_run
 
 MAX_PAYLOAD_BYTES = 8 * 1024
 MAX_RESULT_BYTES = 4 * 1024
@@ -283,40 +277,12 @@ def _owner(meta: Mapping[str, Any]) -> Owner | None:
     return None
 
 
-def _scheduled(meta: Mapping[str, Any]) -> ScheduledRun | None:
-    schedule = (meta.get("labels") or {}).get(LABEL_SCHEDULE)
-    if not schedule:
-        return None
-    annotations = meta.get("annotations") or {}
-    fields = {
-        "tick": annotations.get(ANNOTATION_SCHEDULED_TIME),
-        "backfill": annotations.get(ANNOTATION_BACKFILL, ""),
-        "run_now": annotations.get(ANNOTATION_RUN_NOW, ""),
-    }
-    if fields["run_now"]:
-        # Its time is when it was asked for, which is no tick.
-        fields["tick"] = None
-    return readable_fields(ScheduledRun, {"schedule": schedule, **fields}, {"schedule": schedule})[0]
-
-
 class Owner(Model):
     """The resource that created a Task and is its controller."""
 
     kind: str
     name: str
     uid: str
-
-
-class ScheduledRun(Model):
-    """What a Task says of the TaskSchedule that it is a run of."""
-
-    schedule: str
-    """Name of the TaskSchedule."""
-    tick: Time | None = None
-    """None for a run that was asked for outside of the timing."""
-    backfill: str = ""
-    run_now: str = ""
-    """The token that asked for it."""
 
 
 class Task(Model):
@@ -382,7 +348,7 @@ class Task(Model):
             labels=dict(sorted((meta.get("labels") or {}).items())[:MAX_LABELS]),
             annotated_traceparent=(meta.get("annotations") or {}).get(ANNOTATION_TRACEPARENT, ""),
             owner=_owner(meta),
-            scheduled=_scheduled(meta),
+            scheduled=scheduled_run(meta),
             payload_too_deep=too_deep,
             unreadable=problem,
             spec=readable,

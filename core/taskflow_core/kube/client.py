@@ -13,7 +13,6 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -27,6 +26,7 @@ from taskflow_core.kube.answers import refusal, watch_event
 from taskflow_core.kube.deep_json import read_json
 from taskflow_core.kube.pages import PageLimit, TooLarge, read_body
 from taskflow_core.kube.scopes import Batch, merged, refused, scoped
+from taskflow_core.kube.server_clock import ServerClock
 
 JSON_PATCH = "application/json-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -146,8 +146,7 @@ class KubeClient:
         self._hooks = hooks or Hooks()
         self.answered_at = time.monotonic()
         """When the API server last answered other than by a 5xx (monotonic seconds)."""
-        self._dated: tuple[float, str, float] | None = None
-        """Of the latest answer: when it was asked for (Unix seconds), its `Date`, and when it came."""
+        self.clock = ServerClock()
 
     @classmethod
     async def connect(cls, connections: int = 32, hooks: Hooks | None = None) -> KubeClient:
@@ -179,21 +178,6 @@ class KubeClient:
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
-
-    @property
-    def clock_skew(self) -> float:
-        """Seconds that this machine's clock is at least ahead of the API server's, or behind it if negative, by the
-        `Date` of the latest answer; 0 if they may be equal.
-        """
-        if self._dated is None:
-            return 0.0
-        asked, date, came = self._dated
-        try:
-            server = parsedate_to_datetime(date).timestamp()
-        except ValueError:
-            return 0.0
-        # The header leaves out the fraction of a second. However long the answer took, its date is of a time between.
-        return max(asked - server - 1, 0.0) or min(came - server, 0.0)
 
     async def request(
         self,
@@ -227,7 +211,7 @@ class KubeClient:
                     _abort(response)
                     raise
                 self._note(verb, response.status)
-                self._dated = asked, response.headers.get("Date", ""), time.time()
+                self.clock.note(asked, response.headers.get("Date", ""), time.time())
                 if response.status < 400:  # noqa: PLR2004 - HTTP's own border
                     answer: dict[str, Any] = read_json(payload)
                     return answer

@@ -7,7 +7,8 @@ does not answer. Every write may be repeated.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -26,6 +27,8 @@ from taskflow_core.store.tables import schedule_runs, schedules, tasks
 RUNS_KEPT = 1000
 """Newest runs of a schedule that are kept, and as many of its ticks that were skipped or missed. More than its history
 limits allow, so that a Task that still exists has not lost its run."""
+_PRUNED_AFTER = 50
+"""Runs, on average, until a schedule is pruned again. It costs more than to store one."""
 
 
 class RunOutcome(StrEnum):
@@ -190,6 +193,17 @@ async def record_runs(connection: AsyncConnection, runs: Sequence[RunRow]) -> No
 def _digest(token: str) -> str:
     """Callers choose tokens: of any length, and with any characters."""
     return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()[:16] if token else ""
+
+
+def due_for_pruning(runs: Iterable[RunRow]) -> set[str]:
+    """Uids of the schedules that are to be pruned once these runs are stored: after about one run in fifty, whichever
+    process stores it.
+    """
+    return {
+        run.schedule_uid
+        for run in runs
+        if zlib.crc32(f"{run.schedule_uid} {run.tick.timestamp()}".encode()) % _PRUNED_AFTER == 0
+    }
 
 
 async def prune_runs(connection: AsyncConnection, uids: Collection[str], *, kept: int = RUNS_KEPT) -> int:

@@ -96,8 +96,7 @@ POOL_DEMAND = (
 """Likewise."""
 SCHEDULE_NEXT = (
     "taskflow_schedule_next_timestamp_seconds",
-    "When the next run of the namespace's TaskSchedules is to be created, at the latest (Unix time). In the past: it is "
-    "late.",
+    "When the next run of a namespace's TaskSchedules is to be created, at the latest (Unix time); it is late if past.",
     ("namespace",),
 )
 """Likewise."""
@@ -133,7 +132,7 @@ SCHEDULE_TICKS = Counter(
 SCHEDULE_DELAY = Histogram(
     "taskflow_schedule_delay_seconds",
     "From the tick of a TaskSchedule, with its jitter, until its Task was created.",
-    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 86400),
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86400),
 )
 
 SCALE_DECISIONS = Counter(

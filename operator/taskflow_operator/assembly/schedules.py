@@ -91,7 +91,7 @@ class ScheduleFeature:
             notices=ScheduleNotices(base.events),
             turn=base.writer.turn,
             listed=lambda: core.finished_tasks.listed,
-            clock_skew=lambda: base.kube.clock_skew,
+            clock_skew=lambda: base.kube.clock.skew,
         )
         controller = ScheduleController(known, children, services)
 
@@ -105,7 +105,7 @@ class ScheduleFeature:
         core.retention.needed.append(needed)
         observer = ScheduleObserver(known, base.kube, changed=queue.add, gone=controller.gone)
         watch = KindWatch(base.kube, TaskSchedule.PLURAL, observer)
-        metrics.CLOCK_SKEW.set_function(lambda: base.kube.clock_skew)
+        metrics.CLOCK_SKEW.set_function(lambda: base.kube.clock.skew)
         part = Part(
             {"schedules": controller.run, "schedule-runs": recorder.run},
             watches=(watch,),

@@ -88,10 +88,11 @@ class Database:
             await schedules.schedule_deleted(connection, uid, datetime.now(UTC))
 
     async def record_runs(self, runs: Sequence[schedules.RunRow]) -> None:
-        """Store what became of ticks, in one transaction, and drop what is beyond the newest of their schedules."""
+        """Store what became of ticks, in one transaction, and now and then drop the oldest of their schedules."""
         async with transaction(self._engine) as connection:
             await schedules.record_runs(connection, runs)
-            await schedules.prune_runs(connection, {run.schedule_uid for run in runs})
+            if uids := schedules.due_for_pruning(runs):
+                await schedules.prune_runs(connection, uids)
 
     async def ran(self, namespace: str, names: Collection[str]) -> dict[str, str]:
         """Uids of the Tasks of these names that exist or existed, by name."""

@@ -85,6 +85,15 @@ def large(*, context: Context) -> str:
     return run + "." * LARGE
 
 
+@handler("chaos.tick")
+def tick(schedule: str, at: str, *, context: Context) -> str:
+    """A run of a schedule."""
+    run = begin(context)
+    write(what="tick", run="", uid=context.uid, schedule=schedule, tick=at)
+    write(what="end", run=run)
+    return run
+
+
 @handler("chaos.items")
 def items(seconds: float, item: int, *, context: Context) -> None:
     """One item of an array; every fiftieth fails its first attempt."""

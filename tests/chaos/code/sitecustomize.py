@@ -62,6 +62,19 @@ POINTS = {
         "taskflow_operator", "taskflow_core.ledger.stream", "StreamReader.acknowledge", when=lambda args: bool(args[1])
     ),
     "operator-history": Point("taskflow_operator", "taskflow_operator.history.database", "Database.apply_events"),
+    "operator-tick": Point("taskflow_operator", "taskflow_operator.schedules.creation", "RunCreator._create_one"),
+    "operator-tick-recorded": Point(
+        "taskflow_operator",
+        "taskflow_operator.history.database",
+        "Database.record_runs",
+        when=lambda args: bool(args[1]),
+    ),
+    "operator-cursor": Point(
+        "taskflow_operator", "taskflow_operator.schedules.controller", "ScheduleController._write", before=True
+    ),
+    "operator-cursor-written": Point(
+        "taskflow_operator", "taskflow_operator.schedules.controller", "ScheduleController._write"
+    ),
     "worker-claim": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.claim"),
     "worker-finish": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.finish", before=True),
     "worker-finished": Point("taskflow_worker", "taskflow_core.ledger.worker", "WorkerLedger.finish"),
@@ -72,6 +85,12 @@ POINTS = {
         when=lambda args: args[1] == "POST" and args[2].endswith("/tasks"),
     ),
 }
+STEPPED = (
+    "taskflow_operator.schedules.controller",
+    "taskflow_operator.schedules.creation",
+    "taskflow_operator.tasks.work_queue",
+)
+"""Modules whose clock is as much wrong as the file `operator.clock` says (seconds), from one moment to the next."""
 _passed: dict[str, int] = {}
 
 
@@ -143,7 +162,11 @@ class Finder(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         late = self._seconds and fullname == "minio.time"
-        if not late and not any(point.module == fullname for point in self._points.values()):
+        if (
+            not late
+            and fullname not in STEPPED
+            and not any(point.module == fullname for point in self._points.values())
+        ):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
@@ -152,6 +175,8 @@ class Finder(importlib.abc.MetaPathFinder):
             def exec_module(module: ModuleType) -> None:
                 run(module)
                 patch(module, self._points)
+                if fullname in STEPPED:
+                    step_clock(module)
                 if late:
                     shift_signing(module, self._seconds)
 
@@ -164,6 +189,24 @@ def shift_clock(seconds: float) -> None:
     real, real_ns = time.time, time.time_ns
     time.time = lambda: real() + seconds
     time.time_ns = lambda: real_ns() + int(seconds * 1e9)
+
+
+def step_clock(module: ModuleType) -> None:
+    """Have the clock of a module follow the file."""
+    from datetime import datetime, timedelta, tzinfo  # noqa: PLC0415 - as below
+
+    path = FOLDER / "operator.clock"
+
+    class Stepped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            try:
+                seconds = float(path.read_text())
+            except (OSError, ValueError):
+                seconds = 0.0
+            return datetime.now(tz) + timedelta(seconds=seconds)
+
+    module.datetime = Stepped  # type: ignore[attr-defined]
 
 
 def shift_signing(module: ModuleType, seconds: float) -> None:

@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import yaml
 
+from taskflow_core import resources
 from taskflow_core.domain.manifests import run_manifest, same_run
 from taskflow_core.domain.task import Task
 from taskflow_core.domain.taskschedule import CatchUp, ConcurrencyPolicy, TaskSchedule
@@ -154,3 +156,13 @@ def test_a_run_is_a_task_of_its_schedule(cluster: Cluster) -> None:
         "deep": {"a": None},
     }
     assert Child.of(read).tick == run.tick
+
+
+def test_the_example_is_admitted_and_has_ticks(cluster: Cluster) -> None:
+    made = cluster.create(yaml.safe_load(resources.path("examples").joinpath("schedule.yaml").read_text()))
+    found = TaskSchedule.from_object(made)
+    status = plan(found, [], found.created).status
+    assert len(status.next_schedule_times) == 3
+    ready = status.condition("Ready")
+    assert ready is not None
+    assert ready.status == "True"

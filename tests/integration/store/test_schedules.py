@@ -11,9 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from taskflow_core.domain.naming import LABEL_SCHEDULE
 from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.task import TaskStatus
+from taskflow_core.ledger.cache_versions import CacheVersions
+from taskflow_core.settings import DatabaseSettings
 from taskflow_core.store import repository, schedules
 from taskflow_core.store.engine import transaction
 from taskflow_core.store.schedules import ListedRun, RunKey, RunOutcome, RunRow, ScheduleRow
+from taskflow_operator.history.database import Database
 from tests.unit.taskflow_operator.builders import make_task
 
 pytestmark = pytest.mark.integration
@@ -203,6 +206,19 @@ async def test_a_task_that_was_there_is_found_by_its_name(engine: AsyncEngine) -
     assert await ran(engine, *asked) == {"nightly.0": "m", "nightly.1": "x", "nightly.2": "u2"}
     assert await ran(engine, *asked, namespace="other") == {}
     assert await ran(engine) == {}
+
+
+async def test_the_operator_prunes_while_it_stores(engine: AsyncEngine, migrated: DatabaseSettings) -> None:
+    history = Database(migrated, CacheVersions(None))
+    try:
+        await history.store_schedules([schedule(cursor=minute(10**6))])
+        for start in range(0, 3_000, 100):
+            await history.record_runs([run(number) for number in range(start, start + 100)])
+    finally:
+        await history.close()
+    left = await rows(engine, limit=3_000)
+    assert 1_000 <= len(left) < 1_500
+    assert left[0].tick == minute(2_999)
 
 
 async def test_what_postgres_cannot_hold_is_replaced(engine: AsyncEngine) -> None:

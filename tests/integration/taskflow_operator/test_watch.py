@@ -28,18 +28,18 @@ def sees_new_tasks(operators: Operators, name: str) -> None:
 def test_an_error_on_the_watch_costs_a_new_watch(operators: Operators) -> None:
     operator = alone(operators)
     # Its own, and Kopf's of pools and Deployments.
-    wait_for(lambda: {"tasks", "pods", "workerpools", "deployments"} <= operator.proxy.watched)
+    wait_for(lambda: {"tasks", "taskschedules", "pods", "workerpools", "deployments"} <= operator.proxy.watched)
     wait_for(
         lambda: (
             sum("watch=true" in asked.query and asked.path.endswith("/tasks") for asked in operator.proxy.asked) == 2
         )
     )
     operator.proxy.say_on_watches(504)
-    wait_for(lambda: operator.metric("taskflow_watch_ends_total") == 4)
+    wait_for(lambda: operator.metric("taskflow_watch_ends_total") == 5)
     wait_for(lambda: watches(operator) == 2)
     sees_new_tasks(operators, "after")
     lines = operator.lines("watch_ended")
-    assert sorted(line["watch"] for line in lines) == ["finished-tasks", "kopf", "pods", "tasks"]
+    assert sorted(line["watch"] for line in lines) == ["finished-tasks", "kopf", "pods", "tasks", "taskschedules"]
     assert all("504" in line["error"] for line in lines)
     assert operator.process.poll() is None
 

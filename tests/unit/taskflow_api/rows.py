@@ -3,7 +3,7 @@
 from typing import Any
 
 from taskflow_core.store.rows import TaskRow
-from tests.unit.taskflow_api.fakes import CREATED
+from tests.unit.taskflow_api.fake_history import CREATED
 
 
 def row(number: int = 0, **fields: Any) -> TaskRow:

@@ -9,7 +9,8 @@ from taskflow_api.identity.keys import NewKey
 from taskflow_api.operations import runner as module
 from taskflow_api.operations.runner import OperationRunner
 from taskflow_core.errors import Forbidden, Invalid, Unavailable
-from tests.unit.taskflow_api.fakes import CREATED, Api, FakeKube
+from tests.unit.taskflow_api.fake_history import CREATED
+from tests.unit.taskflow_api.fakes import Api, FakeKube
 from tests.unit.taskflow_api.rows import row
 
 PATH = "/apis/taskflow.dev/v1alpha1/namespaces/team-a/tasks"

@@ -7,7 +7,8 @@ import pytest
 
 from taskflow_api.http.cursors import BadCursor, decode, encode
 from taskflow_core.errors import Unavailable
-from tests.unit.taskflow_api.fakes import CREATED, UID, Api
+from tests.unit.taskflow_api.fake_history import CREATED
+from tests.unit.taskflow_api.fakes import UID, Api
 from tests.unit.taskflow_api.rows import row
 
 TASKS = "/v1/namespaces/team-a/tasks"

@@ -40,13 +40,16 @@ def plan(
         calendar = _calendar(schedule)
     except (InvalidSchedule, UnknownTimeZone) as error:
         return Plan(stalled(schedule, children, error, now))
+    cursor = schedule.status.cursor or schedule.created
+    open_now = [child for child in children if child.open and not child.backfill]
     known = {child.name: child for child in children}
     draft = Draft(
         schedule=schedule,
         calendar=calendar,
         now=now,
-        cursor=schedule.status.cursor or schedule.created,
-        busy=any(child.open and not child.backfill for child in children),
+        cursor=cursor,
+        was_busy=any(child.tick is None or child.tick <= cursor for child in open_now),
+        busy=bool(open_now),
         known=frozenset(known),
         held=frozenset(name for name, refusal in (refused or {}).items() if refusal.retry_at > now),
         waiting=schedule.status.waiting,

@@ -30,7 +30,9 @@ class Draft:
         calendar: its ticks.
         now: the time.
         cursor: every tick up to here is decided on.
-        busy: a run of it has not ended.
+        was_busy: a run has not ended that was created by an earlier decision. One that was interrupted counts as this
+            one, which comes to the same.
+        busy: a run has not ended.
         known: names of its Tasks.
         held: names that cannot be created at the moment.
     """
@@ -39,6 +41,7 @@ class Draft:
     calendar: Calendar
     now: datetime
     cursor: datetime
+    was_busy: bool
     busy: bool
     known: frozenset[str]
     held: frozenset[str]
@@ -88,6 +91,12 @@ class Draft:
         if (deadline := self.schedule.spec.starting_deadline) is not None:
             self.wakes.append(tick + deadline + SECOND)
 
+    def replace_waiting(self, tick: datetime | None) -> None:
+        """This tick waits, and not the one that did."""
+        if self.waiting is not None and not self.ran(self.waiting):
+            self.skip(self.waiting, Unrun.SKIPPED, UnrunReason.REPLACED)
+        self.waiting = tick
+
     def blocked(self) -> bool:
         """Whether a run has to wait for the end of another one."""
         return self.busy and self.schedule.spec.concurrency_policy is not ConcurrencyPolicy.ALLOW
@@ -107,32 +116,42 @@ def release(schedule: TaskSchedule, calendar: Calendar, tick: datetime) -> datet
 
 def decide_ticks(draft: Draft) -> None:
     """Decide on the tick that waits, and on those that are due."""
-    _decide_waiting(draft)
-    _decide_due(draft)
-    # Behind one that cannot be created at the moment, everything is decided again.
-    draft.skipped = [each for each in draft.skipped if each.tick <= draft.cursor]
+    if draft.schedule.spec.concurrency_policy is ConcurrencyPolicy.REPLACE:
+        # A newer tick takes the place of the one that waits, which would only be created to be cancelled.
+        _decide_due(draft)
+        _decide_waiting(draft)
+    else:
+        _decide_waiting(draft)
+        _decide_due(draft)
 
 
 def _decide_due(draft: Draft) -> None:
+    newest = next(draft.calendar.until(draft.now), None) if draft.schedule.spec.jitter_seconds else None
+    if newest is not None and newest > draft.cursor and release(draft.schedule, draft.calendar, newest) > draft.now:
+        draft.unreleased = newest
     catching_up = draft.schedule.spec.catch_up.policy is CatchUpPolicy.ALL
     if catching_up and draft.until is not None and draft.until > draft.cursor:
         due = draft.calendar.due(draft.cursor, draft.until, MAX_DUE)
         _work_off(draft, due, _startable(draft, due))
         return
     draft.until = None
-    due = draft.calendar.due(draft.cursor, draft.now, MAX_DUE)
-    if due and release(draft.schedule, draft.calendar, due[-1]) > draft.now:
-        draft.unreleased = due.pop()
+    due = _released(draft)
     if not due:
         return
     chosen = _caught_up(draft, due)
     pending = _startable(draft, chosen)
-    backlog = _backlog(draft, pending)
+    backlog = _backlog(draft, chosen, pending)
     if backlog is not None:
         draft.until = backlog
         _work_off(draft, [tick for tick in due if tick <= backlog], [tick for tick in pending if tick <= backlog])
     else:
         _by_policy(draft, due, pending)
+
+
+def _released(draft: Draft) -> list[datetime]:
+    """The ticks after the cursor whose jitter is over; that of the newest one alone may not be."""
+    until = draft.now if draft.unreleased is None else draft.unreleased - SECOND
+    return draft.calendar.due(draft.cursor, until, MAX_DUE)
 
 
 def _decide_waiting(draft: Draft) -> None:
@@ -181,7 +200,7 @@ def _startable(draft: Draft, ticks: Iterable[datetime]) -> list[datetime]:
     return found
 
 
-def _backlog(draft: Draft, pending: Sequence[datetime]) -> datetime | None:
+def _backlog(draft: Draft, chosen: Sequence[datetime], pending: Sequence[datetime]) -> datetime | None:
     """The newest tick of a backlog, which is worked off before anything newer; None if there is none."""
     spec = draft.schedule.spec
     if spec.catch_up.policy is not CatchUpPolicy.ALL or not pending:
@@ -190,8 +209,8 @@ def _backlog(draft: Draft, pending: Sequence[datetime]) -> datetime | None:
         return pending[-1] if len(pending) > AT_ONCE else None
     if spec.concurrency_policy is ConcurrencyPolicy.REPLACE:
         return None
-    if not draft.busy:
-        return pending[-1] if len(pending) > 1 else None
+    if not draft.was_busy:
+        return pending[-1] if len(chosen) > 1 else None
     return max((tick for tick in pending if draft.now - tick > LATE), default=None)
 
 
@@ -214,9 +233,7 @@ def _work_off(draft: Draft, due: Sequence[datetime], pending: Sequence[datetime]
         draft.wakes.append(draft.now)
         return
     # What came due meanwhile was not seen at its time only because the backlog went first.
-    meanwhile = draft.calendar.due(draft.cursor, draft.now, MAX_DUE)
-    if meanwhile and release(draft.schedule, draft.calendar, meanwhile[-1]) > draft.now:
-        draft.unreleased = meanwhile.pop()
+    meanwhile = _released(draft)
     if meanwhile:
         _by_policy(draft, meanwhile, _startable(draft, meanwhile))
 
@@ -231,6 +248,8 @@ def _by_policy(draft: Draft, due: Sequence[datetime], pending: Sequence[datetime
         stopped = _forbid(draft, pending)
     elif pending:
         stopped = _one_waits(draft, pending)
+    elif policy is ConcurrencyPolicy.REPLACE and draft.waiting is not None and draft.ran(due[-1]):
+        draft.replace_waiting(None)
     if stopped is None:
         draft.cursor = due[-1]
     else:
@@ -254,9 +273,7 @@ def _one_waits(draft: Draft, pending: Sequence[datetime]) -> datetime | None:
         if not draft.run(newest):
             return newest
     else:
-        if draft.waiting is not None:
-            draft.skip(draft.waiting, Unrun.SKIPPED, UnrunReason.REPLACED)
-        draft.waiting = newest
+        draft.replace_waiting(newest)
         draft.wake_at_deadline(newest)
     for tick in pending[:-1]:
         draft.skip(tick, Unrun.SKIPPED, UnrunReason.REPLACED)

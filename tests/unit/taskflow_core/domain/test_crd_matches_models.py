@@ -154,7 +154,8 @@ def test_messages_are_as_long_as_the_code_cuts_them() -> None:
 
 def test_conditions_are_those_of_a_task() -> None:
     pools, schedules, mine = (
-        schema(each, "status")["properties"]["conditions"]["items"] for each in ("workerpools", "taskschedules", "tasks")
+        schema(each, "status")["properties"]["conditions"]["items"]
+        for each in ("workerpools", "taskschedules", "tasks")
     )
     assert pools == schedules == mine
     assert {str(field.alias) for field in Condition.model_fields.values()} == set(mine["properties"])

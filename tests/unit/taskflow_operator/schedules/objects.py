@@ -7,7 +7,8 @@ from typing import Any
 
 from taskflow_core.domain import naming
 from taskflow_core.domain.phases import Phase
-from taskflow_core.domain.task import Owner, ScheduledRun, Task
+from taskflow_core.domain.scheduled_run import ScheduledRun
+from taskflow_core.domain.task import Owner, Task
 from taskflow_core.domain.taskschedule import KIND, TaskSchedule
 from tests.builders import NOW, make_task
 

@@ -26,6 +26,12 @@ def test_without_a_cursor_the_creation_of_the_schedule_is_it() -> None:
     assert not is_needed(make_schedule(), run_of("a", tick=NOW))
 
 
+def test_while_a_schedule_is_suspended_no_tick_comes_again() -> None:
+    condition = {"type": "Suspended", "status": "True", "reason": "Suspended", "lastTransitionTime": text(70)}
+    schedule = make_schedule(status={"cursor": text(60), "conditions": [condition]})
+    assert not is_needed(schedule, run_of("a", tick=at(61)))
+
+
 BACKFILL = {"name": "b", "from": text(-1000), "to": text(0)}
 
 

@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
+from taskflow_operator.tasks import work_queue as module
 from taskflow_operator.tasks.work_queue import WorkQueue
+from tests.unit.taskflow_operator.fakes import at
 
 
 def work_queue() -> WorkQueue:
@@ -43,3 +49,15 @@ async def test_what_was_put_back_comes_first_in_its_order() -> None:
     due.add("a-0")
     due.put_back(taken)
     assert await due.take(10) == ["a-0", "a-1", "a-2", "a-3"]
+
+
+async def test_a_clock_that_is_set_forward_makes_due_what_was_far_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLOCK_SECONDS", 0.01)
+    clock = [at(0)]
+    queue = WorkQueue(now=lambda: clock[0])
+    queue.add_at("a", at(3600))
+    taking = asyncio.create_task(queue.take(1))
+    await asyncio.sleep(0.05)
+    assert not taking.done()
+    clock[0] = at(3600)
+    assert await taking == ["a"]
