@@ -99,16 +99,24 @@ class HttpTransport:
         self, method: str, path: str, body: bytes | None = None, content_type: str = "", more: Headers = ()
     ) -> Answer:
         """Send one request, and read the answer."""
-        connection = self._connection()
+        connection, fresh = self._connection()
         try:
             response = self._send(connection, method, path, body, content_type, more)
             answer = _answer(response)
         except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            self._kept = None
+            self.close()
+            if not fresh and method == "GET" and isinstance(error, ConnectionError | ssl.SSLError):
+                # It was kept, and ended meanwhile. A read may be sent twice.
+                return self.request(method, path, body, content_type, more)
             raise Unreachable(self._access.server, _reason(error)) from None
         self._used = time.monotonic()
         return answer
+
+    def close(self) -> None:
+        """Close the connection that is kept."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
     def lines(self, path: str, seconds: float) -> Iterator[bytes]:
         """Read a stream of lines on a connection of its own."""
@@ -144,13 +152,14 @@ class HttpTransport:
         connection.endheaders(body)
         return connection.getresponse()
 
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._kept is not None and time.monotonic() - self._used > _REUSE_SECONDS:
-            self._kept.close()
-            self._kept = None
-        if self._kept is None:
-            self._kept = self._open(self._seconds)
-        return self._kept
+    def _connection(self) -> tuple[http.client.HTTPConnection, bool]:
+        """The connection to use, and whether it is a new one."""
+        if time.monotonic() - self._used > _REUSE_SECONDS:
+            self.close()
+        if self._kept is not None:
+            return self._kept, False
+        self._kept = self._open(self._seconds)
+        return self._kept, True
 
     def _open(self, seconds: float) -> http.client.HTTPConnection:
         url, proxy = self._url, urlsplit(self._access.proxy_url)
