@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
@@ -88,7 +88,7 @@ def stalled(
 
 def shown(spec: TaskScheduleSpec) -> str:
     """The timing as one text, for printing."""
-    text = f"every {timedelta(seconds=spec.every.seconds)}" if spec.every else "; ".join(spec.schedules)
+    text = f"every {_length(spec.every.seconds)}" if spec.every else "; ".join(spec.schedules)
     return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 3] + "..."
 
 
@@ -178,3 +178,13 @@ def _conditions(
             conditions, kind, status=status, reason=why, message=text, generation=schedule.generation, now=now
         )
     return conditions
+
+
+def _length(seconds: int) -> str:
+    """A length of time as the API server prints ages, such as `1h30m`."""
+    parts = zip((86400, 3600, 60, 1), "dhms", strict=True)
+    text = ""
+    for size, unit in parts:
+        count, seconds = divmod(seconds, size)
+        text += f"{count}{unit}" if count else ""
+    return text

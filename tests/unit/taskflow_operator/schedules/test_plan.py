@@ -8,6 +8,7 @@ from taskflow_core.domain.phases import Phase
 from taskflow_core.domain.resource import rfc3339
 from taskflow_core.domain.taskschedule import TaskSchedule
 from taskflow_operator.schedules.rules.runs import Child, RefusalReason, Skipped, Unrun, UnrunReason
+from taskflow_operator.schedules.rules.status import shown
 from tests.unit.taskflow_operator.schedules.builders import MINUTE, Life, at, make_schedule
 
 
@@ -285,3 +286,10 @@ def test_a_deleted_run_is_told_as_cancelled() -> None:
     del life.tasks[created]
     life.step("2026-01-01 01:10")
     assert (life.status.last_task_name, life.status.last_outcome) == (created, "Cancelled")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(10, "every 10s"), (5400, "every 1h30m"), (86400, "every 1d"), (31536000, "every 365d")]
+)
+def test_an_interval_is_printed_as_ages_are(seconds: int, text: str) -> None:
+    assert shown(make_schedule(every={"seconds": seconds}).spec) == text
