@@ -16,6 +16,7 @@ _FIRST = (
     "e2e/test_documents.py",
     "e2e/test_webhooks.py",
     "e2e/test_logins.py",
+    "e2e/test_cli_dev.py",
     "e2e",
     "attack",
     "chart",
