@@ -14,6 +14,7 @@ import gen_crds
 import gen_dashboards
 import gen_metrics
 import gen_openapi
+import gen_policies
 import gen_problems
 import gen_reference
 import gen_settings
@@ -26,8 +27,12 @@ def main() -> int:
     pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages() | gen_problems.pages()
     files = {FOLDER / f"{name}.md": text for name, text in pages.items()}
     files |= {FOLDER / name: text for name, text in gen_openapi.files().items()}
-    # The CRDs first, because the chart has copies of them.
-    stale = [_write(gen_crds.files()), _write(files | gen_chart.files() | gen_dashboards.files())]
+    # The CRDs and policies first, because the chart has copies of them.
+    stale = [
+        _write(gen_crds.files()),
+        _write(gen_policies.files()),
+        _write(files | gen_chart.files() | gen_dashboards.files()),
+    ]
     return int(any(stale))
 
 

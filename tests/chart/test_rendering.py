@@ -55,7 +55,7 @@ def test_the_crds_are_those_of_the_repository_and_stay_when_the_chart_goes() -> 
 
 def test_the_crds_may_go_with_the_chart_when_that_is_asked_for() -> None:
     crds = [each for each in render(*DEV, "--set", "crds.keep=false") if each["kind"] == "CustomResourceDefinition"]
-    assert [each["metadata"]["annotations"].get("helm.sh/resource-policy") for each in crds] == [None, None]
+    assert [each["metadata"]["annotations"].get("helm.sh/resource-policy") for each in crds] == [None] * 3
 
 
 def test_the_longest_names_fit() -> None:
@@ -153,3 +153,29 @@ def test_chart_images_and_packages_are_of_one_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert (chart["version"], chart["appVersion"]) == (project, project)
     assert f"ARG VERSION={project}\n" in (ROOT / "Dockerfile").read_text()
+
+
+MUTATING = "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy"
+
+
+def _checks_of_tasks(*arguments: str) -> set[str]:
+    found = render(*DEV, *arguments)
+    return {f"{e['kind']}/{e['metadata']['name']}" for e in found if "templates" in str(e["metadata"].get("labels"))}
+
+
+def test_the_policies_for_templates_are_those_of_the_repository() -> None:
+    found = render(*DEV, "--api-versions", MUTATING, "--api-versions", f"{MUTATING}Binding")
+    for path in (CHART.parents[1] / "policies").glob("*.yaml"):
+        for source in yaml.safe_load_all(path.read_text()):
+            [rendered] = [
+                each
+                for each in found
+                if each["kind"] == source["kind"] and each["metadata"]["name"] == source["metadata"]["name"]
+            ]
+            assert rendered["spec"] == source["spec"]
+
+
+def test_policies_for_templates_are_left_out_where_they_are_not_wanted_or_not_served() -> None:
+    assert _checks_of_tasks("--set", "templates.enabled=false") == set()
+    names = {each.partition("/")[2] for each in _checks_of_tasks()}
+    assert names == {"taskflow-arguments", "taskflow-deprecated", "taskflow-templates"}
