@@ -21,7 +21,6 @@ from cel import in_order, let, nested, quoted
 from policy_keywords import (
     ARRAY_FOUND,
     ARRAYS,
-    DEPTH,
     FEW,
     NUMBER_FOUND,
     NUMBERS,
@@ -30,6 +29,7 @@ from policy_keywords import (
     WIDTH,
 )
 from policy_objects import CUT, HANDLER, POSITIONAL, of_tasks, policy, variable
+from taskflow_core.domain.template_bounds import DEPTH
 
 CRD = Path(__file__).resolve().parent.parent / "crds" / "tasks.taskflow.dev.yaml"
 FREE = ("handler", "kwargs", "cancel", "suspend")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-DEPTH = 3
-"""Levels below kwargs."""
 WIDTH = 128
 """Nodes of a level."""
 PATTERN_CHARS = 2048
@@ -35,7 +33,5 @@ ARRAYS = {
 NUMBER_FOUND = "string(n.v)"
 STRING_FOUND = "(size(n.v) > 64 ? string(size(n.v)) + ' characters' : n.v)"
 ARRAY_FOUND = "string(size(n.v))"
-KEYWORDS = ("type", "enum", *NUMBERS, *STRINGS, *ARRAYS, "required", "properties", "items", "additionalProperties")
 ANNOTATIONS = ("title", "description", "default", "examples")
 """Keywords that check nothing."""
-TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")

@@ -9,24 +9,25 @@ import json
 from typing import Any
 
 from cel import in_order, let, nested, quoted
-from policy_keywords import ANNOTATIONS, ARRAYS, DEPTH, FEW, NUMBERS, STRINGS, TYPES
+from policy_keywords import ANNOTATIONS, ARRAYS, FEW, NUMBERS, STRINGS
 from policy_objects import CUT, policy, rule, variable
+from taskflow_core.domain.template_bounds import (
+    COUNTS,
+    DEPTH,
+    MOST_NAMES,
+    MOST_PATTERN_CHARS,
+    MOST_PATTERN_COST,
+    NESTED,
+    TWICE_NESTED,
+    TYPES,
+)
 
 MOST_SCHEMAS = 2048
 """Schemas of one level in a TaskTemplate."""
-MOST_NAMES = 64
-"""Properties, required properties, or values of an enum."""
-MOST_PATTERN_CHARS = 256
-MOST_PATTERN_COST = 2560
-"""Length of a pattern times its largest `{n}`; times that again if such parts are within each other.
-
-An upper bound of the states of the regular expression: each character of the text may cost as many steps.
-"""
 _COUNTS = [name for name in (*STRINGS, *ARRAYS) if name != "pattern"]
 _SCALAR = "(type(x) == string || type(x) == int || type(x) == double || type(x) == bool || x == null)"
 _VALUE = "n.s[k]"
-# A group that is repeated, and before its end something that is: more than is nested, but all that is.
-_NESTED, _TWICE_NESTED = r"r'(?s)\}.*\)\{'", r"r'(?s)\}.*\)\{.*\)\{'"
+_NESTED, _TWICE_NESTED = f"r'{NESTED}'", f"r'{TWICE_NESTED}'"
 
 
 def templates() -> list[dict[str, Any]]:
@@ -136,5 +137,6 @@ def _expected(*, deepest: bool) -> dict[str, str]:
 
 
 def _cost(pattern: str) -> str:
-    counts = f"{pattern}.findAll(r'\\{{[0-9,]+\\}}').join(' ').findAll('[0-9]+').map(c, int(c))"
+    """CEL: as `pattern_cost`."""
+    counts = f"{pattern}.findAll(r'{COUNTS}').join(' ').findAll('[0-9]+').map(c, int(c))"
     return let("most", f"([1] + {counts}).max()", f"size({pattern}) * most * ({pattern}.matches({_NESTED}) ? most : 1)")
