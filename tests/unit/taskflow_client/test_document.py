@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # its stubs are another dependency
+from jsonschema import Draft202012Validator
 
 from taskflow_client import Call, files, keys, pools, tasks, webhooks
 
