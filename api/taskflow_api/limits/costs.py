@@ -24,6 +24,7 @@ _LISTS = (
     "listItems",
     "listArtifacts",
     "listPools",
+    "listHandlers",
     "listOperations",
     "listApiKeys",
     "listWebhooks",
