@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from taskflow_client import Client, handlers
 from tests.e2e.product import Product, eventually, task
 
 pytestmark = pytest.mark.e2e
@@ -47,6 +48,12 @@ def post(product: Product, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
             return error.code, json.load(error)
 
 
+def described(product: Product) -> list[str]:
+    environment = product.stack.env()
+    with Client(environment["TASKFLOW_API_URL"], environment["TASKFLOW_API_TOKEN"]) as client:
+        return [each.name for page in client.pages(handlers.listed("default")) for each in page.items]
+
+
 def test_a_template_refuses_fills_in_and_is_listed(product: Product) -> None:
     product.apply(TEMPLATE)
     try:
@@ -59,6 +66,7 @@ def test_a_template_refuses_fills_in_and_is_listed(product: Product) -> None:
         assert words in json.dumps(problem)
         found = {each["name"]: each for each in product.get("/v1/namespaces/default/handlers")["items"]}
         assert found["templates.checked"]["kwargs"] == SCHEMA
+        assert described(product) == ["templates.checked", "taskflow.echo"]
         status, _ = post(product, found["templates.checked"]["example"])
         assert status in (200, 201)
         assert product.run("filled", "taskflow.echo")["status"]["result"] == 7

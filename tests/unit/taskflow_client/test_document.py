@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from taskflow_client import Call, files, keys, pools, tasks, webhooks
+from taskflow_client import Call, files, handlers, keys, pools, tasks, webhooks
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT: dict[str, Any] = json.loads((ROOT / "docs/reference/openapi.json").read_text())
@@ -39,6 +39,7 @@ CALLS: tuple[Call[Any], ...] = (
     files.listed(NS, prefix="in/"),
     files.get(NS, "in/a"),
     files.delete(NS, "in/a"),
+    handlers.listed(NS),
     pools.listed(NS),
     pools.get(NS, "main"),
     pools.change(NS, "main", paused=True),
