@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 from bench.templates import dry_run
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from taskflow_core.errors import Invalid
@@ -20,7 +20,7 @@ from tests.integration.templates.conftest import apply, template
 
 pytestmark = pytest.mark.integration
 Schema = dict[str, Any]
-HANDLERS, VALUES = 10, 6
+HANDLERS, VALUES = 15, 10
 _numbers = itertools.count()
 
 NAMES = st.sampled_from(["a", "b", "c", "long_name", "with-dash", "with.dot", "ä", "type", "has space"])
@@ -70,6 +70,25 @@ def schemas(draw: st.DrawFn, depth: int = 3) -> Schema:
     return found
 
 
+def near(schema: Schema) -> st.SearchStrategy[Any]:
+    """Values of which many are at the bounds of a schema."""
+    bounds = [schema[name] for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum") if name in schema]
+    found: list[st.SearchStrategy[Any]] = [values(1)]
+    if bounds:
+        found.append(st.sampled_from([number for each in bounds for number in (each, each - 1, each + 1)]))
+    if "enum" in schema:
+        found.append(st.sampled_from(schema["enum"]))
+    if "minLength" in schema or "maxLength" in schema or "pattern" in schema:
+        found.append(STRINGS)
+    if "minItems" in schema or "maxItems" in schema or "items" in schema:
+        found.append(st.lists(near(schema.get("items", {})), max_size=4))
+    if "properties" in schema or "required" in schema:
+        known = {name: near(each) for name, each in schema.get("properties", {}).items()}
+        others = {name: SCALARS for name in schema.get("required", ()) if name not in known}
+        found.append(st.fixed_dictionaries({}, optional=known | others))
+    return st.one_of(found)
+
+
 @st.composite
 def handlers(draw: st.DrawFn) -> tuple[Schema, list[dict[str, Any]]]:
     """A schema of kwargs, and kwargs of which some are right."""
@@ -79,9 +98,9 @@ def handlers(draw: st.DrawFn) -> tuple[Schema, list[dict[str, Any]]]:
         found["additionalProperties"] = draw(st.booleans())
     if draw(st.booleans()):
         found["required"] = draw(st.lists(st.sampled_from(sorted(properties)), max_size=2, unique=True))
-    names = st.one_of(st.sampled_from(sorted(properties)), NAMES)
-    kwargs = st.lists(st.dictionaries(names, values(), max_size=4), min_size=VALUES, max_size=VALUES)
-    return found, draw(kwargs)
+    close = st.fixed_dictionaries({}, optional={name: near(each) for name, each in properties.items()})
+    any_of_them = st.one_of(close, close, st.dictionaries(NAMES, values(), max_size=4))
+    return found, draw(st.lists(any_of_them, min_size=VALUES, max_size=VALUES))
 
 
 @pytest.fixture
@@ -112,7 +131,14 @@ async def _refused(asked: list[tuple[str, dict[str, Any]]]) -> list[bool]:
 def test_the_verdict_of_the_api_server_is_that_of_jsonschema(admin: Cluster) -> None:
     seen: set[bool] = set()
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    # Not smaller examples after a failure: each needs a template, and the assertion names the cases.
+    @settings(
+        max_examples=20,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        phases=(Phase.generate,),
+    )
     @given(st.lists(handlers(), min_size=HANDLERS, max_size=HANDLERS))
     def agree(drawn: list[tuple[Schema, list[dict[str, Any]]]]) -> None:
         named = [(f"random.h{next(_numbers)}", schema, kwargs) for schema, kwargs in drawn]
