@@ -77,6 +77,8 @@ def test_a_refusal_names_the_template_and_the_path(name: str) -> None:
             "handler": "reports.build",
             "kwargs": {"region": "us", "tags": ["a"], "rows": [], "where": {"city": "x", "y": 1}},
         },
+        {"handler": "reports.build", "kwargs": {"region": "us", "year": 2100, "prefix": "ab", "tags": ["a", "b", "c"]}},
+        {"handler": "reports.build", "kwargs": {"region": "us", "year": 1990, "prefix": "abcde", "tags": ["a"]}},
         {"handler": "reports.build", "args": ["eu"]},
         {"handler": "reports.build", "array": {"items": ["eu"]}, "kwargs": {"year": 2026}},
         {"handler": "reports.any", "kwargs": {"what": ["ever"]}, "priority": 9},
