@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: attack bench-tenants pin-images pin-uv fuzz-rest bench-jobs bench-arrays images kind-up kind-down test-chart e2e model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-schedules bench-flush bench-fairness bench-retention bench-start help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
+.PHONY: attack bench-tenants pin-images pin-uv fuzz-rest bench-jobs bench-arrays images kind-up kind-down test-chart e2e model chaos chaos-all chaos-long gen bench bench-rest bench-rollout bench-pages bench-sse bench-scale bench-scaling bench-rules bench-schedules bench-flush bench-fairness bench-retention bench-start bench-templates help demo up down status test test-unit test-contract test-integration test-e2e lint fmt setup programs clean
 
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' tools/uv.txt)
 UV := $(shell command -v uv 2>/dev/null || echo .bootstrap/bin/uv)
@@ -88,6 +88,9 @@ bench-retention: setup programs ## effect of deleting N=100000 finished Tasks on
 
 bench-start: setup programs ## time from exec of a cold worker to its first handler (2 minutes); ROUNDS=7
 	@$(BIN)/python -m bench.start
+
+bench-templates: setup programs ## what TaskTemplates cost the API server, and how it answers hostile payloads (2 minutes)
+	@$(BIN)/python -m bench.templates
 
 bench-rules: setup ## simulation of our scaling rule against KEDA with an HPA (seconds); SEED=1
 	@$(BIN)/python -m bench.rules

@@ -54,6 +54,14 @@ class Crds(Model):
     """Keep the definitions, and all Tasks with them, when the chart is uninstalled."""
 
 
+class Templates(Model):
+    """Checks of Tasks against TaskTemplates."""
+
+    enabled: bool = True
+    """Create the admission policies by which the API server checks Tasks against the TaskTemplates of their namespace.
+    They belong to the cluster: turn off in a second installation, as `crds.enabled`."""
+
+
 class Rbac(Model):
     """Permissions."""
 
@@ -194,6 +202,8 @@ class Values(Model):
     """Development services, for evaluation only."""
     crds: Crds = Crds()
     """Custom resource definitions."""
+    templates: Templates = Templates()
+    """TaskTemplates."""
     rbac: Rbac = Rbac()
     """Permissions."""
     flow_schema: Switch = Switch(enabled=True)

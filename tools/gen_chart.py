@@ -1,4 +1,4 @@
-"""Generates files of charts/taskflow: values.yaml, values.schema.json, README.md and the copies of the CRDs."""
+"""Generates files of charts/taskflow: values.yaml, values.schema.json, README.md, copies of CRDs and policies."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "taskflow"
 RBAC = ROOT / "local" / "taskflow_local" / "rbac.yaml"
 RULES_HEAD = "# Written by `make gen` from local/taskflow_local/rbac.yaml, which the end-to-end tests also use.\n"
+POLICIES_HEAD = "# Written by `make gen` from policies/"
 HEAD = "# Written by `make gen` from tools/chart_values.py.\n"
 
 
@@ -35,7 +36,16 @@ def files() -> dict[Path, str]:
         + yaml.safe_dump(_rules(), sort_keys=False, default_flow_style=None, width=200),
         CHART / "README.md": introduction.replace("VALUES", table),
     }
+    found |= {
+        CHART / "files/policies" / path.name: POLICIES_HEAD + path.name + ".\n" + _as_list(path.read_text())
+        for path in (ROOT / "policies").glob("*.yaml")
+    }
     return found | {CHART / "files/crds" / path.name: path.read_text() for path in (ROOT / "crds").glob("*.yaml")}
+
+
+def _as_list(documents: str) -> str:
+    """Helm reads no file of several documents."""
+    return yaml.safe_dump(list(yaml.safe_load_all(documents)), sort_keys=False, width=1_000_000)
 
 
 def _rules() -> dict[str, list[dict[str, Any]]]:

@@ -15,6 +15,7 @@ import gen_crds
 import gen_dashboards
 import gen_metrics
 import gen_openapi
+import gen_policies
 import gen_problems
 import gen_reference
 import gen_settings
@@ -24,8 +25,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "reference"
 
 def main() -> int:
     """Write or check every file."""
-    # The CRDs first: pages and the chart are made from them.
-    stale = [_write(gen_crds.files())]
+    # The CRDs and policies first: pages and the chart are made from them.
+    stale = [_write(gen_crds.files()), _write(gen_policies.files())]
     pages = gen_reference.pages() | gen_settings.pages() | gen_metrics.pages() | gen_problems.pages()
     pages |= gen_cli.pages()
     files = {FOLDER / f"{name}.md": text for name, text in pages.items()}

@@ -11,6 +11,7 @@ from taskflow_api import health
 from taskflow_api.cached_answers import CachedAnswers
 from taskflow_api.files import artifacts, multipart, uploads
 from taskflow_api.files import routes as files
+from taskflow_api.handlers import routes as handlers
 from taskflow_api.http import openapi, problems
 from taskflow_api.http.access import bearer
 from taskflow_api.http.middleware import OPEN_PATHS, Authentication, HeadersOnly, RequestFrame
@@ -45,6 +46,7 @@ _GUARDED = (
     logs.router,
     waiting.router,
     pools.router,
+    handlers.router,
     schedules.router,
     schedule_backfills.router,
     schedule_runs.router,

@@ -184,6 +184,27 @@ class RunNow(Response):
     task: Task | None
 
 
+class Handler(Response):
+    """A handler, as a TaskTemplate describes it."""
+
+    name: str
+    template: str
+    description: str
+    kwargs: dict[str, Any] | None
+    """JSON Schema of the keyword arguments; None if they are not checked."""
+    deprecated: str
+    """Why the handler should not be used any more; empty if it may be."""
+    example: dict[str, Any]
+    """A body that creates a Task of the handler."""
+
+
+class HandlerPage(Response):
+    """A page of a list."""
+
+    items: list[Handler]
+    next_cursor: str | None
+
+
 class Operation(Response):
     """An operation on many Tasks."""
 

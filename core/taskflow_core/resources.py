@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def path(name: str) -> Path:
-    """Folder of data files that ship with the product: `crds`, `examples` or `migrations`.
+    """Folder of data files that ship with the product: `crds`, `examples`, `migrations` or `policies`.
 
     In a wheel they lie inside the package; in a checkout at the top of the repository.
 

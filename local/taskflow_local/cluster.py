@@ -1,4 +1,4 @@
-"""The objects that the API server needs before TaskFlow starts: namespaces, RBAC, identities, Secrets, CRDs."""
+"""The objects that the API server needs before TaskFlow starts: namespaces, RBAC, Secrets, kinds, policies."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from taskflow_core import resources
 from taskflow_core.domain import naming
 from taskflow_local.errors import LocalError
 from taskflow_local.kube import Kube, KubeError, Object
@@ -32,6 +33,10 @@ _COLLECTIONS = {
     "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles",
     "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
     "CustomResourceDefinition": "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+    "ValidatingAdmissionPolicy": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+    "MutatingAdmissionPolicy": "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies",
+    "MutatingAdmissionPolicyBinding": "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings",
     "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
     "Secret": "/api/v1/namespaces/{namespace}/secrets",
     "Namespace": "/api/v1/namespaces",
@@ -123,6 +128,27 @@ def read_crds(folder: Path) -> list[Object]:
     if not crds:
         raise LocalError(f"{folder}: expected CustomResourceDefinitions in *.yaml, found none")
     return crds
+
+
+async def define_kinds(kube: Kube) -> list[str]:
+    """Apply TaskFlow's CRDs, wait until they are served, and apply the policies that need them.
+
+    Returns the names of the CRDs.
+    """
+    names = await apply_crds(kube, read_crds(resources.path("crds")))
+    files = resources.path("policies").glob("*.yaml")
+    await asyncio.gather(*(_apply_policy(kube, list(yaml.safe_load_all(file.read_text()))) for file in files))
+    return names
+
+
+async def _apply_policy(kube: Kube, documents: Iterable[Object]) -> None:
+    for document in documents:
+        try:
+            await kube.apply(*_with_path(document))
+        except KubeError as error:
+            # Before Kubernetes 1.36 there are no MutatingAdmissionPolicies of this version; TaskFlow works without.
+            if not error.is_absent or not document["kind"].startswith("Mutating"):
+                raise
 
 
 async def apply_crds(kube: Kube, crds: Sequence[Object]) -> list[str]:

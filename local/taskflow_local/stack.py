@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from taskflow_core import resources
 from taskflow_core.domain import naming
 from taskflow_core.errors import Invalid
 from taskflow_local import cluster, pki, postgres, processes, services
@@ -322,9 +321,8 @@ class Stack:
             shutil.rmtree(self.folder.root)
 
     def apply_crds(self) -> list[str]:
-        """Apply TaskFlow's CRDs and wait until they are served; returns their names."""
-        crds = cluster.read_crds(resources.path("crds"))
-        return self._with_kube(lambda kube: cluster.apply_crds(kube, crds))
+        """Apply TaskFlow's CRDs with their admission policies, and wait until they are served; returns their names."""
+        return self._with_kube(cluster.define_kinds)
 
     def add_namespace(self, name: str) -> None:
         """Create a namespace for Tasks, whose workers get their own logins in the Secret `taskflow-worker`."""

@@ -1,4 +1,6 @@
-"""`python -m taskflow_worker [--app MODULE:APP] [--once]`: run handlers until SIGTERM, or run one attempt and end.
+"""`taskflow-worker [--app MODULE:APP] [--once]`: run handlers until SIGTERM, or run one attempt and end.
+
+`python -m taskflow_worker` is the same. `taskflow-worker describe` is in `describe/cli.py`.
 
 Exit codes:
     0: the worker was stopped, or the end of its one attempt was reported.
@@ -28,9 +30,21 @@ from taskflow_worker.settings import WorkerSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the environment, import the handlers and run. Returns the exit code."""
+    """Describe the handlers, or read the environment, import the handlers and run. Returns the exit code."""
+    given_arguments = sys.argv[1:] if arguments is None else arguments
+    if given_arguments[:1] == ["describe"]:
+        # Only then is YAML needed.
+        from taskflow_worker.describe.cli import main as describe  # noqa: PLC0415
+
+        return describe(given_arguments[1:])
+    return _run(given_arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="taskflow-worker", description="Runs handlers. Settings come from the environment."
+        prog="taskflow-worker",
+        description="Runs handlers. Settings come from the environment.",
+        epilog="taskflow-worker describe: print the TaskTemplate of the handlers; see its --help.",
     )
     parser.add_argument("--app", help="Celery application whose tasks to serve, module:attribute (TASKFLOW_WORKER_APP)")
     parser.add_argument("--once", action="store_true", help="run the attempt that TASKFLOW_WORKER_ONCE names, then end")

@@ -29,6 +29,7 @@ _LISTS = (
     "listScheduleRuns",
     "getNextTicks",
     "previewSchedule",
+    "listHandlers",
     "listOperations",
     "listApiKeys",
     "listWebhooks",

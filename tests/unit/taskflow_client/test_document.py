@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]  # its stubs are another dependency
+from jsonschema import Draft202012Validator
 
-from taskflow_client import Call, files, keys, pools, schedules, tasks, webhooks
+from taskflow_client import Call, files, handlers, keys, pools, schedules, tasks, webhooks
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT: dict[str, Any] = json.loads((ROOT / "docs/reference/openapi.json").read_text())
@@ -42,6 +42,7 @@ CALLS: tuple[Call[Any], ...] = (
     files.listed(NS, prefix="in/"),
     files.get(NS, "in/a"),
     files.delete(NS, "in/a"),
+    handlers.listed(NS),
     pools.listed(NS),
     pools.get(NS, "main"),
     pools.change(NS, "main", paused=True),

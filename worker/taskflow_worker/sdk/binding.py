@@ -14,8 +14,8 @@ from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import PydanticInvalidForJsonSchema, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from taskflow_core.domain.phases import Reason
 from taskflow_core.errors import Invalid
@@ -114,6 +114,34 @@ class FunctionHandler:
         except Exception as error:
             raise self._unusable(name, error) from error
         return adapter
+
+    def kwargs_schema(self) -> dict[str, Any]:
+        """JSON Schema of what a Task may pass by name. A parameter without one, such as a callable, admits anything.
+
+        Raises:
+            Invalid: a hint cannot be evaluated.
+        """
+        named = [p for p in self._signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        found: dict[str, Any] = {
+            "type": "object",
+            "properties": {each.name: self._schema(each) for each in named},
+            "required": [each.name for each in named if each.default is each.empty],
+            "additionalProperties": any(p.kind is p.VAR_KEYWORD for p in self._signature.parameters.values()),
+        }
+        return found if found["required"] else {key: each for key, each in found.items() if key != "required"}
+
+    def _schema(self, parameter: inspect.Parameter) -> dict[str, Any]:
+        adapter = self._adapters[parameter.name]
+        try:
+            schema = adapter.json_schema()
+        except PydanticInvalidForJsonSchema as error:
+            return {"$comment": str(error).partition("\n")[0]}
+        try:
+            shown = adapter.dump_python(parameter.default, mode="json", warnings="error")
+        except PydanticSerializationError:
+            # No default, or one that is not of the hinted type, such as None.
+            return schema
+        return schema | {"default": shown}
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Check the arguments of a Task, which are JSON, against the signature.

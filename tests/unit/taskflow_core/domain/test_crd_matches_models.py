@@ -184,8 +184,9 @@ PLURALS = sorted(path.name.removesuffix(".taskflow.dev.yaml") for path in resour
 PLACES = [
     place
     for plural in PLURALS
-    for part in ("spec", "status")
-    for place in walk(schema(plural, part), f"{plural}.{part}")
+    for part, found in crd(plural)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"].items()
+    if part in ("spec", "status")
+    for place in walk(found, f"{plural}.{part}")
 ]
 
 
@@ -193,6 +194,7 @@ LONG_LISTS = {
     # The items of an array are values, and their size in all is what bounds them.
     "tasks.spec.array.items": 4096,
     "taskschedules.spec.taskTemplate.spec.array.items": 4096,
+    "tasktemplates.spec.handlers": 256,
     # As many as run side by side.
     "taskschedules.status.backfills[].running": 100,
 }
@@ -203,7 +205,7 @@ def of_type(kind: str) -> list[Place]:
 
 
 def test_every_crd_is_looked_at() -> None:
-    assert PLURALS == ["tasks", "taskschedules", "workerpools"]
+    assert PLURALS == ["tasks", "taskschedules", "tasktemplates", "workerpools"]
 
 
 @pytest.mark.parametrize("place", [place for place in PLACES if not place.path.endswith("[*]")], ids=str)

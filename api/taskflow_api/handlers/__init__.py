@@ -1,0 +1,1 @@
+"""Handlers that the TaskTemplates of a namespace describe."""

@@ -1,0 +1,1 @@
+"""From the handlers of a worker to the TaskTemplate that describes them."""
