@@ -1,3 +1,5 @@
+import base64
+import gzip
 import os
 import tomllib
 from pathlib import Path
