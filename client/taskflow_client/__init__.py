@@ -1,7 +1,7 @@
 """A client of the TaskFlow REST API, for threads (`Client`) and for asyncio (`AsyncClient`).
 
-The functions of `tasks`, `schedules`, `files`, `handlers`, `pools`, `keys` and `webhooks` build calls, which are values.
-A client sends them:
+The functions of `tasks`, `schedules`, `files`, `handlers`, `pools`, `keys` and `webhooks` build calls, which are
+values. A client sends them:
 
     with Client(url, token) as client:
         made = client.send(tasks.create("team-a", "reports.lines", generate_name="report-", kwargs={"prefix": "ERROR"}))
