@@ -72,6 +72,7 @@ def test_what_a_task_leaves_out_is_filled_in(cluster: Cluster) -> None:
         "priority": 0,
         "outputs": [{"name": "o", "contentType": "application/octet-stream"}],
         "retryPolicy": filled(RetryPolicy()),
+        "rerun": "Always",
         "suspend": False,
         "cancel": False,
     }
@@ -282,12 +283,17 @@ def test_discovery_knows_short_names_and_the_category(cluster: Cluster) -> None:
     assert set(found) == {
         "tasks",
         "tasks/status",
+        "taskschedules",
+        "taskschedules/status",
+        "tasktemplates",
         "workerpools",
         "workerpools/status",
         "workerpools/scale",
     }
     assert (found["tasks"]["shortNames"], found["tasks"]["categories"]) == (["tft"], ["taskflow"])
     assert (found["workerpools"]["shortNames"], found["workerpools"]["categories"]) == (["tfp"], ["taskflow"])
+    assert (found["taskschedules"]["shortNames"], found["taskschedules"]["categories"]) == (["tfs"], ["taskflow"])
+    assert (found["tasktemplates"]["shortNames"], found["tasktemplates"]["categories"]) == (["tftt"], ["taskflow"])
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,9 @@ def test_the_parts_of_taskflow_may_do_what_they_need_and_no_more(stack: Stack) -
         "default:taskflow-client",
     )
     assert may(operator, "patch", "taskflow.dev/tasks/status")
-    assert not may(operator, "create", "taskflow.dev/tasks")
+    # Those of TaskSchedules.
+    assert may(operator, "create", "taskflow.dev/tasks")
+    assert not may(operator, "patch", "taskflow.dev/taskschedules")
     assert may(operator, "create", "batch/jobs")
     assert not may(operator, "create", "/pods")
     assert not may(operator, "get", "/secrets")
