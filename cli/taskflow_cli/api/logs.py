@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from http import HTTPStatus
 
 from taskflow_cli.api.client import Rest
-from taskflow_cli.errors import CliError, Exit
+from taskflow_cli.errors import CliError
+from taskflow_cli.outage import Outage
 
 POLL_SECONDS = 1.0
-AWAY_SECONDS = 60
 _ENDED = frozenset({"Succeeded", "Failed", "Cancelled"})
 
 
@@ -43,7 +43,7 @@ def followed(
     """
     offset, current = 0, attempt or 0
     cut = tail
-    away: float | None = None
+    outage = Outage(say)
     while True:
         try:
             # Before the log is read: a worker reports the end of an attempt after it has uploaded the whole log.
@@ -52,15 +52,11 @@ def followed(
             # Of a retry that has logged nothing yet, the attempt that failed is more useful, as without --follow.
             current = current or (latest if latest == 1 or _since(rest, name, latest, 0) else latest - 1)
             part = _since(rest, name, current, offset)
-            away = None
+            outage.over()
         except CliError as error:
-            if error.code is not Exit.UNREACHABLE or not current:
+            if not current:
                 raise
-            if away is None:
-                away = time.monotonic()
-                say(f"{error}; waiting for it")
-            elif time.monotonic() - away > AWAY_SECONDS:
-                raise
+            outage.failed(error)
             time.sleep(POLL_SECONDS)
             continue
         offset += len(part)

@@ -8,12 +8,11 @@ from typing import Any
 
 from taskflow_cli.cluster.client import TASKS, Kube, Object, WatchExpiredError
 from taskflow_cli.errors import CliError, Exit
+from taskflow_cli.outage import Outage
 from taskflow_cli.output.text import safe
 from taskflow_cli.tasks import columns
 
 WATCH_SECONDS = 300
-AWAY_SECONDS = 60
-"""The API server may be away for this long; after that whoever waits is told."""
 _PAUSE_SECONDS = 1
 
 
@@ -29,23 +28,20 @@ def changes(kube: Kube, name: str, deadline: float | None, say: Callable[[str], 
     Raises:
         CliError: it does not exist or was deleted before its end; the time is over; the API server is away for long.
     """
-    away: float | None = None
+    outage = Outage(say)
     last: Object = {}
     while True:
         try:
             for task in _watched(kube, name, last, deadline):
-                away, last = None, task
+                outage.over()
+                last = task
                 yield task
                 if columns.ended(task):
                     return
         except CliError as error:
-            if error.code is not Exit.UNREACHABLE or not last:
+            if not last:
                 raise
-            if away is None:
-                away = time.monotonic()
-                say(f"{error}; waiting for it")
-            elif time.monotonic() - away > AWAY_SECONDS:
-                raise
+            outage.failed(error)
         _check_deadline(name, deadline)
         # A watch lasts for minutes. Whatever ended it sooner is not asked again and again.
         time.sleep(_PAUSE_SECONDS)
