@@ -39,7 +39,7 @@ def cluster() -> Iterator[Cluster]:
 
 def _clean(cluster: Cluster) -> None:
     cluster.helm("uninstall", RELEASE, "--ignore-not-found", "--wait", check=False)
-    kinds = [f"{kind}.taskflow.dev" for kind in ("tasks", "taskschedules", "workerpools")]
+    kinds = [f"{kind}.taskflow.dev" for kind in ("tasks", "taskschedules", "tasktemplates", "workerpools")]
     cluster.kubectl("delete", "crd", *kinds, "--ignore-not-found")
     cluster.kubectl("delete", "namespace", NAMESPACE, WORK, "--ignore-not-found", "--wait")
 
