@@ -26,7 +26,7 @@ _numbers = itertools.count()
 NAMES = st.sampled_from(["a", "b", "c", "long_name", "with-dash", "with.dot", "ä", "type", "has space"])
 NUMBERS = st.one_of(
     st.integers(-3, 3),
-    st.sampled_from([0.5, -0.5, 1.0, 2.0, -2.0, 1e300, -1e300, 2**53, 2**62, -(2**62), 1e16, 0.1]),
+    st.sampled_from([0.5, -0.5, 1.0, 2.0, -2.0, 1e300, -1e300, 2**53 - 1, 1 - 2**53, 1e16, 0.1]),
 )
 STRINGS = st.sampled_from(["", "a", "ab", "abc", "aB1", "ä", "日本語", "x" * 9, "1", "a\nb"])
 SCALARS = st.one_of(NUMBERS, STRINGS, st.booleans(), st.none())
@@ -75,7 +75,7 @@ def near(schema: Schema) -> st.SearchStrategy[Any]:
     bounds = [schema[name] for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum") if name in schema]
     found: list[st.SearchStrategy[Any]] = [values(1)]
     if bounds:
-        # Beyond 2^53 the API server may compare numbers as doubles, for which neighbours are equal.
+        # Beyond 2^53 the API server does not compare exactly.
         beside = [number for each in bounds if abs(each) < 2**53 for number in (each - 1, each + 1)]
         found.append(st.sampled_from(bounds + beside))
     if "enum" in schema:
@@ -137,6 +137,8 @@ def test_the_verdict_of_the_api_server_is_that_of_jsonschema(admin: Cluster) -> 
     @settings(
         max_examples=20,
         deadline=None,
+        # The same examples for each change of the code.
+        derandomize=True,
         suppress_health_check=list(HealthCheck),
         database=None,
         phases=(Phase.generate,),

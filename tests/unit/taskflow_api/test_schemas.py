@@ -28,6 +28,7 @@ OPERATIONS = {
     "getPool",
     "changePool",
     "createSchedule",
+    "listHandlers",
     "listSchedules",
     "getSchedule",
     "changeSchedule",
