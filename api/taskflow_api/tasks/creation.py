@@ -107,13 +107,23 @@ async def _from_history(services: Services, namespace: str, name: str, wanted: T
     try:
         body = await services.kube.request("GET", tasks_path(namespace, name))
     except NotFound:
-        # Only what cannot change after the creation is compared. Labels can.
-        if _immutable(wanted.spec_json()) != _immutable(
-            {field: value for field, value in row.spec.items() if value is not None}
-        ):
+        if not _asked_for(wanted.spec_json(), {field: value for field, value in row.spec.items() if value is not None}):
             raise _key_reused() from None
         return Created(None, name, replayed=True)
     return _replayed(body, wanted)
+
+
+def _asked_for(asked: dict[str, Any], stored: dict[str, Any]) -> bool:
+    """Whether a Task that has the stored specification was asked for by this one.
+
+    Only what cannot change after the creation is compared; labels can. What the request leaves out, a TaskTemplate may
+    have filled in.
+    """
+    new, old = _immutable(asked), _immutable(stored)
+    if new["attempt_timeout_seconds"] is None:
+        old["attempt_timeout_seconds"] = None
+    given, found = new.pop("kwargs"), old.pop("kwargs")
+    return new == old and given.items() <= found.items()
 
 
 def _immutable(spec: dict[str, Any]) -> dict[str, Any]:

@@ -64,6 +64,18 @@ async def test_long_after_the_task_was_deleted_it_is_not_run_again() -> None:
     assert (other.status, other.json["code"]) == (422, "idempotency-key-reused")
 
 
+async def test_what_a_template_filled_in_makes_a_deleted_task_no_other_one() -> None:
+    api = Api()
+    body = {"spec": {"handler": "a.b", "kwargs": {"region": ["eu"]}}}
+    name = (await keyed(api, body)).json["name"]
+    await api.call("DELETE", f"{TASKS}/{name}")
+    kwargs = {"region": ["eu"], "year": 2026}
+    api.history.rows = [row(name=name, spec={"handler": "a.b", "kwargs": kwargs, "attemptTimeoutSeconds": 60})]
+    assert (await keyed(api, body)).status == 200
+    for other in ({"region": ["us"]}, {"region": ["eu"], "year": 2027}, {"region": ["eu"], "month": 1}):
+        assert (await keyed(api, {"spec": {"handler": "a.b", "kwargs": other}})).status == 422
+
+
 async def test_without_the_history_a_request_with_a_key_creates_nothing() -> None:
     api = Api()
     api.history.failure = Unavailable("down")
