@@ -112,6 +112,11 @@ def logs_in(values: dict[str, str]) -> bool:
             return bool(client.ping())
         except redis.exceptions.AuthenticationError:
             return False
+        except redis.exceptions.ConnectionError as error:
+            if "closed by server" not in str(error):
+                raise
+    # It was taken back just after it was accepted, which ends its connections: what counts is the next one.
+    return logs_in(values)
 
 
 def objects(values: dict[str, str]) -> ObjectStore:
