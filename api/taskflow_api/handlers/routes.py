@@ -11,11 +11,10 @@ from taskflow_api.handlers.examples import example
 from taskflow_api.http.access import may
 from taskflow_api.http.names import Namespace
 from taskflow_api.http.openapi import PROBLEMS
-from taskflow_api.http.problems import ProblemError
+from taskflow_api.http.resource_pages import ResourceCursor, resource_page
 from taskflow_api.http.services import InServices
 from taskflow_core.domain import naming
 from taskflow_core.domain.resource import Model
-from taskflow_core.errors import Conflict, Invalid
 from taskflow_core.kube.client import resource_path
 
 COLLECTION = "/v1/namespaces/{namespace}/handlers"
@@ -63,21 +62,15 @@ async def list_handlers(
     namespace: Namespace,
     services: InServices,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="TaskTemplates of a page.")] = 20,
-    cursor: Annotated[str | None, Query(max_length=1024, pattern=r"^[A-Za-z0-9_=-]+$")] = None,
+    cursor: ResourceCursor = None,
 ) -> HandlerPage:
     """Lists what the TaskTemplates of the namespace describe. Workers may have handlers that none describes."""
-    params = {"limit": str(limit)} | ({"continue": cursor} if cursor else {})
-    try:
-        path = resource_path(f"apis/{naming.API_VERSION}", _RESOURCE, namespace)
-        page = await services.kube.request("GET", path, params=params)
-    except Conflict as error:
-        raise ProblemError(400, "the cursor has expired; start again without it", code="bad-cursor") from error
-    except Invalid as error:
-        # The cursor is the only part of the request that the API server validates.
-        detail = "the cursor does not belong to this list; start again without it"
-        raise ProblemError(400, detail, code="bad-cursor") from error
-    found = [view for body in page["items"] for view in handler_views(body)]
-    return HandlerPage(items=found, next_cursor=page["metadata"].get("continue") or None)
+    page = await resource_page(
+        services.kube, resource_path(f"apis/{naming.API_VERSION}", _RESOURCE, namespace), limit, cursor
+    )
+    return HandlerPage(
+        items=[view for body in page.items for view in handler_views(body)], next_cursor=page.next_cursor
+    )
 
 
 def handler_views(body: dict[str, Any]) -> list[HandlerView]:

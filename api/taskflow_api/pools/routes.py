@@ -13,12 +13,13 @@ from taskflow_api.http.etag import IfMatch, etag, if_match_version
 from taskflow_api.http.names import Name, Namespace
 from taskflow_api.http.openapi import PROBLEMS
 from taskflow_api.http.problems import ProblemError
+from taskflow_api.http.resource_pages import ResourceCursor, resource_page
 from taskflow_api.http.services import InServices
 from taskflow_api.pools.views import PoolView, pool_view
 from taskflow_api.ports import FIELD_MANAGER
 from taskflow_core.domain import naming
 from taskflow_core.domain.resource import Model
-from taskflow_core.errors import Conflict, Invalid, NotFound
+from taskflow_core.errors import Conflict, NotFound
 from taskflow_core.kube.client import MERGE_PATCH, resource_path
 
 COLLECTION = "/v1/namespaces/{namespace}/pools"
@@ -67,20 +68,11 @@ async def list_pools(
     namespace: Namespace,
     services: InServices,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
-    cursor: Annotated[str | None, Query(max_length=1024, pattern=r"^[A-Za-z0-9_=-]+$")] = None,
+    cursor: ResourceCursor = None,
 ) -> PoolPage:
     """Lists the live resources."""
-    params = {"limit": str(limit)} | ({"continue": cursor} if cursor else {})
-    try:
-        page = await services.kube.request("GET", _path(namespace), params=params)
-    except Conflict as error:
-        raise ProblemError(400, "the cursor has expired; start again without it", code="bad-cursor") from error
-    except Invalid as error:
-        # The cursor is the only part of the request that the API server validates.
-        detail = "the cursor does not belong to this list; start again without it"
-        raise ProblemError(400, detail, code="bad-cursor") from error
-    found = [pool_view(body) for body in page["items"]]
-    return PoolPage(items=found, next_cursor=page["metadata"].get("continue") or None)
+    page = await resource_page(services.kube, _path(namespace), limit, cursor)
+    return PoolPage(items=[pool_view(body) for body in page.items], next_cursor=page.next_cursor)
 
 
 @router.get(ONE, operation_id="getPool", summary="Get a WorkerPool", dependencies=[Depends(may_on("get", _RESOURCE))])

@@ -11,7 +11,7 @@ from taskflow_api.http.etag import IfMatch
 from taskflow_api.http.label_selectors import LabelSelector, requirements
 from taskflow_api.http.names import Name, Namespace
 from taskflow_api.http.openapi import PROBLEMS
-from taskflow_api.http.problems import ProblemError
+from taskflow_api.http.resource_pages import ResourceCursor, resource_page
 from taskflow_api.http.services import InServices
 from taskflow_api.schedules.payload import check_schedule, check_template_change
 from taskflow_api.schedules.resources import (
@@ -29,7 +29,7 @@ from taskflow_api.schedules.schemas import ScheduleBody, ScheduleChangeBody
 from taskflow_api.schedules.views import SchedulePage, ScheduleView, schedule_view
 from taskflow_core.domain import naming
 from taskflow_core.domain.taskschedule import KIND
-from taskflow_core.errors import Conflict, Invalid, NotFound
+from taskflow_core.errors import NotFound
 
 MAX_PAGE = 500
 router = APIRouter(tags=["schedules"], responses=PROBLEMS)
@@ -76,22 +76,12 @@ async def list_schedules(
     services: InServices,
     label_selector: LabelSelector = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
-    cursor: Annotated[str | None, Query(max_length=1024, pattern=r"^[A-Za-z0-9_=-]+$")] = None,
+    cursor: ResourceCursor = None,
 ) -> SchedulePage:
     """Lists the live resources."""
     requirements(label_selector)
-    params = {"limit": str(limit), "continue": cursor, "labelSelector": label_selector}
-    given = {name: value for name, value in params.items() if value}
-    try:
-        page = await services.kube.request("GET", schedule_path(namespace), params=given)
-    except Conflict as error:
-        raise ProblemError(400, "the cursor has expired; start again without it", code="bad-cursor") from error
-    except Invalid as error:
-        # The selector is one that was read, so it is the cursor.
-        detail = "the cursor does not belong to this list; start again without it"
-        raise ProblemError(400, detail, code="bad-cursor") from error
-    found = [schedule_view(body) for body in page["items"]]
-    return SchedulePage(items=found, next_cursor=page["metadata"].get("continue") or None)
+    page = await resource_page(services.kube, schedule_path(namespace), limit, cursor, label_selector)
+    return SchedulePage(items=[schedule_view(body) for body in page.items], next_cursor=page.next_cursor)
 
 
 @router.get(
