@@ -5,18 +5,16 @@ from __future__ import annotations
 import click
 
 from taskflow_cli.cluster.client import POOLS
+from taskflow_cli.listing import print_all
 from taskflow_cli.options import (
     Command,
     Target,
     cluster_options,
     complete_pools,
     output_option,
-    print_objects,
-    say,
 )
 from taskflow_cli.output.formats import Format
 from taskflow_cli.pools import POOL_COLUMNS
-from taskflow_cli.tasks.columns import NAMESPACE
 
 
 @click.group("pool")
@@ -37,12 +35,7 @@ def command() -> None:
 @cluster_options
 def list_pools(all_namespaces: bool, form: Format, target: Target) -> None:
     """List WorkerPools."""
-    kube = target.kube()
-    found = kube.list(POOLS, all_namespaces=all_namespaces)
-    if not found and form.for_people:
-        say("no WorkerPools" + (" found" if all_namespaces else f" in namespace {kube.namespace}"))
-    shown = (NAMESPACE, *POOL_COLUMNS) if all_namespaces else POOL_COLUMNS
-    print_objects(found, POOLS, shown, form, target.surroundings, as_list=True)
+    print_all(target, POOLS, POOL_COLUMNS, form, all_namespaces=all_namespaces)
 
 
 def _change(names: tuple[str, ...], target: Target, change: dict[str, bool], done: str) -> None:

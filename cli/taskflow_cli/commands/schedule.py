@@ -14,13 +14,13 @@ from taskflow_cli.cluster.client import SCHEDULES, TASKS, Kube
 from taskflow_cli.errors import CliError, Exit
 from taskflow_cli.files import read
 from taskflow_cli.following import follow, waiting_options
+from taskflow_cli.listing import print_all
 from taskflow_cli.options import (
     Command,
     Target,
     cluster_options,
     complete_schedules,
     output_option,
-    print_objects,
     say,
     server_option,
     timeout_option,
@@ -36,7 +36,6 @@ from taskflow_cli.schedules import (
     seen_to,
     waiting_token,
 )
-from taskflow_cli.tasks.columns import NAMESPACE
 
 _POLL_SECONDS = 0.2
 _MOST_RUNS = 500
@@ -60,12 +59,7 @@ def command() -> None:
 @cluster_options
 def list_schedules(all_namespaces: bool, form: Format, target: Target) -> None:
     """List TaskSchedules."""
-    kube = target.kube()
-    found = kube.list(SCHEDULES, all_namespaces=all_namespaces)
-    if not found and form.for_people:
-        say("no TaskSchedules" + (" found" if all_namespaces else f" in namespace {kube.namespace}"))
-    shown = (NAMESPACE, *SCHEDULE_COLUMNS) if all_namespaces else SCHEDULE_COLUMNS
-    print_objects(found, SCHEDULES, shown, form, target.surroundings, as_list=True)
+    print_all(target, SCHEDULES, SCHEDULE_COLUMNS, form, all_namespaces=all_namespaces)
 
 
 _names = click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_schedules)
